@@ -1,0 +1,1 @@
+"""Backends read the frozen reference and write files."""

@@ -1,0 +1,1 @@
+"""Methods see data and never edit the graph."""

@@ -1,0 +1,1 @@
+"""Passes edit the graph and never see data."""

@@ -1,0 +1,88 @@
+"""What goes wrong on purpose: one exception type per stage, each saying what, where, what is allowed, what to do.
+
+Everything that a user can cause is a `CompileError`; any other exception is a defect of ours.
+Exit codes of `compile.py` are a published contract (README): see `ExitCode`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+from collections.abc import Iterable
+
+
+class ExitCode(enum.IntEnum):
+    """Process exit codes of `compile.py` and of the artifact's `run.py`."""
+
+    OK = 0
+    GATE_FAILED = 1
+    BAD_INPUT = 2
+    INTERNAL = 3
+
+
+class CompileError(Exception):
+    """A condition that the user can act on.
+
+    Args:
+        what: one sentence, what is wrong.
+        where: where it was found: file, option, node, module path or source line.
+        allowed: what would have been accepted.
+        hint: what to do next.
+    """
+
+    stage = "compile"
+    exit_code = ExitCode.BAD_INPUT
+
+    def __init__(self, what: str, *, where: str = "", allowed: str = "", hint: str = "") -> None:
+        self.what, self.where, self.allowed, self.hint = what, where, allowed, hint
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        lines = [f"{self.stage}: {self.what}"]
+        for label, text in (("where", self.where), ("allowed", self.allowed), ("do", self.hint)):
+            if text:
+                lines.append(f"  {label + ':':9}{text}")
+        return "\n".join(lines)
+
+
+class InputError(CompileError):
+    """A file, folder or option that cannot be used: model, data set, output folder."""
+
+    stage = "input"
+
+
+class CaptureError(CompileError):
+    """`torch.export` cannot turn the model into one graph, or the graph holds what no pass understands."""
+
+    stage = "capture"
+
+
+class RecipeError(CompileError):
+    """A recipe that is not well formed or names what does not exist."""
+
+    stage = "recipe"
+
+
+class TargetError(CompileError):
+    """A recipe that the target cannot honour for this graph; raised before any image is read."""
+
+    stage = "annotate"
+
+
+class CalibrationError(CompileError):
+    """Calibration cannot start or cannot go on: data that does not fit, numbers that are not finite."""
+
+    stage = "calibrate"
+
+
+class ParityError(CompileError):
+    """The artifact does not compute what the reference computes, or an accuracy gate failed."""
+
+    stage = "parity"
+    exit_code = ExitCode.GATE_FAILED
+
+
+def nearest_spelling(name: str, known: Iterable[str]) -> str:
+    """`Did you mean 'x'?` for the closest of `known`, or an empty string where nothing is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"Did you mean '{close[0]}'?" if close else ""
