@@ -33,6 +33,7 @@ def decompose(graph: fx.GraphModule) -> bool:
         elif name == "mean_over_dims":
             new = _mean(graph, node)
         if new is not None:
+            new.meta["shape"] = tensor_shape(node)
             node.replace_all_uses_with(new)
             graph.graph.erase_node(node)
             changed = True
@@ -51,8 +52,8 @@ def _global_average(graph: fx.GraphModule, node: fx.Node, source: fx.Node) -> fx
 
 
 def _adaptive(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    size = [have if want is None else want for have, want in zip(tensor_shape(node.args[0])[2:], node.args[1], strict=True)]
     have = tensor_shape(node.args[0])[2:]
+    size = [h if w is None else w for h, w in zip(have, bound_args(node)["output_size"], strict=True)]
     if tuple(size) == (1, 1):
         return _global_average(graph, node, node.args[0])
     if tuple(size) == have:

@@ -70,5 +70,5 @@ def _fit_bias(
     weight.harden(new)
     moved = int((new != old).sum())
     channels = int(over.sum())
-    return [f"{module_path(node) or node.name}: {channels} channel scale(s) raised to fit an int32 bias, "
-            f"{moved} weight code(s) moved"]
+    return [(f"{module_path(node) or node.name}: {channels} channel scale(s) raised to fit an int32 bias, "
+            f"{moved} weight code(s) moved")]
