@@ -1,0 +1,376 @@
+"""Model files: every usual way of saving is read, no file runs code unasked, and each fault is one InputError."""
+
+import argparse
+import collections
+import contextlib
+import os
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.artifact import sha256_file
+from pipeline.errors import InputError
+from pipeline.modelfile import build_arch, load_model
+
+NET = """\
+from torch import nn
+
+from neighbour import WIDTH
+
+
+def tiny(classes=2):
+    return nn.Sequential(nn.Conv2d(1, WIDTH, 3), nn.BatchNorm2d(WIDTH), nn.Flatten(), nn.Linear(WIDTH * 4, classes))
+
+
+def broken():
+    raise ZeroDivisionError("in the factory")
+
+
+def no_module():
+    return 3
+
+
+CONSTANT = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A current folder with `net.py:tiny`, a neighbour that it imports, and a package `nets`; modules forgotten after."""
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "neighbour.py").write_text("WIDTH = 3\n")
+    (tmp_path / "nets_under_test.py").write_text("from net import tiny\n")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for name in ("net", "neighbour", "nets_under_test", "_arch_net"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return build_arch("net.py:tiny", {})
+
+
+def saved(content, name="model.pth"):
+    torch.save(content, name)
+    return name
+
+
+def assert_same(loaded, net):
+    assert loaded.exported is None
+    assert not loaded.module.training
+    expected = net.state_dict()
+    found = loaded.module.state_dict()
+    assert list(found) == list(expected)
+    for key, value in expected.items():
+        assert torch.equal(found[key], value), key
+
+
+def refused(path, match, **options):
+    with pytest.raises(InputError, match=match) as caught:
+        load_model(path, **options)
+    return caught.value
+
+
+# --- what is accepted ---
+
+
+@pytest.mark.parametrize("arch", ["net.py:tiny", "./net.py:tiny", "nets_under_test:tiny"])
+def test_a_state_dict_with_an_arch(net, arch):
+    path = saved(net.state_dict())
+    loaded = load_model(path, arch)
+    assert_same(loaded, net)
+    assert (loaded.name, loaded.arch, loaded.sha256) == ("model", arch, sha256_file(Path(path)))
+
+
+def test_a_dict_with_arch_and_kwargs():
+    torch.manual_seed(0)
+    net = build_arch("net.py:tiny", {"classes": 5})
+    content = {"arch": "net.py:tiny", "kwargs": {"classes": 5}, "state_dict": net.state_dict()}
+    loaded = load_model(saved(content))
+    assert_same(loaded, net)
+    assert loaded.arch == "net.py:tiny"
+
+
+def test_the_option_wins_over_the_arch_in_the_file(net):
+    path = saved({"arch": "no_such_package:net", "state_dict": net.state_dict()})
+    assert_same(load_model(path, "net.py:tiny"), net)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict"])
+def test_a_training_checkpoint(net, key):
+    checkpoint = {"epoch": 3, "optimizer": {"state": {}}, key: net.state_dict(), "args": argparse.Namespace(lr=0.1)}
+    assert_same(load_model(saved(checkpoint), "net.py:tiny"), net)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_keys_of_wrapped_modules(net, prefix):
+    weights = {prefix + key: value for key, value in net.state_dict().items()}
+    assert_same(load_model(saved({"model": weights}), "net.py:tiny"), net)
+
+
+def test_a_module_that_is_called_module_keeps_its_keys(folder):
+    (folder / "own.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.module = nn.Linear(2, 2)\n"
+    )
+    net = build_arch("own.py:Net", {})
+    assert_same(load_model(saved(net.state_dict()), "own.py:Net"), net)
+    wrapped = {f"module.{key}": value for key, value in net.state_dict().items()}
+    with pytest.raises(InputError, match="module.module.weight"):
+        load_model(saved(wrapped), "own.py:Net")
+
+
+def test_the_old_file_format_and_missing_batch_norm_counters(net):
+    weights = {key: value for key, value in net.state_dict().items() if not key.endswith("num_batches_tracked")}
+    torch.save(weights, "old.pth", _use_new_zipfile_serialization=False)
+    assert_same(load_model("old.pth", "net.py:tiny"), net)
+
+
+def test_half_precision_weights_become_float32(net):
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
+    module = load_model(saved(weights), "net.py:tiny").module
+    assert module[0].weight.dtype == torch.float32
+    assert torch.equal(module[0].weight, weights["0.weight"].float())
+
+
+def test_a_torchvision_name_with_other_classes_than_imagenet():
+    net = build_arch("squeezenet1_1", {"num_classes": 7})
+    loaded = load_model(saved(net.state_dict()), "squeezenet1_1")
+    assert_same(loaded, net)
+    assert loaded.module(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
+
+
+def test_an_exported_program(net):
+    x = torch.randn(1, 1, 4, 4)
+    torch.export.save(torch.export.export(net.eval(), (x,)), "net.pt2")
+    loaded = load_model("net.pt2")
+    assert loaded.module is None and loaded.arch is None and loaded.name == "net"
+    assert torch.equal(loaded.exported.module()(x), net(x))
+    os.rename("net.pt2", "net.pth")
+    assert load_model("net.pth").exported is not None
+
+
+# --- pickles ---
+
+
+class Evil:
+    """What an attacker would put into a file: unpickling it makes a folder."""
+
+    def __reduce__(self):
+        return (os.mkdir, ("evil_was_here",))
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"state_dict": {}, "args": x}])
+def test_a_pickle_is_refused_and_runs_nothing(wrap):
+    error = refused(saved(wrap(Evil())), "can run any code")
+    assert "--trust-pickle" in error.hint
+    assert not os.path.exists("evil_was_here")
+
+
+def test_a_pickled_module_needs_trust():
+    net = nn.Sequential(nn.Linear(2, 2))
+    for content in (net, {"model": net}):
+        path = saved(content)
+        assert "Sequential" in refused(path, "holds more than weights").what
+        loaded = load_model(path, trust_pickle=True)
+        assert_same(loaded, net)
+        assert loaded.arch is None
+
+
+def test_a_trusted_pickle_whose_class_is_gone_shows_the_cause(folder):
+    (folder / "gone_under_test.py").write_text("from torch import nn\n\n\nclass Net(nn.Linear):\n    pass\n")
+    path = saved(build_arch("gone_under_test:Net", {"in_features": 1, "out_features": 1}))
+    assert isinstance(load_model(path, trust_pickle=True).module, nn.Linear)
+    os.remove("gone_under_test.py")
+    del sys.modules["gone_under_test"]
+    refused(path, "cannot be loaded: ModuleNotFoundError: No module named 'gone_under_test'", trust_pickle=True)
+
+
+def rewritten(path, change):
+    """Writes the zip archive at `path` again with `change(name, data)` in place of each member's data."""
+    with zipfile.ZipFile(path) as archive:
+        members = [(info.filename, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile("rewritten.pt2", "w") as archive:
+        for name, data in members:
+            archive.writestr(name, change(name, data))
+    return "rewritten.pt2"
+
+
+def test_a_pickle_inside_an_exported_program_is_refused_and_runs_nothing(net):
+    torch.export.save(torch.export.export(net.eval(), (torch.randn(1, 1, 4, 4),)), "net.pt2")
+    torch.save(Evil(), "evil.pt")
+    evil = Path("evil.pt").read_bytes()
+    path = rewritten("net.pt2", lambda name, data: evil if name.endswith("sample_inputs/model.pt") else data)
+    refused(path, "can run any code")
+    assert not os.path.exists("evil_was_here")
+    with contextlib.suppress(InputError):  # the control: the same file does run code where it is trusted
+        load_model(path, trust_pickle=True)
+    assert os.path.exists("evil_was_here")
+
+
+def test_objects_and_compiled_code_inside_an_exported_program_are_refused(net):
+    torch.export.save(torch.export.export(net.eval(), (torch.randn(1, 1, 4, 4),)), "net.pt2")
+    for member in ("net/data/constants/opaque_obj_0", "net/data/constants/custom_obj_0", "net/data/aotinductor/m/m.so"):
+        with zipfile.ZipFile("net.pt2") as source, zipfile.ZipFile("other.pt2", "w") as archive:
+            for info in source.infolist():
+                archive.writestr(info.filename, source.read(info))
+            archive.writestr(member, pickle.dumps(1))
+        assert member in refused("other.pt2", "can run any code").what
+
+
+# --- bad files ---
+
+
+def test_missing_folder_empty_and_pointer(folder):
+    (folder / "model.pth").write_bytes(b"")
+    assert "model.pth" in refused("modle.pth", "does not exist").hint
+    refused(folder / "nowhere" / "m.pth", "does not exist")
+    refused(folder, "is a folder")
+    refused("model.pth", "is empty")
+    (folder / "model.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    refused("model.pth", "Git LFS pointer")
+
+
+@pytest.mark.parametrize("keep", [0.02, 0.5, 0.99])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "exported"])
+def test_a_truncated_file(net, kind, keep):
+    path = "net.pt2" if kind == "exported" else "net.pth"
+    if kind == "exported":
+        torch.export.save(torch.export.export(net.eval(), (torch.randn(1, 1, 4, 4),)), path)
+    else:
+        torch.save(net.state_dict(), path, _use_new_zipfile_serialization=kind == "zip")
+    data = Path(path).read_bytes()
+    with open(path, "wb") as file:
+        file.write(data[: int(len(data) * keep)])
+    assert refused(path, "truncated, corrupt or not a torch file", arch="net.py:tiny").where == path
+
+
+def test_a_flipped_bit_in_a_weight_is_noticed(net):
+    path = saved(net.state_dict())
+    data = bytearray(Path(path).read_bytes())
+    data[data.find(net[3].weight.detach().numpy().tobytes()) + 5] ^= 1
+    with open(path, "wb") as file:
+        file.write(data)
+    torch.load(path, weights_only=True)  # torch itself does not notice
+    refused(path, "checksum of .* does not fit", arch="net.py:tiny")
+
+
+@pytest.mark.parametrize(
+    "data", [b"hello", b"\x80\x02}q\x00.", b"\x89PNG\r\n\x1a\n", bytes(1000), b"PK\x03\x04 no zip"]
+)
+def test_a_file_of_another_kind(folder, data):
+    (folder / "other.pth").write_bytes(data)
+    (folder / "other.pt2").write_bytes(data)
+    refused("other.pth", "truncated, corrupt or not a torch file|no weights were found", arch="net.py:tiny")
+    refused("other.pt2", "truncated, corrupt or not a torch file")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_torchscript_archive(net):
+    torch.jit.save(torch.jit.script(net), "script.pt")
+    assert "state_dict" in refused("script.pt", "TorchScript").hint
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "an empty dict"),
+        ({"epoch": 3, "loss": 0.1}, "a dict with the keys epoch, loss"),
+        ([1, 2], "a list"),
+        ({"state_dict": {"a": 3}}, "a dict with the keys state_dict"),
+        (torch.zeros(3), "a Tensor"),
+    ],
+)
+def test_a_file_without_weights(content, message):
+    refused(saved(content), f"{message}.*no weights were found", arch="net.py:tiny")
+
+
+def test_a_bare_state_dict_needs_an_arch(net):
+    error = refused(saved(net.state_dict()), "holds 9 tensors and does not say which network")
+    assert "--arch" in error.allowed
+
+
+# --- weights that do not fit ---
+
+
+def test_the_first_differing_keys_are_named(net):
+    weights = collections.OrderedDict(net.state_dict())
+    weights["3.weight"] = torch.zeros(2, 5)
+    del weights["1.bias"]
+    weights["9.extra"] = torch.zeros(1)
+    error = refused(saved(weights), "do not fit the network 'net.py:tiny'", arch="net.py:tiny")
+    assert "1 missing in the file: 1.bias" in error.what
+    assert "1 unknown to the network: 9.extra" in error.what
+    assert "1 of another shape: 3.weight (file [2, 5], network [2, 12])" in error.what
+
+
+def test_a_long_list_of_differing_keys_is_cut(net):
+    error = refused(saved({"a": torch.zeros(1)}), "do not fit", arch="net.py:tiny")
+    assert "8 missing in the file: 0.weight, 0.bias, 1.weight, ...;" in error.what
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_named(net, value):
+    net[3].weight.data[0, 1] = value
+    refused(saved(net.state_dict()), "'3.weight' has 1 of 24 values that are NaN or infinite", arch="net.py:tiny")
+    torch.export.save(torch.export.export(net.eval(), (torch.randn(1, 1, 4, 4),)), "net.pt2")
+    refused("net.pt2", "'3.weight' has 1 of 24 values")
+
+
+# --- arch ---
+
+
+@pytest.mark.parametrize(
+    ("arch", "message", "hint"),
+    [
+        ("resnet81", "no classification model 'resnet81'", "resnet18"),
+        ("ResNet18", "no classification model 'ResNet18'", "resnet18"),
+        ("retinanet_resnet50_fpn", "no classification model", ""),
+        ("nte.py:tiny", "there is no file 'nte.py'", ""),
+        ("net.py:tinny", "there is no 'tinny' in it", "tiny"),
+        ("net.py:CONSTANT", "'CONSTANT' is not callable", ""),
+        ("net.py:no_module", "returns a int, not a torch.nn.Module", ""),
+        ("net.py:broken", "raised an error: ZeroDivisionError: in the factory", ""),
+        ("no_such_package.net:tiny", "does not import: ModuleNotFoundError: No module named 'no_such_package'", ""),
+        ("nets_under_test:huge", "there is no 'huge' in it", ""),
+        (":tiny", "no classification model", ""),
+    ],
+)
+def test_an_arch_that_cannot_be_built(net, arch, message, hint):
+    error = refused(saved(net.state_dict()), message, arch=arch)
+    assert hint in error.hint and arch in error.where
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("x = (", "SyntaxError"),
+        ("import sys\nsys.exit('usage: train.py')", "SystemExit: usage: train.py"),
+    ],
+)
+def test_a_file_that_does_not_import_shows_the_cause_and_the_line(folder, net, source, cause):
+    (folder / "train.py").write_text(f"\n{source}\n")
+    error = refused(saved(net.state_dict()), f"'train.py' does not import: {cause}", arch="train.py:tiny")
+    assert "--arch train.py:tiny" in error.where
+    sys.modules.pop("_arch_train", None)
+
+
+def test_wrong_kwargs_show_the_cause(net):
+    path = saved({"arch": "net.py:tiny", "kwargs": {"clases": 2}, "state_dict": net.state_dict()})
+    refused(path, "raised an error: TypeError: .*clases")
+
+
+def test_the_import_path_is_left_as_it_was(net):
+    before = list(sys.path)
+    load_model(saved(net.state_dict()), "net.py:tiny")
+    with pytest.raises(InputError):
+        load_model("model.pth", "net.py:broken")
+    assert sys.path == before
