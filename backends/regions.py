@@ -1,0 +1,140 @@
+"""The integer regions between quantizers: one region produces one quantized tensor (or one network output).
+
+Analysis only, no edit. A region is an operator with the activations that the runtime fuses behind it and the
+quantizer of its output. Emitters, integer arithmetic and the placement table all read this one list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import fx
+
+from pipeline.dialect import LAYOUT
+from pipeline.graph import is_constant, module_path, op_name, quantizer_of
+from pipeline.quantizer import Quantizer
+from pipeline.target import Target
+
+
+@dataclass(frozen=True)
+class Region:
+    """One step of integer execution.
+
+    Args:
+        kind: `input` (the network input's quantizer), a canonical operator name, or `float` for what the runtime
+            computes in float.
+        anchor: the operator (the quantizer itself for `input`).
+        inputs: the activation values that it reads, in argument order.
+        absorbed: activation operators fused behind the anchor, in order.
+        quantizer: the quantizer node of the output; None where codes pass unchanged (`is_layout`) or the value
+            leaves in float.
+        is_layout: moves codes of its input's grid without changing them.
+        integer: runs in integers on the target.
+        reason: why it does not, else empty.
+    """
+
+    kind: str
+    anchor: fx.Node
+    inputs: tuple[fx.Node, ...]
+    absorbed: tuple[fx.Node, ...]
+    quantizer: fx.Node | None
+    is_layout: bool
+    integer: bool
+    reason: str
+
+    @property
+    def tail(self) -> fx.Node:
+        """The last operator node: anchor or last absorbed activation."""
+        return self.absorbed[-1] if self.absorbed else self.anchor
+
+    @property
+    def value(self) -> fx.Node:
+        """The node whose value this region produces for its consumers."""
+        return self.quantizer if self.quantizer is not None else self.tail
+
+    @property
+    def module(self) -> str:
+        """Module path of the anchor, for tables."""
+        return module_path(self.anchor)
+
+
+def grid_node(graph: fx.GraphModule, target: Target, node: fx.Node) -> fx.Node | None:
+    """The quantizer node whose grid the value of `node` is on, looked up through layout operators; None if off-grid."""
+    if quantizer_of(graph, node) is not None:
+        return node
+    name = op_name(node)
+    if name in LAYOUT and target.rule(name).output == "as_input":
+        return grid_node(graph, target, data_inputs(node)[0])
+    if name == "cat":
+        grids = [grid_node(graph, target, source) for source in data_inputs(node)]
+        if None not in grids and len({str(grid.target) for grid in grids}) == 1:
+            return grids[0]
+    return None
+
+
+def data_inputs(node: fx.Node) -> list[fx.Node]:
+    """The activation inputs of an operator, in argument order (a tensor read twice appears twice)."""
+    found: list[fx.Node] = []
+    fx.node.map_arg((node.args, node.kwargs), lambda source: None if is_constant(source) else found.append(source))
+    return found
+
+
+def find_regions(graph: fx.GraphModule, target: Target) -> list[Region]:
+    """All regions of a quantized graph in execution order."""
+    regions: list[Region] = []
+    taken: set[fx.Node] = set()
+    for node in graph.graph.nodes:
+        if node in taken or is_constant(node):
+            continue
+        if node.op == "call_function":
+            region = _operator_region(graph, target, node)
+        elif quantizer_of(graph, node) is not None:
+            region = Region("input", node, (node.args[0],), (), node, False, True, "")
+        else:
+            continue
+        regions.append(region)
+        taken.update((region.anchor, *region.absorbed, *([region.quantizer] if region.quantizer else [])))
+    return regions
+
+
+def _operator_region(graph: fx.GraphModule, target: Target, node: fx.Node) -> Region:
+    name = op_name(node)
+    rule = target.rule(name)
+    inputs = tuple(data_inputs(node))
+    grids = [grid_node(graph, target, source) for source in inputs]
+    if grid_node(graph, target, node) is not None:
+        return Region(name, node, inputs, (), None, True, True, "")
+    absorbed = _absorbed(node, rule.absorbs)
+    tail = absorbed[-1] if absorbed else node
+    users = list(tail.users)
+    quantizer = users[0] if len(users) == 1 and quantizer_of(graph, users[0]) is not None else None
+    reason = _float_reason(target, name, rule.inputs, rule.reason, None in grids, quantizer, absorbed)
+    kind = "float" if reason else name
+    return Region(kind, node, inputs, absorbed, quantizer, False, not reason, reason)
+
+
+def _absorbed(node: fx.Node, names: tuple[str, ...]) -> tuple[fx.Node, ...]:
+    found: list[fx.Node] = []
+    while len(node.users) == 1 and op_name(next(iter(node.users))) in names:
+        node = next(iter(node.users))
+        found.append(node)
+    return tuple(found)
+
+
+def _float_reason(
+    target: Target, name: str, inputs: str, reason: str, off_grid: bool, quantizer: fx.Node | None,
+    absorbed: tuple[fx.Node, ...],
+) -> str:
+    if inputs == "float":
+        return reason
+    if off_grid:
+        return f"an input of {name} is not quantized"
+    if quantizer is None and (name != "linear" or absorbed):
+        return f"the output of {name} is not quantized"
+    return ""
+
+
+def shared_quantizer(graph: fx.GraphModule, target: Target, node: fx.Node) -> Quantizer | None:
+    """The `Quantizer` whose grid `node`'s value is on, or None."""
+    found = grid_node(graph, target, node)
+    return None if found is None else quantizer_of(graph, found)

@@ -1,0 +1,61 @@
+"""The closed operator set after PREPARE, and what may stand in a graph at which stage.
+
+Passes, emitters and integer kernels know these canonical names only; whatever else a model uses stays in the graph
+as it is and is computed in float, named in the placement table.
+"""
+
+from __future__ import annotations
+
+from torch import fx
+
+from pipeline.errors import CaptureError
+from pipeline.graph import op_name, where
+from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
+
+# Operators that move codes without changing them: exact on the integers.
+LAYOUT = frozenset({"max_pool2d", "slice", "pad", "view", "permute"})
+# What is computed, each with the emitters and integer rules that targets give it.
+COMPUTE = frozenset({"conv2d", "linear", "add", "mul", "mean", "avg_pool2d", "cat", "hardsigmoid", "sigmoid"})
+ACTIVATIONS = frozenset({"relu", "hardtanh"})
+CANONICAL = LAYOUT | COMPUTE | ACTIVATIONS
+
+# What PREPARE must have removed.
+FORBIDDEN = frozenset({"dropout", "batch_norm", "feature_dropout", "detach", "clone", "contiguous", "flatten", "chunk"})
+
+
+def verify(graph: fx.GraphModule, stage: str) -> None:
+    """Check `graph` against the rules of `stage` (`captured`, `prepared`, `quantized`, `frozen`).
+
+    Raises:
+        CaptureError: names the node and the rule that it breaks.
+    """
+    for node in graph.graph.nodes:
+        problem = _problem(graph, node, stage)
+        if problem:
+            raise CaptureError(f"the graph is not legal at stage '{stage}': {problem}", where=where(node))
+
+
+def _problem(graph: fx.GraphModule, node: fx.Node, stage: str) -> str:
+    if node.op == "call_function":
+        name = op_name(node)
+        if name.endswith("_") and not name.startswith("_"):
+            return f"in-place operator {name}"
+        if stage != "captured" and name in FORBIDDEN:
+            return f"operator {name} should have been removed"
+    if node.op == "call_module":
+        module = graph.get_submodule(str(node.target))
+        if stage in ("captured", "prepared") or not isinstance(module, Quantizer | BiasQuantizer):
+            return f"module {type(module).__name__}"
+        if stage == "frozen":
+            return _frozen_problem(module)
+    return ""
+
+
+def _frozen_problem(module: Quantizer | BiasQuantizer) -> str:
+    if module.phase is not Phase.FROZEN:
+        return f"a quantizer is {module.phase.value}, not frozen"
+    if isinstance(module, BiasQuantizer):
+        return "" if module.codes is not None else "a bias without codes"
+    if module.mixing is not None or module.rounding is not None or module.observer is not None:
+        return "a quantizer still holds a training part"
+    return "" if module.scale is not None else "a quantizer without numbers"

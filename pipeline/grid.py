@@ -1,0 +1,134 @@
+"""Grids and the only quantization formula.
+
+A `Grid` says which integers exist, a `QuantSpec` how a tensor is to be quantized, `QParams` with which numbers.
+None of them knows how the integers are stored: containers belong to the target.
+
+    code  = clamp(round_half_to_even(x / scale) + zero_point, qmin, qmax)
+    value = scale * (code - zero_point)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SCALE_FLOOR = 1e-8  # an all-zero channel gets this scale and value 0 (methods_reconstruction: test T1)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The integers `qmin ... qmax`.
+
+    Args:
+        bits: 2 to 8.
+        signed: the grid holds negative codes.
+        narrow: drop the lowest code, so that `qmin == -qmax`.
+        limit: largest magnitude that a code may have on the target (AVX2 without VNNI saturates at pairs of products
+            above int16, so 8-bit weights keep to +-64 there); None for no limit.
+    """
+
+    bits: int
+    signed: bool
+    narrow: bool = False
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= 32:
+            raise ValueError(f"a grid has 1 to 32 bits, not {self.bits}")
+
+    @property
+    def qmin(self) -> int:
+        low = -(1 << (self.bits - 1)) + self.narrow if self.signed else 0
+        return low if self.limit is None else max(low, -self.limit)
+
+    @property
+    def qmax(self) -> int:
+        high = (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+        return high if self.limit is None else min(high, self.limit)
+
+    @property
+    def levels(self) -> int:
+        return self.qmax - self.qmin + 1
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """How one tensor is to be quantized; no numbers.
+
+    Args:
+        grid: the integers that exist.
+        symmetric: the zero point is 0 (with an unsigned grid: data that cannot be negative).
+        axis: per-channel axis of a weight; None for one scale per tensor.
+        range: name of the range search that calibration uses (`minmax`, `mse`).
+    """
+
+    grid: Grid
+    symmetric: bool
+    axis: int | None = None
+    range: str = "mse"
+
+
+@dataclass(frozen=True)
+class QParams:
+    """The numbers of one quantized tensor.
+
+    Args:
+        scale: float32, rank 0 (per tensor) or [channels]; finite and positive.
+        zero_point: int32, same shape; inside [qmin, qmax] of its grid.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def check(self, spec: QuantSpec) -> QParams:
+        """Return self; raise ValueError where the numbers do not fit `spec`."""
+        rank = 0 if spec.axis is None else 1
+        if self.scale.dim() != rank or self.zero_point.shape != self.scale.shape:
+            raise ValueError(f"scale {tuple(self.scale.shape)} and zero point {tuple(self.zero_point.shape)}: rank {rank}")
+        if not bool((torch.isfinite(self.scale) & (self.scale > 0)).all()):
+            raise ValueError("a scale must be finite and positive")
+        low, high = int(self.zero_point.min()), int(self.zero_point.max())
+        if low < spec.grid.qmin or high > spec.grid.qmax or (spec.symmetric and (low, high) != (0, 0)):
+            raise ValueError(f"zero points {low}..{high} do not fit {spec}")
+        return self
+
+
+def along(values: Tensor, axis: int | None, rank: int) -> Tensor:
+    """`values` [channels] shaped to broadcast along `axis` of a tensor of `rank`; per-tensor values pass unchanged."""
+    if axis is None:
+        return values
+    shape = [1] * rank
+    shape[axis] = -1
+    return values.reshape(shape)
+
+
+def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
+    """Codes of `x`, as integers in the dtype of `x`. `scale` and `zero_point` broadcast against `x`."""
+    return torch.clamp(torch.round(x / scale) + zero_point, grid.qmin, grid.qmax)
+
+
+def dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Values of `codes` (any floating dtype), `scale * (codes - zero_point)`."""
+    return (codes - zero_point) * scale
+
+
+def params_from_range(low: Tensor, high: Tensor, spec: QuantSpec) -> QParams:
+    """Scale and zero point that cover [low, high] with 0 included (methods_reconstruction section 1.1).
+
+    Args:
+        low, high: rank 0 or [channels], the ends of the range.
+        spec: where it is symmetric and signed, scale = max(-low, high) * 2 / (qmax - qmin) and the zero point is 0.
+    """
+    grid = spec.grid
+    low, high = low.double().clamp(max=0.0), high.double().clamp(min=0.0)
+    steps = grid.qmax - grid.qmin
+    if spec.symmetric:
+        width = torch.maximum(-low, high) * 2 if grid.signed else high
+        scale = (width / steps).clamp(min=SCALE_FLOOR)
+        zero_point = torch.zeros_like(scale)
+    else:
+        scale = ((high - low) / steps).clamp(min=SCALE_FLOOR)
+        zero_point = (grid.qmin - torch.round(low / scale)).clamp(grid.qmin, grid.qmax)
+    return QParams(scale.float(), zero_point.to(torch.int32)).check(spec)

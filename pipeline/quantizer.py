@@ -1,0 +1,149 @@
+"""The nodes that live in the graph: one `Quantizer` is one quantized tensor in all its phases.
+
+The phase goes one way: OFF (identity) -> OBSERVE (identity, an observer watches) -> ON (fake-quantize)
+-> FROZEN (a weight answers from its stored codes, an activation uses fixed numbers). Only the engines in `calib/`
+and the pass `freeze` change it. Sharing a grid is sharing the object: two graph nodes with one `Quantizer`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.grid import QParams, QuantSpec, along, dequantize, quantize
+
+
+class Phase(enum.Enum):
+    """What a quantizer does to the tensor that passes."""
+
+    OFF = "off"
+    OBSERVE = "observe"
+    ON = "on"
+    FROZEN = "frozen"
+
+
+class _RoundStraightThrough(torch.autograd.Function):
+    """Round half to even; the gradient passes unchanged."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return torch.round(x)
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        return grad
+
+
+class Quantizer(nn.Module):
+    """One quantized tensor: its spec, its numbers, its phase.
+
+    Attributes:
+        spec: how the tensor is quantized.
+        scale: float32, rank 0 or [channels]; a parameter while `calib` learns it, a buffer otherwise.
+        zero_point: int32, same shape.
+        rounding: None for round-half-to-even, or a part that maps a weight to its fake-quantized value
+            (learned rounding); calibration sets it and `harden` removes it.
+        codes: int32 codes of a constant once they are decided (hardened or frozen); None before, and for activations.
+        observer: what `Phase.OBSERVE` feeds; set and removed by `calib`.
+        mixing: what becomes of (x, fake-quantized x) in training, QDrop's element-wise mixture; None outside training.
+    """
+
+    def __init__(self, spec: QuantSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.phase = Phase.OFF
+        self.register_buffer("scale", None)
+        self.register_buffer("zero_point", None)
+        self.register_buffer("codes", None)
+        self.rounding: nn.Module | None = None
+        self.observer: Callable[[Tensor], None] | None = None
+        self.mixing: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def set_params(self, params: QParams) -> None:
+        """Store scale and zero point (checked against the spec) and forget codes that belonged to other numbers."""
+        params.check(self.spec)
+        self.scale, self.zero_point, self.codes = params.scale, params.zero_point, None
+
+    @property
+    def params(self) -> QParams:
+        return QParams(self.scale.detach(), self.zero_point)
+
+    def aligned(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero point in the dtype of `x`, shaped to broadcast against it."""
+        axis = self.spec.axis
+        return along(self.scale.to(x.dtype), axis, x.dim()), along(self.zero_point.to(x.dtype), axis, x.dim())
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """Codes of `x` in its own dtype; the stored codes where they are decided."""
+        if self.codes is not None:
+            return self.codes.to(x.dtype)
+        return quantize(x, *self.aligned(x), self.spec.grid)
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        return dequantize(codes, *self.aligned(codes))
+
+    def fake_quantize(self, x: Tensor) -> Tensor:
+        """Quantize and dequantize; differentiable in `x` and in the scale (straight-through rounding)."""
+        if self.codes is not None:
+            return self.dequantize(self.codes.to(x.dtype))
+        scale, zero_point = self.aligned(x)
+        grid = self.spec.grid
+        codes = torch.clamp(_RoundStraightThrough.apply(x / scale) + zero_point, grid.qmin, grid.qmax)
+        return dequantize(codes, scale, zero_point)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.phase is Phase.OFF:
+            return x
+        if self.phase is Phase.OBSERVE:
+            if self.observer is not None:
+                self.observer(x)
+            return x
+        if self.rounding is not None:
+            return self.rounding(x)
+        value = self.fake_quantize(x)
+        return value if self.mixing is None else self.mixing(x, value)
+
+    def harden(self, codes: Tensor) -> None:
+        """Decide the codes of a constant for good and drop the learned rounding."""
+        grid = self.spec.grid
+        if int(codes.min()) < grid.qmin or int(codes.max()) > grid.qmax:
+            raise ValueError(f"codes {int(codes.min())}..{int(codes.max())} leave the grid {grid}")
+        self.codes, self.rounding = codes.detach().to(torch.int32), None
+
+    def extra_repr(self) -> str:
+        grid = self.spec.grid
+        kind = "per channel" if self.spec.axis is not None else "per tensor"
+        return f"{grid.bits} bits [{grid.qmin}, {grid.qmax}], {kind}, {self.phase.value}"
+
+
+class BiasQuantizer(nn.Module):
+    """An int32 bias: scale = input scale * weight scale, zero point 0; no numbers of its own.
+
+    OFF while a paper's method runs (papers keep the bias in float); switched on by `freeze`. A bias left in float is
+    most of the gap between simulation and integer kernels: a quarter of all W8A8 activations (docs/numerics.md).
+    """
+
+    def __init__(self, source: Quantizer, weight: Quantizer) -> None:
+        super().__init__()
+        # A tuple, not attributes: the parents are registered at their own nodes and must not appear twice.
+        self.parents = (source, weight)
+        self.phase = Phase.OFF
+        self.register_buffer("codes", None)
+
+    @property
+    def scale(self) -> Tensor:
+        """float32 [channels] or rank 0: the product in float32, as runtimes compute it."""
+        source, weight = self.parents
+        return source.scale.detach().float() * weight.scale.detach().float()
+
+    def quantize(self, bias: Tensor) -> Tensor:
+        """int64 codes of `bias` [channels] at the present scales."""
+        return torch.round(bias.detach().double() / self.scale.double()).to(torch.int64)
+
+    def forward(self, bias: Tensor) -> Tensor:
+        if self.phase is not Phase.FROZEN:
+            return bias
+        return self.codes.to(bias.dtype) * self.scale.to(bias.dtype)

@@ -1,0 +1,111 @@
+"""The typed chain: captured -> quantized -> calibrated -> reference. A stage function consumes one type, yields the next."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, fx
+
+from pipeline.target import Target
+
+if TYPE_CHECKING:
+    from pipeline.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Captured:
+    """The float model as one ATen graph with batch norm intact: the teacher of every later stage.
+
+    Args:
+        graph: functional ATen operators, one input, one output [N, classes].
+        input_shape: (C, H, W).
+        num_classes: width of the output.
+        name, sha256: of the model file.
+    """
+
+    graph: fx.GraphModule
+    input_shape: tuple[int, ...]
+    num_classes: int
+    name: str = "model"
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one reconstruction run optimises: a contiguous run of graph nodes, hence convex.
+
+    Args:
+        name: module path of the block or layer.
+        kind: `block` or `layer`.
+        why: how the partition found it.
+        nodes: names of its nodes in the quantized graph, quantizers included, in execution order.
+    """
+
+    name: str
+    kind: str
+    why: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The graph with its quantizers (all OFF); topology is final from here.
+
+    Args:
+        graph: canonical operators, batch norm folded, `Quantizer` nodes in place.
+        teacher: the same float graph before quantizers were inserted (batch norm folded), for targets and comparisons.
+        captured: the un-folded original.
+        units: in execution order; every operator node belongs to exactly one, except input quantizers.
+    """
+
+    graph: fx.GraphModule
+    teacher: fx.GraphModule
+    captured: Captured
+    units: tuple[Unit, ...]
+    recipe: Recipe
+    target: Target
+
+
+@dataclass(frozen=True)
+class UnitLog:
+    """What happened to one unit: losses on the calibration set, rounding left undecided, time.
+
+    Args:
+        kept_nearest: the guard found the hardened unit worse than nearest rounding and kept nearest.
+    """
+
+    name: str
+    steps: int
+    loss_nearest: float
+    loss_soft: float
+    loss_hard: float
+    undecided: float
+    flipped: float
+    seconds: float
+    kept_nearest: bool = False
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Same graph; numbers chosen, weight codes hardened, biases still in float."""
+
+    graph: fx.GraphModule
+    quantized: Quantized
+    log: tuple[UnitLog, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The frozen, target-legal graph: by definition the truth for parity."""
+
+    graph: fx.GraphModule
+    quantized: Quantized
+
+    def evaluate(self, x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Logits [N, classes] of the fake-quantized graph; float64 does not depend on the order of summation."""
+        graph = copy.deepcopy(self.graph).to(dtype)
+        with torch.no_grad():
+            return graph(x.to(dtype))

@@ -1,0 +1,86 @@
+"""What a runtime can do, as data: a backend publishes one `Target`; passes read it and never name a runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Inputs = Literal["quantized", "accumulator", "float"]
+Output = Literal["own", "fixed", "shared", "as_input", "none"]
+
+
+@dataclass(frozen=True)
+class OpRule:
+    """Where quantizers must stand around one operator.
+
+    Args:
+        inputs: `quantized`: every tensor that enters is on a grid; `accumulator`: a wide sum may enter (the papers'
+            residual addition); `float`: the runtime computes it in float.
+        output: `own`: a grid of its own; `fixed`: the grid given by `fixed`; `shared`: own, and producers that feed
+            nothing else take it over; `as_input`: a layout operator, codes pass unchanged; `none`: stays off any grid.
+        fixed: scale and zero point where `output` is `fixed`.
+        absorbs: operators that the runtime fuses behind this one, before the output is quantized.
+        inner_bits: least bits of a linear tensor (no activation behind it) that feeds only operators with this entry;
+            the papers leave such a tensor in float (the branch before a residual sum).
+        reason: why it is computed in float, for the placement table.
+    """
+
+    inputs: Inputs
+    output: Output
+    fixed: tuple[float, int] | None = None
+    absorbs: tuple[str, ...] = ()
+    inner_bits: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class WeightLimits:
+    """What the weights of integer kernels must keep to.
+
+    Args:
+        zero_points: kernels take a zero point per channel other than 0. Where they do not, asymmetric weights of few
+            bits are re-encoded exactly (`code - zero_point` fits int8 for 7 bits or fewer).
+        wide_limit: largest code magnitude where the input has 8 bits (saturating int16 pair sums); None for no limit.
+        wide_limit_reason: shown to the user beside the limit.
+    """
+
+    zero_points: bool = True
+    wide_limit: int | None = None
+    wide_limit_reason: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A runtime and device profile.
+
+    Args:
+        name: as given to `--target`.
+        profile: as given to `--device-profile`.
+        ops: canonical operator name (see `pipeline.dialect`) -> rule. An operator that is missing runs in float.
+        weights: limits on weight codes.
+        quantized_bias: biases are int32 at scale input * weight.
+        input_bits: bits of the network input; None leaves it in float.
+        float_bits: bits of a tensor that leaves or enters a float operator, and of a quantized network output.
+        placements: which `placement` of a recipe can be honoured.
+        gates: parity rules that fail the build, in words; the backend enforces them.
+        notes: what users of this runtime should know, recipe-independent.
+        schema_version: version of this description's form.
+    """
+
+    name: str
+    profile: str
+    ops: Mapping[str, OpRule]
+    weights: WeightLimits = WeightLimits()
+    quantized_bias: bool = True
+    input_bits: int | None = 8
+    float_bits: int = 8
+    placements: tuple[str, ...] = ("target",)
+    gates: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    schema_version: int = 1
+
+    def rule(self, op: str) -> OpRule:
+        """The rule of canonical operator `op`; float, with the reason, where the target has none."""
+        missing = OpRule("float", "none", reason=f"{self.name} has no integer kernel for {op}")
+        return self.ops.get(op, missing)
