@@ -1,1 +1,77 @@
-"""Passes edit the graph and never see data."""
+"""Passes edit the graph and never see data.
+
+The order is data: each line says why the pass stands where it stands. `quantize` and `legalize` are the two stage
+functions; they copy the graph they are about to change, so every earlier stage stays runnable.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from torch import fx
+
+from passes.annotate import annotate
+from passes.canonicalize import canonicalize
+from passes.decompose import decompose
+from passes.fold_batchnorm import fold_batchnorm
+from passes.freeze import freeze
+from passes.insert_quantizers import insert_quantizers
+from passes.mark_units import mark_units
+from passes.project_grids import project_grids
+from passes.share_grids import share_grids
+from passes.tie_biases import tie_biases
+from pipeline.dialect import verify
+from pipeline.recipe import Recipe
+from pipeline.stages import Calibrated, Captured, Quantized, Reference, Unit
+from pipeline.target import Target
+
+PREPARE = (
+    canonicalize,    # first: every later pass knows one name and one form per operator
+    fold_batchnorm,  # before decompose: it looks for a batch norm right behind its layer
+    decompose,       # needs the literal shapes that canonicalize wrote
+    canonicalize,    # decompose may leave a slice or reshape in a non-canonical form
+    mark_units,      # on the float graph, where a block's operators are still adjacent; meta travels from here
+)
+
+
+def prepare(graph: fx.GraphModule) -> fx.GraphModule:
+    """A copy of `graph` in canonical form, batch norm folded, units marked; float."""
+    graph = copy.deepcopy(graph)
+    for graph_pass in PREPARE:
+        graph_pass(graph)
+    verify(graph, "prepared")
+    return graph
+
+
+def quantize(captured: Captured, recipe: Recipe, target: Target) -> Quantized:
+    """PREPARE and QUANTIZE: the graph with every quantizer in place and OFF; topology is final from here.
+
+    Raises:
+        TargetError: the target cannot honour the recipe on this graph.
+    """
+    teacher = prepare(captured.graph)
+    graph = copy.deepcopy(teacher)
+    annotate(graph, recipe, target)  # decides, from structure alone
+    insert_quantizers(graph)         # does what annotate decided
+    share_grids(graph, target)       # after insertion: sharing is about modules
+    tie_biases(graph)                # last: reads which quantizers ended up before and on the layer
+    verify(graph, "quantized")
+    return Quantized(graph, teacher, captured, _units(graph), recipe, target)
+
+
+def legalize(calibrated: Calibrated) -> tuple[Reference, list[str]]:
+    """Project what the target cannot store, freeze; return the reference and a line per projected tensor."""
+    graph = copy.deepcopy(calibrated.graph).cpu()
+    lines = project_grids(graph, calibrated.quantized.target)  # before freeze: biases follow the projected scales
+    freeze(graph)
+    verify(graph, "frozen")
+    return Reference(graph, calibrated.quantized), lines
+
+
+def _units(graph: fx.GraphModule) -> tuple[Unit, ...]:
+    described = graph.meta["units"]
+    members: list[list[str]] = [[] for _ in described]
+    for node in graph.graph.nodes:
+        if node.op in ("call_function", "call_module") and "unit" in node.meta:
+            members[node.meta["unit"]].append(node.name)
+    return tuple(Unit(name, kind, why, tuple(nodes)) for (name, kind, why), nodes in zip(described, members, strict=True))

@@ -13,13 +13,60 @@ from pipeline.quantizer import BiasQuantizer, Quantizer
 ORIGIN_KEYS = ("nn_module_stack", "stack_trace", "source_fn_stack", "unit")
 
 
+# `reshape` is `view` that also takes non-contiguous tensors: one name for both.
+_ALIASES = {"reshape": "view"}
+
+
 def op_name(node: fx.Node) -> str:
-    """Canonical operator name of a call: `conv2d` for aten.conv2d.default; empty for other nodes."""
+    """Canonical operator name of a call: `conv2d` for aten.conv2d.default; empty for other nodes.
+
+    A call in a form that integer kernels do not have gets a qualified name, so that no rule takes it by mistake:
+    `add_constant` (an operand is not an activation), `mean_over_dims` (not the global average), `pad_reflect`,
+    `linear_3d`, `conv2d_dynamic` (the weight is computed).
+    """
     if node.op != "call_function":
         return ""
     packet = getattr(node.target, "overloadpacket", None)
-    name = packet.__name__ if packet is not None else getattr(node.target, "__name__", str(node.target))
-    return str(name)
+    name = str(packet.__name__ if packet is not None else getattr(node.target, "__name__", node.target))
+    name = _ALIASES.get(name, name)
+    qualify = _QUALIFIERS.get(name)
+    return name + (qualify(node) if qualify else "")
+
+
+def _operands(node: fx.Node) -> str:
+    if any(not isinstance(arg, fx.Node) or is_constant(arg) for arg in node.args[:2]):
+        return "_constant"
+    return "_scaled" if node.kwargs.get("alpha", 1) != 1 else ""
+
+
+def _mean(node: fx.Node) -> str:
+    args = bound_args(node)
+    source = node.args[0]
+    rank = len(tensor_shape(source)) or 4
+    dims = sorted(dim % rank for dim in args.get("dim") or ())
+    return "" if rank == 4 and dims == [2, 3] and args.get("keepdim") else "_over_dims"
+
+
+def _pad(node: fx.Node) -> str:
+    args = bound_args(node)
+    if args["mode"] != "constant":
+        return f"_{args['mode']}"
+    return "" if not args["value"] else "_with_value"
+
+
+def _weighted(node: fx.Node) -> str:
+    if not is_constant(node.args[1]):
+        return "_dynamic"
+    rank = len(tensor_shape(node.args[0]))
+    return f"_{rank}d" if op_name_is_linear(node) and rank not in (0, 2) else ""
+
+
+def op_name_is_linear(node: fx.Node) -> bool:
+    """The call is aten.linear, whatever the rank of its input."""
+    return getattr(node.target, "overloadpacket", None) is torch.ops.aten.linear
+
+
+_QUALIFIERS = {"add": _operands, "mul": _operands, "mean": _mean, "pad": _pad, "conv2d": _weighted, "linear": _weighted}
 
 
 def bound_args(node: fx.Node) -> dict[str, Any]:
@@ -77,9 +124,11 @@ def where(node: fx.Node) -> str:
 
 
 def tensor_shape(node: fx.Node) -> tuple[int | None, ...]:
-    """Shape of the node's value, None where it is symbolic (the batch)."""
+    """Shape of the node's value, None where it varies with the batch; () where it is not a tensor."""
+    if "shape" in node.meta:
+        return node.meta["shape"]
     value = node.meta.get("val")
-    if value is None:
+    if not isinstance(value, torch.Tensor):
         return ()
     return tuple(size if isinstance(size, int) else None for size in value.shape)
 
@@ -112,13 +161,11 @@ def insert_call(
     graph: fx.GraphModule, origin: fx.Node, target: Any, args: Sequence[Any], *, after: fx.Node | None = None,
     name: str | None = None,
 ) -> fx.Node:
-    """Add a function call behind `after` (default: before `origin`) that carries `origin`'s meta and a fresh shape."""
+    """Add a function call behind `after` (default: before `origin`) that carries `origin`'s meta."""
     place = graph.graph.inserting_after(after) if after is not None else graph.graph.inserting_before(origin)
     with place:
         node = graph.graph.create_node("call_function", target, tuple(args), name=name)
     copy_origin(node, origin)
-    values = torch.fx.node.map_arg(tuple(args), lambda n: n.meta.get("val"))
-    node.meta["val"] = target(*values)
     return node
 
 
@@ -130,15 +177,45 @@ def insert_module(
     with place:
         node = graph.graph.create_node("call_module", target, (source,), name=target.rpartition(".")[2])
     copy_origin(node, origin)
-    node.meta["val"] = source.meta.get("val")
+    node.meta["shape"] = tensor_shape(source)
     return node
 
 
+class _ShapeRecorder(fx.Interpreter):
+    """Runs a graph and keeps the shape of every value."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, torch.Tensor):
+            self.shapes[n] = tuple(value.shape)
+        return value
+
+
+def record_shapes(graph: fx.GraphModule) -> None:
+    """Set `meta["shape"]` of every node by running two batch sizes: what differs is the batch (None)."""
+    source = next(n for n in graph.graph.nodes if n.op == "placeholder")
+    sizes = tensor_shape(source)[1:]
+    device = next((p.device for p in graph.parameters()), torch.device("cpu"))
+    runs = []
+    for batch in (2, 3):
+        recorder = _ShapeRecorder(graph)
+        with torch.no_grad():
+            recorder.run(torch.zeros(batch, *sizes, device=device))
+        runs.append(recorder.shapes)
+    for node, shape in runs[0].items():
+        node.meta["shape"] = tuple(a if a == b else None for a, b in zip(shape, runs[1][node], strict=True))
+
+
 def finish(graph: fx.GraphModule) -> fx.GraphModule:
-    """Drop dead nodes, check, recompile; every pass that changed something ends with it."""
+    """Drop dead nodes, check, recompile, record shapes; every pass that changed something ends with it."""
     graph.graph.eliminate_dead_code()
     graph.graph.lint()
     graph.recompile()
+    record_shapes(graph)
     return graph
 
 

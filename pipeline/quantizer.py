@@ -47,6 +47,7 @@ class Quantizer(nn.Module):
         rounding: None for round-half-to-even, or a part that maps a weight to its fake-quantized value
             (learned rounding); calibration sets it and `harden` removes it.
         codes: int32 codes of a constant once they are decided (hardened or frozen); None before, and for activations.
+        fixed: the target prescribes the numbers; calibration leaves them alone.
         observer: what `Phase.OBSERVE` feeds; set and removed by `calib`.
         mixing: what becomes of (x, fake-quantized x) in training, QDrop's element-wise mixture; None outside training.
     """
@@ -55,6 +56,7 @@ class Quantizer(nn.Module):
         super().__init__()
         self.spec = spec
         self.phase = Phase.OFF
+        self.fixed = False
         self.register_buffer("scale", None)
         self.register_buffer("zero_point", None)
         self.register_buffer("codes", None)

@@ -1,0 +1,1 @@
+"""ONNX Runtime: QDQ files that run in its integer kernels, and the integer arithmetic that they must equal."""

@@ -1,0 +1,64 @@
+"""What ONNX Runtime's CPU kernels run in integers, as data: one `Target` per device profile.
+
+Every entry was measured on ONNX Runtime 1.17 to 1.31: which arrangement of quantizers an optimised session turns into
+integer kernels, and which it silently computes in float.
+"""
+
+from __future__ import annotations
+
+from pipeline.target import OpRule, Target, WeightLimits
+
+NAME = "onnx"
+DEFAULT_PROFILE = "generic"
+
+# Add, Mul and the gate of a hard-swish become integer kernels only when every operand is quantized; a 4-bit branch
+# in front of a residual sum costs 2 points on ResNet-20 where 8 bits cost nothing.
+_INNER = 8
+
+OPS = {
+    "conv2d": OpRule("quantized", "own", absorbs=("relu", "hardtanh")),
+    "linear": OpRule("quantized", "own", absorbs=("relu", "hardtanh")),
+    "add": OpRule("quantized", "own", absorbs=("relu", "hardtanh"), inner_bits=_INNER),
+    "mul": OpRule("quantized", "own", inner_bits=_INNER),
+    "mean": OpRule("quantized", "own"),
+    "avg_pool2d": OpRule("quantized", "own"),
+    "cat": OpRule("quantized", "shared"),
+    "hardsigmoid": OpRule("quantized", "fixed", fixed=(1 / 255, 0), inner_bits=_INNER),
+    "sigmoid": OpRule("quantized", "fixed", fixed=(1 / 255, 0), inner_bits=_INNER),
+    "max_pool2d": OpRule("quantized", "as_input"),
+    "slice": OpRule("quantized", "as_input"),
+    "pad": OpRule("quantized", "as_input"),
+    "view": OpRule("quantized", "as_input"),
+    "permute": OpRule("quantized", "as_input"),
+}
+
+_SATURATION = (
+    "x86 CPUs with AVX2 but without VNNI add two 8-bit products in a saturating int16 (vpmaddubsw): with full 8-bit "
+    "weights up to 80 % of one convolution's outputs were wrong; codes within +-64 are exact (onnxruntime#6004)"
+)
+_NO_SPEED_FROM_LOW_ACTIVATIONS = (
+    "activations below 8 bits run in the same 8-bit kernels: W4A8 is as small and as fast as W4A4 on this runtime, "
+    "and more accurate"
+)
+
+
+def _target(profile: str, wide_limit: int | None) -> Target:
+    weights = WeightLimits(
+        zero_points=False, wide_limit=wide_limit, wide_limit_reason=_SATURATION if wide_limit is not None else ""
+    )
+    return Target(
+        name=NAME,
+        profile=profile,
+        ops=OPS,
+        weights=weights,
+        gates=("no integer code of the artifact differs from the target's integer arithmetic",),
+        notes=(_NO_SPEED_FROM_LOW_ACTIVATIONS,),
+    )
+
+
+# x86 without VNNI is what `generic` must survive; NEON's widening products and VNNI's int32 sums do not saturate.
+TARGETS = {
+    "generic": _target("generic", 64),
+    "vnni": _target("vnni", None),
+    "arm64": _target("arm64", None),
+}

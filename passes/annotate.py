@@ -1,0 +1,274 @@
+"""Recipe x target -> `node.meta["quant"]`: the only place where the two meet, before any image is read.
+
+An *anchor* is an operator that the target computes; its *tail* is the last activation fused behind it; a *point* is a
+value that gets a grid of its own: a tail, the network input, or what a float operator hands to an integer one.
+Every decision carries its reason for the placement table; what cannot be honoured is a `TargetError`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+
+from torch import fx
+
+from pipeline.errors import RecipeError, TargetError
+from pipeline.graph import bound_args, is_constant, module_path, op_name, where
+from pipeline.grid import Grid, QuantSpec
+from pipeline.recipe import ActivationRule, Override, Recipe, WeightRule, changed
+from pipeline.target import OpRule, Target
+
+WEIGHTED = ("conv2d", "linear")
+# Operators whose result is an average or a rearrangement of their input: never negative where the input is not.
+MONOTONE = frozenset({"max_pool2d", "avg_pool2d", "mean", "slice", "pad", "view", "permute", "cat", "add", "mul"})
+NON_NEGATIVE = frozenset({"relu", "sigmoid", "hardsigmoid"})
+POOLS = frozenset({"mean", "avg_pool2d"})
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What `insert_quantizers` does at a node.
+
+    Args:
+        output: spec of the quantizer behind the node; None for none.
+        fixed: scale and zero point that the target prescribes for it.
+        weight: spec of the quantizer on the node's weight.
+        bias: the node's bias becomes int32.
+        note: why the bits are what they are, where it is not simply the recipe's rule.
+    """
+
+    output: QuantSpec | None = None
+    fixed: tuple[float, int] | None = None
+    weight: QuantSpec | None = None
+    bias: bool = False
+    note: str = ""
+
+
+def annotate(graph: fx.GraphModule, recipe: Recipe, target: Target) -> bool:
+    """Write an `Annotation` on every node that gets a quantizer.
+
+    Raises:
+        TargetError: the target cannot honour the recipe; names the layer and the nearest legal choice.
+        RecipeError: an override selects nothing.
+    """
+    if recipe.placement not in target.placements:
+        raise TargetError(
+            f"target '{target.name}' cannot honour placement: {recipe.placement}", where=f"recipe '{recipe.name}'",
+            allowed=", ".join(target.placements), hint="use placement: target, or --target reference",
+        )
+    plan = _Plan(graph, recipe, target)
+    for node in graph.graph.nodes:
+        node.meta.pop("quant", None)
+    for node, annotation in plan.points.items():
+        node.meta["quant"] = annotation
+    for node in plan.weighted:
+        weight = plan.weight(node)
+        if weight is not None:
+            present = node.meta.get("quant", Annotation())
+            bias = target.quantized_bias and bound_args(node)["bias"] is not None
+            node.meta["quant"] = Annotation(present.output, present.fixed, weight, bias, present.note)
+    return True
+
+
+class _Plan:
+    """The questions that `annotate` asks of one graph; holds no decision of its own."""
+
+    def __init__(self, graph: fx.GraphModule, recipe: Recipe, target: Target) -> None:
+        self.recipe, self.target = recipe, target
+        self.nodes = [n for n in graph.graph.nodes if not is_constant(n)]
+        self.weighted = [n for n in self.nodes if op_name(n) in WEIGHTED]
+        if not self.weighted:
+            raise TargetError("the model has no convolution or linear layer to quantize", where="the captured graph")
+        self.anchors = {self.tail(n): n for n in reversed(self.nodes) if n.op == "call_function"}
+        self.overrides = [(override, self._selected(override)) for override in recipe.overrides]
+        self.entered = [{p for n in chosen for p in self._points_into(n)} for _, chosen in self.overrides]
+        self.points = self._find_points()
+
+    # -- structure ---------------------------------------------------------------------------------------------
+
+    def rule(self, node: fx.Node) -> OpRule:
+        return self.target.rule(op_name(node))
+
+    def tail(self, node: fx.Node) -> fx.Node:
+        """The last activation that the target fuses behind `node`."""
+        absorbs = self.rule(node).absorbs
+        while len(node.users) == 1 and op_name(next(iter(node.users))) in absorbs:
+            node = next(iter(node.users))
+        return node
+
+    def source(self, node: fx.Node) -> fx.Node:
+        """Where the grid of a value comes from: `node`, looked up through layout operators."""
+        while node.op == "call_function" and self.rule(node).output == "as_input":
+            node = node.args[0]
+        return node
+
+    def consumers(self, node: fx.Node) -> list[fx.Node]:
+        """The operators that compute with the value of `node`, through layout operators."""
+        found: list[fx.Node] = []
+        for user in node.users:
+            through = user.op == "call_function" and self.rule(user).output == "as_input"
+            found.extend(self.consumers(user) if through else [user])
+        return found
+
+    # -- points ------------------------------------------------------------------------------------------------
+
+    def _find_points(self) -> dict[fx.Node, Annotation]:
+        """Every point with its annotation, in execution order."""
+        found: dict[fx.Node, Annotation] = {}
+        taken: set[fx.Node] = set()
+        for node in self.nodes:
+            if node in taken or node.op == "output":
+                continue
+            if node.op == "placeholder":
+                annotation = self._input(node)
+            elif self.rule(node).output == "as_input":
+                continue
+            else:
+                chain = self._chain(node)
+                taken.update(chain)
+                annotation, node = self._computed(node, chain[-1]), chain[-1]
+            if annotation is not None:
+                found[node] = annotation
+        return found
+
+    def _chain(self, node: fx.Node) -> list[fx.Node]:
+        chain, tail = [node], self.tail(node)
+        while chain[-1] is not tail:
+            chain.append(next(iter(chain[-1].users)))
+        return chain
+
+    def _input(self, node: fx.Node) -> Annotation | None:
+        if self.target.input_bits is None or not self._needed(node):
+            return None
+        return Annotation(self._spec(self.target.input_bits, symmetric=False), note="network input")
+
+    def _needed(self, node: fx.Node) -> bool:
+        """Some consumer wants this value on a grid."""
+        return any(self.rule(user).inputs == "quantized" for user in self.consumers(node) if user.op != "output")
+
+    def _computed(self, node: fx.Node, tail: fx.Node) -> Annotation | None:
+        rule = self.rule(node)
+        leaves = all(user.op == "output" for user in self.consumers(tail))
+        if rule.output == "none" or rule.inputs == "float":
+            return Annotation(self._spec(self.target.float_bits, self._positive(tail)), note="from a float operator") if (
+                rule.inputs == "float" and self._needed(tail)) else None
+        if leaves and (tail is node and op_name(node) == "linear" or self.target.input_bits is None):
+            return None
+        if self.target.input_bits is None and not self._wanted_by_papers(tail):
+            return None
+        if rule.fixed is not None:
+            return Annotation(self._spec(self.target.float_bits, True), rule.fixed, note="grid fixed by the operator")
+        bits, note = self._bits(node, tail, leaves)
+        positive = self._positive(tail)
+        symmetric = positive or self._activation_rule(tail)[0].symmetric
+        return Annotation(self._spec(bits, symmetric, signed=symmetric and not positive), note=note)
+
+    def _wanted_by_papers(self, tail: fx.Node) -> bool:
+        """Without integer runtime limits a linear tensor that only enters wide sums stays in float."""
+        return any(self.rule(user).inputs != "accumulator" for user in self.consumers(tail) if user.op != "output")
+
+    def _bits(self, node: fx.Node, tail: fx.Node, leaves: bool) -> tuple[int, str]:
+        users = [user for user in self.consumers(tail) if user.op != "output"]
+        if leaves or any(self.rule(user).inputs == "float" for user in users):
+            return self.target.float_bits, "enters a float operator" if not leaves else "network output"
+        inner = [self.rule(user).inner_bits for user in users]
+        if tail is node and op_name(node) in WEIGHTED and None not in inner:
+            return max(inner), f"enters only {', '.join(sorted({op_name(user) for user in users}))}"
+        rule, note = self._activation_rule(tail)
+        return rule.bits, note
+
+    def _positive(self, node: fx.Node) -> bool:
+        """The value cannot be negative, by structure."""
+        name = op_name(node)
+        if name in NON_NEGATIVE or (name == "hardtanh" and bound_args(node)["min_val"] >= 0):
+            return True
+        return name in MONOTONE and all(self._positive(source) for source in node.all_input_nodes)
+
+    def _points_into(self, layer: fx.Node) -> set[fx.Node]:
+        """The points whose values reach the inputs of `layer` through pools and layout operators only."""
+        found: set[fx.Node] = set()
+        waiting = [source for source in layer.all_input_nodes if not is_constant(source)]
+        while waiting:
+            point = self.source(waiting.pop())
+            found.add(point)
+            anchor = self.anchors.get(point, point)
+            if op_name(anchor) in POOLS:
+                waiting.append(anchor.args[0])
+        return found
+
+    # -- specs -------------------------------------------------------------------------------------------------
+
+    def _spec(self, bits: int, symmetric: bool, signed: bool = False) -> QuantSpec:
+        return QuantSpec(Grid(bits, signed=signed), symmetric, None, self.recipe.activations.range)
+
+    def _activation_rule(self, point: fx.Node) -> tuple[ActivationRule, str]:
+        """The recipe's rule for a point, and which override gave it."""
+        rule, note = self.recipe.activations, ""
+        for (override, _), entered in zip(self.overrides, self.entered, strict=True):
+            if override.activations is not None and point in entered:
+                rule, note = changed(rule, override.activations), f"input of {override.where}"
+        return rule, note
+
+    def weight(self, node: fx.Node) -> QuantSpec | None:
+        """Spec of a layer's weight; None where the target runs it in float."""
+        if self.rule(node).inputs == "float":
+            return None
+        rule = self.recipe.weights
+        for override, chosen in self.overrides:
+            if override.weights is not None and node in chosen:
+                rule = changed(rule, override.weights)
+        axis = 0 if rule.granularity == "per_channel" else None
+        limit = self._limit(node, rule)
+        return QuantSpec(Grid(rule.bits, signed=rule.symmetric, limit=limit), rule.symmetric, axis, rule.range)
+
+    def _limit(self, node: fx.Node, rule: WeightRule) -> int | None:
+        """The code limit of this layer's weight; raises where the kernels cannot hold an asymmetric weight."""
+        limits = self.target.weights
+        layer = f"recipe '{self.recipe.name}', layer {module_path(node) or node.name} ({where(node)})"
+        if not limits.zero_points and not rule.symmetric and rule.bits > 7:
+            raise TargetError(
+                f"target '{self.target.name}' stores weights with zero point 0; {rule.bits}-bit asymmetric weights do "
+                "not fit int8", where=layer, allowed="symmetric: true, or asymmetric weights of 7 bits or fewer",
+                hint="--set weights.symmetric=true (or in the override of this layer), or --target reference",
+            )
+        wide = self._input_bits(node) >= 8 and limits.wide_limit is not None
+        if not wide or (1 << rule.bits) // (2 if rule.symmetric else 1) <= limits.wide_limit:
+            return None
+        if not rule.symmetric:
+            raise TargetError(
+                f"profile '{self.target.profile}' keeps weight codes to +-{limits.wide_limit} behind 8-bit "
+                f"activations; {rule.bits}-bit asymmetric weights exceed that", where=layer,
+                allowed="symmetric: true, fewer weight bits, or another --device-profile",
+                hint=limits.wide_limit_reason,
+            )
+        return limits.wide_limit
+
+    def _input_bits(self, node: fx.Node) -> int:
+        annotation = self.points.get(self.source(node.args[0]))
+        return annotation.output.grid.bits if annotation is not None and annotation.output is not None else 8
+
+    # -- overrides ---------------------------------------------------------------------------------------------
+
+    def _selected(self, override: Override) -> set[fx.Node]:
+        """The operators that an override's `where` names."""
+        pattern = override.where
+        if pattern == "first":
+            return {self.weighted[0]}
+        if pattern == "last":
+            return {self.weighted[-1]}
+        operators = [n for n in self.nodes if n.op == "call_function"]
+        if pattern.startswith("op:"):
+            chosen = {n for n in operators if op_name(n) == pattern[3:]}
+        else:
+            chosen = {n for n in operators if _matches(module_path(n), pattern)}
+        if not chosen:
+            layers = ", ".join(sorted({module_path(n) for n in self.weighted})[:8])
+            raise RecipeError(
+                f"override where: {pattern} selects nothing in this model", where=f"recipe '{self.recipe.name}'",
+                allowed=f"first, last, op:<operator>, or a pattern of module paths ({layers}, ...)",
+            )
+        return chosen
+
+
+def _matches(path: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, pattern + ".*")

@@ -1,0 +1,41 @@
+"""Store codes, make phases final: the last edit of the graph. What comes out is the reference."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from pipeline.errors import CalibrationError
+from pipeline.graph import bias_quantizer_of, get_attribute, is_constant, quantizer_of, where
+from pipeline.grid import QParams
+from pipeline.quantizer import Phase
+
+
+def freeze(graph: fx.GraphModule) -> None:
+    """Freeze every quantizer in place; weights first, because biases read the final scales.
+
+    Raises:
+        CalibrationError: a quantizer without numbers (a tensor that calibration never saw).
+    """
+    for node in graph.graph.nodes:
+        quantizer = quantizer_of(graph, node)
+        if quantizer is None:
+            continue
+        if quantizer.scale is None:
+            raise CalibrationError("a tensor was never calibrated", where=where(node), hint="this is a defect: report it")
+        codes = quantizer.codes
+        if is_constant(node) and codes is None:
+            codes = quantizer.quantize(get_attribute(graph, node.args[0]).detach())
+        params = QParams(quantizer.scale.detach().float(), quantizer.zero_point)
+        if isinstance(quantizer.scale, torch.nn.Parameter):
+            del quantizer.scale
+            quantizer.register_buffer("scale", None)
+        quantizer.set_params(params)
+        if codes is not None:
+            quantizer.harden(codes)
+        quantizer.phase = Phase.FROZEN
+    for node in graph.graph.nodes:
+        bias = bias_quantizer_of(graph, node)
+        if bias is not None:
+            bias.codes = bias.quantize(get_attribute(graph, node.args[0])).to(torch.int32)
+            bias.phase = Phase.FROZEN

@@ -1,0 +1,43 @@
+"""Put the `Quantizer` nodes that `annotate` asked for into the graph: behind values, on weights, on biases.
+
+Node names tell what they quantize and travel to every artifact: `<node>_q` an activation, `<layer>_w` a weight.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from pipeline.graph import bound_args, finish, insert_module, set_argument
+from pipeline.grid import QParams, QuantSpec
+from pipeline.quantizer import Quantizer
+
+FOLDER = "quantizers"
+
+
+def insert_quantizers(graph: fx.GraphModule) -> bool:
+    """Insert in place; every quantizer starts OFF."""
+    for node in list(graph.graph.nodes):
+        annotation = node.meta.get("quant")
+        if annotation is None:
+            continue
+        if annotation.weight is not None:
+            weight = bound_args(node)["weight"]
+            target = _module(graph, f"{node.name}_w", annotation.weight)
+            set_argument(node, "weight", insert_module(graph, node, target, weight, before=node))
+        if annotation.output is not None:
+            readers = set(node.users)
+            new = insert_module(graph, node, _module(graph, f"{node.name}_q", annotation.output, annotation.fixed), node)
+            node.replace_all_uses_with(new, delete_user_cb=lambda user, readers=readers: user in readers)
+    finish(graph)
+    return True
+
+
+def _module(graph: fx.GraphModule, name: str, spec: QuantSpec, fixed: tuple[float, int] | None = None) -> str:
+    """Register a new quantizer; a grid that the target fixes has its numbers from the start."""
+    quantizer = Quantizer(spec)
+    if fixed is not None:
+        quantizer.set_params(QParams(torch.tensor(fixed[0]), torch.tensor(fixed[1], dtype=torch.int32)))
+        quantizer.fixed = True
+    graph.add_submodule(f"{FOLDER}.{name}", quantizer)
+    return f"{FOLDER}.{name}"

@@ -1,0 +1,74 @@
+"""What the target cannot store, on the nearest grid that it can; the loss is reported as the target's, not the method's.
+
+* A bias must fit int32 at scale input * weight. A channel whose weights are all zero has an arbitrary, tiny scale; a
+  channel with tiny weights and a large bias overflows. Such a channel gets the smallest weight scale that fits: exact
+  for a zero channel, a coarser grid otherwise.
+* Asymmetric weights on a target without weight zero points must fit int8 as `code - zero_point`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from pipeline.errors import TargetError
+from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, module_path, op_name, quantizer_of, where
+from pipeline.grid import QParams
+from pipeline.quantizer import BiasQuantizer, Quantizer
+from pipeline.target import Target
+
+# Half of int32: the other half is left to the sum of products.
+BIAS_LIMIT = 2**30
+INT8 = (-128, 127)
+
+
+def project_grids(graph: fx.GraphModule, target: Target) -> list[str]:
+    """Project in place; return one line per tensor that changed.
+
+    Raises:
+        TargetError: a tensor that has no nearest legal form.
+    """
+    lines: list[str] = []
+    for node in graph.graph.nodes:
+        if op_name(node) not in ("conv2d", "linear"):
+            continue
+        args = bound_args(node)
+        weight = quantizer_of(graph, args["weight"])
+        if weight is None:
+            continue
+        _check_container(node, weight, target)
+        bias = bias_quantizer_of(graph, args["bias"]) if args["bias"] is not None else None
+        if bias is not None:
+            values = get_attribute(graph, args["bias"].args[0])
+            lines += _fit_bias(node, bias, weight, get_attribute(graph, args["weight"].args[0]), values)
+    return lines
+
+
+def _check_container(node: fx.Node, weight: Quantizer, target: Target) -> None:
+    grid = weight.spec.grid
+    low = grid.qmin - int(weight.zero_point.max())
+    high = grid.qmax - int(weight.zero_point.min())
+    if not target.weights.zero_points and (low < INT8[0] or high > INT8[1]):
+        raise TargetError(
+            f"weight codes {low}..{high} do not fit int8 with zero point 0", where=where(node),
+            allowed="symmetric weights, or asymmetric weights of 7 bits or fewer",
+        )
+
+
+def _fit_bias(
+    node: fx.Node, bias: BiasQuantizer, weight: Quantizer, weights: torch.Tensor, values: torch.Tensor
+) -> list[str]:
+    codes = bias.quantize(values).abs()
+    over = codes > BIAS_LIMIT
+    if not bool(over.any()):
+        return []
+    old = weight.quantize(weights.detach())
+    factor = torch.where(over, codes.double() / BIAS_LIMIT, torch.ones_like(codes, dtype=torch.float64))
+    scale = weight.scale.detach().double() * (factor if weight.scale.dim() else factor.max())
+    weight.set_params(QParams(scale.float(), weight.zero_point))
+    new = weight.quantize(weights.detach())
+    weight.harden(new)
+    moved = int((new != old).sum())
+    channels = int(over.sum())
+    return [(f"{module_path(node) or node.name}: {channels} channel scale(s) raised to fit an int32 bias, "
+            f"{moved} weight code(s) moved")]

@@ -1,0 +1,39 @@
+"""One grid where a concatenation joins tensors: its producers take over its quantizer, and it becomes a layout operator.
+
+A producer that also feeds something else keeps its own grid; the runtime then requantizes that input of the
+concatenation. Sharing is identity: two nodes that call one module.
+"""
+
+from __future__ import annotations
+
+from torch import fx
+
+from pipeline.graph import finish, op_name, quantizer_of
+from pipeline.target import Target
+
+
+def share_grids(graph: fx.GraphModule, target: Target) -> bool:
+    """Share in place where the target's rule for `cat` says `shared`; True where anything was shared."""
+    changed = False
+    for node in list(graph.graph.nodes):
+        if op_name(node) == "cat" and target.rule("cat").output == "shared":
+            changed |= _share(graph, node)
+    if changed:
+        finish(graph)
+    return changed
+
+
+def _share(graph: fx.GraphModule, node: fx.Node) -> bool:
+    users = list(node.users)
+    quantizer = quantizer_of(graph, users[0]) if len(users) == 1 else None
+    if quantizer is None:
+        return False
+    sources = list(node.all_input_nodes)
+    private = [n for n in sources if quantizer_of(graph, n) is not None and len(n.users) == 1]
+    private = [n for n in private if quantizer_of(graph, n).spec == quantizer.spec]
+    for source in private:
+        source.target = users[0].target
+    if len(private) == len(sources):
+        users[0].replace_all_uses_with(node)
+        graph.graph.erase_node(users[0])
+    return bool(private)

@@ -1,0 +1,343 @@
+"""Recipe: everything that changes numbers, as one flat YAML file; unknown keys and values out of range are errors.
+
+A recipe names no target, no path and no device. There is no inheritance between recipes: the file is the
+experiment. `--set key=value` edits the file's content before it is validated, so both obey the same rules.
+The parameters of a method are carried, not judged: only the method's own file knows which exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline.errors import RecipeError, nearest_spelling
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+MIN_BITS, MAX_BITS = 2, 8
+
+Bits = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
+RangeSearch = Literal["minmax", "mse"]
+Rule = TypeVar("Rule", "WeightRule", "ActivationRule")
+
+_BITS_IN_NAME = re.compile(r"(?P<stem>.*_)w(?P<weights>\d+)a(?P<activations>\d+)")
+_BITS_SWAPPED = re.compile(r"(?P<stem>.*_)a(?P<activations>\d+)w(?P<weights>\d+)")
+
+
+class _Frozen(BaseModel):
+    """Immutable, no unknown keys, no silent conversion (a YAML `"4"` is not 4)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class WeightRule(_Frozen):
+    """How the weights of every convolution and linear layer are quantized."""
+
+    bits: Bits
+    symmetric: bool
+    granularity: Literal["per_channel", "per_tensor"]
+    range: RangeSearch
+
+
+class ActivationRule(_Frozen):
+    """How activations are quantized: one grid for a whole tensor, because integer kernels sum over channels."""
+
+    bits: Bits
+    symmetric: bool
+    granularity: Literal["per_tensor"]
+    range: RangeSearch
+
+
+class RuleChange(_Frozen):
+    """The part of a rule that an override replaces; what is None stays as it was."""
+
+    bits: Bits | None = None
+    symmetric: bool | None = None
+    range: RangeSearch | None = None
+
+
+class Override(_Frozen):
+    """One line of `overrides`: later lines win.
+
+    `where` is `first` or `last` (layer with weights), `op:` and an operator name (`op:conv2d`), or a glob on
+    module paths (`layer3.*`). `activations` means the activations that enter the layer.
+    """
+
+    where: Annotated[str, Field(min_length=1)]
+    weights: RuleChange | None = None
+    activations: RuleChange | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Override:
+        if self.weights is None and self.activations is None:
+            raise ValueError("an override states weights, activations or both")
+        if self.where == "op:":
+            raise ValueError("'op:' is followed by an operator name, for example op:conv2d")
+        return self
+
+
+class ImagesRule(_Frozen):
+    """Where calibration images come from, how many are drawn and in which batches they run."""
+
+    source: Annotated[str, Field(min_length=1)]
+    count: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+
+
+class MethodChoice(_Frozen):
+    """A calibration method by name, with the parameters as written; the method's own file judges them."""
+
+    name: Annotated[str, Field(min_length=1)]
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class Recipe(_Frozen):
+    """One experiment. See `load_recipe` for how it is made and `to_yaml` for its canonical text."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    weights: WeightRule
+    activations: ActivationRule
+    overrides: Annotated[tuple[Override, ...], Field(strict=False)] = ()
+    placement: Literal["target", "paper"]
+    images: ImagesRule
+    method: MethodChoice
+    passes: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _collect_parameters(cls, method: Any) -> Any:
+        """YAML keeps `name` and the parameters on one level; the type keeps them apart."""
+        if not isinstance(method, Mapping):
+            return method
+        parameters = {key: value for key, value in method.items() if key != "name"}
+        return {**({"name": method["name"]} if "name" in method else {}), "parameters": parameters}
+
+    @model_validator(mode="after")
+    def _name_tells_the_bits(self) -> Recipe:
+        match = _BITS_IN_NAME.fullmatch(self.name)
+        content = (str(self.weights.bits), str(self.activations.bits))
+        if match and match.group("weights", "activations") != content:
+            raise ValueError(f"the name '{self.name}' does not say the recipe's bits (w{content[0]}a{content[1]})")
+        return self
+
+    def to_yaml(self) -> str:
+        """The whole recipe as YAML in one canonical order: equal recipes give equal text, and it loads again."""
+        content = self.model_dump(exclude_none=True)
+        content["method"] = {"name": self.method.name, **dict(sorted(self.method.parameters.items()))}
+        # Tuples are not plain YAML.
+        content["overrides"], content["passes"] = list(content["overrides"]), list(content["passes"])
+        return yaml.safe_dump(content, sort_keys=False, width=120)
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of `to_yaml()`."""
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()
+
+
+def changed(rule: Rule, change: RuleChange | None) -> Rule:
+    """`rule` with the stated fields of `change` put in place of its own."""
+    return rule.model_copy(update=change.model_dump(exclude_none=True)) if change else rule
+
+
+def available_recipes(folder: Path = RECIPES) -> list[str]:
+    """Names of the recipes in `folder`, sorted."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), folder: Path = RECIPES) -> Recipe:
+    """The recipe of that name in `folder`, or in the YAML file of that path, with `--set` edits applied.
+
+    Args:
+        name_or_path: `qdrop_w4a4`, in any case and with the bits in either order, or a path.
+        overrides: `key=value` strings, for example `method.steps=500` or `overrides.0.weights.bits=8`. Changed
+            bits are followed by the recipe's name (`qdrop_w4a4` becomes `qdrop_w3a4`) unless `name` is set too.
+        folder: where names are looked up.
+
+    Raises:
+        RecipeError: no such recipe, no valid YAML, an unknown key, a value that is not allowed.
+    """
+    path = _find(name_or_path, folder)
+    content = _read(path)
+    edits = [_edit(content, text) for text in overrides]
+    if edits and not any(keys == ("name",) for keys in edits):
+        _let_name_follow_bits(content, edits)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise _explained(error, path, edits) from None
+
+
+def _find(name_or_path: str | Path, folder: Path) -> Path:
+    path = Path(name_or_path)
+    if path.suffix.lower() in (".yaml", ".yml") or len(path.parts) > 1 or isinstance(name_or_path, Path):
+        if not path.is_file():
+            what = "is a folder, not a recipe file" if path.is_dir() else "does not exist"
+            raise RecipeError(f"the recipe file '{path}' {what}", hint=f"Names without a path: {_listed(folder)}")
+        return path
+    name = str(name_or_path).lower()
+    if swapped := _BITS_SWAPPED.fullmatch(name):
+        name = "{stem}w{weights}a{activations}".format(**swapped.groupdict())
+    if name not in available_recipes(folder):
+        raise RecipeError(
+            f"there is no recipe '{name_or_path}'",
+            allowed=f"{_listed(folder)}, or the path of a YAML file",
+            hint=nearest_spelling(name, available_recipes(folder)),
+        )
+    return folder / f"{name}.yaml"
+
+
+def _listed(folder: Path) -> str:
+    return ", ".join(available_recipes(folder)) or f"(no recipe in '{folder}')"
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads `1e-3` as a number (YAML 1.1 takes it for text) and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
+        raise RecipeError(f"the recipe cannot be read as YAML: {_one_line(error)}", where=str(path)) from error
+    if not isinstance(content, dict):
+        kind = "nothing" if content is None else f"a {type(content).__name__}"
+        raise RecipeError(f"the recipe file holds {kind}", where=str(path), allowed=_keys_text(Recipe))
+    return content
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _edit(content: dict[Any, Any], text: str) -> tuple[str, ...]:
+    """Writes one `key=value` into the raw content; returns the key path. Whether the key exists is judged later."""
+    key, separator, value_text = text.partition("=")
+    keys = tuple(key.strip().split("."))
+    where = f"--set {text}"
+    if not separator or not all(keys):
+        raise RecipeError("not of the form key=value", where=where, hint="For example --set method.steps=500")
+    try:
+        value = yaml.load(value_text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise RecipeError(f"the value cannot be read as YAML: {_one_line(error)}", where=where) from error
+    place: Any = content
+    for depth, step in enumerate(keys[:-1], start=1):
+        place = _enter(place, step, ".".join(keys[:depth]), where)
+    if isinstance(place, list):
+        place[_index(place, keys[-1], key, where)] = value
+    else:
+        place[keys[-1]] = value
+    return keys
+
+
+def _enter(place: Any, step: str, path: str, where: str) -> Any:
+    """The container behind one step of a key path; an absent or empty one is made."""
+    if isinstance(place, list):
+        inner = place[_index(place, step, path, where)]
+    else:
+        if place.get(step) is None:
+            place[step] = {}
+        inner = place[step]
+    if not isinstance(inner, (dict, list)):
+        raise RecipeError(f"'{path}' is a single value ({inner!r}) and has no keys inside", where=where)
+    return inner
+
+
+def _index(place: list[Any], step: str, path: str, where: str) -> int:
+    if not (step.isdecimal() and int(step) < len(place)):
+        allowed = f"0 to {len(place) - 1}" if place else "none: the list is empty"
+        raise RecipeError(f"'{path}' names no entry of the list", where=where, allowed=allowed)
+    return int(step)
+
+
+def _let_name_follow_bits(content: dict[Any, Any], edits: list[tuple[str, ...]]) -> None:
+    match = _BITS_IN_NAME.fullmatch(str(content.get("name")))
+    if not match:
+        return
+    bits = match.groupdict()
+    for tensors in ("weights", "activations"):
+        if (tensors, "bits") in edits or (tensors,) in edits:
+            rule = content[tensors]
+            number = rule.get("bits") if isinstance(rule, dict) else None
+            bits[tensors] = number if isinstance(number, int) else bits[tensors]
+    content["name"] = "{stem}w{weights}a{activations}".format(**bits)
+
+
+def _explained(error: ValidationError, path: Path, edits: list[tuple[str, ...]]) -> RecipeError:
+    """One RecipeError for a pydantic report: the first finding in full, the keys of the others behind it."""
+    findings = sorted(error.errors(include_url=False), key=lambda finding: finding["type"] != "extra_forbidden")
+    first, others = findings[0], [_key_text(finding["loc"]) for finding in findings[1:]]
+    what, allowed, hint = _finding(first)
+    if others:
+        hint = f"{hint} Also wrong: {', '.join(others)}".strip()
+    keys = _key_text(first["loc"]).split(".")
+    # One path leads to the other: `--set weights={}` is to blame for a missing `weights.bits`, and the reverse.
+    blamed = [".".join(edit) for edit in edits if all(a == b for a, b in zip(edit, keys, strict=False))]
+    where = f"{path}, changed by --set {blamed[-1]}" if blamed else str(path)
+    return RecipeError(what, where=where, allowed=allowed, hint=hint)
+
+
+def _finding(finding: Any) -> tuple[str, str, str]:
+    """(what, allowed, hint) of one entry of a pydantic report."""
+    kind, loc, value = finding["type"], finding["loc"], finding["input"]
+    key = _key_text(loc)
+    if kind == "extra_forbidden":
+        model = _model_at(loc[:-1])
+        return f"unknown key '{key}'", _keys_text(model), nearest_spelling(str(loc[-1]), model.model_fields)
+    if kind == "missing":
+        return f"the key '{key}' is missing", _keys_text(_model_at(loc[:-1])), ""
+    if kind == "value_error":  # raised by the validators above: a sentence of ours
+        return str(finding["ctx"]["error"]), "", f"See '{key}'." if key else ""
+    if loc[-1:] == ("bits",):
+        return f"'{key}' is {value!r}", f"an integer from {MIN_BITS} to {MAX_BITS}", ""
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']+)'", finding["ctx"]["expected"])
+        return f"'{key}' is {value!r}", " or ".join(choices), nearest_spelling(str(value), choices)
+    return f"'{key}' is {value!r}", finding["msg"], ""
+
+
+def _key_text(loc: tuple[int | str, ...]) -> str:
+    """A pydantic location as the YAML key path: the level `parameters` does not exist in the file."""
+    if loc[:2] == ("method", "parameters"):
+        loc = ("method", *(step for step in loc[2:] if step != "[key]"))
+    return ".".join(str(step) for step in loc)
+
+
+def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model class whose keys stand at `loc`."""
+    model: type[BaseModel] = Recipe
+    for step in loc:
+        if isinstance(step, str):
+            model = _model_inside(model.model_fields[step].annotation)
+    return model
+
+
+def _model_inside(annotation: Any) -> type[BaseModel]:
+    """`X` of `X`, `X | None` and `tuple[X, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(_model_inside(part) for part in get_args(annotation) if part not in (type(None), Ellipsis))
+
+
+def _keys_text(model: type[BaseModel]) -> str:
+    return "the keys " + ", ".join(model.model_fields)

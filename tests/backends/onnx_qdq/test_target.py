@@ -1,0 +1,31 @@
+"""The profiles are complete and say what a user needs."""
+
+from backends.onnx_qdq.target import DEFAULT_PROFILE, TARGETS
+from pipeline.dialect import COMPUTE, LAYOUT
+
+
+def test_every_canonical_operator_has_a_rule():
+    for target in TARGETS.values():
+        assert set(target.ops) == COMPUTE | LAYOUT
+
+
+def test_only_the_default_profile_limits_wide_weights():
+    limits = {name: target.weights.wide_limit for name, target in TARGETS.items()}
+    assert limits == {"generic": 64, "vnni": None, "arm64": None}
+    assert DEFAULT_PROFILE == "generic"
+    assert "AVX2" in TARGETS["generic"].weights.wide_limit_reason
+
+
+def test_layout_operators_pass_codes_unchanged():
+    target = TARGETS[DEFAULT_PROFILE]
+    assert all(target.rule(name).output == "as_input" for name in LAYOUT)
+
+
+def test_an_unknown_operator_runs_in_float_and_says_why():
+    rule = TARGETS[DEFAULT_PROFILE].rule("hardswish")
+    assert rule.inputs == "float"
+    assert "hardswish" in rule.reason
+
+
+def test_users_are_told_that_low_activations_bring_no_speed():
+    assert any("W4A8" in note for note in TARGETS[DEFAULT_PROFILE].notes)

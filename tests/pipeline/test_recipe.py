@@ -1,0 +1,318 @@
+"""Recipes: the shipped files say what their names say, and every wrong key or value is one clear RecipeError."""
+
+import re
+
+import pytest
+import yaml
+
+from pipeline.errors import RecipeError
+from pipeline.recipe import RECIPES, MethodChoice, RuleChange, available_recipes, changed, load_recipe
+
+MINIMAL = """\
+name: own
+weights:     {bits: 4, symmetric: true, granularity: per_channel, range: mse}
+activations: {bits: 8, symmetric: false, granularity: per_tensor, range: minmax}
+placement: paper
+images: {source: files, count: 64, batch_size: 16}
+method: {name: qdrop, steps: 100, keep_prob: 0.5}
+seed: 3
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a recipe file, MINIMAL with one piece of text replaced, and returns its path."""
+
+    def write_one(old="", new=""):
+        assert old in MINIMAL
+        path = tmp_path / "own.yaml"
+        path.write_text(MINIMAL.replace(old, new) if old else MINIMAL)
+        return path
+
+    return write_one
+
+
+# --- the shipped files ---
+
+
+def test_the_shipped_recipes_are_these():
+    assert available_recipes() == sorted(
+        ["minmax_w8a8", "mse_w8a8"] + [f"qdrop_{bits}" for bits in ("w8a8", "w4a8", "w4a4", "w3a3", "w2a4", "w2a2")]
+    )
+
+
+@pytest.mark.parametrize("name", available_recipes())
+def test_a_shipped_recipe_is_what_its_name_says(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    kind, weights, activations = re.fullmatch(r"([a-z]+)_w(\d)a(\d)", name).groups()
+    assert (recipe.weights.bits, recipe.activations.bits) == (int(weights), int(activations))
+    if kind == "qdrop":
+        assert recipe.method.name == "qdrop" and recipe.method.parameters["steps"] == 20000
+    else:
+        assert recipe.method == MethodChoice(name="nearest") and recipe.weights.range == kind
+
+
+@pytest.mark.parametrize("name", available_recipes())
+def test_a_shipped_recipe_has_at_most_25_lines_names_its_paper_and_lists_every_key(name):
+    text = (RECIPES / f"{name}.yaml").read_text()
+    assert len(text.splitlines()) <= 25
+    assert text.startswith("#") and re.search(r"arXiv \d{4}\.\d{5}", text)
+    assert list(yaml.safe_load(text)) == list(type(load_recipe(name)).model_fields)
+
+
+@pytest.mark.parametrize("name", available_recipes())
+def test_no_shipped_recipe_asks_for_8_bit_asymmetric_weights(name):
+    recipe = load_recipe(name)
+    for rule in [recipe.weights, *(changed(recipe.weights, override.weights) for override in recipe.overrides)]:
+        assert rule.symmetric == (rule.bits == 8)
+
+
+def test_first_and_last_layer_of_w2a2_have_8_bits():
+    overrides = {override.where: override for override in load_recipe("qdrop_w2a2").overrides}
+    assert list(overrides) == ["first", "last"]
+    for override in overrides.values():
+        assert override.weights.bits == 8 and override.activations.bits == 8
+
+
+# --- finding and reading ---
+
+
+@pytest.mark.parametrize("spelling", ["qdrop_w4a8", "QDROP_W4A8", "qdrop_a8w4", "QDrop_A8w4"])
+def test_a_name_takes_any_case_and_order_of_bits(spelling):
+    assert load_recipe(spelling).name == "qdrop_w4a8"
+
+
+def test_a_path_is_loaded(write):
+    recipe = load_recipe(str(write()))
+    assert recipe.name == "own"
+    assert recipe.overrides == () and recipe.passes == ()
+    assert recipe.method.parameters == {"steps": 100, "keep_prob": 0.5}
+
+
+def test_an_unknown_name_lists_the_recipes_and_the_nearest():
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("qdorp_w4a4")
+    assert "qdrop_w4a4" in caught.value.allowed and "minmax_w8a8" in caught.value.allowed
+    assert "qdrop_w4a4" in caught.value.hint
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    with pytest.raises(RecipeError, match="nothing_here.yaml' does not exist"):
+        load_recipe(str(tmp_path / "nothing_here.yaml"))
+    with pytest.raises(RecipeError, match="is a folder"):
+        load_recipe(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name: [unclosed", "cannot be read as YAML"),
+        (b"\xff\xfe\x00", "cannot be read as YAML"),
+        (b"", "holds nothing"),
+        (b"- a\n- b\n", "holds a list"),
+        (b"seed: 1\nseed: 2\n", "the key 'seed' is given twice"),
+        (b"seed: 2024-13-45\n", "cannot be read as YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, content, message):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(path)
+    assert caught.value.where == str(path)
+
+
+# --- values ---
+
+
+@pytest.mark.parametrize("bits", ["1", "9", "0", "-4", "4.0", "'4'", "true", "null"])
+def test_bits_outside_2_to_8_are_refused_with_key_and_range(write, bits):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write("bits: 4", f"bits: {bits}"))
+    assert "weights.bits" in caught.value.what
+    assert caught.value.allowed == "an integer from 2 to 8"
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_bits_from_2_to_8_are_taken(write, bits):
+    assert load_recipe(write("bits: 4", f"bits: {bits}")).weights.bits == bits
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "hint"),
+    [
+        ("seed: 3", "seed: 3\nplacemnt: paper", "placemnt", "Did you mean 'placement'?"),
+        ("batch_size: 16", "batch_size: 16, batchsize: 3", "images.batchsize", "Did you mean 'batch_size'?"),
+        ("range: mse", "range: mse, symetric: false", "weights.symetric", "Did you mean 'symmetric'?"),
+        (
+            "seed: 3",
+            "seed: 3\noverrides: [{where: first, weights: {bit: 8}}]",
+            "overrides.0.weights.bit",
+            "Did you mean 'bits'?",
+        ),
+        (
+            "seed: 3",
+            "seed: 3\noverrides: [{where: first, weights: {bits: 8}, activation: {bits: 8}}]",
+            "overrides.0.activation",
+            "Did you mean 'activations'?",
+        ),
+    ],
+)
+def test_an_unknown_key_names_its_path_and_the_nearest_key(write, old, new, key, hint):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(old, new))
+    assert caught.value.what == f"unknown key '{key}'"
+    assert hint in caught.value.hint
+    assert hint.split("'")[1] in caught.value.allowed
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "allowed"),
+    [
+        ("placement: paper", "placement: papers", "placement", "target or paper"),
+        ("range: mse", "range: max", "weights.range", "minmax or mse"),
+        ("granularity: per_tensor", "granularity: per_channel", "activations.granularity", "per_tensor"),
+        ("count: 64", "count: 0", "images.count", "greater than or equal to 1"),
+        ("count: 64", "count: 64.5", "images.count", "valid integer"),
+        ("seed: 3", "seed: -1", "seed", "greater than or equal to 0"),
+        ("symmetric: true", "symmetric: 1", "weights.symmetric", "valid boolean"),
+        ("name: own", "name: ../own", "name", "match pattern"),
+        ("method: {name: qdrop, steps: 100, keep_prob: 0.5}", "method: qdrop", "method", "valid dictionary"),
+        ("name: qdrop, ", "1: qdrop, name: qdrop, ", "method.1", "valid string"),
+        ("seed: 3", "seed: 3\npasses: equalize", "passes", "valid tuple"),
+    ],
+)
+def test_a_value_that_is_not_allowed_names_its_key_and_what_is(write, old, new, key, allowed):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(old, new))
+    assert caught.value.what.startswith(f"'{key}' is ")
+    assert allowed in caught.value.allowed
+
+
+@pytest.mark.parametrize(
+    ("old", "key"),
+    [("seed: 3\n", "seed"), ("bits: 4, ", "weights.bits"), ("name: qdrop, ", "method.name"), ("name: own\n", "name")],
+)
+def test_a_missing_key_is_named(write, old, key):
+    with pytest.raises(RecipeError, match=f"the key '{key}' is missing"):
+        load_recipe(write(old, ""))
+
+
+def test_several_faults_are_all_named(write):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(), ["weights.bits=9", "activations.bits=1", "sead=3"])
+    assert caught.value.what == "unknown key 'sead'"
+    assert "weights.bits" in caught.value.hint and "activations.bits" in caught.value.hint
+
+
+@pytest.mark.parametrize("override", ["{where: first}", "{where: 'op:', weights: {bits: 8}}"])
+def test_an_override_that_does_nothing_is_refused(write, override):
+    with pytest.raises(RecipeError, match="an override states|'op:' is followed"):
+        load_recipe(write("seed: 3", f"seed: 3\noverrides: [{override}]"))
+
+
+def test_a_name_that_tells_other_bits_is_refused(write):
+    with pytest.raises(RecipeError, match="'own_w2a8' does not say the recipe's bits .w4a8"):
+        load_recipe(write("name: own", "name: own_w2a8"))
+
+
+# --- --set ---
+
+
+def test_set_changes_the_named_fields_only():
+    before = load_recipe("qdrop_w4a4")
+    after = load_recipe(
+        "qdrop_w4a4",
+        [
+            "method.steps=500",
+            "method.rate=1e-3",
+            "weights.symmetric=true",
+            "overrides.0.weights.bits=7",
+            "passes=[equalize]",
+        ],
+    )
+    assert after.method.parameters == {**before.method.parameters, "steps": 500, "rate": 0.001}
+    assert after.weights.symmetric and after.overrides[0].weights.bits == 7 and after.passes == ("equalize",)
+    restored = after.model_copy(
+        update={
+            "method": before.method,
+            "weights": before.weights,
+            "overrides": before.overrides,
+            "passes": before.passes,
+        }
+    )
+    assert restored == before
+
+
+def test_set_can_add_a_part_that_an_override_lacks():
+    recipe = load_recipe("qdrop_w4a8", ["overrides.0.activations.bits=6"])
+    assert recipe.overrides[0].activations == RuleChange(bits=6)
+
+
+def test_the_name_follows_bits_that_are_set():
+    assert load_recipe("qdrop_w4a4", ["weights.bits=3"]).name == "qdrop_w3a4"
+    assert load_recipe("qdrop_w4a4", ["weights.bits=3", "name=mine"]).name == "mine"
+    assert load_recipe("qdrop_w4a4", ["method.steps=3"]).name == "qdrop_w4a4"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method.steps", "not of the form key=value"),
+        ("=3", "not of the form key=value"),
+        ("weights..bits=3", "not of the form key=value"),
+        ("seed=[1", "value cannot be read as YAML"),
+        ("seed.first=1", "'seed' is a single value"),
+        ("overrides.7.weights.bits=3", "names no entry of the list"),
+        ("overrides.first.weights.bits=3", "names no entry of the list"),
+        ("overrides.9={where: first}", "names no entry of the list"),
+        ("wieghts.bits=3", "unknown key 'wieghts'"),
+        ("weights.bit=3", "unknown key 'weights.bit'"),
+        ("weights.bits=9", "'weights.bits' is 9"),
+        ("weights=4", "'weights' is 4"),
+        ("weights={}", "'weights.bits' is missing"),
+        ("weights.bits=", "'weights.bits' is None"),
+    ],
+)
+def test_a_wrong_set_is_refused_and_says_where(text, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe("qdrop_w4a4", [text])
+    assert "--set" in caught.value.where
+
+
+def test_set_out_of_range_in_a_list_says_the_range():
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("qdrop_w4a4", ["overrides.2.weights.bits=3"])
+    assert caught.value.allowed == "0 to 1"
+
+
+# --- the canonical text ---
+
+
+@pytest.mark.parametrize("name", available_recipes())
+def test_the_canonical_text_loads_to_the_same_recipe(name, tmp_path):
+    recipe = load_recipe(name)
+    path = tmp_path / "copy.yaml"
+    path.write_text(recipe.to_yaml())
+    assert load_recipe(path) == recipe
+
+
+def test_the_hash_follows_content_not_form(write):
+    plain = load_recipe(write())
+    commented = load_recipe(write("method: {name: qdrop, steps: 100,", "# why\nmethod: {steps: 100, name: qdrop,"))
+    other = load_recipe(write(), ["method.steps=101"])
+    assert plain.sha256 == commented.sha256 != other.sha256
+    assert re.fullmatch("[0-9a-f]{64}", plain.sha256)
+
+
+def test_a_recipe_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        load_recipe("qdrop_w4a4").seed = 1
+
+
+def test_changed_replaces_only_what_is_stated():
+    rule = load_recipe("qdrop_w4a4").weights
+    assert changed(rule, None) is rule
+    assert changed(rule, RuleChange(bits=8)).model_dump() == {**rule.model_dump(), "bits": 8}
+    assert changed(rule, RuleChange(symmetric=True)).model_dump() == {**rule.model_dump(), "symmetric": True}
