@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from calib.calibrate import calibrate
+from pipeline.data import Batches, check_against_model
 from torch import Tensor, fx, nn
 
 import backends
@@ -29,7 +31,6 @@ from backends.base import BACKENDS, Backend
 from backends.describe import tensor_table
 from backends.exact import ExactArithmetic
 from backends.placement import PlacementRow, placement_table
-from calib.calibrate import calibrate
 from pipeline.artifact import (
     CalibrationEntry,
     Manifest,
@@ -42,7 +43,6 @@ from pipeline.artifact import (
     write_artifact,
 )
 from pipeline.capture import capture
-from pipeline.data import Batches, check_against_model
 from pipeline.errors import ParityError, TargetError
 from pipeline.graph import module_path, where
 from pipeline.modelfile import LoadedModel
@@ -99,7 +99,9 @@ class Build:
         return self.parity.passed
 
 
-def plan(loaded: LoadedModel, recipe: Recipe, backend: Backend, example: Tensor, profile: str | None = None) -> Quantized:
+def plan(
+    loaded: LoadedModel, recipe: Recipe, backend: Backend, example: Tensor, profile: str | None = None
+) -> Quantized:
     """Capture and place quantizers: everything that can be refused before an image is read.
 
     Raises:

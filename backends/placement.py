@@ -46,10 +46,11 @@ def placement_table(graph: fx.GraphModule, target: Target) -> list[PlacementRow]
         quantizer = quantizer_of(graph, region.quantizer) if region.quantizer is not None else None
         annotation = region.tail.meta.get("quant") if region.kind != "input" else region.inputs[0].meta.get("quant")
         notes = [region.reason, annotation.note if annotation is not None else "", _limit_note(graph, region.anchor)]
+        operator = "quantize" if region.kind == "input" else op_name(region.anchor)
         rows.append(PlacementRow(
             name=region.value.name,
             module=region.module,
-            op="+".join(["quantize" if region.kind == "input" else op_name(region.anchor), *map(op_name, region.absorbed)]),
+            op="+".join([operator, *map(op_name, region.absorbed)]),
             runs="layout" if region.is_layout else "integer" if region.integer else "float",
             weight=_weight_bits(graph, region.anchor),
             output=quantizer.spec.grid.bits if quantizer is not None else None,

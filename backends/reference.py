@@ -69,11 +69,12 @@ class _WithCodes(torch.nn.Module):
                 outputs[LOGITS] = node.args[0]
                 node.args = (outputs,)
         graph.recompile()
-        self.graph = graph
+        # Not `graph`: an exported module has an attribute of that name already.
+        self.frozen = graph
         self.quantizers = {name: quantizer_of(graph, node) for name, node in outputs.items() if name != LOGITS}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        results = self.graph(x)
+        results = self.frozen(x)
         codes = {name: q.quantize(results[name]) - q.spec.grid.qmin for name, q in self.quantizers.items()}
         return {**codes, LOGITS: results[LOGITS]}
 

@@ -197,7 +197,9 @@ def compare(
     )
 
 
-def _compare_batch(level: LevelReport, expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], keep: int) -> int:
+def _compare_batch(
+    level: LevelReport, expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], keep: int
+) -> int:
     """Count one batch at one level; returns how many samples have the same top-1."""
     for name, codes in expected.items():
         if name == LOGITS:

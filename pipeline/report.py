@@ -35,9 +35,9 @@ _TEMPLATE = """\
 {{ "{:,}".format(level.codes.compared) }} | {{ "{:,}".format(level.codes.differing) }} | {{ level.codes.max_lsb }} | \
 {{ level.logits_differing }} | {{ level.top1_agreement }} % |
 {% endfor %}
-Every code is compared with the target's own integer arithmetic. Of {{ "{:,}".format(parity.moved_by_requantization.compared) }} \
-codes of the graph evaluated exactly, {{ "{:,}".format(parity.moved_by_requantization.differing) }} are moved by that \
-arithmetic's requantization rule (at most {{ parity.moved_by_requantization.max_lsb }} step(s)).
+Every code is compared with the target's own integer arithmetic. Of {{ "{:,}".format(moved.compared) }} codes of the \
+graph evaluated exactly, {{ "{:,}".format(moved.differing) }} are moved by that arithmetic's requantization rule \
+(at most {{ moved.max_lsb }} step(s)).
 
 Rules of the gate:
 {% for rule in parity.rules %}
@@ -63,8 +63,8 @@ The model's weight codes alone take {{ "{:,}".format(manifest.sizes.weights_pack
 | tensor | module | operator | runs | weight bits | output bits | grid | note |
 |---|---|---|---|---|---|---|---|
 {% for row in placement -%}
-| {{ row.name }} | {{ row.module }} | {{ row.op }} | {{ row.runs }} | {{ row.weight or "" }} | {{ row.output or "" }} | \
-{{ row.grid or "" }} | {{ row.note }} |
+| {{ row.name }} | {{ row.module }} | {{ row.op }} | {{ row.runs }} | {{ row.weight or "" }} | \
+{{ row.output or "" }} | {{ row.grid or "" }} | {{ row.note }} |
 {% endfor %}
 {%- if log %}
 ## Calibration
@@ -112,6 +112,7 @@ def render_report(
     return environment.from_string(_TEMPLATE).render(
         manifest=manifest,
         parity=parity,
+        moved=parity.moved_by_requantization,
         verdict=_verdict(parity),
         accuracies=_accuracies(parity),
         calibration="none" if calibration is None else f"{calibration.count} samples, source: {calibration.kind}",

@@ -77,7 +77,9 @@ class Target:
     input_bits: int | None = 8
     float_bits: int = 8
     placements: tuple[str, ...] = ("target",)
-    containers: Mapping[str, str] = field(default_factory=lambda: {"activation": "uint8", "weight": "int8", "bias": "int32"})
+    containers: Mapping[str, str] = field(
+        default_factory=lambda: {"activation": "uint8", "weight": "int8", "bias": "int32"}
+    )
     gates: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
     schema_version: int = 1
