@@ -34,8 +34,10 @@ demo: $(READY)
 	    --set method.steps=$(DEMO_STEPS) --out artifacts/digits-demo --overwrite
 	$(PY) artifacts/digits-demo/run.py
 
-test: lint
+# Tests first: a line that is too long must not hide what is broken. The style check says nothing when content.
+test: $(READY)
 	$(PY) -m pytest -q $(PYTEST_ARGS)
+	@$(PY) -m ruff check --quiet .
 
 bench: $(READY)
 	$(PY) tools/bench.py $(BENCH_ARGS)

@@ -28,7 +28,8 @@ find_python() {
     return 1
 }
 
-# Exit status 0 where every requirement of Isobit and of its extra `dev` is installed in a version that is allowed.
+# Exit status 0 where every requirement of Isobit and of its extra `dev` is installed in a version that is allowed, 9
+# with the list on stdout where one is not. Any other status is a failure of the check: no reason to install.
 has_everything() {
     "$venv/bin/python" - <<'PYTHON'
 import sys
@@ -38,7 +39,8 @@ from importlib.metadata import PackageNotFoundError, version
 try:
     from packaging.requirements import Requirement
 except ImportError:
-    sys.exit("packaging is not installed")
+    print("packaging (installed: nothing)")
+    sys.exit(9)
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)["project"]
 lacking = []
@@ -49,7 +51,8 @@ for requirement in map(Requirement, [*project["dependencies"], *project["optiona
         installed = "nothing"
     if installed == "nothing" or not requirement.specifier.contains(installed, prereleases=True):
         lacking.append(f"{requirement} (installed: {installed})")
-sys.exit("\n".join(lacking) or 0)
+print("\n".join(lacking))
+sys.exit(9 if lacking else 0)
 PYTHON
 }
 
@@ -63,11 +66,14 @@ if [ "$venv" = .venv ]; then
 elif [ ! -x "$venv/bin/python" ]; then
     say "make: VENV=$venv holds no bin/python. Make it first (python3 -m venv $venv), or leave VENV out."
     exit 1
-elif lacking=$(has_everything 2>&1); then
-    touch "$stamp"
-    exit
 else
-    say "make: VENV=$venv lacks, and now gets:" && say "$lacking"
+    status=0
+    lacking=$(has_everything) || status=$?
+    case $status in
+        0) touch "$stamp" && exit ;;
+        9) say "make: VENV=$venv lacks, and now gets:" && say "$lacking" ;;
+        *) say "make: cannot tell what VENV=$venv holds" && exit 1 ;;
+    esac
 fi
 
 rm -f "$stamp"

@@ -109,6 +109,11 @@ def test_foreign_environment_that_has_everything_is_left_alone(folder):
     assert f"pytest>=1000000 (installed: {pytest.__version__})" in done.stderr
     assert not (folder / "build" / "ready-foreign").exists()
 
+    (folder / "pyproject.toml").write_text("<<<<<<< not TOML")
+    done, _ = make_environment(folder, str(venv), "build/ready-foreign")
+    assert done.returncode == 1
+    assert "cannot tell what VENV=" in done.stderr
+
 
 def test_foreign_environment_that_does_not_exist_is_not_made(folder):
     done, calls = make_environment(folder, "elsewhere", "build/ready-elsewhere")
