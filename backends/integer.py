@@ -19,10 +19,10 @@ from torch import Tensor, fx
 
 from backends.regions import Region, find_regions, grid_node
 from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, is_constant, op_name, quantizer_of
+from pipeline.parity import LOGITS
 from pipeline.quantizer import Quantizer
 from pipeline.target import Target
 
-LOGITS = "logits"  # the network's output, in the results of an arithmetic and of a session alike
 _FLOAT32_EXACT = 1 << 24
 
 
@@ -89,7 +89,7 @@ def container(quantizer: Quantizer) -> CodeGrid:
 def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
     """Grid of the region's result, its ends narrowed by the activations that the region absorbs; None if in float.
 
-    Clamping codes equals clamping values, because quantization is monotone: `Q(clip(x, a, b)) = clip(Q(x), Q(a), Q(b))`.
+    Clamping codes equals clamping values, because quantizing is monotone: `Q(clip(x, a, b)) = clip(Q(x), Q(a), Q(b))`.
     """
     if region.quantizer is None:
         return None
@@ -120,13 +120,6 @@ def layer_of(graph: fx.GraphModule, node: fx.Node) -> Layer:
     if arguments["bias"] is not None:
         bias = bias_quantizer_of(graph, arguments["bias"]).codes.detach().cpu().double()
     return Layer((codes - zero_point).float(), bias, scale)
-
-
-def is_integer_layer(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """A conv2d or linear node has integer weights and bias."""
-    arguments = bound_args(node)
-    weight, bias = arguments["weight"], arguments["bias"]
-    return quantizer_of(graph, weight) is not None and (bias is None or bias_quantizer_of(graph, bias) is not None)
 
 
 def explicit_padding(padding: Any, kernel: tuple[int, ...], dilation: Any) -> tuple[int, int, int, int]:

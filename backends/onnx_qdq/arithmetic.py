@@ -7,6 +7,9 @@ sum in float64, rounded to float32, is the fused result.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,9 +42,9 @@ class IntegerArithmetic:
     def __init__(self, reference: Reference, target: Target | None = None) -> None:
         self.execution = Execution(reference.graph, target or reference.quantized.target, KERNELS)
 
-    def run(self, x: Tensor) -> dict[str, Tensor]:
-        """uint8 codes by quantizer node name and float32 `logits`, of x float32 [N, C, H, W]."""
-        return self.execution.run(x)
+    def run(self, x: Tensor) -> Mapping[str, np.ndarray]:
+        """uint8 codes by quantizer name in execution order, and float32 `logits`, of x float32 [N, C, H, W]."""
+        return {name: value.cpu().numpy() for name, value in self.execution.run(x).items()}
 
 
 def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

@@ -15,13 +15,10 @@ import numpy as np
 from torch import fx
 
 from backends.integer import (
-    LOGITS,
     CodeGrid,
-    is_integer_layer,
     layer_of,
     network_output,
     output_grid,
-    pair,
     value_grid,
 )
 from backends.onnx_qdq.arithmetic import GATE_OFFSET, gate_grid
@@ -35,11 +32,11 @@ from pipeline.graph import (
     bound_args,
     get_attribute,
     is_constant,
-    op_name,
     quantizer_of,
     tensor_shape,
     where,
 )
+from pipeline.parity import LOGITS
 from pipeline.quantizer import Quantizer
 from pipeline.stages import Reference
 
@@ -57,9 +54,6 @@ class _CodesValue:
 
     value: ir.Value
     grid: CodeGrid
-
-
-_Value = "_CodesValue | ir.Value"
 
 
 def unsupported(graph: fx.GraphModule) -> list[tuple[fx.Node, str]]:
@@ -80,7 +74,7 @@ def emit_model(reference: Reference, path: Path, form: Form = "qdq") -> None:
     problems = unsupported(reference.graph)
     if problems:
         node, reason = problems[0]
-        raise TargetError(reason, where=where(node), hint="replace the operator in the model, or use --target reference")
+        raise TargetError(reason, where=where(node), hint="replace the operator, or use --target reference")
     emission = _OperatorEmission(reference) if form == "qoperator" else _Emission(reference)
     proto = _serialize(emission.write())
     # The checker infers shapes in a full check, and knows none of ONNX Runtime's own operators.

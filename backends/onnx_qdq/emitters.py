@@ -56,7 +56,8 @@ class _Operands:
 
 
 def emit_operator(
-    writer: GraphWriter, node: fx.Node, values: Callable[[fx.Node], ir.Value], *, name: str | None = None, **changed: Any
+    writer: GraphWriter, node: fx.Node, values: Callable[[fx.Node], ir.Value], *, name: str | None = None,
+    **changed: Any,
 ) -> ir.Value:
     """Write one ATen call.
 
@@ -99,6 +100,7 @@ def conv2d(
     e: _Operands, input: ir.Value, weight: ir.Value, bias: ir.Value | None, stride: Any, padding: Any, dilation: Any,
     groups: int,
 ) -> ir.Value:
+    """Conv; ONNX reads the kernel size from the weight."""
     kernel = tensor_shape(e.node.args[1])[2:]
     attributes = conv_attributes(kernel, stride, padding, dilation, groups)
     return e.call("Conv", [input, weight, bias], attributes)
@@ -122,6 +124,7 @@ def conv_transpose2d(
     e: _Operands, input: ir.Value, weight: ir.Value, bias: ir.Value | None, stride: Any, padding: Any,
     output_padding: Any, groups: int, dilation: Any,
 ) -> ir.Value:
+    """ConvTranspose."""
     attributes = {
         "strides": list(pair(stride)), "pads": list(pair(padding)) * 2, "output_padding": list(pair(output_padding)),
         "dilations": list(pair(dilation)), "group": groups,
@@ -130,19 +133,23 @@ def conv_transpose2d(
 
 
 def linear(e: _Operands, input: ir.Value, weight: ir.Value, bias: ir.Value | None) -> ir.Value:
+    """Gemm with the weight as torch stores it; integer kernels exist for this form only."""
     return e.call("Gemm", [input, weight, bias], {"transB": 1})
 
 
 def linear_nd(e: _Operands, input: ir.Value, weight: ir.Value, bias: ir.Value | None) -> ir.Value:
+    """MatMul and Add, for inputs of more than two dimensions."""
     product = [input, e.inner("Transpose", [weight], {"perm": [1, 0]})]
     return e.call("MatMul", product) if bias is None else e.call("Add", [e.inner("MatMul", product), bias])
 
 
 def mean(e: _Operands, self: ir.Value, **_: Any) -> ir.Value:
+    """The global average as the pool that has an integer kernel; ReduceMean has none."""
     return e.call("GlobalAveragePool", [self])
 
 
 def mean_over_dims(e: _Operands, self: ir.Value, dim: Sequence[int] | None, keepdim: bool, **_: Any) -> ir.Value:
+    """ReduceMean over any axes."""
     axes = e.ints(dim) if dim else None
     return e.call("ReduceMean", [self, axes], {"keepdims": int(keepdim)})
 
@@ -151,6 +158,7 @@ def avg_pool2d(
     e: _Operands, self: ir.Value, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool,
     count_include_pad: bool, divisor_override: int | None,
 ) -> ir.Value:
+    """AveragePool."""
     return e.call("AveragePool", [self], average_attributes(kernel_size, stride, padding, count_include_pad))
 
 
@@ -167,6 +175,7 @@ def average_attributes(kernel_size: Any, stride: Any, padding: Any, count_includ
 def max_pool2d(
     e: _Operands, self: ir.Value, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> ir.Value:
+    """MaxPool, on codes or floats."""
     attributes = {
         "kernel_shape": list(pair(kernel_size)), "strides": list(pair(stride or kernel_size)),
         "pads": list(pair(padding)) * 2, "dilations": list(pair(dilation)), "ceil_mode": int(ceil_mode),
@@ -175,12 +184,14 @@ def max_pool2d(
 
 
 def cat(e: _Operands, tensors: Sequence[ir.Value], dim: int) -> ir.Value:
+    """Concat."""
     return e.call("Concat", tensors, {"axis": dim})
 
 
 def slice_(
     e: _Operands, self: ir.Value, dim: int, start: int | None, end: int | None, step: int
 ) -> ir.Value:
+    """Slice with literal ends."""
     ends = INT64_MAX if end is None else min(end, INT64_MAX)
     return e.call("Slice", [self, e.ints([start or 0]), e.ints([ends]), e.ints([dim]), e.ints([step])])
 
@@ -188,6 +199,7 @@ def slice_(
 def pad(
     e: _Operands, self: ir.Value, pad: Sequence[int], mode: str = "constant", value: ir.Value | float | None = None
 ) -> ir.Value:
+    """Pad; torch lists the last axis first."""
     before, after = [0] * e.rank, [0] * e.rank
     for axis in range(len(pad) // 2):
         before[-1 - axis], after[-1 - axis] = pad[2 * axis], pad[2 * axis + 1]
@@ -197,31 +209,38 @@ def pad(
 
 
 def view(e: _Operands, self: ir.Value, **sizes: Any) -> ir.Value:
+    """Reshape to literal sizes, -1 for the batch."""
     return e.call("Reshape", [self, e.ints(next(iter(sizes.values())))])
 
 
 def permute(e: _Operands, self: ir.Value, dims: Sequence[int]) -> ir.Value:
+    """Transpose."""
     return e.call("Transpose", [self], {"perm": [dim % len(dims) for dim in dims]})
 
 
 def hardtanh(e: _Operands, self: ir.Value, min_val: float, max_val: float) -> ir.Value:
+    """Clip at two constants."""
     return e.call("Clip", [self, e.scalar(min_val), e.scalar(max_val)])
 
 
 def clamp(e: _Operands, self: ir.Value, min: float | None, max: float | None) -> ir.Value:
+    """Clip at one constant or two."""
     ends = [None if end is None else e.scalar(end) for end in (min, max)]
     return e.call("Clip", [self, *ends])
 
 
 def hardsigmoid(e: _Operands, self: ir.Value) -> ir.Value:
+    """HardSigmoid with slope 1/6."""
     return e.call("HardSigmoid", [self], {"alpha": 1 / 6, "beta": 0.5})
 
 
 def silu(e: _Operands, self: ir.Value) -> ir.Value:
+    """x * sigmoid(x)."""
     return e.call("Mul", [self, e.inner("Sigmoid", [self])])
 
 
 def gelu(e: _Operands, self: ir.Value, approximate: str) -> ir.Value:
+    """GELU by its formula; the operator of this name is younger than the opset."""
     half = e.inner("Mul", [self, e.scalar(0.5)])
     if approximate == "none":
         inside = e.inner("Erf", [e.inner("Mul", [self, e.scalar(1 / math.sqrt(2))])])
@@ -232,19 +251,23 @@ def gelu(e: _Operands, self: ir.Value, approximate: str) -> ir.Value:
 
 
 def leaky_relu(e: _Operands, self: ir.Value, negative_slope: float) -> ir.Value:
+    """LeakyRelu."""
     return e.call("LeakyRelu", [self], {"alpha": float(negative_slope)})
 
 
 def elu(e: _Operands, self: ir.Value, alpha: float, **_: Any) -> ir.Value:
+    """Elu."""
     return e.call("Elu", [self], {"alpha": float(alpha)})
 
 
 def prelu(e: _Operands, self: ir.Value, weight: ir.Value) -> ir.Value:
+    """PRelu; its slopes broadcast along the channels."""
     slope = e.inner("Reshape", [weight, e.ints([-1] + [1] * (e.rank - 2))])
     return e.call("PRelu", [self, slope])
 
 
 def softmax(e: _Operands, self: ir.Value, dim: int, **_: Any) -> ir.Value:
+    """Softmax."""
     return e.call("Softmax", [self], {"axis": dim})
 
 
@@ -252,6 +275,7 @@ def batch_norm(
     e: _Operands, input: ir.Value, weight: ir.Value, bias: ir.Value, running_mean: ir.Value, running_var: ir.Value,
     eps: float, **_: Any,
 ) -> ir.Value:
+    """BatchNormalization of inference: one that could not be folded into a layer."""
     return e.call("BatchNormalization", [input, weight, bias, running_mean, running_var], {"epsilon": float(eps)})
 
 
@@ -259,15 +283,18 @@ def layer_norm(
     e: _Operands, input: ir.Value, normalized_shape: Sequence[int], weight: ir.Value | None, bias: ir.Value | None,
     eps: float, **_: Any,
 ) -> ir.Value:
+    """LayerNormalization over the last axes."""
     scale = weight if weight is not None else e.writer.constant(np.ones(normalized_shape, np.float32))
     return e.call("LayerNormalization", [input, scale, bias], {"axis": -len(normalized_shape), "epsilon": float(eps)})
 
 
 def matmul(e: _Operands, self: ir.Value, **other: ir.Value) -> ir.Value:
+    """MatMul."""
     return e.call("MatMul", [self, next(iter(other.values()))])
 
 
 def upsample_nearest(e: _Operands, input: ir.Value, **_: Any) -> ir.Value:
+    """Resize that repeats pixels."""
     before, after = tensor_shape(e.node.args[0])[2:], tensor_shape(e.node)[2:]
     scales = np.asarray([1, 1, *(new / old for old, new in zip(before, after, strict=True))], np.float32)
     attributes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}

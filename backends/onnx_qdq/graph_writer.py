@@ -21,6 +21,8 @@ OPSET = 19  # the newest that ONNX Runtime 1.17 knows in full; onnx.reference ru
 IR_VERSION = 9
 CONTRIB = "com.microsoft"
 _LOCAL = "b"  # domain of the model-local functions
+# ONNX Runtime infers its type wrongly inside a function and refuses the file (1.31).
+_NEVER_LOCAL = "QLinearConcat"
 
 
 @dataclass
@@ -124,7 +126,7 @@ def _outline(groups: Sequence[_Group]) -> tuple[list[ir.Function], list[ir.Node]
     """Functions for structures that occur more than once, and the graph's nodes with calls in their place."""
     by_structure: dict[Hashable, list[_Group]] = {}
     for group in groups:
-        if len(group.nodes) > 1:
+        if len(group.nodes) > 1 and all(node.op_type != _NEVER_LOCAL for node in group.nodes):
             by_structure.setdefault(_structure(group), []).append(group)
     functions: list[ir.Function] = []
     calls: dict[int, ir.Node] = {}
