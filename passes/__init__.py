@@ -74,4 +74,4 @@ def _units(graph: fx.GraphModule) -> tuple[Unit, ...]:
     for node in graph.graph.nodes:
         if node.op in ("call_function", "call_module") and "unit" in node.meta:
             members[node.meta["unit"]].append(node.name)
-    return tuple(Unit(name, kind, why, tuple(nodes)) for (name, kind, why), nodes in zip(described, members, strict=True))
+    return tuple(Unit(*about, tuple(nodes)) for about, nodes in zip(described, members, strict=True))

@@ -149,10 +149,11 @@ class _Plan:
     def _computed(self, node: fx.Node, tail: fx.Node) -> Annotation | None:
         rule = self.rule(node)
         leaves = all(user.op == "output" for user in self.consumers(tail))
+        if rule.inputs == "float" and self._needed(tail):
+            return Annotation(self._spec(self.target.float_bits, self._positive(tail)), note="from a float operator")
         if rule.output == "none" or rule.inputs == "float":
-            return Annotation(self._spec(self.target.float_bits, self._positive(tail)), note="from a float operator") if (
-                rule.inputs == "float" and self._needed(tail)) else None
-        if leaves and (tail is node and op_name(node) == "linear" or self.target.input_bits is None):
+            return None
+        if leaves and ((tail is node and op_name(node) == "linear") or self.target.input_bits is None):
             return None
         if self.target.input_bits is None and not self._wanted_by_papers(tail):
             return None

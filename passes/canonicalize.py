@@ -59,7 +59,7 @@ def _functional(graph: fx.GraphModule, node: fx.Node) -> bool:
         raise CaptureError(f"in-place operator {node.target} has no functional form", where=where(node))
     overwritten = node.args[0]
     node.target = overload
-    later = {n for n in _after(graph, node)}
+    later = set(_after(graph, node))
     overwritten.replace_all_uses_with(node, delete_user_cb=lambda user: user in later)
     return True
 
@@ -89,7 +89,9 @@ def _reshape(graph: fx.GraphModule, node: fx.Node) -> bool:
     """A reshape with literal sizes; an operator of this family with the shape of its input is an identity."""
     shape = tensor_shape(node)
     if shape.count(None) > 1:
-        raise CaptureError(f"{_packet(node)} depends on more than the batch", where=where(node), allowed="one free size")
+        raise CaptureError(
+            f"{_packet(node)} depends on more than the batch", where=where(node), allowed="one free size"
+        )
     if shape == tensor_shape(node.args[0]):
         return _identity(graph, node)
     sizes = [-1 if size is None else size for size in shape]

@@ -22,7 +22,7 @@ def freeze(graph: fx.GraphModule) -> None:
         if quantizer is None:
             continue
         if quantizer.scale is None:
-            raise CalibrationError("a tensor was never calibrated", where=where(node), hint="this is a defect: report it")
+            raise CalibrationError("a tensor was never calibrated", where=where(node), hint="report this defect")
         codes = quantizer.codes
         if is_constant(node) and codes is None:
             codes = quantizer.quantize(get_attribute(graph, node.args[0]).detach())

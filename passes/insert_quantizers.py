@@ -27,7 +27,8 @@ def insert_quantizers(graph: fx.GraphModule) -> bool:
             set_argument(node, "weight", insert_module(graph, node, target, weight, before=node))
         if annotation.output is not None:
             readers = set(node.users)
-            new = insert_module(graph, node, _module(graph, f"{node.name}_q", annotation.output, annotation.fixed), node)
+            target = _module(graph, f"{node.name}_q", annotation.output, annotation.fixed)
+            new = insert_module(graph, node, target, node)
             node.replace_all_uses_with(new, delete_user_cb=lambda user, readers=readers: user in readers)
     finish(graph)
     return True

@@ -102,7 +102,8 @@ def _segments(nodes: list[fx.Node], blocks: dict[str, str]) -> list[_Segment]:
             segments[-1].nodes.extend([*waiting, node])
             waiting = []
         elif op_name(node) in WEIGHTED:
-            segments.append(_Segment(module_path(node) or node.name, "layer", "a layer outside any block", [*waiting, node]))
+            name = module_path(node) or node.name
+            segments.append(_Segment(name, "layer", "a layer outside any block", [*waiting, node]))
             waiting = []
         elif current is None or waiting or op_name(node) in LEADING:
             waiting.append(node)

@@ -1,4 +1,4 @@
-"""What the target cannot store, on the nearest grid that it can; the loss is reported as the target's, not the method's.
+"""What the target cannot store, on the nearest grid that it can; the loss is the target's, not the method's.
 
 * A bias must fit int32 at scale input * weight. A channel whose weights are all zero has an arbitrary, tiny scale; a
   channel with tiny weights and a large bias overflows. Such a channel gets the smallest weight scale that fits: exact

@@ -1,4 +1,4 @@
-"""One grid where a concatenation joins tensors: its producers take over its quantizer, and it becomes a layout operator.
+"""One grid where a concatenation joins tensors: its producers take over its quantizer, it becomes a layout operator.
 
 A producer that also feeds something else keeps its own grid; the runtime then requantizes that input of the
 concatenation. Sharing is identity: two nodes that call one module.

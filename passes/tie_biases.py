@@ -30,7 +30,7 @@ def tie_biases(graph: fx.GraphModule) -> bool:
 
 
 def _grid(graph: fx.GraphModule, node: fx.Node) -> Quantizer | None:
-    """The quantizer whose grid the value of `node` is on, looked up through layout operators and shared concatenations."""
+    """The quantizer whose grid the value is on, looked up through layout operators and shared concatenations."""
     while op_name(node) in LAYOUT or op_name(node) == "cat":
         node = node.all_input_nodes[0]
     return quantizer_of(graph, node)

@@ -65,7 +65,10 @@ class TargetEntry(_Frozen):
 
 
 class TensorEntry(_Frozen):
-    """One quantized tensor: real = scale * (code - zero_point), with one number or one per index of `axis`."""
+    """One quantized tensor: real = scale * (code - zero_point), with one number or one per index of `axis`.
+
+    `count` is the number of codes of a constant; None for an activation, whose size varies with the batch.
+    """
 
     name: str
     module: str
@@ -77,6 +80,7 @@ class TensorEntry(_Frozen):
     scale: float | list[float]
     zero_point: int | list[int]
     container: str
+    count: int | None
     codes_sha256: str | None
 
 

@@ -86,7 +86,8 @@ class QParams:
         """Return self; raise ValueError where the numbers do not fit `spec`."""
         rank = 0 if spec.axis is None else 1
         if self.scale.dim() != rank or self.zero_point.shape != self.scale.shape:
-            raise ValueError(f"scale {tuple(self.scale.shape)} and zero point {tuple(self.zero_point.shape)}: rank {rank}")
+            shapes = f"scale {tuple(self.scale.shape)}, zero point {tuple(self.zero_point.shape)}"
+            raise ValueError(f"{shapes}: both must have rank {rank}")
         if not bool((torch.isfinite(self.scale) & (self.scale > 0)).all()):
             raise ValueError("a scale must be finite and positive")
         low, high = int(self.zero_point.min()), int(self.zero_point.max())

@@ -1,4 +1,4 @@
-"""The typed chain: captured -> quantized -> calibrated -> reference. A stage function consumes one type, yields the next."""
+"""The typed chain: captured -> quantized -> calibrated -> reference; a stage function takes one and yields the next."""
 
 from __future__ import annotations
 

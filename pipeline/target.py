@@ -63,6 +63,7 @@ class Target:
         input_bits: bits of the network input; None leaves it in float.
         float_bits: bits of a tensor that leaves or enters a float operator, and of a quantized network output.
         placements: which `placement` of a recipe can be honoured.
+        containers: how `activation`, `weight` and `bias` codes are stored, for the manifest.
         gates: parity rules that fail the build, in words; the backend enforces them.
         notes: what users of this runtime should know, recipe-independent.
         schema_version: version of this description's form.
@@ -76,6 +77,9 @@ class Target:
     input_bits: int | None = 8
     float_bits: int = 8
     placements: tuple[str, ...] = ("target",)
+    containers: Mapping[str, str] = field(
+        default_factory=lambda: {"activation": "uint8", "weight": "int8", "bias": "int32"}
+    )
     gates: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
     schema_version: int = 1

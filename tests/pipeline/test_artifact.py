@@ -46,6 +46,7 @@ def manifest(**changes):
                 signed=True,
                 symmetric=True,
                 axis=0,
+                count=3,
                 scale=[0.1, 1 / 3],
                 zero_point=[0, 0],
                 container="int8",

@@ -41,7 +41,7 @@ CONSTANT = 3
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A current folder with `net.py:tiny`, a neighbour that it imports, and a package `nets`; modules forgotten after."""
+    """A current folder with `net.py:tiny`, a neighbour that it imports, and a package `nets`; modules forgotten."""
     (tmp_path / "net.py").write_text(NET)
     (tmp_path / "neighbour.py").write_text("WIDTH = 3\n")
     (tmp_path / "nets_under_test.py").write_text("from net import tiny\n")

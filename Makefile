@@ -1,0 +1,53 @@
+# make demo | test | bench | lint | clean
+#
+# Everything runs in .venv, made on first use with the first Python >= 3.11 found. VENV=path uses another environment:
+# nothing is installed into it while it holds all that pyproject.toml asks for.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+# The stamp stands for a finished installation; it is removed before one starts.
+READY := $(if $(filter .venv,$(VENV)),.venv/ready,build/ready-$(subst /,-,$(VENV)))
+DEMO_STEPS ?= 500
+
+# The checkout itself is what runs, whether or not Isobit is installed in the environment.
+export PYTHONPATH := $(CURDIR)
+# The networks of the tests and of the demo are too small for more threads to pay.
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: help demo test bench lint clean
+
+help:
+	@echo 'make demo    train a small CNN on handwritten digits, compile it to 4 bits, prove parity (minutes)'
+	@echo 'make test    run the test suite'
+	@echo 'make bench   print the figures of the README'
+	@echo 'make lint    check the style'
+	@echo 'make clean   remove what make built, .venv included'
+
+demo: $(READY)
+	$(PY) tools/make_checkpoints.py --out build/demo
+	$(PY) compile.py build/demo/digits.pth --recipe qdrop_w4a4 --target onnx \
+	    --calib-data build/demo/calib.npz --eval-data build/demo/val.npz \
+	    --set method.steps=$(DEMO_STEPS) --out artifacts/digits-demo --overwrite
+	$(PY) artifacts/digits-demo/run.py
+
+# Tests first: a line that is too long must not hide what is broken. The style check says nothing when content.
+test: $(READY)
+	$(PY) -m pytest -q $(PYTEST_ARGS)
+	@$(PY) -m ruff check --quiet .
+
+bench: $(READY)
+	$(PY) tools/bench.py $(BENCH_ARGS)
+
+lint: $(READY)
+	@$(PY) -m ruff check --quiet .
+
+clean:
+	rm -rf .venv build artifacts *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml tools/environment.sh
+	@bash tools/environment.sh '$(VENV)' '$@'

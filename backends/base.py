@@ -1,0 +1,59 @@
+"""What a backend is: a target as data, an emitter, its own integer arithmetic, a session. One folder or file each.
+
+A backend reads the frozen reference and writes files; it never fuses, folds or drops an operator on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import fx
+
+from pipeline.errors import TargetError
+from pipeline.parity import Runner
+from pipeline.registry import Registry
+from pipeline.stages import Reference
+from pipeline.target import Target
+
+
+class Backend(Protocol):
+    """One runtime.
+
+    Attributes:
+        name: as given to `--target`.
+        profiles: device profiles, the default first.
+        levels: optimisation levels of a session, the one that users deploy with first.
+        gated_levels: those that run integer kernels, where no code may differ.
+        model_file: name of the artifact's main file.
+    """
+
+    name: str
+    profiles: tuple[str, ...]
+    levels: tuple[str, ...]
+    gated_levels: tuple[str, ...]
+    model_file: str
+
+    def target(self, profile: str) -> Target: ...
+
+    def unsupported(self, graph: fx.GraphModule) -> Iterable[tuple[fx.Node, str]]:
+        """Operators that can be emitted neither in integers nor in float, with the reason; before calibration."""
+
+    def emit(self, reference: Reference, folder: Path) -> list[Path]:
+        """Write the artifact's model files and its `run.py` into `folder`."""
+
+    def arithmetic(self, reference: Reference) -> Runner:
+        """The target's own integer arithmetic on the reference."""
+
+    def open(self, folder: Path, level: str) -> Runner:
+        """A session of the artifact at an optimisation level that reports every quantized tensor."""
+
+    def integer_ops(self, folder: Path) -> Mapping[str, Any]:
+        """What the runtime really runs in integers: `{"integer": n, "float": m, "reasons": {node: why}}`."""
+
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the runtime's packages, for the manifest."""
+
+
+BACKENDS: Registry[Backend] = Registry("target", TargetError)

@@ -1,0 +1,48 @@
+"""The per-tensor table of the manifest: bits, scale, zero point and a hash of every constant's codes."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import fx
+
+from pipeline.artifact import TensorEntry
+from pipeline.graph import bias_quantizer_of, is_constant, module_path, quantizer_of
+from pipeline.quantizer import Quantizer
+from pipeline.target import Target
+
+
+def tensor_table(graph: fx.GraphModule, target: Target) -> list[TensorEntry]:
+    """One entry per quantized tensor of a frozen graph, in execution order."""
+    entries = []
+    for node in graph.graph.nodes:
+        quantizer, bias = quantizer_of(graph, node), bias_quantizer_of(graph, node)
+        if quantizer is not None:
+            entries.append(_entry(node, quantizer, target))
+        elif bias is not None:
+            entries.append(TensorEntry(
+                name=node.name, module=module_path(node), kind="bias", bits=32, signed=True, symmetric=True,
+                axis=0 if bias.scale.dim() else None, scale=bias.scale.tolist(),
+                zero_point=torch.zeros_like(bias.scale, dtype=torch.int32).tolist(),
+                container=target.containers["bias"], count=bias.codes.numel(),
+                codes_sha256=_digest(bias.codes),
+            ))
+    return entries
+
+
+def _entry(node: fx.Node, quantizer: Quantizer, target: Target) -> TensorEntry:
+    kind = "weight" if is_constant(node) else "activation"
+    spec = quantizer.spec
+    return TensorEntry(
+        name=node.name, module=module_path(node), kind=kind, bits=spec.grid.bits, signed=spec.grid.signed,
+        symmetric=spec.symmetric, axis=spec.axis, scale=quantizer.scale.tolist(),
+        zero_point=quantizer.zero_point.tolist(), container=target.containers[kind],
+        count=None if quantizer.codes is None else quantizer.codes.numel(),
+        codes_sha256=None if quantizer.codes is None else _digest(quantizer.codes),
+    )
+
+
+def _digest(codes: torch.Tensor) -> str:
+    """Of the codes as little-endian int32 in row-major order."""
+    return hashlib.sha256(codes.to(torch.int32).contiguous().numpy().astype("<i4").tobytes()).hexdigest()

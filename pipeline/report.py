@@ -1,0 +1,141 @@
+"""`report.md`: what was built, what it computes, what it costs; for a person who has to decide whether to ship it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+
+from pipeline.artifact import Manifest
+from pipeline.parity import ParityReport
+from pipeline.stages import UnitLog
+
+_TEMPLATE = """\
+# {{ manifest.model.name }}: {{ manifest.recipe.name }} for {{ manifest.target.name }} ({{ manifest.target.profile }})
+
+**Gate {{ "PASSED" if parity.passed else "FAILED" }}.** {{ verdict }}
+
+| stage | top-1 | what the step before it cost |
+|---|---|---|
+{% for row in accuracies -%}
+| {{ row.stage }} | {{ row.top1 }} | {{ row.cost }} |
+{% endfor %}
+{{ parity.samples }} samples. Calibration: {{ calibration }}. Seed {{ manifest.seed }}.
+{% for line in notes %}
+* {{ line }}
+{%- endfor %}
+
+## Parity
+
+| optimisation level | samples | codes compared | differing | largest, steps | logits differing | same top-1 |
+|---|---|---|---|---|---|---|
+{% for level in parity.levels -%}
+| {{ level.level }}{{ "" if level.gated else " (float kernels, not gated)" }} | {{ level.samples }} | \
+{{ "{:,}".format(level.codes.compared) }} | {{ "{:,}".format(level.codes.differing) }} | {{ level.codes.max_lsb }} | \
+{{ level.logits_differing }} | {{ level.top1_agreement }} % |
+{% endfor %}
+Every code is compared with the target's own integer arithmetic. Of {{ "{:,}".format(moved.compared) }} codes of the \
+graph evaluated exactly, {{ "{:,}".format(moved.differing) }} are moved by that arithmetic's requantization rule \
+(at most {{ moved.max_lsb }} step(s)).
+
+Rules of the gate:
+{% for rule in parity.rules %}
+* {{ "passed" if rule.passed else "FAILED" }}: {{ rule.rule }}: measured {{ rule.measured }}, allowed {{ rule.allowed }}
+{%- endfor %}
+
+Kernels of the runtime: {{ parity.integer_ops.integer }} integer, {{ parity.integer_ops.float }} float.
+{%- for node, reason in (parity.integer_ops.reasons or {}).items() %}
+* float: {{ node }}: {{ reason }}
+{%- endfor %}
+
+## Size
+
+| file | bytes | sha256 |
+|---|---|---|
+{% for name, entry in files -%}
+| {{ name }} | {{ "{:,}".format(entry.bytes) }} | `{{ entry.sha256[:16] }}` |
+{% endfor %}
+The model's weight codes alone take {{ "{:,}".format(manifest.sizes.weights_packed) }} bytes.
+
+## Placement
+
+| tensor | module | operator | runs | weight bits | output bits | grid | note |
+|---|---|---|---|---|---|---|---|
+{% for row in placement -%}
+| {{ row.name }} | {{ row.module }} | {{ row.op }} | {{ row.runs }} | {{ row.weight or "" }} | \
+{{ row.output or "" }} | {{ row.grid or "" }} | {{ row.note }} |
+{% endfor %}
+{%- if log %}
+## Calibration
+
+Loss is the unit's reconstruction error on the calibration images: rounded to nearest, with soft rounding at the end,
+hardened. *Undecided* is the share of weights whose soft rounding was not 0 or 1 when it was hardened.
+
+| unit | steps | nearest | soft | hard | undecided | flipped | seconds | |
+|---|---|---|---|---|---|---|---|---|
+{% for unit in log -%}
+| {{ unit.name }} | {{ unit.steps }} | {{ "%.4g" % unit.loss_nearest }} | {{ "%.4g" % unit.loss_soft }} | \
+{{ "%.4g" % unit.loss_hard }} | {{ "%.2f" % (100 * unit.undecided) }} % | {{ "%.2f" % (100 * unit.flipped) }} % | \
+{{ "%.1f" % unit.seconds }} | {{ "kept nearest rounding" if unit.kept_nearest else "" }} |
+{% endfor %}
+{%- endif %}
+## Recipe
+
+```yaml
+{{ manifest.recipe.text }}```
+
+Model file sha256 `{{ manifest.model.sha256 }}`. {{ packages }}.
+"""
+
+_COSTS = (
+    ("float", "the trained model"),
+    ("calibrated", "method"),
+    ("reference", "target: int32 biases, its grids, its requantization"),
+    ("artifact", "parity"),
+)
+
+
+def render_report(
+    manifest: Manifest, parity: ParityReport, placement: Sequence[Any], log: Sequence[UnitLog], notes: Sequence[str]
+) -> str:
+    """Markdown of one build.
+
+    Args:
+        manifest: with its file table filled in.
+        placement: rows of `backends.placement`.
+        log: one entry per reconstructed unit.
+        notes: what the build has to tell (projected grids, advice of the target).
+    """
+    environment = jinja2.Environment(trim_blocks=False, autoescape=False, undefined=jinja2.StrictUndefined)
+    calibration = manifest.calibration
+    return environment.from_string(_TEMPLATE).render(
+        manifest=manifest,
+        parity=parity,
+        moved=parity.moved_by_requantization,
+        verdict=_verdict(parity),
+        accuracies=_accuracies(parity),
+        calibration="none" if calibration is None else f"{calibration.count} samples, source: {calibration.kind}",
+        notes=notes,
+        files=sorted(manifest.files.items()),
+        placement=placement,
+        log=log,
+        packages=", ".join(f"{name} {version}" for name, version in sorted(manifest.packages.items())),
+    )
+
+
+def _verdict(parity: ParityReport) -> str:
+    codes = parity.deployed.codes
+    if codes.differing:
+        return f"{codes.differing:,} of {codes.compared:,} integer codes differ from the reference."
+    return f"All {codes.compared:,} integer codes of the artifact equal the reference."
+
+
+def _accuracies(parity: ParityReport) -> list[dict[str, str]]:
+    rows, before = [], None
+    for stage, cause in _COSTS:
+        value = parity.accuracy.get(stage)
+        cost = cause if before is None or value is None else f"{value - before:+.2f} ({cause})"
+        rows.append({"stage": stage, "top1": "no labels" if value is None else f"{value:.2f} %", "cost": cost})
+        before = value
+    return rows

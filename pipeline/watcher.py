@@ -1,0 +1,56 @@
+"""Who is told what happens during a build: a small protocol, silent by default; the terminal implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from pipeline.stages import Quantized, UnitLog
+
+
+class CalibrationWatcher(Protocol):
+    """Progress of calibration."""
+
+    def units(self, total: int, steps: int) -> None:
+        """Reconstruction starts: this many units, this many steps each."""
+
+    def step(self, count: int) -> None:
+        """So many more steps are done."""
+
+    def done(self, log: UnitLog) -> None:
+        """A unit is hardened."""
+
+
+class Watcher(CalibrationWatcher, Protocol):
+    """Progress of a whole build."""
+
+    def planned(self, quantized: Quantized, placement: Sequence[Any]) -> None:
+        """Quantizers are placed; nothing was read yet. `placement` holds rows of `backends.placement`."""
+
+    def stage(self, name: str) -> None:
+        """A stage of `compile.py` starts."""
+
+    def proving(self, done: int, total: int) -> None:
+        """So many samples of the evaluation set are compared."""
+
+
+class Quiet:
+    """Says nothing."""
+
+    def planned(self, quantized: Quantized, placement: Sequence[Any]) -> None:
+        """Nothing."""
+
+    def stage(self, name: str) -> None:
+        """Nothing."""
+
+    def units(self, total: int, steps: int) -> None:
+        """Nothing."""
+
+    def step(self, count: int) -> None:
+        """Nothing."""
+
+    def done(self, log: UnitLog) -> None:
+        """Nothing."""
+
+    def proving(self, done: int, total: int) -> None:
+        """Nothing."""

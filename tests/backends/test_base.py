@@ -1,0 +1,26 @@
+"""The registry of targets: discovery finds every backend, an unknown one is answered with the nearest spelling."""
+
+import pytest
+
+import backends
+from backends.base import BACKENDS
+from pipeline.errors import TargetError
+from pipeline.registry import discover
+from pipeline.target import Target
+
+
+def test_every_backend_has_profiles_levels_and_a_target_for_each():
+    discover(backends)
+    assert {"onnx", "reference"} <= set(BACKENDS.names())
+    for name in BACKENDS.names():
+        backend = BACKENDS.get(name)
+        assert backend.name == name and backend.levels and set(backend.gated_levels) <= set(backend.levels)
+        for profile in backend.profiles:
+            target = backend.target(profile)
+            assert isinstance(target, Target) and (target.name, target.profile) == (name, profile)
+
+
+def test_an_unknown_target_names_the_nearest():
+    discover(backends)
+    with pytest.raises(TargetError, match="Did you mean 'onnx'"):
+        BACKENDS.get("onxx")

@@ -1,0 +1,26 @@
+"""The manifest's tensor table: one entry per quantized tensor, with a hash of every constant's codes."""
+
+from backends.describe import tensor_table
+from backends.onnx_qdq.target import TARGETS
+from pipeline.graph import quantizers
+from tests.tiny import frozen_reference
+
+
+def test_every_tensor_is_described_once_with_its_numbers():
+    reference, _ = frozen_reference(TARGETS["generic"])
+    table = {entry.name: entry for entry in tensor_table(reference.graph, TARGETS["generic"])}
+    kinds = [entry.kind for entry in table.values()]
+    assert (kinds.count("activation"), kinds.count("weight"), kinds.count("bias")) == (6, 4, 4)
+    weight = table["conv2d_1_w"]
+    assert weight.bits == 4 and weight.count == 8 * 8 * 9 and len(weight.scale) == 8 and weight.module == "inner"
+    assert table["relu_1_q"].codes_sha256 is None and table["relu_1_q"].zero_point == 0
+    assert table["conv2d_1_b"].bits == 32 and table["conv2d_1_b"].container == "int32"
+
+
+def test_one_changed_code_changes_only_that_hash():
+    reference, _ = frozen_reference(TARGETS["generic"])
+    before = {e.name: e.codes_sha256 for e in tensor_table(reference.graph, TARGETS["generic"])}
+    codes = quantizers(reference.graph)["conv2d_1_w"].codes
+    codes.view(-1)[7] = 15 - codes.view(-1)[7]
+    after = {e.name: e.codes_sha256 for e in tensor_table(reference.graph, TARGETS["generic"])}
+    assert {name for name in before if before[name] != after[name]} == {"conv2d_1_w"}

@@ -1,0 +1,103 @@
+"""The comparison counts every code, finds the first tensor that differs, and its gate can fail."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.parity import CodeCount, apply_gates, compare
+
+LABELS = torch.tensor([0, 1, 1, 0])
+
+
+class Fixed:
+    """A runner that answers from stored results, sample by sample."""
+
+    def __init__(self, **results):
+        self.results, self.position = results, 0
+
+    def run(self, x):
+        start, self.position = self.position, self.position + len(x)
+        return {name: value[start:self.position] for name, value in self.results.items()}
+
+
+def results(**changes):
+    first = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    base = {"a_q": first, "b_q": first[::-1].copy(), "logits": np.eye(2, dtype=np.float32)[[0, 1, 0, 0]]}
+    return {**base, **changes}
+
+
+def report_of(got, *, gated=("all",), expected=None, labels=LABELS, max_drop=None, **options):
+    batches = [(torch.zeros(2, 1), None if labels is None else labels[i:i + 2]) for i in (0, 2)]
+    stages = {name: lambda x: torch.eye(2)[LABELS[:len(x)]] for name in ("float", "calibrated")}
+    report = compare(batches, stages, Fixed(**(expected or results())), {"all": Fixed(**got)}, gated=gated, **options)
+    apply_gates(report, max_drop=max_drop)
+    return report
+
+
+def test_equal_results_pass_and_every_code_is_counted():
+    report = report_of(results())
+    assert report.passed and report.deployed.codes == CodeCount(32, 0, 0)
+    assert report.to_json()["first_divergence"] is None and report.to_json()["samples"] == 4
+
+
+def test_one_differing_code_fails_and_is_located():
+    changed = results()["b_q"]
+    changed[3, 1] += 5
+    report = report_of(results(b_q=changed), modules={"b_q": "layer.b"})
+    found = report.to_json()["first_divergence"]
+    assert not report.passed and (found["tensor"], found["module"]) == ("b_q", "layer.b")
+    assert (found["differing"], found["max_lsb"]) == (1, 5)
+
+
+def test_the_first_divergence_is_in_execution_order():
+    report = report_of(results(a_q=results()["a_q"] ^ 1, b_q=results()["b_q"] ^ 1))
+    assert report.to_json()["first_divergence"]["tensor"] == "a_q"
+
+
+def test_a_logit_that_differs_in_its_last_bit_fails():
+    logits = results()["logits"]
+    logits[0, 0] = np.nextafter(np.float32(1), np.float32(2))
+    report = report_of(results(logits=logits))
+    assert not report.passed and report.deployed.logits_differing == 1 and report.deployed.codes.differing == 0
+
+
+def test_a_missing_tensor_is_an_error_and_a_wrong_shape_differs_everywhere():
+    with pytest.raises(KeyError):
+        report_of({name: value for name, value in results().items() if name != "b_q"})
+    assert report_of(results(b_q=results()["b_q"][:, :3])).deployed.codes.differing == 16
+
+
+def test_levels_without_integer_kernels_are_reported_but_not_gated():
+    report = report_of(results(a_q=results()["a_q"] ^ 1), gated=())
+    assert report.passed and report.deployed.codes.differing == 16
+
+
+def test_a_gate_over_nothing_does_not_pass():
+    only_logits = {"logits": results()["logits"]}
+    assert not report_of(only_logits, expected=only_logits).passed
+
+
+def test_accuracies_and_the_accuracy_gate():
+    report = report_of(results(), max_drop=20.0)
+    assert report.accuracy == {"float": 75.0, "calibrated": 75.0, "reference": 75.0, "artifact": 75.0} or report.passed
+    wrong = report_of(results(logits=1 - results()["logits"]), gated=(), max_drop=20.0)
+    assert not wrong.passed and wrong.rules[-1]["allowed"] == 20.0
+
+
+def test_no_labels_gives_no_accuracy():
+    report = report_of(results(), labels=None, max_drop=0.0)
+    assert set(report.accuracy.values()) == {None} and report.passed
+
+
+def test_other_levels_may_see_fewer_samples():
+    batches = [(torch.zeros(2, 1), None)] * 2
+    sessions = {"all": Fixed(**results()), "basic": Fixed(**results())}
+    stages = {"float": lambda x: torch.eye(2)[:len(x)], "calibrated": lambda x: torch.eye(2)[:len(x)]}
+    report = compare(batches, stages, Fixed(**results()), sessions, gated=["all"], other_samples=1)
+    assert [level.samples for level in report.levels] == [4, 1]
+
+
+def test_what_requantization_moves_is_counted_on_the_exact_samples():
+    exact = results(a_q=results()["a_q"] + np.uint8(1))
+    report = report_of(results(), exact=Fixed(**exact), exact_samples=3)
+    assert (report.moved_by_requantization.differing, report.moved_by_requantization.max_lsb) == (12, 1)

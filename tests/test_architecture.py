@@ -1,0 +1,325 @@
+"""The rules of the house, read off the source: who imports whom, where runtimes may appear, what every file has.
+
+Each rule is a function from a checkout to findings `file:line: what is wrong`; the checkout under test must have
+none, and each rule is shown to find what it is for on a small tree that breaks it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("pipeline", "passes", "calib", "backends")
+# Who may be imported from where; compile.py, tools/ and tests/ know everything, and nothing below knows them.
+ALLOWED = {
+    "pipeline": {"pipeline"},
+    "passes": {"passes", "pipeline"},
+    "calib": {"calib", "pipeline"},
+    "backends": {"backends", "pipeline"},
+}
+OURS = {*PACKAGES, "compile", "tools", "tests"}
+# A runtime's packages, and the name with which the file or folder below backends/ begins that may import them.
+RUNTIMES = {
+    "onnx": "onnx",
+    "onnx_ir": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "onnxsim": "onnx",
+    "tvm": "tvm",
+    "tvm_ffi": "tvm",
+}
+INIT_LINES = 30
+MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(?:home|root|work|tmp|Users|mnt|media|private|var/folders)/[\w.*-]")
+
+
+# --- reading the tree ---------------------------------------------------------------------------------------------
+
+
+def sources(root: Path, *folders: str) -> list[Path]:
+    """Python files below `folders`, sorted; without folders the whole checkout as git lists it."""
+    if folders:
+        return sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
+    return [path for path in tracked(root) if path.suffix == ".py"]
+
+
+def tracked(root: Path) -> list[Path]:
+    """What is committed, or would be by `git add`: ignored files are somebody's own business."""
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=root, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return sorted(root / name for name in listing.stdout.split("\0") if name and (root / name).is_file())
+
+
+def parse(path: Path) -> ast.Module:
+    """The file's syntax tree."""
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imported(module: ast.Module, package: tuple[str, ...]) -> Iterator[tuple[int, str, ast.AST]]:
+    """(line, dotted name, node) of every import at any depth; relative to `package`; import_module("...") too."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name, node
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            for tail in [node.module] if node.module else [alias.name for alias in node.names]:
+                yield node.lineno, ".".join([*above, tail]), node
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                yield node.lineno, node.args[0].value, node
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    """`if TYPE_CHECKING:` in either spelling."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below `node` that execute when the module is imported: not function bodies, not type checking."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or is_type_checking(child):
+            continue
+        yield child
+        yield from run_at_import(child)
+
+
+def code_lines(path: Path) -> int:
+    """Lines that hold code: no blank lines, comments or module docstring."""
+    lines: set[int] = set()
+    module = parse(path)
+    for statement in module.body[1 if ast.get_docstring(module) else 0 :]:
+        lines.update(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
+    text = path.read_text(encoding="utf-8").splitlines()
+    return sum(1 for line in lines if text[line - 1].strip() and not text[line - 1].lstrip().startswith("#"))
+
+
+# --- the rules ----------------------------------------------------------------------------------------------------
+
+
+def wrong_direction(root: Path) -> Iterator[str]:
+    """pipeline <- passes, calib, backends <- compile.py; the three siblings never import each other."""
+    for package, allowed in ALLOWED.items():
+        for path in sources(root, package):
+            for line, name, _ in imported(parse(path), path.relative_to(root).parent.parts):
+                if (top := name.partition(".")[0]) in OURS - allowed:
+                    yield f"{path.relative_to(root)}:{line}: {package}/ may import only {sorted(allowed)}, not {top}"
+
+
+def runtime_outside_its_backend(root: Path) -> Iterator[str]:
+    """`onnx*` only in backends/onnx*, `tvm` only in backends/tvm*, and nowhere while the module is being imported."""
+    for path in [*sources(root, *PACKAGES), *root.glob("compile.py")]:
+        module, inside = parse(path), path.relative_to(root)
+        at_import = set(run_at_import(module))
+        for line, name, node in imported(module, inside.parent.parts):
+            home = RUNTIMES.get(name.partition(".")[0])
+            if home is None:
+                continue
+            if not inside.as_posix().startswith(f"backends/{home}"):
+                yield f"{inside}:{line}: {name} may be imported only in backends/{home}*"
+            elif node in at_import:
+                yield f"{inside}:{line}: import {name} inside the function that needs it; other machines may lack it"
+
+
+def mirror_of(path: Path, root: Path) -> Path:
+    """pipeline/grid.py -> tests/pipeline/test_grid.py; passes/__init__.py -> tests/passes/test_passes.py."""
+    inside = path.relative_to(root)
+    name = inside.parent.name if path.name == "__init__.py" else path.stem
+    return Path("tests") / inside.parent / f"test_{name}.py"
+
+
+def without_mirror(root: Path) -> Iterator[str]:
+    """Every source file has its test file; an `__init__.py` only where it holds more than a few lines of code."""
+    for path in [*sources(root, *PACKAGES), *root.glob("compile.py")]:
+        if path.name == "__init__.py" and code_lines(path) <= INIT_LINES:
+            continue
+        if not (root / mirror_of(path, root)).is_file():
+            yield f"{path.relative_to(root)}:1: no {mirror_of(path, root)}"
+
+
+def without_docstring(root: Path) -> Iterator[str]:
+    """Every module says in a paragraph what it is for."""
+    for path in sources(root):
+        if not ast.get_docstring(parse(path)):
+            yield f"{path.relative_to(root)}:1: no module docstring"
+
+
+def asserts(root: Path) -> Iterator[str]:
+    """`python -O` removes asserts, and an AssertionError tells a user nothing: raise a CompileError."""
+    for path in sources(root):
+        if path.relative_to(root).parts[0] == "tests":
+            continue
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.Assert):
+                yield f"{path.relative_to(root)}:{node.lineno}: assert outside tests/; raise a CompileError"
+
+
+def machine_paths(root: Path) -> Iterator[str]:
+    """Nothing that is committed names a folder of the machine on which it was written."""
+    for path in tracked(root):
+        content = path.read_bytes()
+        if b"\0" in content:
+            continue  # binary
+        for number, line in enumerate(content.decode("utf-8", errors="replace").splitlines(), start=1):
+            if found := MACHINE_PATH.search(line):
+                yield f"{path.relative_to(root)}:{number}: absolute path of a machine: {found.group()}..."
+
+
+RULES = [wrong_direction, runtime_outside_its_backend, without_mirror, without_docstring, asserts, machine_paths]
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Writes files into a small git repository and returns its root."""
+
+    def write(files: dict[str, str]) -> Path:
+        subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_this_checkout_keeps_the_rule(rule):
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: which files belong to the project is not known")
+    findings = list(rule(ROOT))
+    assert not findings, f"{rule.__doc__}\n" + "\n".join(findings)
+
+
+def test_there_is_something_to_check():
+    assert {path.relative_to(ROOT).parts[0] for path in sources(ROOT, *PACKAGES)} == set(PACKAGES)
+
+
+def test_backends_import_without_any_runtime_installed():
+    """The rule on imports sees only our own lines; this sees what they pull in."""
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in sources(ROOT, "backends")
+    ]
+    program = (
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({sorted(RUNTIMES)!r}))\n"  # None makes `import` raise ImportError
+        f"for name in {names!r}: importlib.import_module(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# --- each rule finds what it is for -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "line"),
+    [
+        ("pipeline/grid.py", "import torch\n\nfrom passes import freeze\n", 3),
+        ("passes/fold.py", "def run():\n    import calib.observers\n", 2),
+        ("calib/context.py", "from backends.onnx_qdq import emit\n", 1),
+        ("calib/methods/qdrop.py", "from ...passes import freeze\n", 1),
+        ("calib/losses.py", "from .. import backends\n", 1),
+        ("backends/base.py", "import importlib\nimportlib.import_module('calib.methods')\n", 2),
+        ("backends/other.py", "from compile import compile_model\n", 1),
+        ("pipeline/data.py", "import tools.bench\n", 1),
+    ],
+)
+def test_import_against_the_direction_is_found(checkout, file, text, line):
+    root = checkout({file: text})
+    assert [found.split(": ")[0] for found in wrong_direction(root)] == [f"{file}:{line}"]
+
+
+def test_import_along_the_direction_is_not_a_finding(checkout):
+    root = checkout(
+        {
+            "calib/context.py": "import torch\nfrom pipeline import grid\nfrom . import x\nfrom .losses import mse\n",
+            "compile.py": "import passes, calib, backends, pipeline\n",
+            "tools/bench.py": "from compile import compile_model\n",
+        }
+    )
+    assert not list(wrong_direction(root))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "line"),
+    [
+        ("pipeline/parity.py", "def open_session():\n    import onnxruntime\n", 2),
+        ("backends/onnx_qdq.py", '"""x"""\nimport onnx_ir as ir\n', 2),
+        ("backends/onnx_qdq.py", "try:\n    import onnx\nexcept ImportError:\n    onnx = None\n", 2),
+        ("backends/onnx_qdq.py", "class Session:\n    from onnxruntime import InferenceSession\n", 2),
+        ("backends/onnx_qdq.py", "def f():\n    import tvm\n", 2),
+        ("backends/tvm_int8/kernels.py", "from tvm.script import tir\n", 1),
+        ("compile.py", "def main():\n    import onnx.checker\n", 2),
+    ],
+)
+def test_runtime_in_the_wrong_place_is_found(checkout, file, text, line):
+    root = checkout({file: text})
+    found = [finding.split(": ")[0] for finding in runtime_outside_its_backend(root)]
+    assert found == [f"{file}:{line}"]
+
+
+def test_runtime_inside_a_function_of_its_backend_is_not_a_finding(checkout):
+    root = checkout(
+        {
+            "backends/onnx_qdq.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import onnx\n"
+            "def emit():\n    import onnx_ir\n",
+            "backends/onnx/session.py": "class Session:\n    def run(self):\n        import onnxruntime\n",
+            "backends/tvm_int8/session.py": "def run():\n    from tvm import relax\n",
+        }
+    )
+    assert not list(runtime_outside_its_backend(root))
+
+
+def test_missing_mirror_is_found(checkout):
+    code = "\n".join(f"a{i} = {i}" for i in range(INIT_LINES + 1))
+    root = checkout(
+        {
+            "pipeline/grid.py": "",
+            "tests/pipeline/test_grid.py": "",
+            "pipeline/recipe.py": "",
+            "backends/tvm_int8/kernels.py": "",
+            "calib/__init__.py": "a = 1\n",
+            "passes/__init__.py": code,
+            "compile.py": "",
+        }
+    )
+    assert sorted(finding.split(": no ")[1] for finding in without_mirror(root)) == [
+        "tests/backends/tvm_int8/test_kernels.py",
+        "tests/passes/test_passes.py",
+        "tests/pipeline/test_recipe.py",
+        "tests/test_compile.py",
+    ]
+
+
+def test_missing_docstring_and_stray_assert_are_found(checkout):
+    root = checkout(
+        {
+            "pipeline/grid.py": "x = 1\nassert x\n",
+            "tools/bench.py": '"""Said."""\ndef f(x):\n    assert x, "no"\n',
+            "tests/test_grid.py": '"""Said."""\nassert True\n',
+        }
+    )
+    assert list(without_docstring(root)) == ["pipeline/grid.py:1: no module docstring"]
+    assert [finding.split(": ")[0] for finding in asserts(root)] == ["pipeline/grid.py:2", "tools/bench.py:3"]
+
+
+def test_path_of_a_machine_is_found(checkout):
+    for_somebody = "/home/" + "somebody/model.pth"
+    root = checkout(
+        {
+            "tools/bench.py": f'"""Said."""\nPATH = "{for_somebody}"\n',
+            "tools/other.py": '"""In ../shared/data, a/home/b, https://host/work/x and #!/usr/bin/env are none."""\n',
+        }
+    )
+    assert [finding.split(": ")[0] for finding in machine_paths(root)] == ["tools/bench.py:2"]

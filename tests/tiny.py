@@ -1,0 +1,85 @@
+"""A tiny network taken through the chain with min-max ranges, for tests that need a frozen reference and no method."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import passes
+from pipeline.capture import capture
+from pipeline.graph import get_attribute, is_constant, quantizer_of
+from pipeline.grid import params_from_range
+from pipeline.quantizer import Phase
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.stages import Calibrated, Quantized, Reference
+from pipeline.target import Target
+
+
+class Residual(nn.Module):
+    """conv-BN-ReLU, a residual block, global average, classifier: every kind of region but few numbers."""
+
+    def __init__(self, channels: int = 8, classes: int = 5) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.inner = nn.Conv2d(channels, channels, 3, padding=1)
+        self.outer = nn.Conv2d(channels, channels, 3, padding=1)
+        self.head = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        x = torch.relu(x + self.outer(torch.relu(self.inner(x))))
+        return self.head(x.mean(dim=(2, 3)))
+
+
+def model_and_images(seed: int = 0, samples: int = 12) -> tuple[nn.Module, Tensor]:
+    """A `Residual` with lively batch-norm statistics, and images [samples, 3, 8, 8]."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Residual()
+    model.norm.running_mean.normal_(generator=generator)
+    model.norm.running_var.uniform_(0.5, 2, generator=generator)
+    return model.eval(), torch.randn(samples, 3, 8, 8, generator=generator)
+
+
+def quantized_net(target: Target, recipe: Recipe | str = "qdrop_w4a4", model: nn.Module | None = None,
+                  images: Tensor | None = None) -> tuple[Quantized, Tensor]:
+    """Capture and place; returns the quantized stage and the images."""
+    default, default_images = model_and_images()
+    model, images = model or default, default_images if images is None else images
+    recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    return passes.quantize(capture(model, images[:1]), recipe, target), images
+
+
+def calibrate_by_range(quantized: Quantized, images: Tensor) -> Calibrated:
+    """Min-max ranges on every quantizer, then ON."""
+    graph = quantized.graph
+    nodes = [n for n in graph.graph.nodes if quantizer_of(graph, n) is not None]
+    seen: dict[int, list[Tensor]] = {}
+    for node in nodes:
+        quantizer = quantizer_of(graph, node)
+        quantizer.phase = Phase.OBSERVE
+        quantizer.observer = seen.setdefault(id(quantizer), []).append
+    with torch.no_grad():
+        graph(images)
+    for node in nodes:
+        quantizer = quantizer_of(graph, node)
+        quantizer.observer, quantizer.phase = None, Phase.ON
+        if quantizer.fixed:
+            continue
+        values = [get_attribute(graph, node.args[0])] if is_constant(node) else seen[id(quantizer)]
+        rows = [v.flatten(1) if quantizer.spec.axis == 0 else v.flatten()[None] for v in values]
+        low = torch.stack([r.amin(1) for r in rows]).amin(0)
+        high = torch.stack([r.amax(1) for r in rows]).amax(0)
+        if quantizer.spec.axis is None:
+            low, high = low[0], high[0]
+        quantizer.set_params(params_from_range(low, high, quantizer.spec))
+    return Calibrated(graph, quantized)
+
+
+def frozen_reference(target: Target, recipe: Recipe | str = "qdrop_w4a4", model: nn.Module | None = None,
+                     images: Tensor | None = None) -> tuple[Reference, Tensor]:
+    """The whole chain up to the frozen reference."""
+    quantized, images = quantized_net(target, recipe, model, images)
+    return passes.legalize(calibrate_by_range(quantized, images))[0], images
