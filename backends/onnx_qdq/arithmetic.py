@@ -30,7 +30,6 @@ from pipeline.graph import bound_args
 from pipeline.stages import Reference
 from pipeline.target import Target
 
-
 BATCH = 16  # samples whose activations stay in the cache: three times as fast on ResNet-20 as 256 at once
 
 
