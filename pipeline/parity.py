@@ -32,10 +32,10 @@ class CodeCount:
     differing: int = 0
     max_lsb: int = 0
 
-    def add(self, expected: np.ndarray, got: np.ndarray) -> int:
-        """Count one tensor; returns how many of its codes differ. Another shape differs everywhere."""
+    def add(self, expected: np.ndarray, got: np.ndarray | None) -> int:
+        """Count one tensor; returns how many of its codes differ. None or another shape differs everywhere."""
         self.compared += expected.size
-        if expected.shape != got.shape:
+        if got is None or expected.shape != got.shape:
             self.differing += expected.size
             return expected.size
         steps = np.abs(expected.astype(np.int64) - got.astype(np.int64))
@@ -205,7 +205,7 @@ def _compare_batch(
         if name == LOGITS:
             continue
         count = level.tensors.setdefault(name, CodeCount())
-        level.codes.differing += count.add(codes[:keep], got[name])
+        level.codes.differing += count.add(codes[:keep], got.get(name))
         level.codes.compared += codes[:keep].size
         level.codes.max_lsb = max(level.codes.max_lsb, count.max_lsb)
     wanted, logits = expected[LOGITS][:keep], got[LOGITS]
