@@ -17,8 +17,14 @@ from pipeline.watcher import CalibrationWatcher, Quiet
 
 
 def calibrate(
-    quantized: Quantized, images: Tensor, *, device: str | torch.device = "cpu", progress: CalibrationWatcher | None = None,
-    checkpoints: Path | None = None, resume: bool = False, data_sha256: str = "",
+    quantized: Quantized,
+    images: Tensor,
+    *,
+    device: str | torch.device = "cpu",
+    progress: CalibrationWatcher | None = None,
+    checkpoints: Path | None = None,
+    resume: bool = False,
+    data_sha256: str = "",
 ) -> Calibrated:
     """Choose all numbers with the recipe's method.
 
