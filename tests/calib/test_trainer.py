@@ -62,6 +62,7 @@ def test_t9_hard_is_far_better_than_nearest_and_close_to_soft() -> None:
 def test_t11_rates_alpha_constant_scales_cosine_to_zero() -> None:
     work, _ = work_of(1)
     trainer = MixedTrainer(work, settings(steps=10, scale_learning_rate=0.01))
+    trainer._attach()
     seen = []
     for _ in range(10):
         trainer._step(False)

@@ -10,7 +10,7 @@ from pipeline.recipe import MethodChoice, available_recipes, load_recipe
 
 
 def choice(name: str, **parameters: object) -> MethodChoice:
-    return MethodChoice.model_validate({"name": name, **parameters})
+    return MethodChoice(name=name, parameters=parameters)
 
 
 def test_every_shipped_recipe_finds_its_method() -> None:
