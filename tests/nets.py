@@ -345,3 +345,9 @@ def run(graph: nn.Module, x: Tensor) -> Tensor:
     """The output without gradients."""
     with torch.no_grad():
         return graph(x)
+
+
+def run_many(graph: nn.Module, values: list[Tensor]) -> tuple[Tensor, ...]:
+    """The outputs of a sub-graph with several inputs, without gradients."""
+    with torch.no_grad():
+        return graph(*values)
