@@ -42,14 +42,15 @@ class Quantizer(nn.Module):
 
     Attributes:
         spec: how the tensor is quantized.
-        scale: float32, rank 0 or [channels]; a parameter while `calib` learns it, a buffer otherwise.
+        scale: float32, rank 0 or [channels].
         zero_point: int32, same shape.
-        rounding: None for round-half-to-even, or a part that maps a weight to its fake-quantized value
-            (learned rounding); calibration sets it and `harden` removes it.
+        rounding: None for round-half-to-even, or what maps a weight to its fake-quantized value while its rounding is
+            learned; calibration sets it and `harden` removes it.
         codes: int32 codes of a constant once they are decided (hardened or frozen); None before, and for activations.
         fixed: the target prescribes the numbers; calibration leaves them alone.
         observer: what `Phase.OBSERVE` feeds; set and removed by `calib`.
-        mixing: what becomes of (x, fake-quantized x) in training, QDrop's element-wise mixture; None outside training.
+        mixing: None, or what maps an activation to its value while its unit is trained (QDrop's element-wise mixture
+            of x and fake-quantized x, with the scale learned); set and removed by `calib`.
     """
 
     def __init__(self, spec: QuantSpec) -> None:
@@ -60,9 +61,9 @@ class Quantizer(nn.Module):
         self.register_buffer("scale", None)
         self.register_buffer("zero_point", None)
         self.register_buffer("codes", None)
-        self.rounding: nn.Module | None = None
+        self.rounding: Callable[[Tensor], Tensor] | None = None
         self.observer: Callable[[Tensor], None] | None = None
-        self.mixing: Callable[[Tensor, Tensor], Tensor] | None = None
+        self.mixing: Callable[[Tensor], Tensor] | None = None
 
     def set_params(self, params: QParams) -> None:
         """Store scale and zero point (checked against the spec) and forget codes that belonged to other numbers."""
@@ -105,8 +106,7 @@ class Quantizer(nn.Module):
             return x
         if self.rounding is not None:
             return self.rounding(x)
-        value = self.fake_quantize(x)
-        return value if self.mixing is None else self.mixing(x, value)
+        return self.fake_quantize(x) if self.mixing is None else self.mixing(x)
 
     def harden(self, codes: Tensor) -> None:
         """Decide the codes of a constant for good and drop the learned rounding."""

@@ -1,1 +1,65 @@
 """ONNX Runtime: QDQ files that run in its integer kernels, and the integer arithmetic that they must equal."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import fx
+
+from backends.base import BACKENDS
+from backends.onnx_qdq import device_runner
+from backends.onnx_qdq.arithmetic import IntegerArithmetic
+from backends.onnx_qdq.emit import Form, emit_model, unsupported
+from backends.onnx_qdq.session import LEVELS, OnnxSession, integer_ops
+from backends.onnx_qdq.target import NAME, TARGETS
+from pipeline.artifact import package_versions
+from pipeline.parity import Runner
+from pipeline.stages import Reference
+from pipeline.target import Target
+
+
+class OnnxBackend:
+    """`model.onnx` for ONNX Runtime 1.17 and newer, and the `run.py` that proves it on a device.
+
+    Args:
+        form: `qdq` (integer kernels from level `extended` on) or `qoperator` (integer kernels at every level).
+    """
+
+    name = NAME
+    profiles = tuple(TARGETS)
+    levels = tuple(LEVELS)
+    model_file = "model.onnx"
+
+    def __init__(self, form: Form) -> None:
+        self.form = form
+        self.gated_levels = self.levels if form == "qoperator" else ("all", "extended")
+
+    def target(self, profile: str) -> Target:
+        return TARGETS[profile]
+
+    def unsupported(self, graph: fx.GraphModule) -> Iterable[tuple[fx.Node, str]]:
+        return unsupported(graph)
+
+    def emit(self, reference: Reference, folder: Path) -> list[Path]:
+        model, runner = folder / self.model_file, folder / "run.py"
+        emit_model(reference, model, self.form)
+        shutil.copyfile(device_runner.__file__, runner)
+        return [model, runner]
+
+    def arithmetic(self, reference: Reference) -> Runner:
+        return IntegerArithmetic(reference)
+
+    def open(self, folder: Path, level: str) -> Runner:
+        return OnnxSession(folder / self.model_file, level)
+
+    def integer_ops(self, folder: Path) -> Mapping[str, Any]:
+        return integer_ops(folder / self.model_file)
+
+    def versions(self) -> Mapping[str, str]:
+        return package_versions("onnxruntime", "onnx", "onnx-ir")
+
+
+BACKENDS.register(NAME)(OnnxBackend("qdq"))

@@ -1,0 +1,299 @@
+"""Integer execution of a frozen graph, region by region: exact sums here, the runtime's requantization in `Kernels`.
+
+What every integer runtime shares is written once: walking the regions, moving codes through layout operators, exact
+integer convolution. What differs is how a 32-bit sum becomes an 8-bit code; a backend supplies that as one function
+per region kind.
+
+Containers are uint8 always: `container code = grid code - qmin`, so every grid starts at 0 in its container.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from backends.regions import Region, find_regions, grid_node
+from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, is_constant, op_name, quantizer_of
+from pipeline.parity import LOGITS
+from pipeline.quantizer import Quantizer
+from pipeline.target import Target
+
+_FLOAT32_EXACT = 1 << 24
+
+
+@dataclass(frozen=True)
+class CodeGrid:
+    """Where the codes of one activation tensor stand in their uint8 container.
+
+    Args:
+        scale: float32, rank 0.
+        zero_point: in the container, 0 ... 255.
+        low, high: least and largest code that may occur; bits below 8 and fused activations narrow them.
+    """
+
+    scale: Tensor
+    zero_point: int
+    low: int
+    high: int
+
+    def code_of(self, value: float) -> int:
+        """Container code of one real number, by QuantizeLinear's formula, saturated to 0 ... 255."""
+        steps = torch.round(torch.tensor(value, dtype=torch.float32) / self.scale) + self.zero_point
+        return int(steps.clamp(0, 255))
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A quantized activation: integers held in float32 (exact), and their grid."""
+
+    codes: Tensor
+    grid: CodeGrid
+
+    @property
+    def centered(self) -> Tensor:
+        """`code - zero_point`, float32."""
+        return self.codes - self.grid.zero_point
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The integers of a convolution or linear layer.
+
+    Args:
+        weight: int8-valued codes with zero point 0, in float32.
+        bias: int32-valued codes in float64, [K]; None without bias.
+        scale: float32 [K], of the weight.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: Tensor
+
+
+Value = Codes | Tensor
+Kernel = Callable[["Execution", Region, list[Value], CodeGrid | None], Tensor]
+
+
+def container(quantizer: Quantizer) -> CodeGrid:
+    """The uint8 container of an activation quantizer's grid."""
+    grid = quantizer.spec.grid
+    scale = quantizer.scale.detach().to("cpu", torch.float32).reshape(())
+    return CodeGrid(scale, int(quantizer.zero_point) - grid.qmin, 0, grid.qmax - grid.qmin)
+
+
+def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
+    """Grid of the region's result, its ends narrowed by the activations that the region absorbs; None if in float.
+
+    Clamping codes equals clamping values, because quantizing is monotone: `Q(clip(x, a, b)) = clip(Q(x), Q(a), Q(b))`.
+    """
+    if region.quantizer is None:
+        return None
+    grid = container(graph.get_submodule(str(region.quantizer.target)))
+    low, high = grid.low, grid.high
+    for node in region.absorbed:
+        least, most = _activation_range(node)
+        first, last = grid.code_of(least), grid.code_of(most)
+        low, high = min(max(low, first), last), max(min(high, last), first)
+    return CodeGrid(grid.scale, grid.zero_point, min(low, grid.high), min(high, grid.high))
+
+
+def _activation_range(node: fx.Node) -> tuple[float, float]:
+    if op_name(node) == "relu":
+        return 0.0, float("inf")
+    arguments = bound_args(node)
+    return float(arguments["min_val"]), float(arguments["max_val"])
+
+
+def layer_of(graph: fx.GraphModule, node: fx.Node) -> Layer:
+    """Weight and bias integers of a conv2d or linear node."""
+    arguments = bound_args(node)
+    quantizer = quantizer_of(graph, arguments["weight"])
+    codes = quantizer.codes.detach().cpu()
+    zero_point = quantizer.zero_point.detach().cpu().reshape(-1, *[1] * (codes.dim() - 1))
+    scale = quantizer.scale.detach().cpu().float().reshape(-1).expand(codes.shape[0]).contiguous()
+    bias = None
+    if arguments["bias"] is not None:
+        bias = bias_quantizer_of(graph, arguments["bias"]).codes.detach().cpu().double()
+    return Layer((codes - zero_point).float(), bias, scale)
+
+
+def explicit_padding(padding: Any, kernel: tuple[int, ...], dilation: Any) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right) of conv2d's `padding` argument: one or two integers, `same` or `valid`."""
+    if padding == "valid":
+        return 0, 0, 0, 0
+    if padding == "same":
+        total = [pair(dilation)[axis] * (kernel[axis] - 1) for axis in (0, 1)]
+        return total[0] // 2, total[1] // 2, total[0] - total[0] // 2, total[1] - total[1] // 2
+    rows, columns = pair(padding)
+    return rows, columns, rows, columns
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """Both entries of an ATen int[2] argument, which may hold one."""
+    entries = [value] if isinstance(value, int) else list(value)
+    return (entries[0], entries[-1]) if entries else (0, 0)
+
+
+def exact_conv2d(x: Codes, layer: Layer, node: fx.Node) -> Tensor:
+    """32-bit sums of a convolution on codes, bias included, as float64 [N, K, H, W]."""
+    arguments = bound_args(node)
+    dilation = pair(arguments["dilation"])
+    top, left, bottom, right = explicit_padding(arguments["padding"], tuple(layer.weight.shape[2:]), dilation)
+    padded = F.pad(x.centered, (left, right, top, bottom))
+
+    def convolve(values: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(values, weight, None, pair(arguments["stride"]), 0, dilation, arguments["groups"])
+
+    return _exact_sum(padded, layer, convolve, axis=1)
+
+
+def exact_linear(x: Codes, layer: Layer) -> Tensor:
+    """32-bit sums of a linear layer on codes, bias included, as float64 [N, ..., K]."""
+    return _exact_sum(x.centered, layer, F.linear, axis=-1)
+
+
+def _exact_sum(values: Tensor, layer: Layer, product: Callable[[Tensor, Tensor], Tensor], axis: int) -> Tensor:
+    """`product(values, weight) + bias` without rounding: float32 holds integers below 2^24, float64 the rest."""
+    weight = layer.weight.to(values.device)
+    largest = values.abs().max() * weight.abs().flatten(1).sum(1).max()
+    # GPUs may run float32 products in TF32, so exactness is only claimed for the CPU.
+    narrow = values.device.type == "cpu" and float(largest) < _FLOAT32_EXACT
+    total = product(values, weight) if narrow else product(values.double(), weight.double())
+    total = total.double()
+    if layer.bias is None:
+        return total
+    shape = [1] * total.dim()
+    shape[axis] = -1
+    return total + layer.bias.to(values.device).reshape(shape)
+
+
+def dequantized(value: Value) -> Tensor:
+    """float32 values, `scale * (code - zero_point)`; floats pass."""
+    return value.centered * value.grid.scale.to(value.codes.device) if isinstance(value, Codes) else value
+
+
+def quantize_float(x: Tensor, grid: CodeGrid) -> Tensor:
+    """QuantizeLinear in float32: `round_half_even(x / scale) + zero_point`, saturated to uint8."""
+    steps = torch.round(x.float() / grid.scale.to(x.device)) + grid.zero_point
+    return steps.clamp(0, 255)
+
+
+class Execution:
+    """Runs the regions of a frozen graph in integers.
+
+    Args:
+        graph: frozen, with integer weights (`dialect.verify(graph, "frozen")`).
+        target: says which operators run in integers.
+        kernels: per region kind, a function of (execution, region, input values, output grid) that returns the
+            codes before the grid's ends are applied, or float32 values where the region has no quantizer. Layout
+            operators, the network input and float regions need none.
+    """
+
+    def __init__(self, graph: fx.GraphModule, target: Target, kernels: Mapping[str, Kernel]) -> None:
+        self.graph = graph
+        self.target = target
+        self.kernels = kernels
+        self.regions = find_regions(graph, target)
+        self._layers: dict[fx.Node, Layer] = {}
+        self._grids = {region.anchor: output_grid(graph, region) for region in self.regions}
+        self._last_use = self._find_last_uses()
+
+    def layer(self, node: fx.Node) -> Layer:
+        """Integers of a conv2d or linear node, read once."""
+        if node not in self._layers:
+            self._layers[node] = layer_of(self.graph, node)
+        return self._layers[node]
+
+    @torch.no_grad()
+    def run(self, x: Tensor) -> dict[str, Tensor]:
+        """Codes of every quantized tensor and the output.
+
+        Args:
+            x: float32 [N, C, H, W].
+
+        Returns:
+            uint8 codes by the name of the quantizer node, and float32 values under `logits`.
+        """
+        values: dict[fx.Node, Value] = {node: x.float() for node in self.graph.graph.nodes if node.op == "placeholder"}
+        results: dict[str, Tensor] = {}
+        for region in self.regions:
+            value = self._run_region(region, values)
+            values[region.value] = value
+            if region.quantizer is not None:
+                results[region.quantizer.name] = value.codes.to(torch.uint8)
+            for node in self._last_use.get(region.anchor, ()):
+                values.pop(node, None)
+        results[LOGITS] = dequantized(values[network_output(self.graph)])
+        return results
+
+    def _run_region(self, region: Region, values: dict[fx.Node, Value]) -> Value:
+        inputs = [values[node] for node in region.inputs]
+        grid = self._grids[region.anchor]
+        if region.is_layout:
+            return self._move(region.anchor, values)
+        if region.kind == "input":
+            result = quantize_float(dequantized(inputs[0]), grid)
+        elif region.integer:
+            result = self.kernels[region.kind](self, region, inputs, grid)
+        else:
+            result = self._run_float(region, values)
+            result = result if grid is None else quantize_float(result, grid)
+        return result if grid is None else Codes(result.clamp(grid.low, grid.high), grid)
+
+    def _move(self, node: fx.Node, values: dict[fx.Node, Value]) -> Codes:
+        """A layout operator on the codes themselves; padding takes the code of zero."""
+        source = next(values[n] for n in node.all_input_nodes if n in values)
+        if op_name(node) == "pad":
+            moved = F.pad(source.codes, bound_args(node)["pad"], value=float(source.grid.zero_point))
+        else:
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n].codes)
+            moved = node.target(*args, **kwargs)
+        return Codes(moved, source.grid)
+
+    def _run_float(self, region: Region, values: dict[fx.Node, Value]) -> Tensor:
+        result: Any = None
+        local: dict[fx.Node, Any] = {}
+        for node in (region.anchor, *region.absorbed):
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: self._float_value(n, values, local))
+            result = local[node] = node.target(*args, **kwargs)
+        return result
+
+    def _float_value(self, node: fx.Node, values: dict[fx.Node, Value], local: dict[fx.Node, Any]) -> Any:
+        if node in local:
+            return local[node]
+        if not is_constant(node):
+            return dequantized(values[node])
+        if node.op == "get_attr":
+            return get_attribute(self.graph, node).detach().float()
+        return self.graph.get_submodule(str(node.target))(self._float_value(node.args[0], values, local))
+
+    def _find_last_uses(self) -> dict[fx.Node, list[fx.Node]]:
+        """Anchor of a region -> values that no later region reads; the network output is never dropped."""
+        last: dict[fx.Node, fx.Node] = {}
+        for region in self.regions:
+            for node in region.inputs:
+                last[node] = region.anchor
+        last.pop(network_output(self.graph), None)
+        drops: dict[fx.Node, list[fx.Node]] = {}
+        for node, anchor in last.items():
+            drops.setdefault(anchor, []).append(node)
+        return drops
+
+
+def network_output(graph: fx.GraphModule) -> fx.Node:
+    """The node whose value the network returns."""
+    returned = next(node for node in graph.graph.nodes if node.op == "output").args[0]
+    while isinstance(returned, tuple | list):
+        returned = returned[0]
+    return returned
+
+
+def value_grid(graph: fx.GraphModule, target: Target, node: fx.Node) -> CodeGrid | None:
+    """Container grid that the value of `node` is on, through layout operators; None if in float."""
+    found = grid_node(graph, target, node)
+    return None if found is None else container(graph.get_submodule(str(found.target)))

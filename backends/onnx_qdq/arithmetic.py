@@ -1,0 +1,187 @@
+"""The integer arithmetic of ONNX Runtime's CPU kernels, formula by formula, evaluated with torch.
+
+Every formula is float32 with round half to even; each was fuzzed against the kernels on x86 (AVX2 and AVX-512) without
+one mismatch. A fused multiply-add rounds once: the product of a code and a float32 is exact in float64, so the
+sum in float64, rounded to float32, is the fused result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backends.integer import (
+    CodeGrid,
+    Codes,
+    Execution,
+    Value,
+    dequantized,
+    exact_conv2d,
+    exact_linear,
+    pair,
+    quantize_float,
+)
+from backends.regions import Region
+from pipeline.graph import bound_args
+from pipeline.stages import Reference
+from pipeline.target import Target
+
+
+class IntegerArithmetic:
+    """What the artifact must compute, code by code.
+
+    Args:
+        reference: the frozen graph.
+        target: the description that it was annotated with; default: the reference's own.
+    """
+
+    def __init__(self, reference: Reference, target: Target | None = None) -> None:
+        self.execution = Execution(reference.graph, target or reference.quantized.target, KERNELS)
+
+    def run(self, x: Tensor) -> Mapping[str, np.ndarray]:
+        """uint8 codes by quantizer name in execution order, and float32 `logits`, of x float32 [N, C, H, W]."""
+        return {name: value.cpu().numpy() for name, value in self.execution.run(x).items()}
+
+
+def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    return (a.double() * b.double() + c.double()).float()
+
+
+def _f32(value: float, like: Tensor) -> Tensor:
+    return torch.tensor(value, dtype=torch.float32, device=like.device)
+
+
+def _requantize(total: Tensor, multiplier: Tensor, zero_point: int) -> Tensor:
+    """QLinearConv, QGemm, QLinearGlobalAveragePool: one float32 product, clip, round, then the zero point."""
+    steps = total.float() * multiplier
+    return torch.round(steps.clamp(-zero_point, 255 - zero_point)) + zero_point
+
+
+def _sum_scale(x: Codes, scale: Tensor) -> Tensor:
+    return x.grid.scale.to(x.codes.device) * scale.to(x.codes.device)
+
+
+def conv2d(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+    """QLinearConv: `acc * f32(f32(s_x * s_w) / s_y)`."""
+    x, layer = inputs[0], run.layer(region.anchor)
+    total = exact_conv2d(x, layer, region.anchor)
+    multiplier = _sum_scale(x, layer.scale) / grid.scale.to(total.device)
+    return _requantize(total, multiplier.reshape(1, -1, 1, 1), grid.zero_point)
+
+
+def linear(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+    """QGemm: as QLinearConv; without an output grid the float32 values `acc * f32(s_x * s_w)`."""
+    x, layer = inputs[0], run.layer(region.anchor)
+    total = exact_linear(x, layer)
+    scale = _sum_scale(x, layer.scale)
+    if grid is None:
+        return total.float() * scale
+    return _requantize(total, scale / grid.scale.to(total.device), grid.zero_point)
+
+
+def add(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+    """QLinearAdd of two quantized tensors."""
+    return add_codes(inputs[0], inputs[1], grid)
+
+
+def add_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
+    """QLinearAdd: two fused multiply-adds on the raw codes, the zero points gathered in one constant."""
+    if b.codes.numel() > a.codes.numel():  # the kernel streams over the full operand, the broadcast one comes second
+        a, b = b, a
+    device = a.codes.device
+    out_scale = grid.scale.to(device)
+    ratio_a, ratio_b = a.grid.scale.to(device) / out_scale, b.grid.scale.to(device) / out_scale
+    zero_a, zero_b = _f32(a.grid.zero_point, a.codes), _f32(b.grid.zero_point, a.codes)
+    fixed = _f32(grid.zero_point, a.codes) - _fma(ratio_a, zero_a, ratio_b * zero_b)
+    return torch.round(_fma(a.codes, ratio_a, _fma(b.codes, ratio_b, fixed))).clamp(0, 255)
+
+
+def mul(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+    """QLinearMul: one fused multiply-add of the integer product."""
+    a, b = inputs
+    device = a.codes.device
+    multiplier = a.grid.scale.to(device) * b.grid.scale.to(device) / grid.scale.to(device)
+    product = a.centered * b.centered
+    return torch.round(_fma(product, multiplier, _f32(grid.zero_point, product))).clamp(0, 255)
+
+
+def mean(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+    """QLinearGlobalAveragePool: an integer sum, one float32 multiplier."""
+    x = inputs[0]
+    count = x.codes.shape[2] * x.codes.shape[3]
+    total = x.centered.double().sum((2, 3), keepdim=True)
+    device = total.device
+    multiplier = x.grid.scale.to(device) / (grid.scale.to(device) * count)
+    return _requantize(total, multiplier, grid.zero_point)
+
+
+def avg_pool2d(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+    """QLinearAveragePool: dequantized values summed one after the other; the zero point is added before rounding."""
+    x, arguments = inputs[0], bound_args(region.anchor)
+    kernel = pair(arguments["kernel_size"])
+    stride = pair(arguments["stride"] or arguments["kernel_size"])
+    rows, columns = pair(arguments["padding"])
+    values = F.pad(dequantized(x), (columns, columns, rows, rows))
+    inside = F.pad(torch.ones_like(x.codes[:1, :1]), (columns, columns, rows, rows))
+    total, count = _window_sum(values, kernel, stride), _window_sum(inside, kernel, stride)
+    if arguments["count_include_pad"]:
+        count = torch.full_like(count, kernel[0] * kernel[1])
+    steps = (total / count) / grid.scale.to(total.device) + grid.zero_point
+    return torch.round(steps).clamp(0, 255)
+
+
+def _window_sum(values: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """Sums of all windows, each element added in row order (float32 sums depend on it)."""
+    height = (values.shape[2] - kernel[0]) // stride[0] + 1
+    width = (values.shape[3] - kernel[1]) // stride[1] + 1
+    total = values.new_zeros(values.shape[0], values.shape[1], height, width)
+    for row in range(kernel[0]):
+        for column in range(kernel[1]):
+            rows = slice(row, row + stride[0] * (height - 1) + 1, stride[0])
+            columns = slice(column, column + stride[1] * (width - 1) + 1, stride[1])
+            total = total + values[:, :, rows, columns]
+    return total
+
+
+def cat(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+    """QLinearConcat: every operand through a table of the float formula, steps rounded after the zero point."""
+    moved = [quantize_float(dequantized(value), grid) for value in inputs]
+    return torch.cat(moved, bound_args(region.anchor)["dim"])
+
+
+def hardsigmoid(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+    """QLinearAdd of the constant 3 on a grid of scale 6 * s; saturation is the clamp, and the codes are the gate's."""
+    x = inputs[0]
+    three = Codes(torch.ones(1, device=x.codes.device), GATE_OFFSET)
+    return add_codes(x, three, gate_grid(grid))
+
+
+# The constant 3 of hardsigmoid, clip(x + 3, 0, 6) / 6, as one code.
+GATE_OFFSET = CodeGrid(torch.tensor(3.0), 0, 0, 255)
+
+
+def gate_grid(grid: CodeGrid) -> CodeGrid:
+    """The grid of x + 3 whose codes are those of hardsigmoid(x) on `grid`."""
+    return CodeGrid(grid.scale * 6, grid.zero_point, grid.low, grid.high)
+
+
+def sigmoid(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+    """QLinearSigmoid: a table of the float formula."""
+    return quantize_float(torch.sigmoid(dequantized(inputs[0])), grid)
+
+
+KERNELS = {
+    "conv2d": conv2d,
+    "linear": linear,
+    "add": add,
+    "mul": mul,
+    "mean": mean,
+    "avg_pool2d": avg_pool2d,
+    "cat": cat,
+    "hardsigmoid": hardsigmoid,
+    "sigmoid": sigmoid,
+}

@@ -1,0 +1,332 @@
+"""From the frozen graph to `model.onnx`: quantizers become Q [Clip] DQ, regions become nodes in one of two forms.
+
+`qdq`: DQ -> operator -> Q around float operators, which an optimised session fuses into integer kernels.
+`qoperator`: the integer kernels themselves, which every session runs as they are.
+Both have the same values under the same names: the uint8 tensor of a quantizer has the quantizer's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from torch import fx
+
+from backends.integer import (
+    CodeGrid,
+    layer_of,
+    network_output,
+    output_grid,
+    value_grid,
+)
+from backends.onnx_qdq.arithmetic import GATE_OFFSET, gate_grid
+from backends.onnx_qdq.emitters import average_attributes, conv_attributes, emit_operator, refusal
+from backends.onnx_qdq.graph_writer import CONTRIB, GraphWriter
+from backends.onnx_qdq.pack import PackedWeight, pack_weight
+from backends.regions import Region, find_regions
+from pipeline.errors import TargetError
+from pipeline.graph import (
+    bias_quantizer_of,
+    bound_args,
+    get_attribute,
+    is_constant,
+    quantizer_of,
+    tensor_shape,
+    where,
+)
+from pipeline.parity import LOGITS
+from pipeline.quantizer import Quantizer
+from pipeline.stages import Reference
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+INPUT = "input"
+PRODUCER = ("isobit", "1")
+Form = Literal["qdq", "qoperator"]
+
+
+@dataclass(frozen=True)
+class _CodesValue:
+    """A uint8 ONNX value and its grid."""
+
+    value: ir.Value
+    grid: CodeGrid
+
+
+def unsupported(graph: fx.GraphModule) -> list[tuple[fx.Node, str]]:
+    """Operators of a prepared or quantized graph that cannot be written, with the reason."""
+    calls = [node for node in graph.graph.nodes if node.op == "call_function" and not is_constant(node)]
+    return [(node, reason) for node in calls if (reason := refusal(node))]
+
+
+def emit_model(reference: Reference, path: Path, form: Form = "qdq") -> None:
+    """Write `reference` to `path`; the same graph gives the same bytes.
+
+    Raises:
+        TargetError: an operator that has no emitter.
+        onnx.checker.ValidationError: never for a graph of ours; a defect.
+    """
+    import onnx
+
+    problems = unsupported(reference.graph)
+    if problems:
+        node, reason = problems[0]
+        raise TargetError(reason, where=where(node), hint="replace the operator, or use --target reference")
+    emission = _OperatorEmission(reference) if form == "qoperator" else _Emission(reference)
+    proto = _serialize(emission.write())
+    # The checker infers shapes in a full check, and knows none of ONNX Runtime's own operators.
+    onnx.checker.check_model(proto, full_check=form == "qdq")
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _serialize(model: ir.Model) -> Any:
+    import onnx_ir as ir
+
+    proto = ir.to_proto(model)
+    for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
+        for node in nodes:
+            node.ClearField("name")  # onnx-ir gives every node one: 15 bytes each
+    del proto.graph.value_info[:]
+    return proto
+
+
+class _Emission:
+    """One emission in `qdq` form."""
+
+    def __init__(self, reference: Reference) -> None:
+        self.graph = reference.graph
+        self.target = reference.quantized.target
+        self.regions = find_regions(self.graph, self.target)
+        self.writer = GraphWriter()
+        self.values: dict[fx.Node, Any] = {}
+
+    def write(self) -> ir.Model:
+        placeholder = next(node for node in self.graph.graph.nodes if node.op == "placeholder")
+        source = self.writer.input(INPUT, tensor_shape(placeholder)[1:])
+        self.values[placeholder] = source
+        for region in self.regions:
+            with self.writer.group():
+                self.values[region.value] = self._region(region)
+        output = network_output(self.graph)
+        result = self.values[output]
+        if isinstance(result, _CodesValue):
+            result = self._dequantize(result, LOGITS)
+        return self.writer.model(source, result, tensor_shape(output)[1:], PRODUCER)
+
+    def _region(self, region: Region) -> Any:
+        grid = output_grid(self.graph, region)
+        if region.is_layout:
+            return self._layout(region)
+        if grid is None:
+            return self._output_value(region)
+        if region.kind == "input":
+            return self._quantize(self._float(region.inputs[0]), grid, region.quantizer.name)
+        if region.integer:
+            return self._integer(region, grid)
+        return self._quantize(self._operators(region, None), grid, region.quantizer.name)
+
+    def _output_value(self, region: Region) -> ir.Value:
+        """A region that leaves in float; the network's output gets its name."""
+        name = LOGITS if region.value is network_output(self.graph) else None
+        return self._operators(region, name)
+
+    def _integer(self, region: Region, grid: CodeGrid) -> _CodesValue:
+        """DQ -> operator -> Q; activations behind the operator are ends of the grid."""
+        if region.kind == "hardsigmoid":
+            value = self.writer.call("Add", [self._float(region.inputs[0]), self._dequantize(self._three())])
+            return _CodesValue(self._quantize(value, gate_grid(grid), region.quantizer.name).value, grid)
+        value = emit_operator(self.writer, region.anchor, self._float)
+        return self._quantize(value, grid, region.quantizer.name)
+
+    def _operators(self, region: Region, name: str | None) -> ir.Value:
+        """The operators of a region that runs in float, or of the float-valued last layer."""
+        local: dict[fx.Node, ir.Value] = {}
+        for node in (region.anchor, *region.absorbed):
+            last = node is region.tail
+            local[node] = emit_operator(
+                self.writer, node, lambda n: local[n] if n in local else self._float(n), name=name if last else None
+            )
+        return local[region.tail]
+
+    def _layout(self, region: Region) -> _CodesValue:
+        """A layout operator on the uint8 codes; padding takes the code of zero."""
+        grid = value_grid(self.graph, self.target, region.anchor)
+        changed = {}
+        if region.kind == "pad":
+            changed["value"] = self._byte(grid.zero_point)
+        value = emit_operator(self.writer, region.anchor, lambda n: self.values[n].value, **changed)
+        return _CodesValue(value, grid)
+
+    def _float(self, node: fx.Node) -> ir.Value:
+        """The node's value in float: as it is, or behind a DequantizeLinear of its own."""
+        if node in self.values:
+            value = self.values[node]
+            return self._dequantize(value) if isinstance(value, _CodesValue) else value
+        return self._constant(node)
+
+    def _constant(self, node: fx.Node) -> ir.Value:
+        if node.op == "get_attr":
+            return self.writer.constant(get_attribute(self.graph, node).detach().cpu().float().numpy())
+        quantizer, bias = quantizer_of(self.graph, node), bias_quantizer_of(self.graph, node)
+        if bias is not None:
+            return self._bias(bias)
+        weight = pack_weight(quantizer)
+        channels = weight.shape[0]
+        scale = self.writer.constant(_channel_scale(quantizer, channels))
+        zeros = self.writer.constant(np.zeros(channels, np.int8))
+        return self.writer.call("DequantizeLinear", [self._weight_codes(weight), scale, zeros], {"axis": 0})
+
+    def _bias(self, bias: Any) -> ir.Value:
+        """int32 behind DQ at scale s_x * s_w: the product is folded at load, the file holds neither twice."""
+        source, weight = bias.parents
+        codes = bias.codes.detach().cpu().numpy().astype(np.int32)
+        weight_scale = self.writer.constant(_channel_scale(weight, codes.shape[0]))
+        scale = self.writer.call("Mul", [self._scale(source.scale), weight_scale])
+        zeros = self.writer.constant(np.zeros(codes.shape[0], np.int32))
+        return self.writer.call("DequantizeLinear", [self.writer.constant(codes), scale, zeros], {"axis": 0})
+
+    def _weight_codes(self, weight: PackedWeight) -> ir.Value:
+        """int8 codes of a weight: an initializer, or the operators that unpack it while the session loads."""
+        if not weight.planes:
+            return self.writer.constant(weight.codes)
+        planes = [self._plane(plane.data, plane.table, weight.shape) for plane in weight.planes]
+        if len(planes) == 1 and weight.offset is None:
+            return planes[0]
+        return self._summed(planes, weight.offset)
+
+    def _plane(self, data: np.ndarray, table: np.ndarray, shape: tuple[int, ...]) -> ir.Value:
+        write = self.writer
+        index = write.call("Cast", [write.constant(data)], {"to": _dtype("INT32")})
+        codes = write.call("Gather", [write.constant(table), index], {"axis": 0})
+        count = int(np.prod(shape))
+        if count != data.size * table.shape[1]:  # the last byte is not full
+            flat = write.call("Reshape", [codes, self._ints([-1])])
+            codes = write.call("Slice", [flat, self._ints([0]), self._ints([count])])
+        return write.call("Reshape", [codes, self._ints(shape)])
+
+    def _summed(self, planes: list[ir.Value], offset: np.ndarray | None) -> ir.Value:
+        """Sum of planes minus the zero points; in int32, because runtimes have no int8 Add."""
+        wide = [self.writer.call("Cast", [plane], {"to": _dtype("INT32")}) for plane in planes]
+        total = wide[0] if len(wide) == 1 else self.writer.call("Add", wide)
+        if offset is not None:
+            shift = self.writer.call("Cast", [self.writer.constant(offset)], {"to": _dtype("INT32")})
+            total = self.writer.call("Sub", [total, shift])
+        return self.writer.call("Cast", [total], {"to": _dtype("INT8")})
+
+    def _quantize(self, value: ir.Value, grid: CodeGrid, name: str) -> _CodesValue:
+        """QuantizeLinear, and an integer Clip where the grid is narrower than its container."""
+        narrow = (grid.low, grid.high) != (0, 255)
+        inputs = [value, self._scale(grid.scale), self._byte(grid.zero_point)]
+        codes = self.writer.call("QuantizeLinear", inputs, name=None if narrow else name)
+        return _CodesValue(self._clip(codes, grid, name) if narrow else codes, grid)
+
+    def _clip(self, codes: ir.Value, grid: CodeGrid, name: str) -> ir.Value:
+        low = self._byte(grid.low) if grid.low > 0 else None
+        high = self._byte(grid.high) if grid.high < 255 else None
+        return self.writer.call("Clip", [codes, low, high], name=name)
+
+    def _dequantize(self, codes: _CodesValue, name: str | None = None) -> ir.Value:
+        inputs = [codes.value, self._scale(codes.grid.scale), self._byte(codes.grid.zero_point)]
+        return self.writer.call("DequantizeLinear", inputs, name=name)
+
+    def _three(self) -> _CodesValue:
+        return _CodesValue(self.writer.constant(np.asarray(1, np.uint8)), GATE_OFFSET)
+
+    def _scale(self, scale: Any) -> ir.Value:
+        return self.writer.constant(np.asarray(float(scale), np.float32))
+
+    def _byte(self, value: int) -> ir.Value:
+        return self.writer.constant(np.asarray(value, np.uint8))
+
+    def _ints(self, values: Any) -> ir.Value:
+        return self.writer.constant(np.asarray(values, np.int64))
+
+
+class _OperatorEmission(_Emission):
+    """One emission in `qoperator` form: the regions that run in integers are single integer operators."""
+
+    def _integer(self, region: Region, grid: CodeGrid) -> _CodesValue:
+        narrow = (grid.low, grid.high) != (0, 255)
+        name = region.quantizer.name
+        kernel_grid = gate_grid(grid) if region.kind == "hardsigmoid" else grid
+        codes = self._kernel(region, kernel_grid, None if narrow else name)
+        return _CodesValue(self._clip(codes, grid, name) if narrow else codes, grid)
+
+    def _output_value(self, region: Region) -> ir.Value:
+        if not region.integer:
+            return super()._output_value(region)
+        name = LOGITS if region.value is network_output(self.graph) else None
+        return self._gemm(region, None, name)
+
+    def _kernel(self, region: Region, grid: CodeGrid, name: str | None) -> ir.Value:
+        inputs = [self.values[node] for node in region.inputs]
+        arguments = bound_args(region.anchor)
+        out = [self._scale(grid.scale), self._byte(grid.zero_point)]
+        if region.kind == "conv2d":
+            return self._convolution(region, out, name)
+        if region.kind == "linear":
+            return self._gemm(region, grid, name)
+        if region.kind == "cat":
+            operands = [part for value in inputs for part in self._triple(value)]
+            return self.writer.call("QLinearConcat", [*out, *operands], {"axis": arguments["dim"]}, domain=CONTRIB,
+                                    name=name)
+        if region.kind == "hardsigmoid":
+            inputs.append(self._three())
+        operands = [part for value in inputs for part in self._triple(value)]
+        op, attributes = _KERNELS[region.kind], {}
+        if region.kind == "avg_pool2d":
+            keys = ("kernel_size", "stride", "padding", "count_include_pad")
+            attributes = average_attributes(*(arguments[key] for key in keys))
+        return self.writer.call(op, [*operands, *out], attributes, domain=CONTRIB, name=name)
+
+    def _triple(self, codes: _CodesValue) -> list[ir.Value]:
+        return [codes.value, self._scale(codes.grid.scale), self._byte(codes.grid.zero_point)]
+
+    def _weights(self, region: Region) -> tuple[list[ir.Value], ir.Value | None]:
+        """(codes, scale, zero point) and bias of a layer."""
+        arguments = bound_args(region.anchor)
+        weight = pack_weight(quantizer_of(self.graph, arguments["weight"]))
+        layer = layer_of(self.graph, region.anchor)
+        scale = self.writer.constant(layer.scale.numpy())
+        zeros = self.writer.constant(np.zeros(weight.shape[0], np.int8))
+        bias = None if layer.bias is None else self.writer.constant(layer.bias.numpy().astype(np.int32))
+        return [self._weight_codes(weight), scale, zeros], bias
+
+    def _convolution(self, region: Region, out: list[ir.Value], name: str | None) -> ir.Value:
+        arguments = bound_args(region.anchor)
+        weight, bias = self._weights(region)
+        keys = ("stride", "padding", "dilation", "groups")
+        kernel = tensor_shape(arguments["weight"])[2:]
+        attributes = conv_attributes(kernel, *(arguments[key] for key in keys))
+        source = self._triple(self.values[region.inputs[0]])
+        return self.writer.call("QLinearConv", [*source, *weight, *out, bias], attributes, name=name)
+
+    def _gemm(self, region: Region, grid: CodeGrid | None, name: str | None) -> ir.Value:
+        weight, bias = self._weights(region)
+        out = [] if grid is None else [self._scale(grid.scale), self._byte(grid.zero_point)]
+        source = self._triple(self.values[region.inputs[0]])
+        return self.writer.call("QGemm", [*source, *weight, bias, *out], {"transB": 1}, domain=CONTRIB, name=name)
+
+
+_KERNELS = {
+    "add": "QLinearAdd",
+    "hardsigmoid": "QLinearAdd",
+    "mul": "QLinearMul",
+    "mean": "QLinearGlobalAveragePool",
+    "avg_pool2d": "QLinearAveragePool",
+    "sigmoid": "QLinearSigmoid",
+}
+
+
+def _channel_scale(quantizer: Quantizer, channels: int) -> np.ndarray:
+    scale = quantizer.scale.detach().cpu().float().numpy().reshape(-1)
+    return np.ascontiguousarray(np.broadcast_to(scale, (channels,)))
+
+
+def _dtype(name: str) -> int:
+    import onnx_ir as ir
+
+    return int(ir.DataType[name])

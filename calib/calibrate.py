@@ -1,0 +1,76 @@
+"""`calibrate`: the stage function from `Quantized` to `Calibrated`; the only step that wants images and a device."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from calib.checkpoints import UnitCheckpoints, run_key, tensors_sha256
+from calib.context import Calibration, Progress, Silence
+from calib.methods import find_method
+from pipeline.errors import CalibrationError
+from pipeline.stages import Calibrated, Quantized
+
+
+def calibrate(
+    quantized: Quantized, images: Tensor, *, device: str | torch.device = "cpu", progress: Progress | None = None,
+    checkpoints: Path | None = None, resume: bool = False, data_sha256: str = "",
+) -> Calibrated:
+    """Choose all numbers with the recipe's method.
+
+    Works on a copy: `quantized` stays as it is. The result is on the CPU, its quantizers are ON with weight codes
+    decided and nothing random left; biases stay float until `freeze`. Results depend on the recipe's seed, the device
+    and the data, never on progress, checkpoints or resume.
+
+    Args:
+        images: float32 [N, C, H, W] (or the model's own input shape), at least one batch of the recipe.
+        checkpoints: folder in which finished units are kept.
+        resume: go on behind the last unit found there.
+        data_sha256: hash of the data set, for the checkpoints' key; computed where empty.
+
+    Raises:
+        RecipeError: the recipe's method or its parameters.
+        CalibrationError: images that do not fit, values that are not finite.
+    """
+    method, parameters = find_method(quantized.recipe.method)
+    images = _checked(images, quantized)
+    device = torch.device(device)
+    graph = copy.deepcopy(quantized.graph).to(device)
+    store = None if checkpoints is None else UnitCheckpoints(checkpoints, _key(quantized, images, device, data_sha256))
+    calibration = Calibration(
+        graph, quantized.units, images, quantized.recipe, device, progress or Silence(), store, resume
+    )
+    log = method.run(calibration, parameters)
+    return Calibrated(graph.cpu(), quantized, log)
+
+
+def _checked(images: Tensor, quantized: Quantized) -> Tensor:
+    expected, batch = quantized.captured.input_shape, quantized.recipe.images.batch_size
+    if tuple(images.shape[1:]) != tuple(expected):
+        raise CalibrationError(
+            f"calibration images have shape {list(images.shape[1:])}", allowed=f"the model's {list(expected)}",
+            hint="set --input-size, or prepare the images as for the model's training",
+        )
+    if images.shape[0] < batch:
+        raise CalibrationError(
+            f"{images.shape[0]} calibration images do not fill one batch of {batch}", hint="give more images or lower "
+            "the recipe's images.batch_size",
+        )
+    if not bool(torch.isfinite(images).all()):
+        wrong = (~torch.isfinite(images.flatten(1))).any(dim=1).nonzero().flatten().tolist()
+        raise CalibrationError(
+            f"{len(wrong)} calibration image(s) hold values that are not finite", where=f"image {wrong[0]}",
+            hint="remove or repair them",
+        )
+    return images.float()
+
+
+def _key(quantized: Quantized, images: Tensor, device: torch.device, data_sha256: str) -> str:
+    weights = tensors_sha256(quantized.graph.state_dict().values())
+    units = ";".join(f"{unit.name}:{','.join(unit.nodes)}" for unit in quantized.units)
+    target = f"{quantized.target.name}/{quantized.target.profile}"
+    data = data_sha256 or tensors_sha256([images])
+    return run_key(quantized.captured.sha256, weights, quantized.recipe.sha256, target, data, units, device.type)

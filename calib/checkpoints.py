@@ -1,0 +1,88 @@
+"""Finished units on disk, so that an interrupted calibration goes on where it stopped.
+
+One safetensors file a unit, written under another name and renamed, in a folder named after everything that the
+numbers depend on: another model, recipe, data set, target or engine never finds the wrong file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.errors import CalibrationError
+from pipeline.stages import UnitLog
+
+# Raise it when a change of the engine changes results.
+ENGINE_VERSION = 1
+
+
+def run_key(*facts: str) -> str:
+    """Hex digest of everything that the result depends on, the engine's version included."""
+    digest = hashlib.sha256()
+    for fact in (str(ENGINE_VERSION), *facts):
+        digest.update(len(fact).to_bytes(8, "little") + fact.encode())
+    return digest.hexdigest()
+
+
+def tensors_sha256(tensors: Iterable[Tensor]) -> str:
+    """Hex digest of the values and shapes of `tensors`."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class UnitCheckpoints:
+    """The finished units of one run.
+
+    Args:
+        folder: made when the first unit is saved.
+        key: of `run_key`; runs with other keys keep their own files beside.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder, self.key = Path(folder) / key[:16], key
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"unit-{index:04d}.safetensors"
+
+    def save(self, index: int, log: UnitLog, tensors: Mapping[str, Tensor]) -> None:
+        """Write unit `index`; raises CalibrationError where the disk does not take it."""
+        path = self._path(index)
+        partial = path.with_suffix(".partial")
+        metadata = {"key": self.key, "log": json.dumps(dataclasses.asdict(log))}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial, metadata)
+            os.replace(partial, path)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise CalibrationError(
+                f"the checkpoint cannot be written: {error}", where=str(path), hint="free space or use another folder"
+            ) from error
+
+    def load(self, index: int, name: str) -> tuple[UnitLog, dict[str, Tensor]] | None:
+        """What `save` wrote for unit `index` called `name`, or None where there is no readable file of this run."""
+        path = self._path(index)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        except (OSError, SafetensorError):
+            return None
+        if metadata.get("key") != self.key:
+            return None
+        log = UnitLog(**json.loads(metadata["log"]))
+        return (log, tensors) if log.name == name else None

@@ -1,0 +1,83 @@
+"""What a method may touch: the graph under calibration, the images, the recipe, and where to report to."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, fx
+
+from calib.checkpoints import UnitCheckpoints
+from pipeline.graph import is_constant, quantizer_of
+from pipeline.quantizer import Quantizer
+from pipeline.recipe import Recipe
+from pipeline.stages import Unit, UnitLog
+
+
+class Progress(Protocol):
+    """Who wants to know how far calibration is, for example a progress bar."""
+
+    def units(self, total: int, steps: int) -> None:
+        """Work begins: `total` units of `steps` steps each."""
+
+    def step(self, count: int) -> None:
+        """`count` more steps of the present unit are done."""
+
+    def done(self, log: UnitLog) -> None:
+        """A unit is finished (also one that a checkpoint finished earlier)."""
+
+
+class Silence:
+    """The progress that nobody watches."""
+
+    def units(self, total: int, steps: int) -> None: ...
+
+    def step(self, count: int) -> None: ...
+
+    def done(self, log: UnitLog) -> None: ...
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """One run of a method.
+
+    Args:
+        graph: the copy that is being calibrated, on `device`.
+        units: in execution order.
+        images: [N, C, H, W], finite, N at least one batch; wherever the caller keeps them.
+        recipe: seed and batch size are the method's business, its parameters come separately.
+        checkpoints: where finished units are kept; None for nowhere.
+        resume: use the units found there.
+    """
+
+    graph: fx.GraphModule
+    units: tuple[Unit, ...]
+    images: Tensor
+    recipe: Recipe
+    device: torch.device
+    progress: Progress
+    checkpoints: UnitCheckpoints | None = None
+    resume: bool = False
+
+    def activations(self) -> dict[str, Quantizer]:
+        """Distinct activation quantizers whose numbers are free, by node name."""
+        return self._quantizers(constant=False)
+
+    def weights(self) -> dict[str, Quantizer]:
+        """Distinct weight quantizers, by node name."""
+        return self._quantizers(constant=True)
+
+    def _quantizers(self, constant: bool) -> dict[str, Quantizer]:
+        found: dict[Quantizer, str] = {}
+        for node in self.graph.graph.nodes:
+            quantizer = quantizer_of(self.graph, node)
+            if quantizer is not None and not quantizer.fixed and is_constant(node) == constant:
+                found.setdefault(quantizer, node.name)
+        return {name: quantizer for quantizer, name in found.items()}
+
+    def seed(self, purpose: str) -> int:
+        """A seed that depends on the recipe's seed and on `purpose` (a unit's name) only, never on what ran before."""
+        digest = hashlib.sha256(f"{self.recipe.seed}:{purpose}".encode()).digest()
+        return int.from_bytes(digest[:8], "little") >> 1

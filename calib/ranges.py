@@ -1,0 +1,61 @@
+"""Ranges of all quantizers before any training: one forward of the float network for activations, none for weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+
+from calib.boundary import batches
+from calib.context import Calibration
+from calib.observers import RangeObserver, weight_params
+from pipeline.graph import get_attribute, quantizer_of, where
+from pipeline.quantizer import Phase, Quantizer
+
+
+def search_ranges(calibration: Calibration, images: int | None = None) -> None:
+    """Give every quantizer that the target does not fix its scale and zero point, and switch all of them ON.
+
+    Activations see the float network's values of the first `images` images (None: all), once or twice depending on
+    the range search.
+
+    Raises:
+        CalibrationError: values that are not finite; names the node.
+    """
+    graph = calibration.graph
+    nodes = {node.name: node for node in graph.graph.nodes}
+    for name, quantizer in calibration.weights().items():
+        weight = get_attribute(graph, nodes[name].args[0])
+        quantizer.set_params(weight_params(weight, quantizer.spec, where(nodes[name])))
+    activations = calibration.activations()
+    observed = calibration.images[:images]
+    _observe(graph, {where(nodes[name]): quantizer for name, quantizer in activations.items()}, observed, calibration.device)
+    for quantizer in _all(graph):
+        quantizer.phase = Phase.ON
+
+
+def _all(graph: fx.GraphModule) -> list[Quantizer]:
+    found = (quantizer_of(graph, node) for node in graph.graph.nodes)
+    return [quantizer for quantizer in found if quantizer is not None]
+
+
+@torch.no_grad()
+def _observe(graph: fx.GraphModule, named: dict[str, Quantizer], images: Tensor, device: torch.device) -> None:
+    observers = {quantizer: RangeObserver(quantizer.spec, name) for name, quantizer in named.items()}
+    for quantizer, observer in observers.items():
+        quantizer.phase, quantizer.observer = Phase.OBSERVE, observer
+    _forward(graph, images, device)
+    second = [quantizer for quantizer, observer in observers.items() if observer.needs_second_pass]
+    for quantizer, observer in observers.items():
+        quantizer.observer = observer if quantizer in second else None
+    if second:
+        for quantizer in second:
+            observers[quantizer].start_second_pass()
+        _forward(graph, images, device)
+    for quantizer, observer in observers.items():
+        quantizer.observer = None
+        quantizer.set_params(observer.params())
+
+
+def _forward(graph: fx.GraphModule, images: Tensor, device: torch.device) -> None:
+    for part in batches(images.shape[0]):
+        graph(images[part].to(device))

@@ -1,0 +1,241 @@
+"""The step loop of one unit: soft rounding and learned activation scales, mixed inputs, one backward, one Adam.
+
+Nothing in the loop waits for the device: indices, exponents and rates are tables on the device that a counter on the
+device walks through; no loss value is computed (its gradient is a closed form). On CUDA the step is recorded once
+without and once with the regulariser and replayed as a graph; the first steps, and everything on a CPU, run eagerly
+through the same function.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calib.boundary import positions
+from calib.mixing import MaskSource, Mixing, mix_inputs
+from calib.reconstruct import UnitWork
+from calib.rounding import SoftRounding, beta_at
+from pipeline.grid import QParams
+from pipeline.quantizer import Quantizer
+
+SMALLEST_SCALE = 1.19e-7  # float32's epsilon, as in QDrop's code
+REPORT_EVERY = 20
+EAGER_STEPS = 3  # of a CUDA run, before recording: Adam makes its state, libraries choose their algorithms
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a method decides about the loop; rates are those of this number of steps, already scaled.
+
+    Args:
+        keep_prob: probability that an activation element, inside the unit and at its input, is quantized.
+        rounding_weight: lambda of the regulariser, which is a sum over all weights of the unit.
+        learning_rate, scale_learning_rate: of alpha (constant) and of activation scales (cosine to 0).
+        warmup: share of steps without regulariser; then its exponent goes linearly from `beta_start` to `beta_end`.
+        gradient_factor: LSQ's damping of the scales' gradients.
+        learn_inner: also mix and learn the quantizers that the papers do not have (8 bits before a sum).
+    """
+
+    steps: int
+    keep_prob: float
+    rounding_weight: float
+    learning_rate: float
+    scale_learning_rate: float
+    warmup: float
+    beta_start: float
+    beta_end: float
+    gradient_factor: bool
+    learn_inner: bool = False
+
+
+class MixedTrainer:
+    """Trains one unit as QDrop does; a `Trainer` of the engine."""
+
+    def __init__(self, work: UnitWork, settings: Settings) -> None:
+        self.work, self.settings = work, settings
+        self.rounding = SoftRounding(list(work.weights)) if work.weights else None
+        self.learned = (*work.activations, *(work.inner if settings.learn_inner else ()))
+        self.masks = MaskSource(work.seed, work.device)
+        self._scales = torch.nn.Parameter(_stacked(self.learned, work.device))
+        self._scales.grad = torch.zeros_like(self._scales)
+        self._leaves = [self._leaf(index) for index in range(len(self.learned))]
+        self._make_tables()
+        self.optimiser = self._make_optimiser()
+
+    def _leaf(self, index: int) -> Tensor:
+        leaf = self._scales.detach()[index].requires_grad_()
+        leaf.grad = self._scales.grad[index]
+        return leaf
+
+    def _make_tables(self) -> None:
+        """Everything that varies with the step, drawn and computed before the first."""
+        settings, work = self.settings, self.work
+        random = np.random.Generator(np.random.SFC64([work.seed, 1]))
+        draws = random.integers(0, work.count, (settings.steps, work.batch_size))
+        betas = [
+            beta_at(step, settings.steps, settings.warmup, settings.beta_start, settings.beta_end)
+            for step in range(1, settings.steps + 1)
+        ]
+        self._regularised = [beta is not None for beta in betas]
+        rates = [
+            0.5 * settings.scale_learning_rate * (1.0 + math.cos(math.pi * step / settings.steps))
+            for step in range(settings.steps)
+        ]
+        self._indices = torch.from_numpy(draws).to(work.device)
+        self._betas = torch.tensor([beta or 0.0 for beta in betas], device=work.device)
+        self._rates = torch.tensor(rates, device=work.device)
+        self._cursor = torch.zeros(1, dtype=torch.int64, device=work.device)
+
+    def _make_optimiser(self) -> torch.optim.Adam:
+        self._rate = torch.zeros((), device=self.work.device)
+        groups: list[dict[str, object]] = []
+        if self.rounding is not None:
+            groups.append({"params": [self.rounding.alpha], "lr": self.settings.learning_rate})
+        if self.learned:
+            groups.append({"params": [self._scales], "lr": self._rate})
+        return torch.optim.Adam(groups, fused=True, capturable=self.work.device.type == "cuda")
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def _step(self, regularised: bool) -> None:
+        index = self._indices.index_select(0, self._cursor).view(-1)
+        self._rate.copy_(self._rates.index_select(0, self._cursor).view(()))
+        if self.rounding is not None:
+            self.rounding.refresh()
+        self._scales.grad.zero_()
+        outputs = self.work.student(*self._inputs(index))
+        torch.autograd.backward(outputs, [self._output_gradient(*pair, index) for pair in self._pairs(outputs)])
+        if self.rounding is not None:
+            beta = self._betas.index_select(0, self._cursor) if regularised else None
+            self.rounding.collect(self.settings.rounding_weight, beta)
+        self.optimiser.step()
+        self._scales.detach().abs_().clamp_(min=SMALLEST_SCALE)
+        self._cursor.add_(1)
+
+    def _inputs(self, index: Tensor) -> list[Tensor]:
+        keep, masks = self.settings.keep_prob, self.masks
+        inputs = []
+        for quantized, teacher in zip(self.work.inputs, self.work.teacher_inputs, strict=True):
+            if teacher is None or keep >= 1.0:
+                inputs.append(quantized.rows(index))
+            else:
+                inputs.append(mix_inputs(quantized.rows(index), teacher.rows(index), keep, masks))
+        return inputs
+
+    def _pairs(self, outputs: tuple[Tensor, ...]) -> list[tuple[Tensor, object]]:
+        return list(zip(outputs, self.work.targets, strict=True))
+
+    @staticmethod
+    def _output_gradient(output: Tensor, target: object, index: Tensor) -> Tensor:
+        """Of the loss (mean over batch and positions of the squared error summed over channels) by the output."""
+        error = output.detach() - target.rows(index)
+        return error.mul_(2.0 / (output.shape[0] * positions(output)))
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    def train(self, step: Callable[[int], None]) -> None:
+        """Run all steps; afterwards the unit answers softly, with learned scales and no drop."""
+        if self.rounding is not None:
+            self.rounding.attach()
+        for quantizer, scale in zip(self.learned, self._leaves, strict=True):
+            quantizer.mixing = Mixing(
+                quantizer, scale, self.settings.keep_prob, self.masks, self.settings.gradient_factor
+            )
+        if not self.settings.learn_inner:
+            for quantizer in self.work.inner:
+                quantizer.mixing = _identity
+        try:
+            self._run(step)
+        finally:
+            for quantizer in (*self.learned, *self.work.inner):
+                quantizer.mixing = None
+        self._store_scales()
+        if self.rounding is not None:
+            self.rounding.refresh()
+
+    def _run(self, step: Callable[[int], None]) -> None:
+        run = _Recorded(self._step, self.masks.generator) if self.work.device.type == "cuda" else self._step
+        pending = 0
+        for regularised in self._regularised:
+            run(regularised)
+            pending += 1
+            if pending == REPORT_EVERY:
+                step(pending)
+                pending = 0
+        if pending:
+            step(pending)
+
+    def _store_scales(self) -> None:
+        for quantizer, scale in zip(self.learned, self._scales.detach().clone(), strict=True):
+            if bool(torch.isfinite(scale)):
+                quantizer.set_params(QParams(scale, quantizer.zero_point))
+
+    def undecided(self) -> float:
+        return 0.0 if self.rounding is None else self.rounding.undecided()
+
+    def flipped(self) -> float:
+        return 0.0 if self.rounding is None else self.rounding.flipped()
+
+    def harden(self) -> None:
+        if self.rounding is not None:
+            self.rounding.harden()
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def _stacked(quantizers: tuple[Quantizer, ...], device: torch.device) -> Tensor:
+    scales = [quantizer.scale.detach().float().reshape(()) for quantizer in quantizers]
+    return torch.stack(scales).to(device) if scales else torch.zeros(0, device=device)
+
+
+class _Recorded:
+    """A step as CUDA graphs, one per value of its argument; the eager step where recording is refused.
+
+    All state of the step (parameters, gradients, Adam's moments, counter, generator) lives in tensors that are never
+    replaced, so a replay does what a call does.
+    """
+
+    def __init__(self, step: Callable[[bool], None], generator: torch.Generator | None) -> None:
+        self._step, self._generator = step, generator
+        self._graphs: dict[bool, torch.cuda.CUDAGraph] = {}
+        self._calls: dict[bool, int] = {False: 0, True: 0}
+        self._stream = torch.cuda.Stream()
+        self._refused = False
+
+    def __call__(self, regularised: bool) -> None:
+        self._calls[regularised] += 1
+        if self._refused or self._calls[regularised] <= EAGER_STEPS:
+            self._eager(regularised)
+            return
+        if regularised not in self._graphs:
+            self._record(regularised)
+        if self._refused:
+            self._eager(regularised)
+        else:
+            self._graphs[regularised].replay()
+
+    def _eager(self, regularised: bool) -> None:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            self._step(regularised)
+        torch.cuda.current_stream().wait_stream(self._stream)
+
+    def _record(self, regularised: bool) -> None:
+        graph = torch.cuda.CUDAGraph()
+        if self._generator is not None:
+            graph.register_generator_state(self._generator)
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._step(regularised)
+            self._graphs[regularised] = graph
+        except RuntimeError as error:
+            self._refused = True
+            warnings.warn(f"the step cannot be recorded as a CUDA graph, it runs eagerly: {error}", stacklevel=2)
