@@ -76,9 +76,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
                         help=f"sections, separated by commas: {', '.join(SECTIONS)}; none: print what is there")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--steps", type=int, default=1000, help="of reconstruction, per unit")
-    parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[1005])
+    parser.add_argument("--seeds", type=_integers, default=[1005])
     parser.add_argument("--recipes", type=lambda text: text.split(","), default=list(RECIPES))
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the latency measurement")
+    parser.add_argument("--calibration-steps", type=_integers, default=[50, 150],
+                        help="at which the two loops are timed; the last two are extended to 1,000")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch, for the builds")
     parser.add_argument("--quick", action="store_true", help="smoke run")
     parser.add_argument("--fresh", action="store_true", help="build again what is kept from earlier runs")
@@ -89,11 +91,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if unknown:
         parser.error(f"no such section: {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
     if options.quick:
-        options.steps, options.rounds = QUICK_STEPS, QUICK_ROUNDS
+        options.steps, options.rounds, options.calibration_steps = QUICK_STEPS, QUICK_ROUNDS, [2, 4]
     options.out = (options.out or ROOT / "build" / ("bench-smoke.json" if options.quick else "bench.json")).resolve()
     options.folder = options.out.parent / options.out.stem
     options.command = shlex.join(["tools/bench.py", *(arguments if arguments is not None else sys.argv[1:])])
     return options
+
+
+def _integers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def run_sections(
@@ -115,7 +121,10 @@ def run_sections(
     if "calibration" in options.only and RESNET in subjects:
         _note_run(results, "calibration", options)
         console.print("calibration: ours and the literal loop ...")
-        results["calibration"] = bench_calibration.measure(subjects[RESNET], options.seeds[0], options.quick)
+        images = QUICK_IMAGES if options.quick else None
+        results["calibration"] = bench_calibration.measure(
+            subjects[RESNET], options.seeds[0], options.calibration_steps, images
+        )
         _save(results, options.out)
 
 

@@ -1,4 +1,4 @@
-"""Builds for the benches, through `compile_model` like any user's, each kept and reused while nothing it depends on moved.
+"""Builds for the benches, through `compile_model` like any user's; kept, and reused while nothing they depend on moved.
 
 Next to every artifact lies `<name>.json`: what was measured, and the key (recipe, model, data, code, packages).
 """
@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import compile as story  # the builtin `compile` keeps its name
 from bench_subjects import Subject
+
+import compile as story  # the builtin `compile` keeps its name
 from pipeline.artifact import package_versions
 from pipeline.errors import ParityError
 from pipeline.modelfile import LoadedModel
@@ -49,7 +50,8 @@ def build(subject: Subject, recipe_name: str, seed: int, settings: Settings) -> 
     calibration, evaluation = subject.calibration(recipe.images.count, seed), subject.evaluation()
     key = {
         "recipe": recipe.sha256, "model": loaded.sha256 or _weights_sha256(loaded), "code": code_sha256(),
-        "calibration": calibration.sha256, "evaluation": evaluation.sha256, "packages": package_versions(*story.PACKAGES),
+        "calibration": calibration.sha256, "evaluation": evaluation.sha256,
+        "packages": package_versions(*story.PACKAGES),
     }
     name = f"{subject.name}-{recipe_name}-{recipe.method.parameters.get('steps', 0)}-{seed}"
     out, record_path = settings.folder / name, settings.folder / f"{name}.json"

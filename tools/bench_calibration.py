@@ -1,7 +1,7 @@
 """CPU time of calibration: ours against the plain, literal loop of `literal_qdrop.py`, the same mathematics.
 
-Both run the whole network at a few numbers of steps a unit, in turns; CPU time is a constant (ranges, caching, hardening)
-plus a constant per step, so two numbers give the time at 1,000 steps. Give 1,000 itself to measure it instead.
+Both run the whole network at a few numbers of steps a unit, in turns. CPU time is a constant (ranges, caching,
+hardening) plus a constant per step, so two points give the time at 1,000 steps. Give 1,000 itself to measure it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import compile as story  # the builtin `compile` keeps its name
 from bench_subjects import Subject
 from literal_qdrop import literal_qdrop
 from torch import Tensor
 
+import compile as story  # the builtin `compile` keeps its name
 from backends.base import BACKENDS
 from calib.calibrate import calibrate
 from calib.methods.qdrop import QDropParameters
@@ -23,7 +23,6 @@ from pipeline.stages import Quantized
 
 RECIPE, TARGET = "qdrop_w4a4", "onnx"
 STEPS = 1000
-QUICK_IMAGES = 32
 
 
 def measure(subject: Subject, seed: int, steps: Sequence[int], images: int | None = None) -> dict[str, Any]:
