@@ -8,8 +8,8 @@ from torch import Tensor, fx
 from calib.boundary import batches
 from calib.context import Calibration
 from calib.observers import RangeObserver, weight_params
-from pipeline.graph import get_attribute, quantizer_of, where
-from pipeline.quantizer import Phase, Quantizer
+from pipeline.graph import bias_quantizer_of, get_attribute, quantizer_of, where
+from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
 
 
 def search_ranges(calibration: Calibration, images: int | None = None) -> None:
@@ -33,8 +33,8 @@ def search_ranges(calibration: Calibration, images: int | None = None) -> None:
         quantizer.phase = Phase.ON
 
 
-def _all(graph: fx.GraphModule) -> list[Quantizer]:
-    found = (quantizer_of(graph, node) for node in graph.graph.nodes)
+def _all(graph: fx.GraphModule) -> list[Quantizer | BiasQuantizer]:
+    found = (quantizer_of(graph, node) or bias_quantizer_of(graph, node) for node in graph.graph.nodes)
     return [quantizer for quantizer in found if quantizer is not None]
 
 

@@ -144,6 +144,7 @@ class MixedTrainer:
         if self.rounding is not None:
             self.rounding.attach()
         for quantizer, scale in zip(self.learned, self._leaves, strict=True):
+            quantizer.scale = scale.detach()  # shares memory: int32 biases read the scale of every step
             quantizer.mixing = Mixing(
                 quantizer, scale, self.settings.keep_prob, self.masks, self.settings.gradient_factor
             )
