@@ -96,6 +96,12 @@ def _binary(op: str) -> Emitter:
     return emit
 
 
+def rsub(e: _Operands, self: ir.Value, other: ir.Value | float, alpha: float = 1) -> ir.Value:
+    """`other - alpha * self`."""
+    right = self if alpha == 1 else e.inner("Mul", [self, e.scalar(alpha)])
+    return e.call("Sub", [e.operand(other), right])
+
+
 def conv2d(
     e: _Operands, input: ir.Value, weight: ir.Value, bias: ir.Value | None, stride: Any, padding: Any, dilation: Any,
     groups: int,
@@ -305,11 +311,11 @@ EMITTERS: dict[str, Emitter] = {
     **{name: _same_name(op) for name, op in {
         "relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "hardswish": "HardSwish", "mish": "Mish", "exp": "Exp",
         "sqrt": "Sqrt", "abs": "Abs", "neg": "Neg", "erf": "Erf", "log": "Log", "floor": "Floor",
-        "reciprocal": "Reciprocal", "softplus": "Softplus",
+        "reciprocal": "Reciprocal", "softplus": "Softplus", "selu": "Selu",
     }.items()},
     **{name + form: _binary(op) for name, op in {"add": "Add", "mul": "Mul"}.items()
        for form in ("", "_constant", "_scaled")},
-    "sub": _binary("Sub"), "div": _binary("Div"),
+    "sub": _binary("Sub"), "rsub": rsub, "div": _binary("Div"),
     "conv2d": conv2d, "conv2d_dynamic": conv2d, "conv_transpose2d": conv_transpose2d,
     "linear": linear, "linear_3d": linear_nd, "linear_4d": linear_nd,
     "mean": mean, "mean_over_dims": mean_over_dims, "avg_pool2d": avg_pool2d, "max_pool2d": max_pool2d,

@@ -109,24 +109,38 @@ def integer_ops(path: Path) -> dict[str, Any]:
         `reasons`: by the name of the quantized tensor that a float operator leads to, what runs there;
         `kernels`: how often each operator type occurs in the optimised graph.
     """
+    deployed, named = _optimized(path, "all"), _optimized(path, "extended")
+    floating = _float_values(deployed)
+    computed = [node.op_type for node in deployed.node if _computes_in_float(node, floating)]
+    return {
+        "integer": sum(_computes_in_integers(node, floating) for node in deployed.node),
+        "float": len(computed),
+        "reasons": _reasons(named, {*quantized_tensors(path), LOGITS}) if computed else {},
+        "kernels": dict(sorted(Counter(node.op_type for node in deployed.node).items())),
+    }
+
+
+def _optimized(path: Path, level: str) -> Any:
+    """The graph that a session of `level` executes."""
     import onnx
 
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
-        _open(path.read_bytes(), "all", 1, optimized)
-        graph = onnx.load(optimized).graph
+        _open(path.read_bytes(), level, 1, optimized)
+        return onnx.load(optimized).graph
+
+
+def _reasons(graph: Any, known: set[str]) -> dict[str, str]:
+    """What runs in float, by the quantized tensor that it leads to.
+
+    Read from level `extended`: the layout change of level `all` gives new names to what it moves.
+    """
     floating = _float_values(graph)
-    computed = [node for node in graph.node if _computes_in_float(node, floating)]
-    known = {*quantized_tensors(path), LOGITS}
-    reasons: dict[str, list[str]] = {}
-    for node in computed:
-        reasons.setdefault(_name_behind(node, graph, known), []).append(node.op_type)
-    return {
-        "integer": sum(_computes_in_integers(node, floating) for node in graph.node),
-        "float": len(computed),
-        "reasons": {name: f"ONNX Runtime runs {', '.join(ops)} in float" for name, ops in reasons.items()},
-        "kernels": dict(sorted(Counter(node.op_type for node in graph.node).items())),
-    }
+    found: dict[str, list[str]] = {}
+    for node in graph.node:
+        if _computes_in_float(node, floating):
+            found.setdefault(_name_behind(node, graph, known), []).append(node.op_type)
+    return {name: f"ONNX Runtime runs {', '.join(ops)} in float" for name, ops in found.items()}
 
 
 def _float_values(graph: Any) -> set[str]:

@@ -18,7 +18,9 @@ MANIFEST = Manifest(
     seed=7, tensors=[], files={"model.onnx": FileEntry(bytes=149200, sha256="f" * 64)},
     sizes={"model": 149200, "weights_packed": 140300},
 )
-ROW = PlacementRow("relu_q", "conv1", "conv2d+relu", "integer", "8", 4, "unsigned", "weight codes keep to +-64", "net.py:3")
+ROW = PlacementRow(
+    "relu_q", "conv1", "conv2d+relu", "integer", "8", 4, "unsigned", "weight codes keep to +-64", "net.py:3"
+)
 LOG = UnitLog("layer1.0", 1000, 4.0, 0.5, 0.6, 0.012, 0.14, 9.5)
 ACCURACY = {"float": 88.34, "calibrated": 87.5, "reference": 87.4, "artifact": 87.4}
 

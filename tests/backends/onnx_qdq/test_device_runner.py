@@ -1,0 +1,103 @@
+"""`run.py` on a device: passes on what was built, fails on anything else, needs nothing of ours."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+from backends.onnx_qdq import OnnxBackend, device_runner
+from backends.onnx_qdq.device_runner import with_outputs
+from tests.backends.onnx_qdq.cases import frozen
+
+pytestmark = pytest.mark.onnxruntime
+
+
+def seal(folder):
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in sorted(folder.iterdir()) if path.name != "manifest.json"
+    }
+    (folder / "manifest.json").write_text(json.dumps({"files": files}))
+
+
+@pytest.fixture(params=["qdq", "qoperator"])
+def artifact(tmp_path, request):
+    reference, images = frozen("add", 4, 4)
+    backend = OnnxBackend(request.param)
+    assert [path.name for path in backend.emit(reference, tmp_path)] == ["model.onnx", "run.py"]
+    expected = backend.arithmetic(reference).run(images[:16])
+    codes = {f"code:{name}": value for name, value in expected.items() if name != "logits"}
+    np.savez_compressed(tmp_path / "golden.npz", input=images[:16].numpy(), logits=expected["logits"], **codes)
+    seal(tmp_path)
+    return tmp_path
+
+
+def run(folder):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "run.py", "--seconds", "0.05"], cwd=folder, capture_output=True, text=True
+    )
+    assert not done.stderr
+    return done.returncode, done.stdout.splitlines()
+
+
+def test_what_was_built_passes(artifact):
+    code, lines = run(artifact)
+    assert code == 0 and lines[-1] == "PASS"
+    assert lines[0].startswith("samples: 16, codes compared: ") and lines[1].startswith("latency: ")
+
+
+def test_a_changed_file_fails(artifact):
+    with (artifact / "model.onnx").open("ab") as file:
+        file.write(b" ")
+    assert run(artifact) == (1, ["model.onnx: changed since it was built", "FAIL"])
+
+
+def test_a_missing_file_fails(artifact):
+    (artifact / "golden.npz").unlink()
+    assert run(artifact) == (1, ["golden.npz: missing", "FAIL"])
+
+
+def test_another_code_on_the_device_fails_and_is_named(artifact):
+    with np.load(artifact / "golden.npz") as file:
+        golden = dict(file)
+    golden["code:relu_q"][3, 2, 1, 0] ^= 1
+    size = golden["code:relu_q"].size
+    np.savez(artifact / "golden.npz", **golden)
+    seal(artifact)
+    code, lines = run(artifact)
+    assert code == 1 and f"relu_q: 1 of {size} codes differ, by up to 1" in lines and lines[-1] == "FAIL"
+
+
+def test_another_logit_fails(artifact):
+    with np.load(artifact / "golden.npz") as file:
+        golden = dict(file)
+    golden["logits"][0, 0] = np.nextafter(golden["logits"][0, 0], np.float32(100))
+    np.savez(artifact / "golden.npz", **golden)
+    seal(artifact)
+    code, lines = run(artifact)
+    assert code == 1 and "logits: 1 of 80 values differ" in lines
+
+
+def test_a_model_that_does_not_load_fails_without_a_traceback(artifact):
+    (artifact / "model.onnx").write_bytes(b"not a model")
+    seal(artifact)
+    code, lines = run(artifact)
+    assert code == 1 and lines[-1] == "FAIL" and len(lines) == 2
+
+
+def test_outputs_are_added_without_the_onnx_package(artifact):
+    model = onnx.ModelProto.FromString(with_outputs((artifact / "model.onnx").read_bytes(), ["relu_q", "x" * 300]))
+    added = model.graph.output[1:]
+    assert [value.name for value in added] == ["relu_q", "x" * 300]
+    assert all(value.type.tensor_type.elem_type == onnx.TensorProto.UINT8 for value in added)
+
+
+def test_only_numpy_and_onnxruntime_are_imported():
+    with open(device_runner.__file__) as file:
+        imports = {line.split()[1].split(".")[0] for line in file if line.lstrip().startswith(("import ", "from "))}
+    standard = set(sys.stdlib_module_names)
+    assert imports - standard == {"numpy", "onnxruntime"}

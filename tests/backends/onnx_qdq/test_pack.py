@@ -1,0 +1,71 @@
+"""Packed weights come back as they were, in the bits that they have."""
+
+import numpy as np
+import pytest
+import torch
+
+from backends.onnx_qdq.pack import pack_fields, pack_weight, unpack
+from pipeline.grid import Grid, QParams, QuantSpec
+from pipeline.quantizer import Quantizer
+
+
+def weight_quantizer(bits, shape, *, symmetric, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    grid = Grid(bits, signed=symmetric)
+    quantizer = Quantizer(QuantSpec(grid, symmetric, axis=0))
+    zero_point = torch.zeros(shape[0], dtype=torch.int32)
+    if not symmetric:
+        zero_point = torch.randint(grid.qmin, grid.qmax + 1, (shape[0],), generator=generator, dtype=torch.int32)
+    quantizer.set_params(QParams(torch.rand(shape[0], generator=generator) + 0.1, zero_point))
+    quantizer.harden(torch.randint(grid.qmin, grid.qmax + 1, shape, generator=generator))
+    return quantizer
+
+
+def kernel_codes(quantizer):
+    zero_point = quantizer.zero_point.reshape(-1, *[1] * (quantizer.codes.dim() - 1))
+    return (quantizer.codes - zero_point).numpy()
+
+
+# 8 bits with zero points do not fit int8 without them: project_grids refuses them.
+GRIDS = [(bits, True) for bits in range(1, 9)] + [(bits, False) for bits in range(1, 8)]
+
+
+@pytest.mark.parametrize("shape", [(8, 4, 3, 3), (5, 3), (3, 1, 1, 1), (7, 1, 5, 3)])
+@pytest.mark.parametrize(("bits", "symmetric"), GRIDS)
+def test_round_trip(bits, symmetric, shape):
+    quantizer = weight_quantizer(bits, shape, symmetric=symmetric)
+    packed = pack_weight(quantizer)
+    assert packed.codes.dtype == np.int8
+    assert np.array_equal(packed.codes, kernel_codes(quantizer))
+    assert np.array_equal(unpack(packed), packed.codes)
+
+
+@pytest.mark.parametrize(("bits", "symmetric"), [(1, True), (2, True), (3, True), (4, True), (3, False), (4, False)])
+def test_the_file_holds_as_many_bits_as_the_grid(bits, symmetric):
+    packed = pack_weight(weight_quantizer(bits, (16, 8, 3, 3), symmetric=symmetric))
+    assert 8 * sum(plane.data.nbytes for plane in packed.planes) == bits * 16 * 8 * 9
+
+
+def test_all_grids_of_one_width_share_a_table():
+    tables = {
+        pack_weight(weight_quantizer(4, (4, 4), symmetric=symmetric, seed=seed)).planes[0].table.tobytes()
+        for symmetric in (True, False) for seed in (0, 1)
+    }
+    assert len(tables) == 1
+
+
+def test_five_bits_and_more_are_stored_as_int8():
+    assert pack_weight(weight_quantizer(5, (4, 4), symmetric=True)).planes == ()
+
+
+def test_one_changed_byte_changes_the_codes():
+    packed = pack_weight(weight_quantizer(3, (8, 4), symmetric=True))
+    before = unpack(packed).copy()
+    packed.planes[0].data[0] ^= 1
+    assert np.count_nonzero(unpack(packed) != before) == 1
+
+
+def test_fields_are_read_from_the_low_bits_up():
+    plane, = pack_fields(np.array([1, 2, 15]), 4)
+    assert plane.data.tolist() == [0x21, 0x0F]
+    assert plane.table[0x21].tolist() == [1 - 8, 2 - 8]

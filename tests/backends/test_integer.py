@@ -1,0 +1,120 @@
+"""Exact sums, codes through layout operators, and grids narrowed by the activations behind an operator."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from backends.integer import (
+    CodeGrid,
+    Codes,
+    Execution,
+    Layer,
+    container,
+    exact_conv2d,
+    exact_linear,
+    explicit_padding,
+    output_grid,
+    quantize_float,
+)
+from backends.onnx_qdq.arithmetic import KERNELS
+from backends.onnx_qdq.target import TARGETS
+from pipeline.capture import capture
+from pipeline.graph import op_name, quantizer_of
+from tests.backends.onnx_qdq.cases import frozen
+from tests.tiny import frozen_reference
+
+F = nn.functional
+GRID = CodeGrid(torch.tensor(0.1), 37, 0, 255)
+
+
+def conv_node(**options):
+    graph = capture(nn.Conv2d(4, 6, 3, bias=False, **options), torch.zeros(1, 4, 8, 8)).graph
+    return next(node for node in graph.graph.nodes if op_name(node) == "conv2d")
+
+
+@pytest.mark.parametrize("largest", [7, 127, 32767])
+@pytest.mark.parametrize("options", [{}, {"padding": 1, "stride": 2}, {"dilation": 2, "groups": 2}])
+def test_sums_are_exact_beyond_float32(options, largest):
+    """Weights of 32,767 make sums above 2^24, which float32 cannot hold."""
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 256, (2, 4, 8, 8), generator=generator)
+    shape = (6, 4 // options.get("groups", 1), 3, 3)
+    weight = torch.randint(-largest, largest + 1, shape, generator=generator)
+    bias = torch.randint(-(2**30), 2**30, (6,), generator=generator)
+    layer = Layer(weight.float(), bias.double(), torch.ones(6))
+    got = exact_conv2d(Codes(codes.float(), GRID), layer, conv_node(**options))
+    expected = F.conv2d(codes - 37, weight, bias, **options)  # int64
+    assert torch.equal(got.to(torch.int64), expected)
+    if largest == 32767:
+        assert not torch.equal(F.conv2d((codes - 37).float(), weight.float(), bias.float(), **options), got.float())
+
+
+def test_linear_sums_are_exact():
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 256, (5, 700), generator=generator)
+    weight = torch.randint(-32767, 32768, (3, 700), generator=generator)
+    got = exact_linear(Codes(codes.float(), GRID), Layer(weight.float(), None, torch.ones(3)))
+    assert torch.equal(got.to(torch.int64), F.linear(codes - 37, weight))
+
+
+@pytest.mark.parametrize(
+    ("padding", "expected"),
+    [([1], (1, 1, 1, 1)), ([1, 2], (1, 2, 1, 2)), (0, (0, 0, 0, 0)), ("valid", (0, 0, 0, 0)), ("same", (1, 3, 2, 3))],
+)
+def test_explicit_padding(padding, expected):
+    assert explicit_padding(padding, (4, 4), [1, 2]) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds"), [("relu", (0.0, np.inf)), ("relu6", (0.0, 0.3)), ("hardtanh", (-0.11, 0.17))]
+)
+def test_activations_behind_an_operator_are_ends_of_its_grid(name, bounds):
+    reference, images = frozen(name)
+    execution = Execution(reference.graph, TARGETS["vnni"], KERNELS)
+    absorbed = "relu" if name == "relu" else "hardtanh"
+    region = next(r for r in execution.regions if r.absorbed and op_name(r.tail) == absorbed)
+    grid = output_grid(reference.graph, region)
+    expected = quantize_float(torch.tensor(bounds), container(quantizer_of(reference.graph, region.quantizer)))
+    assert [grid.low, grid.high] == expected.tolist()
+    codes = execution.run(images)[region.quantizer.name]
+    assert (int(codes.min()), int(codes.max())) == (grid.low, grid.high)
+
+
+def test_clamping_codes_is_clamping_values():
+    grid = CodeGrid(torch.tensor(0.0371), 91, 0, 255)
+    values = torch.linspace(-6, 9, 20001)
+    expected = quantize_float(values.clamp(-0.7, 2.2), grid)
+    assert torch.equal(quantize_float(values, grid).clamp(grid.code_of(-0.7), grid.code_of(2.2)), expected)
+
+
+def test_padding_takes_the_code_of_zero_and_layout_moves_codes_unchanged():
+    reference, images = frozen("pad_slice")
+    execution = Execution(reference.graph, TARGETS["vnni"], KERNELS)
+    seen = {}
+    kernels = {**KERNELS, "conv2d": lambda run, region, inputs, grid: seen.setdefault(region.anchor.name, inputs[0]) and
+               KERNELS["conv2d"](run, region, inputs, grid)}
+    execution.kernels = kernels
+    results = execution.run(images)
+    before = results["conv2d_q"].float()
+    entering = seen["conv2d_1"]
+    zero_point = entering.grid.zero_point
+    expected = F.pad(before[:, :, ::2, 1:], (0, 0, 1, 2, 2, 3), value=float(zero_point))
+    assert zero_point > 0 and torch.equal(entering.codes, expected)
+
+
+def test_results_come_in_execution_order_and_do_not_depend_on_the_batch():
+    reference, images = frozen_reference(TARGETS["generic"])
+    execution = Execution(reference.graph, TARGETS["generic"], KERNELS)
+    whole = execution.run(images)
+    assert list(whole) == ["x_q", "relu_q", "relu_1_q", "conv2d_2_q", "relu_2_q", "mean_dim_q", "logits"]
+    parts = [execution.run(images[start:start + 5]) for start in (0, 5, 10)]
+    for name, value in whole.items():
+        assert torch.equal(torch.cat([part[name] for part in parts]), value)
+        assert value.dtype == (torch.float32 if name == "logits" else torch.uint8)
+
+
+def test_codes_keep_to_their_bits():
+    reference, images = frozen("depthwise", 4, 3)
+    codes = Execution(reference.graph, TARGETS["vnni"], KERNELS).run(3 * images)["relu_q"]
+    assert np.unique(codes.numpy()).tolist() == list(range(8))
