@@ -57,8 +57,11 @@ def restore(folder: Path, loaded: LoadedModel) -> Reference:
                                          torch.tensor(entry.zero_point, dtype=torch.int32)))
     for weight, codes in stored_weights(folder / MODEL, graph, quantized).items():
         quantizer = quantizer_of(graph, weight)
-        column = quantizer.zero_point.reshape(-1, *[1] * (codes.dim() - 1))
-        quantizer.harden((codes + column).clamp(quantizer.spec.grid.qmin, quantizer.spec.grid.qmax))
+        codes = codes + quantizer.zero_point.reshape(-1, *[1] * (codes.dim() - 1))
+        grid = quantizer.spec.grid
+        if int(codes.min()) < grid.qmin or int(codes.max()) > grid.qmax:
+            raise _changed(folder, weight.name, f"codes {int(codes.min())}..{int(codes.max())} leave its grid")
+        quantizer.harden(codes)
     freeze(graph)
     _check(tensor_table(graph, quantized.target), manifest.tensors, folder)
     return Reference(graph, quantized)
@@ -110,7 +113,11 @@ def _check(restored: list[TensorEntry], told: list[TensorEntry], folder: Path) -
     for ours, theirs in zip(restored, told, strict=True):
         if ours != theirs:
             fields = [key for key, value in ours.model_dump().items() if value != getattr(theirs, key)]
-            raise InputError(
-                f"'{theirs.name}' is not what the manifest says: {', '.join(fields)} differ", where=str(folder / MODEL),
-                hint="the file was changed after it was built, or this checkout plans the model differently",
-            )
+            raise _changed(folder, theirs.name, f"{', '.join(fields)} differ")
+
+
+def _changed(folder: Path, name: str, how: str) -> InputError:
+    return InputError(
+        f"'{name}' is not what the manifest says: {how}", where=str(folder / MODEL),
+        hint="the file was changed after it was built, or this checkout plans the model differently",
+    )
