@@ -140,7 +140,7 @@ def pair(value: Any) -> tuple[int, int]:
 
 
 def exact_conv2d(x: Codes, layer: Layer, node: fx.Node) -> Tensor:
-    """32-bit sums of a convolution on codes, bias included, as float64 [N, K, H, W]."""
+    """32-bit sums of a convolution on codes, bias included: integers in float32 or float64, [N, K, H, W]."""
     arguments = bound_args(node)
     dilation = pair(arguments["dilation"])
     top, left, bottom, right = explicit_padding(arguments["padding"], tuple(layer.weight.shape[2:]), dilation)
@@ -153,7 +153,7 @@ def exact_conv2d(x: Codes, layer: Layer, node: fx.Node) -> Tensor:
 
 
 def exact_linear(x: Codes, layer: Layer) -> Tensor:
-    """32-bit sums of a linear layer on codes, bias included, as float64 [N, ..., K]."""
+    """32-bit sums of a linear layer on codes, bias included: integers in float32 or float64, [N, ..., K]."""
     return _exact_sum(x.centered, layer, F.linear, axis=-1)
 
 
@@ -161,15 +161,17 @@ def _exact_sum(values: Tensor, layer: Layer, product: Callable[[Tensor, Tensor],
     """`product(values, weight) + bias` without rounding: float32 holds integers below 2^24, float64 the rest."""
     weight = layer.weight.to(values.device)
     largest = values.abs().max() * weight.abs().flatten(1).sum(1).max()
+    if layer.bias is not None:
+        largest = largest + layer.bias.abs().max()
     # GPUs may run float32 products in TF32, so exactness is only claimed for the CPU.
     narrow = values.device.type == "cpu" and float(largest) < _FLOAT32_EXACT
-    total = product(values, weight) if narrow else product(values.double(), weight.double())
-    total = total.double()
+    dtype = torch.float32 if narrow else torch.float64
+    total = product(values.to(dtype), weight.to(dtype))
     if layer.bias is None:
         return total
     shape = [1] * total.dim()
     shape[axis] = -1
-    return total + layer.bias.to(values.device).reshape(shape)
+    return total + layer.bias.to(values.device, dtype).reshape(shape)
 
 
 def dequantized(value: Value) -> Tensor:

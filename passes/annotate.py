@@ -49,7 +49,7 @@ def annotate(graph: fx.GraphModule, recipe: Recipe, target: Target) -> bool:
 
     Raises:
         TargetError: the target cannot honour the recipe; names the layer and the nearest legal choice.
-        RecipeError: an override selects nothing.
+        RecipeError: an override selects nothing, or nothing that it could change.
     """
     if recipe.placement not in target.placements:
         raise TargetError(
@@ -57,6 +57,7 @@ def annotate(graph: fx.GraphModule, recipe: Recipe, target: Target) -> bool:
             allowed=", ".join(target.placements), hint="use placement: target, or --target reference",
         )
     plan = _Plan(graph, recipe, target)
+    plan.check_overrides()
     for node in graph.graph.nodes:
         node.meta.pop("quant", None)
     for node, annotation in plan.points.items():
@@ -82,6 +83,7 @@ class _Plan:
         self.anchors = {self.tail(n): n for n in reversed(self.nodes) if n.op == "call_function"}
         self.overrides = [(override, self._selected(override)) for override in recipe.overrides]
         self.entered = [{p for n in chosen for p in self._points_into(n)} for _, chosen in self.overrides]
+        self._signs: dict[fx.Node, bool] = {}
         self.points = self._find_points()
 
     # -- structure ---------------------------------------------------------------------------------------------
@@ -99,7 +101,7 @@ class _Plan:
     def source(self, node: fx.Node) -> fx.Node:
         """Where the grid of a value comes from: `node`, looked up through layout operators."""
         while node.op == "call_function" and self.rule(node).output == "as_input":
-            node = node.args[0]
+            node = node.all_input_nodes[0]
         return node
 
     def consumers(self, node: fx.Node) -> list[fx.Node]:
@@ -159,31 +161,36 @@ class _Plan:
             return None
         if rule.fixed is not None:
             return Annotation(self._spec(self.target.float_bits, True), rule.fixed, note="grid fixed by the operator")
-        bits, note = self._bits(node, tail, leaves)
+        rule, note = self._activation_rule(tail)
+        bits, note = self._bits(node, tail) or (rule.bits, note)
         positive = self._positive(tail)
-        symmetric = positive or self._activation_rule(tail)[0].symmetric
-        return Annotation(self._spec(bits, symmetric, signed=symmetric and not positive), note=note)
+        symmetric = positive or rule.symmetric
+        grid = Grid(bits, signed=symmetric and not positive)
+        return Annotation(QuantSpec(grid, symmetric, None, rule.range), note=note)
 
     def _wanted_by_papers(self, tail: fx.Node) -> bool:
         """Without integer runtime limits a linear tensor that only enters wide sums stays in float."""
         return any(self.rule(user).inputs != "accumulator" for user in self.consumers(tail) if user.op != "output")
 
-    def _bits(self, node: fx.Node, tail: fx.Node, leaves: bool) -> tuple[int, str]:
-        users = [user for user in self.consumers(tail) if user.op != "output"]
-        if leaves or any(self.rule(user).inputs == "float" for user in users):
-            return self.target.float_bits, "enters a float operator" if not leaves else "network output"
+    def _bits(self, node: fx.Node, tail: fx.Node) -> tuple[int, str] | None:
+        """Bits that the target prescribes, and why; None where the recipe decides."""
+        users = self.consumers(tail)
+        if any(user.op == "output" for user in users):
+            return self.target.float_bits, "network output"
+        if any(self.rule(user).inputs == "float" for user in users):
+            return self.target.float_bits, "enters a float operator"
         inner = [self.rule(user).inner_bits for user in users]
         if tail is node and op_name(node) in WEIGHTED and None not in inner:
             return max(inner), f"enters only {', '.join(sorted({op_name(user) for user in users}))}"
-        rule, note = self._activation_rule(tail)
-        return rule.bits, note
+        return None
 
     def _positive(self, node: fx.Node) -> bool:
-        """The value cannot be negative, by structure."""
-        name = op_name(node)
-        if name in NON_NEGATIVE or (name == "hardtanh" and bound_args(node)["min_val"] >= 0):
-            return True
-        return name in MONOTONE and all(self._positive(source) for source in node.all_input_nodes)
+        """The value cannot be negative, by structure. Remembered: dense connections reach a node on many paths."""
+        if node not in self._signs:
+            name = op_name(node)
+            self._signs[node] = name in NON_NEGATIVE or (name == "hardtanh" and bound_args(node)["min_val"] >= 0) or (
+                name in MONOTONE and all(self._positive(source) for source in node.all_input_nodes))
+        return self._signs[node]
 
     def _points_into(self, layer: fx.Node) -> set[fx.Node]:
         """The points whose values reach the inputs of `layer` through pools and layout operators only."""
@@ -199,8 +206,9 @@ class _Plan:
 
     # -- specs -------------------------------------------------------------------------------------------------
 
-    def _spec(self, bits: int, symmetric: bool, signed: bool = False) -> QuantSpec:
-        return QuantSpec(Grid(bits, signed=signed), symmetric, None, self.recipe.activations.range)
+    def _spec(self, bits: int, symmetric: bool) -> QuantSpec:
+        """An unsigned grid that the target asks for, whatever the recipe's bits are."""
+        return QuantSpec(Grid(bits, signed=False), symmetric, None, self.recipe.activations.range)
 
     def _activation_rule(self, point: fx.Node) -> tuple[ActivationRule, str]:
         """The recipe's rule for a point, and which override gave it."""
@@ -269,6 +277,23 @@ class _Plan:
                 allowed=f"first, last, op:<operator>, or a pattern of module paths ({layers}, ...)",
             )
         return chosen
+
+
+    def check_overrides(self) -> None:
+        """An override that changes nothing is a mistake in the recipe, not a wish to be dropped."""
+        for (override, chosen), entered in zip(self.overrides, self.entered, strict=True):
+            missing = ""
+            if override.weights is not None and chosen.isdisjoint(self.weighted):
+                missing = "weights, but selects no convolution or linear layer"
+            on_grid = any(point in self.points or point.op == "placeholder" for point in entered)
+            if override.activations is not None and not on_grid:
+                missing = "activations, but no tensor on a grid enters what it selects"
+            if missing:
+                raise RecipeError(
+                    f"override where: {override.where} states {missing}", where=f"recipe '{self.recipe.name}'",
+                    allowed="weights of layers, and activations that enter an operator with a quantizer in front",
+                    hint="select the layer itself: an activation function is computed with the layer before it",
+                )
 
 
 def _matches(path: str, pattern: str) -> bool:

@@ -1,10 +1,11 @@
 """One way to say each thing: functional, no identities, static shapes, the operator names of `pipeline.dialect`.
 
     out += x, relu_           -> add, relu                  (in-place becomes functional)
-    dropout, contiguous, ...  -> their input                (identities in evaluation)
+    dropout, contiguous, ...  -> their input                (identities in evaluation; so is a cast to the same type)
+    weight norm, w * 2, ...   -> a parameter                (what depends on parameters only)
     relu6, clamp              -> hardtanh / relu
     flatten, view, squeeze    -> reshape([-1, ...])         (only the batch is free)
-    transpose                 -> permute
+    transpose, t              -> permute                    (non-negative axes)
     chunk, split + getitem    -> slice
     slice over a whole axis   -> its input
     conv2d(padding="same")    -> conv2d with numbers
@@ -19,26 +20,29 @@ import torch
 from torch import fx
 
 from pipeline.errors import CaptureError
-from pipeline.graph import bound_args, finish, insert_call, tensor_shape, where
+from pipeline.graph import bound_args, finish, get_attribute, insert_call, set_attribute, tensor_shape, where
 
 aten = torch.ops.aten
 IDENTITIES = frozenset({
     "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "contiguous", "clone", "detach", "alias",
     "lift_fresh_copy",
 })
+SPLITS = frozenset({"chunk", "split", "split_with_sizes"})
+CASTS = frozenset({"to", "_to_copy", "type_as"})
 RESHAPES = frozenset({"view", "reshape", "flatten", "squeeze", "unsqueeze", "unflatten", "_unsafe_view"})
 
 
 def canonicalize(graph: fx.GraphModule) -> bool:
-    """Rewrite every node into its canonical form, in place; True where anything changed."""
+    """Rewrite every node into its canonical form, in place; True where anything changed.
+
+    Raises:
+        CaptureError: a form that has no functional or static equivalent; names the node and its source line.
+    """
     changed = False
-    for node in list(graph.graph.nodes):
-        if node.op == "call_function":
-            changed |= _functional(graph, node)
-    for node in list(graph.graph.nodes):
-        rewrite = _REWRITES.get(_packet(node)) if node.op == "call_function" else None
-        if rewrite is not None:
-            changed |= rewrite(graph, node)
+    for step in (_functional, _rewrite, _constant):
+        for node in list(graph.graph.nodes):
+            if node.op == "call_function":
+                changed |= step(graph, node)
     if changed:
         finish(graph)
     return changed
@@ -47,6 +51,29 @@ def canonicalize(graph: fx.GraphModule) -> bool:
 def _packet(node: fx.Node) -> str:
     packet = getattr(node.target, "overloadpacket", None)
     return str(packet.__name__) if packet is not None else ""
+
+
+def _rewrite(graph: fx.GraphModule, node: fx.Node) -> bool:
+    rewrite = _REWRITES.get(_packet(node))
+    return rewrite is not None and rewrite(graph, node)
+
+
+def _constant(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """A tensor computed from parameters alone becomes a parameter."""
+    sources = node.all_input_nodes
+    tags = getattr(node.target, "tags", ())
+    if not sources or any(n.op != "get_attr" for n in sources) or torch.Tag.nondeterministic_seeded in tags:
+        return False
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: get_attribute(graph, n).detach())
+    value = node.target(*args, **kwargs)
+    if not isinstance(value, torch.Tensor):
+        return False
+    target = f"constants.{node.name}"
+    set_attribute(graph, target, value)
+    with graph.graph.inserting_before(node):
+        new = graph.graph.create_node("get_attr", target)
+    new.meta["shape"] = tuple(value.shape)
+    return _forward(graph, node, new)
 
 
 def _functional(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -58,10 +85,41 @@ def _functional(graph: fx.GraphModule, node: fx.Node) -> bool:
     if overload is None:
         raise CaptureError(f"in-place operator {node.target} has no functional form", where=where(node))
     overwritten = node.args[0]
+    later = {node, *_after(graph, node)}
+    stale = {reader for other in _overlapping(overwritten, later) for reader in other.users if reader in later}
+    if any(_packet(reader) != "sym_size" for reader in stale - {node}):
+        raise CaptureError(
+            f"{_packet(node)} overwrites a part of a tensor that is read again", where=where(node),
+            hint="write it without changing a view in place (torch.cat, torch.where, or clone() first)",
+        )
     node.target = overload
-    later = set(_after(graph, node))
-    overwritten.replace_all_uses_with(node, delete_user_cb=lambda user: user in later)
+    overwritten.replace_all_uses_with(node, delete_user_cb=lambda user: user in later - {node})
     return True
+
+
+def _overlapping(node: fx.Node, later: set[fx.Node]) -> list[fx.Node]:
+    """The other values that share memory with `node`: what it is a view of, and the earlier views of all these."""
+    chain = [node]
+    while (base := _viewed(chain[-1])) is not None:
+        chain.append(base)
+    found = list(chain)
+    for value in found:
+        # Another piece of one split is other memory.
+        pieces = value in chain and _packet(value) in SPLITS
+        views = [] if pieces else [user for user in value.users if _viewed(user) is value]
+        found.extend(view for view in views if view not in found and view not in later)
+    return found[1:]
+
+
+def _viewed(node: fx.Node) -> fx.Node | None:
+    """The tensor whose memory the result of `node` may be."""
+    if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
+        return None
+    if node.target is operator.getitem or _packet(node) in IDENTITIES:
+        return node.args[0]
+    schema = getattr(node.target, "_schema", None)
+    alias = schema.arguments[0].alias_info if schema is not None and schema.arguments else None
+    return node.args[0] if alias is not None else None
 
 
 def _after(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
@@ -82,7 +140,21 @@ def _forward(graph: fx.GraphModule, node: fx.Node, value: fx.Node) -> bool:
 
 
 def _identity(graph: fx.GraphModule, node: fx.Node) -> bool:
+    if "dropout" in _packet(node) and bound_args(node)["train"]:
+        raise CaptureError("the model was exported in training mode: dropout is active", where=where(node),
+                           hint="call model.eval() before the export")
     return _forward(graph, node, node.args[0])
+
+
+def _cast(graph: fx.GraphModule, node: fx.Node) -> bool:
+    have, wanted = node.args[0].meta.get("val"), node.meta.get("val")
+    return have is not None and wanted is not None and have.dtype == wanted.dtype and _identity(graph, node)
+
+
+def _assertion(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Says what dtype the trace saw; in float64 it would be false."""
+    graph.graph.erase_node(node)
+    return True
 
 
 def _reshape(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -103,8 +175,17 @@ def _reshape(graph: fx.GraphModule, node: fx.Node) -> bool:
 def _transpose(graph: fx.GraphModule, node: fx.Node) -> bool:
     rank = len(tensor_shape(node.args[0]))
     order = list(range(rank))
-    first, second = node.args[1] % rank, node.args[2] % rank
+    first, second = (0, rank - 1) if _packet(node) == "t" else (node.args[1] % rank, node.args[2] % rank)
     order[first], order[second] = order[second], order[first]
+    return _replace(graph, node, aten.permute.default, (node.args[0], order))
+
+
+def _permute(graph: fx.GraphModule, node: fx.Node) -> bool:
+    order = [dim % len(node.args[1]) for dim in node.args[1]]
+    if order == list(range(len(order))):
+        return _identity(graph, node)
+    if order == list(node.args[1]):
+        return False
     return _replace(graph, node, aten.permute.default, (node.args[0], order))
 
 
@@ -133,10 +214,14 @@ def _hardtanh(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 def _split(graph: fx.GraphModule, node: fx.Node) -> bool:
     """chunk/split and its getitems become slices with literal ends."""
-    axis = bound_args(node)["dim"] % len(tensor_shape(node.args[0]))
+    shape = tensor_shape(node.args[0])
+    axis = bound_args(node)["dim"] % len(shape)
     pieces = [user for user in node.users if user.target is operator.getitem]
-    if axis == 0 or len(pieces) != len(node.users):
+    if shape[axis] is None:
         raise CaptureError(f"{_packet(node)} along the batch", where=where(node), allowed="splits of channels or space")
+    if len(pieces) != len(node.users):
+        raise CaptureError(f"the list that {_packet(node)} returns is used as a whole", where=where(node),
+                           hint="take its pieces one by one")
     starts = _starts(node, axis)
     for piece in pieces:
         start, end = starts[piece.args[1]], starts[piece.args[1] + 1]
@@ -164,6 +249,8 @@ def _slice(graph: fx.GraphModule, node: fx.Node) -> bool:
     axis = args["dim"] % len(tensor_shape(node.args[0]))
     size = tensor_shape(node.args[0])[axis]
     step = args["step"]
+    if any(isinstance(args[end], fx.Node) for end in ("start", "end", "step")):
+        raise CaptureError("a slice whose ends depend on the batch", where=where(node), allowed="literal ends")
     if size is None:
         if args["start"] in (None, 0) and step == 1 and (args["end"] is None or args["end"] >= 2**62):
             return _identity(graph, node)
@@ -208,8 +295,12 @@ def _conv(graph: fx.GraphModule, node: fx.Node) -> bool:
 _REWRITES: dict[str, Callable[[fx.GraphModule, fx.Node], bool]] = {
     **dict.fromkeys(IDENTITIES, _identity),
     **dict.fromkeys(RESHAPES, _reshape),
-    **dict.fromkeys(("chunk", "split", "split_with_sizes"), _split),
+    **dict.fromkeys(SPLITS, _split),
+    **dict.fromkeys(CASTS, _cast),
+    "_assert_tensor_metadata": _assertion,
     "transpose": _transpose,
+    "t": _transpose,
+    "permute": _permute,
     "relu6": _relu6,
     "clamp": _clamp,
     "clamp_min": _clamp,

@@ -4,7 +4,7 @@
     silu(x)                       = x * sigmoid(x)
     adaptive_avg_pool2d(x, 1)     = mean over space;  to another size that divides: avg_pool2d
     avg_pool2d with one output    = slice to the window, mean over space
-    mean(x, [2, 3])               = mean with keepdim, reshape
+    mean(x, [2, 3])               = mean with keepdim, reshape;  mean(x, [-1, -2], keepdim) = mean(x, [2, 3], keepdim)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def decompose(graph: fx.GraphModule) -> bool:
             new = _adaptive(graph, node)
         elif name == "avg_pool2d":
             new = _single_window(graph, node)
-        elif name == "mean_over_dims":
+        elif name in ("mean", "mean_over_dims"):
             new = _mean(graph, node)
         if new is not None:
             new.meta["shape"] = tensor_shape(node)
@@ -84,7 +84,9 @@ def _single_window(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 def _mean(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     args = bound_args(node)
     rank = len(tensor_shape(node.args[0]))
-    if rank != 4 or sorted(dim % rank for dim in args["dim"] or ()) != [2, 3] or args["keepdim"]:
+    if rank != 4 or sorted(dim % rank for dim in args.get("dim") or ()) != [2, 3] or args["dtype"] is not None:
         return None
+    if args["keepdim"]:
+        return None if list(args["dim"]) == [2, 3] else _global_average(graph, node, node.args[0])
     channels = tensor_shape(node.args[0])[1]
     return insert_call(graph, node, aten.reshape.default, (_global_average(graph, node, node.args[0]), [-1, channels]))

@@ -3,14 +3,17 @@
     W' = W * gamma / sqrt(var + eps)        b' = (b - mean) * gamma / sqrt(var + eps) + beta
 
 computed in float64. A batch norm that follows neither (pre-activation nets) becomes a 1x1 depthwise convolution with
-the same numbers, which integer kernels can run.
+the same numbers, which integer kernels can run; inputs of another rank are seen as [N, C, size, 1] for it.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, fx
 
+from pipeline.errors import CaptureError
 from pipeline.graph import (
     bound_args,
     finish,
@@ -20,11 +23,19 @@ from pipeline.graph import (
     set_argument,
     set_attribute,
     tensor_shape,
+    where,
 )
+
+aten = torch.ops.aten
 
 
 def fold_batchnorm(graph: fx.GraphModule) -> bool:
-    """Fold every batch norm in place; True where one was found."""
+    """Fold every batch norm in place; True where one was found.
+
+    Raises:
+        CaptureError: a batch norm uses the statistics of the batch (exported in training mode, or made without
+            running statistics).
+    """
     norms = [node for node in graph.graph.nodes if op_name(node) == "batch_norm"]
     for node in norms:
         factor, shift = _affine(graph, node)
@@ -43,6 +54,11 @@ def fold_batchnorm(graph: fx.GraphModule) -> bool:
 def _affine(graph: fx.GraphModule, node: fx.Node) -> tuple[Tensor, Tensor]:
     """Factor and shift per channel, float64 [C]."""
     args = bound_args(node)
+    if args["training"] or args["running_mean"] is None:
+        raise CaptureError(
+            "a batch norm uses the statistics of its batch", where=where(node),
+            allowed="batch norm with running statistics, in eval mode", hint="call model.eval() before the export",
+        )
     mean, var = (get_attribute(graph, args[key]).double() for key in ("running_mean", "running_var"))
     factor = 1.0 / torch.sqrt(var + args["eps"])
     if args["weight"] is not None:
@@ -60,8 +76,10 @@ def _fold(graph: fx.GraphModule, layer: fx.Node, factor: Tensor, shift: Tensor) 
     bias = get_attribute(graph, args["bias"]).double() if args["bias"] is not None else torch.zeros_like(shift)
     target = str(args["weight"].target)
     owner = target.rpartition(".")[0]
+    missing = f"{owner}.bias" if owner else f"{target}_bias"
     _replace(graph, layer, "weight", target, (weight * factor.reshape(shape)).float())
-    _replace(graph, layer, "bias", f"{owner}.bias" if owner else "bias", (bias * factor + shift).float())
+    target = str(args["bias"].target) if args["bias"] is not None else missing
+    _replace(graph, layer, "bias", target, (bias * factor + shift).float())
 
 
 def _replace(graph: fx.GraphModule, layer: fx.Node, name: str, target: str, value: Tensor) -> None:
@@ -80,19 +98,25 @@ def _replace(graph: fx.GraphModule, layer: fx.Node, name: str, target: str, valu
 
 
 def _depthwise(graph: fx.GraphModule, node: fx.Node, factor: Tensor, shift: Tensor) -> fx.Node:
-    channels, rank = factor.numel(), len(tensor_shape(node.args[0]))
-    operator = torch.ops.aten.conv2d.default
+    channels, shape = factor.numel(), tensor_shape(node)
     constants = []
     for name, value in (("weight", factor.float().reshape(channels, 1, 1, 1)), ("bias", shift.float())):
-        target = f"{node.name}.{name}"
+        # A folder of its own: a model may well have a module that is called like the node.
+        target = f"folded.{node.name}.{name}"
         set_attribute(graph, target, value)
         with graph.graph.inserting_before(node):
             constants.append(graph.graph.create_node("get_attr", target))
         constants[-1].meta["shape"] = tuple(value.shape)
     source = node.args[0]
-    if rank == 2:
-        source = insert_call(graph, node, torch.ops.aten.reshape.default, (source, [-1, channels, 1, 1]))
-    result = insert_call(graph, node, operator, (source, *constants, [1, 1], [0, 0], [1, 1], channels))
-    if rank == 2:
-        result = insert_call(graph, node, torch.ops.aten.reshape.default, (result, [-1, channels]))
+    if len(shape) != 4:
+        source = _reshape(graph, node, source, [-1, channels, math.prod(shape[2:]), 1])
+    result = insert_call(graph, node, aten.conv2d.default, (source, *constants, [1, 1], [0, 0], [1, 1], channels))
+    if len(shape) != 4:
+        result = _reshape(graph, node, result, [-1, *shape[1:]])
     return result
+
+
+def _reshape(graph: fx.GraphModule, origin: fx.Node, source: fx.Node, sizes: list[int]) -> fx.Node:
+    node = insert_call(graph, origin, aten.reshape.default, (source, sizes))
+    node.meta["shape"] = (None, *sizes[1:])
+    return node

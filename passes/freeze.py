@@ -10,12 +10,15 @@ from pipeline.graph import bias_quantizer_of, get_attribute, is_constant, quanti
 from pipeline.grid import QParams
 from pipeline.quantizer import Phase
 
+INT32_MAX = 2**31 - 1
+
 
 def freeze(graph: fx.GraphModule) -> None:
     """Freeze every quantizer in place; weights first, because biases read the final scales.
 
     Raises:
-        CalibrationError: a quantizer without numbers (a tensor that calibration never saw).
+        CalibrationError: a quantizer without numbers (a tensor that calibration never saw) or with learned rounding
+            that was not hardened; a bias that does not fit int32 (`project_grids` prevents it).
     """
     for node in graph.graph.nodes:
         quantizer = quantizer_of(graph, node)
@@ -23,19 +26,20 @@ def freeze(graph: fx.GraphModule) -> None:
             continue
         if quantizer.scale is None:
             raise CalibrationError("a tensor was never calibrated", where=where(node), hint="report this defect")
+        if quantizer.rounding is not None:
+            raise CalibrationError("learned rounding was not hardened", where=where(node), hint="report this defect")
         codes = quantizer.codes
         if is_constant(node) and codes is None:
             codes = quantizer.quantize(get_attribute(graph, node.args[0]).detach())
-        params = QParams(quantizer.scale.detach().float(), quantizer.zero_point)
-        if isinstance(quantizer.scale, torch.nn.Parameter):
-            del quantizer.scale
-            quantizer.register_buffer("scale", None)
-        quantizer.set_params(params)
+        quantizer.set_params(QParams(quantizer.scale.detach().float(), quantizer.zero_point))
         if codes is not None:
             quantizer.harden(codes)
         quantizer.phase = Phase.FROZEN
     for node in graph.graph.nodes:
         bias = bias_quantizer_of(graph, node)
         if bias is not None:
-            bias.codes = bias.quantize(get_attribute(graph, node.args[0])).to(torch.int32)
+            codes = bias.quantize(get_attribute(graph, node.args[0]))
+            if int(codes.min()) < -INT32_MAX or int(codes.max()) > INT32_MAX:
+                raise CalibrationError("a bias does not fit int32", where=where(node), hint="report this defect")
+            bias.codes = codes.to(torch.int32)
             bias.phase = Phase.FROZEN

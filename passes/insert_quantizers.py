@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from pipeline.graph import bound_args, finish, insert_module, set_argument
+from pipeline.graph import bound_args, finish, insert_module, quantizer_of, set_argument
 from pipeline.grid import QParams, QuantSpec
 from pipeline.quantizer import Quantizer
 
@@ -16,22 +16,26 @@ FOLDER = "quantizers"
 
 
 def insert_quantizers(graph: fx.GraphModule) -> bool:
-    """Insert in place; every quantizer starts OFF."""
+    """Insert in place, every quantizer OFF; True where one was missing."""
+    changed = False
     for node in list(graph.graph.nodes):
         annotation = node.meta.get("quant")
         if annotation is None:
             continue
-        if annotation.weight is not None:
+        if annotation.weight is not None and bound_args(node)["weight"].op == "get_attr":
             weight = bound_args(node)["weight"]
             target = _module(graph, f"{node.name}_w", annotation.weight)
             set_argument(node, "weight", insert_module(graph, node, target, weight, before=node))
-        if annotation.output is not None:
+            changed = True
+        if annotation.output is not None and not any(quantizer_of(graph, user) for user in node.users):
             readers = set(node.users)
             target = _module(graph, f"{node.name}_q", annotation.output, annotation.fixed)
             new = insert_module(graph, node, target, node)
             node.replace_all_uses_with(new, delete_user_cb=lambda user, readers=readers: user in readers)
-    finish(graph)
-    return True
+            changed = True
+    if changed:
+        finish(graph)
+    return changed
 
 
 def _module(graph: fx.GraphModule, name: str, spec: QuantSpec, fixed: tuple[float, int] | None = None) -> str:

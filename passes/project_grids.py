@@ -13,7 +13,7 @@ from torch import fx
 
 from pipeline.errors import TargetError
 from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, module_path, op_name, quantizer_of, where
-from pipeline.grid import QParams
+from pipeline.grid import QParams, along
 from pipeline.quantizer import BiasQuantizer, Quantizer
 from pipeline.target import Target
 
@@ -34,11 +34,11 @@ def project_grids(graph: fx.GraphModule, target: Target) -> list[str]:
             continue
         args = bound_args(node)
         weight = quantizer_of(graph, args["weight"])
-        if weight is None:
+        if weight is None or weight.scale is None:  # never calibrated: `freeze` says so
             continue
         _check_container(node, weight, target)
         bias = bias_quantizer_of(graph, args["bias"]) if args["bias"] is not None else None
-        if bias is not None:
+        if bias is not None and bias.parents[0].scale is not None:
             values = get_attribute(graph, args["bias"].args[0])
             lines += _fit_bias(node, bias, weight, get_attribute(graph, args["weight"].args[0]), values)
     return lines
@@ -58,15 +58,18 @@ def _check_container(node: fx.Node, weight: Quantizer, target: Target) -> None:
 def _fit_bias(
     node: fx.Node, bias: BiasQuantizer, weight: Quantizer, weights: torch.Tensor, values: torch.Tensor
 ) -> list[str]:
-    codes = bias.quantize(values).abs()
-    over = codes > BIAS_LIMIT
+    steps = values.detach().double().abs() / bias.scale.double()  # not codes: they may leave even int64
+    over = steps > BIAS_LIMIT
     if not bool(over.any()):
         return []
-    old = weight.quantize(weights.detach())
-    factor = torch.where(over, codes.double() / BIAS_LIMIT, torch.ones_like(codes, dtype=torch.float64))
+    weights = weights.detach()
+    old = weight.quantize(weights)
+    factor = torch.where(over, steps / BIAS_LIMIT, torch.ones_like(steps))
     scale = weight.scale.detach().double() * (factor if weight.scale.dim() else factor.max())
     weight.set_params(QParams(scale.float(), weight.zero_point))
-    new = weight.quantize(weights.detach())
+    # A channel whose scale stays keeps its codes: calibration may have decided them otherwise than nearest.
+    raised = along(over, weight.spec.axis, weights.dim()) if weight.scale.dim() else over.any()
+    new = torch.where(raised, weight.quantize(weights), old)
     weight.harden(new)
     moved = int((new != old).sum())
     channels = int(over.sum())

@@ -1,7 +1,7 @@
 """One grid where a concatenation joins tensors: its producers take over its quantizer, it becomes a layout operator.
 
-A producer that also feeds something else keeps its own grid; the runtime then requantizes that input of the
-concatenation. Sharing is identity: two nodes that call one module.
+A producer that also feeds something else, or whose grid the target prescribes, keeps its own; the runtime then
+requantizes that input of the concatenation. Sharing is identity: two nodes that call one module.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ def _share(graph: fx.GraphModule, node: fx.Node) -> bool:
         return False
     sources = list(node.all_input_nodes)
     private = [n for n in sources if quantizer_of(graph, n) is not None and len(n.users) == 1]
-    private = [n for n in private if quantizer_of(graph, n).spec == quantizer.spec]
-    for source in private:
+    private = [n for n in private if quantizer_of(graph, n).spec == quantizer.spec and not quantizer_of(graph, n).fixed]
+    changed = [n for n in private if n.target != users[0].target]
+    for source in changed:
         source.target = users[0].target
     if len(private) == len(sources):
         users[0].replace_all_uses_with(node)
         graph.graph.erase_node(users[0])
-    return bool(private)
+    return bool(changed)

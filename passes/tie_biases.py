@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from pipeline.dialect import LAYOUT
-from pipeline.graph import bound_args, finish, insert_module, op_name, quantizer_of, set_argument
+from pipeline.graph import bias_quantizer_of, bound_args, finish, insert_module, op_name, quantizer_of, set_argument
 from pipeline.quantizer import BiasQuantizer, Quantizer
 
 
@@ -18,7 +18,7 @@ def tie_biases(graph: fx.GraphModule) -> bool:
             continue
         args = bound_args(node)
         source, weight = _grid(graph, node.args[0]), quantizer_of(graph, args["weight"])
-        if source is None or weight is None:
+        if source is None or weight is None or bias_quantizer_of(graph, args["bias"]) is not None:
             continue
         target = f"quantizers.{node.name}_b"
         graph.add_submodule(target, BiasQuantizer(source, weight))

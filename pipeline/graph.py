@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,9 @@ from pipeline.quantizer import BiasQuantizer, Quantizer
 ORIGIN_KEYS = ("nn_module_stack", "stack_trace", "source_fn_stack", "unit")
 
 
+_FRAME = re.compile(r'File "(.+?)", line (\d+)')
+_TORCH = str(Path(torch.__file__).parent)
+
 # `reshape` is `view` that also takes non-contiguous tensors: one name for both.
 _ALIASES = {"reshape": "view"}
 
@@ -22,12 +27,14 @@ def op_name(node: fx.Node) -> str:
 
     A call in a form that integer kernels do not have gets a qualified name, so that no rule takes it by mistake:
     `add_constant` (an operand is not an activation), `mean_over_dims` (not the global average), `pad_reflect`,
-    `linear_3d`, `conv2d_dynamic` (the weight is computed).
+    `linear_3d`, `conv2d_dynamic` (weight or bias is computed), `python_mul` (of sizes, not of tensors).
     """
     if node.op != "call_function":
         return ""
     packet = getattr(node.target, "overloadpacket", None)
-    name = str(packet.__name__ if packet is not None else getattr(node.target, "__name__", node.target))
+    if packet is None:  # arithmetic on sizes (operator.mul): never the operator of tensors that is called the same
+        return f"python_{getattr(node.target, '__name__', node.target)}"
+    name = str(packet.__name__)
     name = _ALIASES.get(name, name)
     qualify = _QUALIFIERS.get(name)
     return name + (qualify(node) if qualify else "")
@@ -55,15 +62,11 @@ def _pad(node: fx.Node) -> str:
 
 
 def _weighted(node: fx.Node) -> str:
-    if not is_constant(node.args[1]):
+    args = bound_args(node)
+    if not is_constant(args["weight"]) or (args["bias"] is not None and not is_constant(args["bias"])):
         return "_dynamic"
     rank = len(tensor_shape(node.args[0]))
-    return f"_{rank}d" if op_name_is_linear(node) and rank not in (0, 2) else ""
-
-
-def op_name_is_linear(node: fx.Node) -> bool:
-    """The call is aten.linear, whatever the rank of its input."""
-    return getattr(node.target, "overloadpacket", None) is torch.ops.aten.linear
+    return f"_{rank}d" if node.target is torch.ops.aten.linear.default and rank not in (0, 2) else ""
 
 
 _QUALIFIERS = {"add": _operands, "mul": _operands, "mean": _mean, "pad": _pad, "conv2d": _weighted, "linear": _weighted}
@@ -107,14 +110,10 @@ def module_stack(node: fx.Node) -> list[tuple[str, str]]:
 
 
 def source_line(node: fx.Node) -> str:
-    """`file.py:58` of the user's code that made this node, or the empty string."""
-    trace = node.meta.get("stack_trace") or ""
-    lines = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
-    if not lines:
-        return ""
-    parts = lines[-1].split('"')
-    number = lines[-1].split("line ")[-1].split(",")[0]
-    return f"{parts[1].rsplit('/', 1)[-1]}:{number}"
+    """`file.py:58` of the user's code that made this node (torch's own layers are not), or the empty string."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    own = [frame for frame in frames if not frame[0].startswith(_TORCH)]
+    return f"{Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
 
 
 def where(node: fx.Node) -> str:
@@ -270,7 +269,8 @@ def extract(graph: fx.GraphModule, names: Collection[str], *, quantized: bool = 
     inside = [node for node in graph.graph.nodes if node.name in wanted]
     sub = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
-    outside = _outside_inputs(inside, wanted)
+    read = {source for node in inside for source in node.all_input_nodes if source.name not in wanted}
+    outside = [node for node in graph.graph.nodes if node in read and not is_constant(node)]
     for node in outside:
         copies[node] = sub.placeholder(node.name)
     for node in inside:
@@ -288,15 +288,6 @@ def extract(graph: fx.GraphModule, names: Collection[str], *, quantized: bool = 
     module.input_names = tuple(node.name for node in outside)
     module.output_names = tuple(node.name for node in outputs)
     return module
-
-
-def _outside_inputs(inside: Iterable[fx.Node], wanted: set[str]) -> list[fx.Node]:
-    found: dict[fx.Node, None] = {}
-    for node in inside:
-        for source in node.all_input_nodes:
-            if source.name not in wanted and not is_constant(source):
-                found.setdefault(source)
-    return list(found)
 
 
 def _copy_constant(

@@ -22,7 +22,7 @@ class Grid:
     """The integers `qmin ... qmax`.
 
     Args:
-        bits: 2 to 8.
+        bits: 1 to 32, and at least two codes; recipes allow 2 to 8.
         signed: the grid holds negative codes.
         narrow: drop the lowest code, so that `qmin == -qmax`.
         limit: largest magnitude that a code may have on the target (AVX2 without VNNI saturates at pairs of products
@@ -37,6 +37,8 @@ class Grid:
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 32:
             raise ValueError(f"a grid has 1 to 32 bits, not {self.bits}")
+        if self.levels < 2:
+            raise ValueError(f"a grid has at least two codes, not {self.qmin}..{self.qmax}")
 
     @property
     def qmin(self) -> int:

@@ -21,8 +21,8 @@ class OpRule:
             nothing else take it over; `as_input`: a layout operator, codes pass unchanged; `none`: stays off any grid.
         fixed: scale and zero point where `output` is `fixed`.
         absorbs: operators that the runtime fuses behind this one, before the output is quantized.
-        inner_bits: least bits of a linear tensor (no activation behind it) that feeds only operators with this entry;
-            the papers leave such a tensor in float (the branch before a residual sum).
+        inner_bits: bits of a layer's output without an activation behind it that feeds only operators with this
+            entry; the papers leave such a tensor in float (the branch before a residual sum).
         reason: why it is computed in float, for the placement table.
     """
 

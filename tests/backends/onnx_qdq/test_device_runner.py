@@ -1,5 +1,6 @@
 """`run.py` on a device: passes on what was built, fails on anything else, needs nothing of ours."""
 
+import ast
 import hashlib
 import json
 import subprocess
@@ -94,6 +95,11 @@ def test_outputs_are_added_without_the_onnx_package(artifact):
     added = model.graph.output[1:]
     assert [value.name for value in added] == ["relu_q", "x" * 300]
     assert all(value.type.tensor_type.elem_type == onnx.TensorProto.UINT8 for value in added)
+
+
+def test_the_syntax_is_that_of_python_3_8():
+    with open(device_runner.__file__) as file:
+        ast.parse(file.read(), feature_version=(3, 8))
 
 
 def test_only_numpy_and_onnxruntime_are_imported():

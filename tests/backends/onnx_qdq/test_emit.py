@@ -60,6 +60,16 @@ def test_asymmetric_weights_run_in_the_same_integer_kernels(bits, path):
         assert "Gather" not in integer_ops(path)["kernels"], "weights are unpacked at every inference"
 
 
+@pytest.mark.parametrize("bits", [8, 4, 3])
+def test_one_scale_for_a_whole_weight(bits, path):
+    reference, images = frozen("add", bits, 8, "weights.granularity=per_tensor")
+    expected = IntegerArithmetic(reference).run(images)
+    for form in ("qdq", "qoperator"):
+        emit_model(reference, path, form)
+        assert not differing(expected, run(path, images))
+        assert integer_ops(path)["float"] == 0
+
+
 @pytest.mark.parametrize("name", ["add", "relu6", "hardtanh", "pad_slice", "hardswish", "cat_signed"])
 @pytest.mark.parametrize("bits", [8, 4])
 def test_signed_symmetric_activations_are_stored_shifted(name, bits, path):
