@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,7 +93,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.steps, options.rounds, options.calibration_steps = QUICK_STEPS, QUICK_ROUNDS, [2, 4]
     options.out = (options.out or ROOT / "build" / ("bench-smoke.json" if options.quick else "bench.json")).resolve()
     options.folder = options.out.parent / options.out.stem
-    options.command = shlex.join(["tools/bench.py", *(arguments if arguments is not None else sys.argv[1:])])
+    given = arguments if arguments is not None else sys.argv[1:]
+    options.command = bench_docs.command_text("tools/bench.py", given)
     return options
 
 

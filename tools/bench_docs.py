@@ -5,13 +5,25 @@ A table stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`; only wh
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from bench_rows import FLOAT, SUBJECT_TITLES, judged_rows
 
 from pipeline.errors import InputError
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def command_text(script: str, arguments: Sequence[str]) -> str:
+    """A command line as a document may show it: paths are relative to the checkout, whosever machine it was."""
+    shown = [os.path.relpath(argument, ROOT) if os.path.isabs(argument) else argument for argument in arguments]
+    return shlex.join([script, *shown])
 
 
 def fill(text: str, tables: Mapping[str, str]) -> str:
@@ -52,14 +64,14 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 BUILD_COLUMNS = ("network", "recipe", "steps", "seed", "float", "calibrated", "reference", "artifact", "kB",
-                 "codes compared / differing: " "all", "extended", "basic", "disabled")
+                 "codes compared / differing: all", "extended", "basic", "disabled")
 
 
 def build_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A line per build: the four accuracies, size, codes at every level."""
     rows = []
     for build in results.get("builds", {}).values():
-        levels = {level["level"]: f"{level['compared']:,} / {level['differing']}" for level in build["levels"]}
+        levels = {level["level"]: f"{level['compared']:,} / {level['differing']:,}" for level in build["levels"]}
         accuracy = ["–" if build["accuracy"][stage] is None else f"{build['accuracy'][stage]:.2f}"
                     for stage in ("float", "calibrated", "reference", "artifact")]
         rows.append((SUBJECT_TITLES[build["subject"]], build["recipe"], str(build["steps"]), str(build["seed"]),

@@ -104,7 +104,7 @@ def _parity(builds: Mapping[str, Any]) -> list[Row]:
         compared = sum(level["compared"] for level in levels)
         logits = sum(level["logits_differing"] for level in levels)
         where = sorted({level["level"] for level in levels if level["differing"] or level["logits_differing"]})
-        text = (f"{differing} of {compared:,} codes and {logits} logits, {len(found)} builds at "
+        text = (f"{differing:,} of {compared:,} codes and {logits:,} logits, {len(found)} builds at "
                 f"{len({level['level'] for level in levels})} levels" + (f"; at {', '.join(where)}" if where else ""))
         rows.append(_row("parity", f"{SUBJECT_TITLES[subject]}: codes that differ from the integer arithmetic",
                          "0, all bit widths, all four levels", text if found else "",

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 import numpy as np
-from bench_docs import markdown
+from bench_docs import command_text, markdown
 from bench_subjects import Subject, trained
 from restore import restore
 from rich.console import Console
@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = {"entries": [asdict(entry) for entry in entries], "passed": passed}
     (ROOT / "build" / "compat.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if not options.no_docs:
-        command = shlex.join(["tools/compat.py", *(arguments if arguments is not None else sys.argv[1:])])
+        command = command_text("tools/compat.py", arguments if arguments is not None else sys.argv[1:])
         (ROOT / "docs" / "compat.md").write_text(document(entries, command), encoding="utf-8")
     return 0 if passed else 1
 

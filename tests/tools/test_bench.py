@@ -117,3 +117,8 @@ def test_a_table_without_a_place_is_an_error():
         bench_docs.fill("nothing\n", {"judged": "| a |"})
     with pytest.raises(InputError, match="not closed"):
         bench_docs.fill("<!-- bench:judged -->\n", {"judged": "| a |"})
+
+
+def test_commands_in_documents_name_no_folder_of_a_machine():
+    shown = bench_docs.command_text("tools/bench.py", ["--data", str(ROOT.parent / "some data"), "--only", "size"])
+    assert shown == "tools/bench.py --data '../some data' --only size"
