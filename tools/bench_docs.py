@@ -16,7 +16,6 @@ from bench_rows import FLOAT, SUBJECT_TITLES, judged_rows
 
 from pipeline.errors import InputError
 
-
 ROOT = Path(__file__).resolve().parents[1]
 
 
