@@ -10,7 +10,7 @@ from pipeline.graph import extract, quantizer_of
 from tests.calib.nets import CPU, calibration
 
 
-def walk_over(made):  # noqa: ANN001, ANN201 - a small fixture
+def walk_over(made):
     walk = stretches(made.graph, [unit.nodes for unit in made.units])
     return walk, Boundary(made.graph, made.images, CPU)
 
