@@ -138,8 +138,6 @@ def check_recipe(recipe: Recipe) -> None:
         raise RecipeError(
             f"there is no source of images '{recipe.images.source}'", where="images.source", allowed=", ".join(SOURCES)
         )
-    if recipe.passes:
-        raise RecipeError(f"there is no opt-in pass '{recipe.passes[0]}'", where="passes", allowed="none yet: []")
 
 
 def plan(

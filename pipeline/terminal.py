@@ -236,8 +236,9 @@ def placement_cells(quantized: Quantized, placement: Sequence[Any]) -> tuple[lis
     for row in placement:
         note = f"[{footnotes.setdefault(row.note, len(footnotes) + 1)}]" if row.note else ""
         output = "" if row.output is None else f"{row.output} {row.grid}".replace("asymmetric", "asym")
-        cells = ("input" if row.op == "quantize" else row.module or row.name, row.op, _RUNS.get(row.runs, row.runs), row.weight or "", output,
-                 unit_of.get(row.name, ""), note)
+        layer = "input" if row.op == "quantize" else row.module or row.name
+        runs = _RUNS.get(row.runs, row.runs)
+        cells = (layer, row.op, runs, row.weight or "", output, unit_of.get(row.name, ""), note)
         rows.append([printable(cell) for cell in cells])
     return rows, footnotes
 
