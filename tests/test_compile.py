@@ -1,0 +1,416 @@
+"""The command from end to end on a tiny network: what is built, what is refused and in which words, what is left behind.
+
+The mutation tests at the end prove that the gate can fail: a single wrong number in the file must be found.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from tests import tiny
+import torch
+from onnx import numpy_helper
+from PIL import Image
+from typer.testing import CliRunner
+
+import compile as story
+from backends.base import BACKENDS
+from pipeline.recipe import load_recipe
+
+ROOT = Path(story.__file__).parent
+ARCH = f"{ROOT / 'tests' / 'tiny.py'}:Residual"
+CLASSES, SAMPLES = 5, 12
+SMALL = ("--set", "images.batch_size=4", "--set", "images.count=12")
+FAST = ("--recipe", "minmax_w8a8", *SMALL)
+LEARN = ("--recipe", "qdrop_w4a4", *SMALL, "--set", "method.steps=400")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """model.pth (a state_dict), calib.npz, val.npz (larger values: some saturate), pixels/ (a class folder of images)."""
+    folder = tmp_path_factory.mktemp("given")
+    model, images = tiny.model_and_images(samples=SAMPLES)
+    torch.save(model.state_dict(), folder / "model.pth")
+    labels = np.arange(SAMPLES) % CLASSES
+    np.savez(folder / "calib.npz", x=images.numpy(), y=labels)
+    np.savez(folder / "val.npz", x=2 * images.numpy(), y=labels)
+    for index in range(CLASSES):
+        place = folder / "pixels" / f"class{index}"
+        place.mkdir(parents=True)
+        noise = np.random.default_rng(index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(place / "image.png")
+    return folder
+
+
+@pytest.fixture
+def command(files, tmp_path, monkeypatch):
+    """Runs the command in an empty folder; arguments given twice: the later ones win."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, model=None, arch=ARCH, calib="calib.npz", evaluation="val.npz", out="out", recipe=FAST):
+        given = [str(model or files / "model.pth"), *recipe]
+        for option, value in (("--arch", arch), ("--calib-data", calib and files / calib),
+                              ("--eval-data", evaluation and files / evaluation), ("--out", out)):
+            given += [option, str(value)] if value else []
+        return CliRunner().invoke(story.app, [*given, *map(str, arguments)])
+
+    return run
+
+
+def left_behind(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def refused(result, *texts, code=2):
+    """The exit code, every text in the message, no traceback, nothing at --out."""
+    assert result.exit_code == code, result.stderr + result.stdout + repr(result.exception)
+    for text in texts:
+        assert text in result.stderr, result.stderr
+    assert "Traceback" not in result.stderr
+    assert not [name for name in left_behind(Path.cwd()) if name.startswith((".out", "out"))]
+    return result.stderr
+
+
+# --- what is built ---
+
+
+def test_a_build_says_what_it_did_and_leaves_one_complete_folder(command, tmp_path):
+    result = command()
+    assert result.exit_code == 0, result.stderr
+    assert left_behind(tmp_path) == ["out"]
+    names = {"model.onnx", "manifest.json", "parity.json", "golden.npz", "run.py", "report.md"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert result.stdout.startswith("PASSED: all ")
+    for text in ("float ", "calibrated ", "reference ", "artifact ", "0 of ", " integer, 0 float", "bytes in model.onnx",
+                 "run: python out/run.py", "weight codes keep to +-64"):
+        assert text in result.stdout, result.stdout
+    assert "capture and place" in result.stderr and "compared 12 of 12 samples" in result.stderr
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", result.stdout + result.stderr)
+    parity = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert parity["codes"]["differing"] == 0 and parity["gate"]["passed"]
+    assert set(parity["accuracy"]) == {"float", "calibrated", "reference", "artifact"}
+    assert subprocess.run([sys.executable, "out/run.py"], capture_output=True, text=True).returncode == 0
+
+
+def test_json_is_one_object_on_stdout_and_the_same_command_again_gives_the_same_bytes(command, tmp_path):
+    summaries = [json.loads(command("--json", out=out).stdout) for out in ("one", "two")]
+    assert [summary["passed"] for summary in summaries] == [True, True]
+    assert summaries[0]["codes"]["compared"] > 0 and summaries[0]["exit_code"] == 0
+    assert (tmp_path / "one" / "model.onnx").read_bytes() == (tmp_path / "two" / "model.onnx").read_bytes()
+
+
+def test_without_evaluation_data_parity_is_proven_on_the_calibration_images_and_that_is_said(command, tmp_path):
+    result = command("--target", "reference", evaluation=None, recipe=("--recipe", "mse_w8a8", *SMALL))
+    assert result.exit_code == 0, result.stderr
+    assert "no evaluation data: parity is proven on the calibration images" in result.stdout
+    assert set(json.loads((tmp_path / "out" / "parity.json").read_text())["accuracy"].values()) == {None}
+    assert "no evaluation data" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_default_folder_and_images_from_a_folder(command, tmp_path):
+    settings = ("--recipe", "minmax_w8a8", "--set", "images.batch_size=4", "--set", "images.count=5")
+    numbers = ("--mean", "0.5", "0.5", "0.5", "--std", "0.2,0.2,0.2", "--seed", "7", "--target", "reference")
+    result = command(*numbers, calib="pixels", evaluation="pixels", out=None, recipe=settings)
+    assert result.exit_code == 0, result.stderr
+    manifest = json.loads((tmp_path / "artifacts" / "model-minmax_w8a8-reference" / "manifest.json").read_text())
+    assert manifest["seed"] == 7 and manifest["calibration"]["count"] == 5
+
+
+def test_a_build_from_python_takes_a_module(files, tmp_path):
+    from pipeline.data import open_data
+
+    model, _ = tiny.model_and_images()
+    data = open_data(files / "calib.npz", batch_size=4, purpose="calib")
+    build = story.compile_model(model, load_recipe("minmax_w8a8", SMALL[1::2]), "reference", data, None, tmp_path / "a")
+    assert build.passed and build.folder == tmp_path / "a" and build.manifest.model.name == "Residual"
+
+
+def test_two_conditions_of_the_gate_that_are_not_codes(command, tmp_path):
+    refused(command("--max-drop", "1", evaluation=None), "--max-drop", "an accuracy gate needs labels")
+    result = command("--max-drop", "-100")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("FAILED: top-1 points lost from float to artifact: measured ")
+    assert left_behind(tmp_path) == ["out-failed"]
+    assert "look at out-failed/parity.json" in result.stdout
+
+
+# --- the dry run ---
+
+
+def test_dry_run_shows_where_every_layer_runs_and_reads_no_data(command, tmp_path):
+    result = command("--dry-run", "--input-size", "3,8,8", calib="not/there", recipe=("--recipe", "qdrop_w4a4"))
+    assert result.exit_code == 0, result.stderr
+    rows = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
+    assert "conv2d+relu" in rows["stem"] and "integers" in rows["stem"]
+    assert "4 asym" in rows["inner"] and "4 unsigned" in rows["inner"]
+    assert "W4A8 is as small and as fast as W4A4" in result.stdout
+    assert left_behind(tmp_path) == []
+
+
+def test_dry_run_looks_at_one_header_where_nothing_else_tells_the_shape(command):
+    summary = json.loads(command("--dry-run", "--json").stdout)
+    assert summary["input_shape"] == [3, 8, 8] and summary["classes"] == CLASSES
+    assert {row["runs"] for row in summary["placement"]} >= {"integer"}
+    refused(command("--dry-run", calib=None), "the shape of the model's input is not known", "--input-size")
+
+
+def test_dry_run_refuses_what_a_build_would_refuse(command):
+    asymmetric = ("--set", "weights.symmetric=false")
+    refused(command("--dry-run", *asymmetric), "annotate:", "stem", "symmetric", "allowed:", "do:")
+
+
+# --- bad input: model ---
+
+
+def test_model_files_that_cannot_be_read(command, files, tmp_path):
+    refused(command(model=files / "modle.pth"), "does not exist", "Did you mean 'model.pth'?")
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes((files / "model.pth").read_bytes()[:900])
+    refused(command(model=broken), "truncated, corrupt", str(broken), "Save or copy it again")
+    model, _ = tiny.model_and_images()
+    torch.save(model, tmp_path / "module.pth")
+    refused(command(model=tmp_path / "module.pth"), "can run any code", "--trust-pickle")
+    with torch.no_grad():
+        model.head.weight[0, 0] = float("nan")
+    torch.save(model.state_dict(), tmp_path / "nan.pth")
+    refused(command(model=tmp_path / "nan.pth"), "'head.weight' has 1 of 40 values that are NaN")
+
+
+def test_networks_that_do_not_fit_or_do_not_import(command, tmp_path):
+    refused(command(arch="resnet18"), "do not fit the network 'resnet18'", "missing in the file: conv1.weight")
+    refused(command(arch="resnet81"), "no classification model 'resnet81'", "Did you mean 'resnet18'?")
+    refused(command(arch=None), "does not say which network", "--arch")
+    (tmp_path / "arch.py").write_text("import nothing_like_this\n")
+    refused(command(arch=f"{tmp_path}/arch.py:net"), "does not import", "nothing_like_this", "arch.py:1")
+
+
+def test_a_branch_on_data_is_named_by_its_line(command, tmp_path):
+    (tmp_path / "branch.py").write_text(
+        "from tests import tiny\n\nclass Branch(tiny.Residual):\n    def forward(self, x):\n"
+        "        if x.sum() > 0:\n            return super().forward(x)\n        return super().forward(-x)\n"
+    )
+    text = refused(command(arch=f"{tmp_path}/branch.py:Branch"), "branches on the values of a tensor", "branch.py:5")
+    assert "if x.sum() > 0" in text
+
+
+# --- bad input: data ---
+
+
+def arrays(folder: Path, **changed) -> Path:
+    _, images = tiny.model_and_images(samples=SAMPLES)
+    np.savez(folder / "data.npz", **{"x": images.numpy(), "y": np.arange(SAMPLES) % CLASSES, **changed})
+    return folder / "data.npz"
+
+
+def test_calibration_data_is_missing_or_empty(command, tmp_path):
+    refused(command(calib=None), "the method 'nearest' needs images", "--calib-data")
+    refused(command(calib=tmp_path / "gone"), "does not exist", "gone")
+    (tmp_path / "empty").mkdir()
+    refused(command(calib=tmp_path / "empty"), "holds no images", "empty")
+
+
+def test_samples_that_do_not_fit(command, tmp_path):
+    wide = np.zeros((SAMPLES, 3, 8, 9), np.float32)
+    refused(command(evaluation=arrays(tmp_path, x=wide)), "[3, 8, 9]", "[3, 8, 8]", "data.npz")
+    grey = np.zeros((SAMPLES, 1, 8, 8), np.float32)
+    refused(command(calib=arrays(tmp_path, x=grey)), "1 channels")
+    refused(command("--input-size", "3,16,16"), "[3, 8, 8]", "[3, 16, 16]")
+    spoiled = np.zeros((SAMPLES, 3, 8, 8), np.float32)
+    spoiled[4, 1, 2, 3] = np.nan
+    refused(command(calib=arrays(tmp_path, x=spoiled)), "NaN", "sample 4")
+    far = np.full(SAMPLES, CLASSES)
+    refused(command(evaluation=arrays(tmp_path, y=far)), "the label 5 is outside", "0 to 4")
+
+
+def test_an_image_that_cannot_be_read_is_named(command, files, tmp_path):
+    for path in (files / "pixels").rglob("*.png"):
+        copy = tmp_path / "images" / path.parent.name / path.name
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(path.read_bytes())
+    copy.write_bytes(path.read_bytes()[:20])
+    refused(command(calib=tmp_path / "images"), "the image cannot be read", str(copy))
+    Image.new("RGB", (9, 8)).save(copy)
+    refused(command(calib=tmp_path / "images"), "different sizes", "--input-size")
+
+
+# --- bad input: options ---
+
+
+@pytest.mark.parametrize(("arguments", "texts"), [
+    (("--recipe", "qdrop_w4a44"), ("there is no recipe 'qdrop_w4a44'", "Did you mean 'qdrop_w4a4'?")),
+    (("--target", "onxx"), ("there is no target 'onxx'", "Did you mean 'onnx'?")),
+    (("--set", "wieghts.bits=4"), ("unknown key 'wieghts'", "Did you mean 'weights'?")),
+    (("--set", "weights.bits=9"), ("'weights.bits' is 9", "from 2 to 8")),
+    (("--set", "activations.bits=1"), ("'activations.bits' is 1", "from 2 to 8")),
+    (("--set", "method.init_image=4"), ("no parameter 'init_image'", "Did you mean 'init_images'?")),
+    (("--set", "method.name=qdorp"), ("there is no method 'qdorp'", "Did you mean 'qdrop'?")),
+    (("--set", "images.source=selected"), ("no source of images 'selected'", "files")),
+    (("--device", "cuda:9"), ("CUDA", "--device cuda:9", "auto, cpu")),
+    (("--device", "gpu0"), ("there is no device 'gpu0'", "auto, cpu, cuda")),
+    (("--device-profile", "arm"), ("no device profile 'arm'", "generic, vnni, arm64")),
+    (("--mean", "0.5", "0.5"), ()),
+    (("--recipie", "qdrop_w4a4"), ("--recipie", "--recipe")),
+    (("--seed", "-1"), ("--seed",)),
+    (("--input-size", "big"), ("'big' is not a size", "3,224,224")),
+    (("--set", "weights.symmetric=false"), ("stem", "symmetric")),
+])
+def test_options_that_cannot_be_honoured(command, arguments, texts):
+    if arguments[0] == "--mean":
+        refused(command(*arguments, calib="pixels"), "2 numbers for images of 3 channel(s)")
+        return
+    refused(command(*arguments), *texts)
+
+
+def test_an_output_folder_that_exists_is_kept_unless_told_otherwise(command, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    for arguments, text in (((), "--overwrite to replace"), (("--overwrite",), "is not an artifact")):
+        result = command(*arguments)
+        assert result.exit_code == 2 and text in result.stderr
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_place_that_cannot_hold_the_folder_is_refused_before_work(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = command(out="file/out")
+    assert result.exit_code == 2 and "a file is in its way" in result.stderr
+    assert "calibrate" not in result.stderr
+
+
+def test_errors_are_json_as_well(command):
+    result = command("--json", "--recipe", "nothing")
+    summary = json.loads(result.stdout)
+    assert result.exit_code == summary["exit_code"] == 2
+    assert summary["error"]["stage"] == "recipe" and "there is no recipe" in summary["error"]["what"]
+
+
+# --- bad luck ---
+
+
+def test_a_full_disk_leaves_nothing(command, monkeypatch):
+    def emit(reference, folder):
+        (folder / "model.onnx").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(BACKENDS.get("onnx"), "emit", emit)
+    refused(command(), "the disk is full", "Make room")
+
+
+def test_a_defect_is_one_line_and_a_traceback_on_request(command, monkeypatch):
+    def capture(*arguments, **settings):
+        raise ZeroDivisionError("seven")
+
+    monkeypatch.setattr(story, "capture", capture)
+    refused(command(), "internal error: ZeroDivisionError: seven", "--debug shows the traceback", code=3)
+    assert "Traceback" in command("--debug").stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_interrupted_calibration_resumes_to_the_same_bytes(command, files, tmp_path):
+    """A real process, stopped by Ctrl-C after its first unit."""
+    arguments = [sys.executable, str(ROOT / "compile.py"), str(files / "model.pth"), "--arch", ARCH, *LEARN,
+                 "--calib-data", str(files / "calib.npz"), "--eval-data", str(files / "val.npz"), "--out", "out"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if re.search(r" 1/\d+ ", line):
+            process.send_signal(signal.SIGINT)
+            break
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, "".join(seen) + stderr
+    assert "stopped in 'calibrate'" in stderr and "--resume goes on there" in stderr and "Traceback" not in stderr
+    assert not stdout and left_behind(tmp_path) == [".checkpoints"]
+
+    resumed = command("--resume", recipe=LEARN)
+    assert resumed.exit_code == 0, resumed.stderr
+    assert left_behind(tmp_path) == ["out"]
+    assert command(out="whole", recipe=LEARN).exit_code == 0
+    assert (tmp_path / "out" / "model.onnx").read_bytes() == (tmp_path / "whole" / "model.onnx").read_bytes()
+
+
+# --- the gate can fail ---
+
+
+def flip_weight_code(graph):
+    """One code of the first convolution, its second highest bit."""
+    tensor = next(t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4)
+    codes = numpy_helper.to_array(tensor).copy()
+    codes.flat[0] ^= 0x40
+    tensor.CopyFrom(numpy_helper.from_array(codes, tensor.name))
+
+
+def shift_zero_point(graph):
+    """Of one QuantizeLinear; the DequantizeLinear behind it keeps its own."""
+    node = [node for node in graph.node if node.op_type == "QuantizeLinear"][1]
+    old = next(t for t in graph.initializer if t.name == node.input[2])
+    value = numpy_helper.to_array(old)
+    graph.initializer.append(numpy_helper.from_array(np.asarray(value + 1, value.dtype), "shifted"))
+    node.input[2] = "shifted"
+
+
+def drop_clip(graph):
+    """Of one tensor below 8 bits; what was clipped keeps its name."""
+    clip = next(node for node in graph.node if node.op_type == "Clip")
+    producer = next(node for node in graph.node if clip.input[0] in node.output)
+    producer.output[0] = clip.output[0]
+    graph.node.remove(clip)
+
+
+def add_one_to_bias(graph):
+    """To the first element of the first int32 bias."""
+    dequantized = {node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    tensor = next(t for t in graph.initializer if t.data_type == onnx.TensorProto.INT32 and t.name in dequantized)
+    codes = numpy_helper.to_array(tensor).copy()
+    codes[0] += 1
+    tensor.CopyFrom(numpy_helper.from_array(codes, tensor.name))
+
+
+NEAREST_W4A4 = ("--recipe", "qdrop_w4a4", *SMALL, "--set", "method={name: nearest}")
+
+
+@pytest.mark.onnxruntime
+@pytest.mark.parametrize(("mutate", "recipe"), [
+    (flip_weight_code, FAST), (shift_zero_point, FAST), (drop_clip, NEAREST_W4A4), (add_one_to_bias, FAST),
+], ids=lambda value: getattr(value, "__name__", None))
+def test_one_wrong_number_in_the_file_fails_the_build(command, monkeypatch, tmp_path, mutate, recipe):
+    backend = BACKENDS.get("onnx")
+    emit = backend.emit
+
+    def emit_wrong(reference, folder):
+        written = emit(reference, folder)
+        model = onnx.load(folder / backend.model_file)
+        before = model.SerializeToString()
+        mutate(model.graph)
+        assert model.SerializeToString() != before
+        onnx.save(model, folder / backend.model_file)
+        return written
+
+    monkeypatch.setattr(backend, "emit", emit_wrong)
+    result = command(recipe=recipe)
+    assert result.exit_code == 1, result.stdout + result.stderr
+    assert re.match(r"FAILED: [1-9][\d,]* of [\d,]+ integer codes differ|FAILED: no code or logit", result.stdout)
+    assert left_behind(tmp_path) == ["out-failed"]
+    parity = json.loads((tmp_path / "out-failed" / "parity.json").read_text())
+    assert not parity["gate"]["passed"]
+    assert parity["first_divergence"] is not None or parity["logits_differing"]
+
+
+def test_the_gate_is_what_makes_the_difference(command, tmp_path):
+    """The recipe of the dropped Clip passes as it is."""
+    result = command(recipe=NEAREST_W4A4)
+    assert result.exit_code == 0, result.stdout + result.stderr
+    assert zipfile.is_zipfile(tmp_path / "out" / "golden.npz")
