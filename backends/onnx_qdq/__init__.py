@@ -16,7 +16,7 @@ from backends.onnx_qdq.emit import Form, emit_model, unsupported
 from backends.onnx_qdq.session import LEVELS, OnnxSession, integer_ops
 from backends.onnx_qdq.target import NAME, TARGETS
 from pipeline.artifact import package_versions
-from pipeline.parity import Runner
+from pipeline.parity import Arithmetic, Runner
 from pipeline.stages import Reference
 from pipeline.target import Target
 
@@ -49,7 +49,7 @@ class OnnxBackend:
         shutil.copyfile(device_runner.__file__, runner)
         return [model, runner]
 
-    def arithmetic(self, reference: Reference) -> Runner:
+    def arithmetic(self, reference: Reference) -> Arithmetic:
         return IntegerArithmetic(reference)
 
     def open(self, folder: Path, level: str) -> Runner:
