@@ -185,13 +185,12 @@ def quantize_float(x: Tensor, grid: CodeGrid) -> Tensor:
     return steps.clamp(0, 255)
 
 
-def _explained(value: Tensor, grid: CodeGrid) -> tuple[Tensor, Tensor, Tensor]:
-    """uint8 codes of float values, and the least and largest that the float rounding of another library explains."""
+def _explained(value: Tensor, grid: CodeGrid) -> tuple[Tensor, Tensor]:
+    """Least and largest uint8 code of float values [N, ...] that the float rounding of another library explains."""
     largest = value.abs().flatten(1).amax(1).reshape(-1, *[1] * (value.dim() - 1))
-    margin = FLOAT_ROUNDING * torch.maximum(largest, 255 * grid.scale)
-    ends = (quantize_float(v, grid).clamp(grid.low, grid.high) for v in (value, value - margin, value + margin))
-    codes, low, high = (end.to(torch.uint8) for end in ends)
-    return codes, low, high
+    margin = FLOAT_ROUNDING * torch.maximum(largest, 255 * grid.scale.to(value.device))
+    low, high = (quantize_float(end, grid).clamp(grid.low, grid.high) for end in (value - margin, value + margin))
+    return low.to(torch.uint8), high.to(torch.uint8)
 
 
 def float_values(regions: Sequence[Region]) -> set[fx.Node]:
@@ -226,7 +225,7 @@ class Execution:
         self._grids = {region.anchor: output_grid(graph, region) for region in self.regions}
         self._last_use = self._find_last_uses()
         floats = float_values(self.regions)
-        self.boundaries = {region.quantizer.name: region for region in self.regions if _is_boundary(region, floats)}
+        self.boundaries = tuple(region.quantizer.name for region in self.regions if _is_boundary(region, floats))
         self.float_output = network_output(graph) in floats
 
     def layer(self, node: fx.Node) -> Layer:
@@ -235,44 +234,36 @@ class Execution:
             self._layers[node] = layer_of(self.graph, node)
         return self._layers[node]
 
-    def run(self, x: Tensor) -> dict[str, Tensor]:
+    def run(self, x: Tensor, observed: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Codes of every quantized tensor and the output.
 
         Args:
             x: float32 [N, C, H, W].
+            observed: codes that a runtime computed, by quantizer name. Consumers of these tensors start from them
+                instead of from this execution's own, so a difference stays where it arises.
 
         Returns:
             uint8 codes by the name of the quantizer node, and float32 values under `logits`.
         """
-        return self.follow(x, {})[0]
+        return self.follow(x, observed or {})[0]
 
     @torch.no_grad()
     def follow(
-        self, x: Tensor, given: Mapping[str, Tensor]
+        self, x: Tensor, observed: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
-        """`run` with the codes of float boundaries taken over from a session.
-
-        Args:
-            given: uint8 codes by name of a tensor of `boundaries`; consumers read these instead of the computed ones.
-
-        Returns:
-            What `run` returns, with the computed codes under the names of `given` too; and for each of those names the
-            least and the largest code that float rounding can explain.
-        """
+        """`run`, and for each float boundary the least and the largest code that float rounding can explain."""
         values: dict[fx.Node, Value] = {node: x.float() for node in self.graph.graph.nodes if node.op == "placeholder"}
         results: dict[str, Tensor] = {}
         bounds: dict[str, tuple[Tensor, Tensor]] = {}
         for region in self.regions:
-            name = region.quantizer.name if region.quantizer is not None else ""
-            if name in given:
-                value = self._float_of(region, values)
-                results[name], *ends = _explained(value, self._grids[region.anchor])
-                bounds[name] = (ends[0], ends[1])
-                values[region.value] = Codes(given[name].to(value), self._grids[region.anchor])
-            else:
-                value = values[region.value] = self._run_region(region, values)
-                if name:
-                    results[name] = value.codes.to(torch.uint8)
+            value = self._run_region(region, values)
+            if region.quantizer is not None:
+                name = region.quantizer.name
+                results[name] = value.codes.to(torch.uint8)
+                if name in self.boundaries:
+                    bounds[name] = _explained(self._float_of(region, values), value.grid)
+                value = Codes(observed[name].to(value.codes), value.grid) if name in observed else value
+            values[region.value] = value
             for node in self._last_use.get(region.anchor, ()):
                 values.pop(node, None)
         results[LOGITS] = dequantized(values[network_output(self.graph)])

@@ -9,21 +9,28 @@ import torch
 from torch import Tensor
 
 from calib.checkpoints import UnitCheckpoints, run_key, tensors_sha256
-from calib.context import Calibration, Progress, Silence
+from calib.context import Calibration
 from calib.methods import find_method
 from pipeline.errors import CalibrationError
 from pipeline.stages import Calibrated, Quantized
+from pipeline.watcher import CalibrationWatcher, Quiet
 
 
 def calibrate(
-    quantized: Quantized, images: Tensor, *, device: str | torch.device = "cpu", progress: Progress | None = None,
-    checkpoints: Path | None = None, resume: bool = False, data_sha256: str = "",
+    quantized: Quantized,
+    images: Tensor,
+    *,
+    device: str | torch.device = "cpu",
+    progress: CalibrationWatcher | None = None,
+    checkpoints: Path | None = None,
+    resume: bool = False,
+    data_sha256: str = "",
 ) -> Calibrated:
     """Choose all numbers with the recipe's method.
 
     Works on a copy: `quantized` stays as it is. The result is on the CPU, its quantizers are ON with weight codes
-    decided and nothing random left; biases stay float until `freeze`. Results depend on the recipe's seed, the device
-    and the data, never on progress, checkpoints or resume.
+    decided and nothing random left; biases are rounded to their int32 steps, stored by `freeze`. Results depend on the
+    recipe's seed, the device and the data, never on progress, checkpoints or resume.
 
     Args:
         images: float32 [N, C, H, W] (or the model's own input shape), at least one batch of the recipe.
@@ -41,7 +48,7 @@ def calibrate(
     graph = copy.deepcopy(quantized.graph).to(device)
     store = None if checkpoints is None else UnitCheckpoints(checkpoints, _key(quantized, images, device, data_sha256))
     calibration = Calibration(
-        graph, quantized.units, images, quantized.recipe, device, progress or Silence(), store, resume
+        graph, quantized.units, images, quantized.recipe, device, progress or Quiet(), store, resume
     )
     log = method.run(calibration, parameters)
     return Calibrated(graph.cpu(), quantized, log)

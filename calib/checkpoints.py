@@ -6,6 +6,7 @@ numbers depend on: another model, recipe, data set, target or engine never finds
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -66,7 +67,8 @@ class UnitCheckpoints:
             save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial, metadata)
             os.replace(partial, path)
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()
             raise CalibrationError(
                 f"the checkpoint cannot be written: {error}", where=str(path), hint="free space or use another folder"
             ) from error

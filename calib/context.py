@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, fx
@@ -13,30 +12,8 @@ from calib.checkpoints import UnitCheckpoints
 from pipeline.graph import is_constant, quantizer_of
 from pipeline.quantizer import Quantizer
 from pipeline.recipe import Recipe
-from pipeline.stages import Unit, UnitLog
-
-
-class Progress(Protocol):
-    """Who wants to know how far calibration is, for example a progress bar."""
-
-    def units(self, total: int, steps: int) -> None:
-        """Work begins: `total` units of `steps` steps each."""
-
-    def step(self, count: int) -> None:
-        """`count` more steps of the present unit are done."""
-
-    def done(self, log: UnitLog) -> None:
-        """A unit is finished (also one that a checkpoint finished earlier)."""
-
-
-class Silence:
-    """The progress that nobody watches."""
-
-    def units(self, total: int, steps: int) -> None: ...
-
-    def step(self, count: int) -> None: ...
-
-    def done(self, log: UnitLog) -> None: ...
+from pipeline.stages import Unit
+from pipeline.watcher import CalibrationWatcher
 
 
 @dataclass(frozen=True)
@@ -57,7 +34,7 @@ class Calibration:
     images: Tensor
     recipe: Recipe
     device: torch.device
-    progress: Progress
+    progress: CalibrationWatcher
     checkpoints: UnitCheckpoints | None = None
     resume: bool = False
 

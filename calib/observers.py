@@ -36,7 +36,12 @@ class _Points:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Grids `scale * (lowest, ..., lowest + steps)`: scales [rows, SCALES], lowest codes [offsets], in the paper's order."""
+    """Grids `scale * (lowest ... lowest + steps)`, scales first, in the paper's order.
+
+    Args:
+        scales: [rows, SCALES].
+        lowest: lowest codes, [offsets].
+    """
 
     scales: Tensor
     lowest: Tensor
@@ -76,7 +81,7 @@ class RangeObserver:
 
     def start_second_pass(self) -> None:
         """From now on a call fills the histogram between the extremes that the first pass found."""
-        low, high = self._extremes()
+        low, _ = self._extremes()
         self._counts = torch.zeros(1, BINS, dtype=torch.float64, device=low.device)
         self._sums = torch.zeros_like(self._counts)
 
@@ -115,7 +120,7 @@ def weight_params(weight: Tensor, spec: QuantSpec, name: str) -> QParams:
         CalibrationError: values that are not finite; names the tensor.
     """
     weight = weight.detach().float()
-    rows = weight.reshape(1, -1) if spec.axis is None else weight.movedim(spec.axis, 0).reshape(weight.shape[spec.axis], -1)
+    rows = weight.reshape(1, -1) if spec.axis is None else weight.movedim(spec.axis, 0).flatten(1)
     low, high = torch.aminmax(rows, dim=1)
     _check_finite(low, high, name)
     if spec.range == "mse":

@@ -26,9 +26,8 @@ def search_ranges(calibration: Calibration, images: int | None = None) -> None:
     for name, quantizer in calibration.weights().items():
         weight = get_attribute(graph, nodes[name].args[0])
         quantizer.set_params(weight_params(weight, quantizer.spec, where(nodes[name])))
-    activations = calibration.activations()
-    observed = calibration.images[:images]
-    _observe(graph, {where(nodes[name]): quantizer for name, quantizer in activations.items()}, observed, calibration.device)
+    activations = {where(nodes[name]): quantizer for name, quantizer in calibration.activations().items()}
+    _observe(graph, activations, calibration.images[:images], calibration.device)
     for quantizer in _all(graph):
         quantizer.phase = Phase.ON
 

@@ -34,7 +34,7 @@ class UnitWork:
         teacher_inputs: per input, the value in the float network; None where mixing makes no sense (network input).
         targets: per output, the float network's value.
         weights: (quantizer, float weight) of each layer whose rounding is open.
-        activations: quantizers whose scale is open: of this unit, not fixed by the target, not shared with earlier ones.
+        activations: quantizers whose scale is open: not fixed by the target, not shared with earlier units.
         inner: activation quantizers that the papers do not have: 8 bits on a branch that only enters a sum.
         count: number of images.
         batch_size: images of one step.

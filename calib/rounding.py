@@ -1,4 +1,4 @@
-"""Soft rounding of weights (AdaRound; methods_reconstruction section 1.9), for all weights of a unit in one flat buffer.
+"""Soft rounding (AdaRound; methods_reconstruction section 1.9) of all weights of a unit, in one flat buffer.
 
     soft weight = scale * clamp(floor(w / scale) + h(alpha), qmin - zero_point, qmax - zero_point)
     h(alpha)    = clamp(1.2 * sigmoid(alpha) - 0.1, 0, 1)

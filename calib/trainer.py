@@ -141,16 +141,7 @@ class MixedTrainer:
 
     def train(self, step: Callable[[int], None]) -> None:
         """Run all steps; afterwards the unit answers softly, with learned scales and no drop."""
-        if self.rounding is not None:
-            self.rounding.attach()
-        for quantizer, scale in zip(self.learned, self._leaves, strict=True):
-            quantizer.scale = scale.detach()  # shares memory: int32 biases read the scale of every step
-            quantizer.mixing = Mixing(
-                quantizer, scale, self.settings.keep_prob, self.masks, self.settings.gradient_factor
-            )
-        if not self.settings.learn_inner:
-            for quantizer in self.work.inner:
-                quantizer.mixing = _identity
+        self._attach()
         try:
             self._run(step)
         finally:
@@ -159,6 +150,17 @@ class MixedTrainer:
         self._store_scales()
         if self.rounding is not None:
             self.rounding.refresh()
+
+    def _attach(self) -> None:
+        if self.rounding is not None:
+            self.rounding.attach()
+        for quantizer in self.work.inner:
+            quantizer.mixing = _identity
+        for quantizer, scale in zip(self.learned, self._leaves, strict=True):
+            quantizer.scale = scale.detach()  # shares memory: int32 biases read the scale of every step
+            quantizer.mixing = Mixing(
+                quantizer, scale, self.settings.keep_prob, self.masks, self.settings.gradient_factor
+            )
 
     def _run(self, step: Callable[[int], None]) -> None:
         run = _Recorded(self._step, self.masks.generator) if self.work.device.type == "cuda" else self._step

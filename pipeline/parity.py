@@ -291,7 +291,8 @@ def compare(
 
 
 def _compare_batch(
-    level: LevelReport, arithmetic: Arithmetic, x: Tensor, plain: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]
+    level: LevelReport, arithmetic: Arithmetic, x: Tensor, plain: Mapping[str, np.ndarray],
+    got: Mapping[str, np.ndarray],
 ) -> int:
     """Count one batch at one level; returns how many samples have the same top-1 as the plain run of the arithmetic."""
     if arithmetic.float_boundaries or arithmetic.float_output:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.grid import QParams, QuantSpec, along, dequantize, quantize
+from pipeline.grid import Grid, QParams, QuantSpec, along, dequantize, quantize
 
 
 class Phase(enum.Enum):
@@ -25,16 +26,22 @@ class Phase(enum.Enum):
     FROZEN = "frozen"
 
 
-class _RoundStraightThrough(torch.autograd.Function):
-    """Round half to even; the gradient passes unchanged."""
+class _CodesStraightThrough(torch.autograd.Function):
+    """clamp(round(ratio) + zero_point, qmin, qmax); the gradient passes where nothing was clamped.
+
+    Codes at the very ends count as not clamped. `torch.clamp` decides that differently from release to release.
+    """
 
     @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
-        return torch.round(x)
+    def forward(ctx: Any, ratio: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
+        codes = torch.round(ratio) + zero_point
+        ctx.save_for_backward((codes >= grid.qmin) & (codes <= grid.qmax))
+        return codes.clamp_(grid.qmin, grid.qmax)
 
     @staticmethod
-    def backward(ctx: object, grad: Tensor) -> Tensor:
-        return grad
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (inside,) = ctx.saved_tensors
+        return grad * inside, None, None
 
 
 class Quantizer(nn.Module):
@@ -68,9 +75,6 @@ class Quantizer(nn.Module):
     def set_params(self, params: QParams) -> None:
         """Store scale and zero point (checked against the spec) and forget codes that belonged to other numbers."""
         params.check(self.spec)
-        if isinstance(self.scale, nn.Parameter):
-            del self.scale  # it was learned; from here on it is a number like any other
-            self.register_buffer("scale", None)
         self.scale, self.zero_point, self.codes = params.scale, params.zero_point, None
 
     @property
@@ -96,9 +100,7 @@ class Quantizer(nn.Module):
         if self.codes is not None:
             return self.dequantize(self.codes.to(x.dtype))
         scale, zero_point = self.aligned(x)
-        grid = self.spec.grid
-        codes = torch.clamp(_RoundStraightThrough.apply(x / scale) + zero_point, grid.qmin, grid.qmax)
-        return dequantize(codes, scale, zero_point)
+        return dequantize(_CodesStraightThrough.apply(x / scale, zero_point, self.spec.grid), scale, zero_point)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.phase is Phase.OFF:

@@ -1,9 +1,9 @@
 """QDrop's loop written plainly in PyTorch: the timing baseline of `tools/bench.py`, and nothing else.
 
 The same mathematics as `calib/methods/qdrop.py` in the way a paper's repository has it: fake-quantization composed of
-elementary differentiable operations, random numbers from `torch.rand`, the masks applied with `torch.where`, one rounding
-module a layer, the regulariser as a value that is differentiated, two Adam optimisers, a learning-rate scheduler, indices
-drawn in every step, and inputs of every unit cached by running the network from the image on.
+elementary differentiable operations, random numbers from `torch.rand`, the masks applied with `torch.where`, one
+rounding module a layer, the regulariser as a value that is differentiated, two Adam optimisers, a learning-rate
+scheduler, indices drawn in every step, and inputs of every unit cached by running the network from the image on.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import copy
 import torch
 from torch import Tensor, fx, nn
 
-from calib.context import Calibration, Silence
+from calib.context import Calibration
 from calib.methods.qdrop import QDropParameters
 from calib.ranges import search_ranges
 from pipeline.graph import extract, get_attribute, is_constant, quantizer_of
 from pipeline.quantizer import Quantizer
 from pipeline.stages import Calibrated, Quantized
+from pipeline.watcher import Quiet
 
 
 class LiteralActivation(nn.Module):
@@ -70,7 +71,7 @@ def literal_qdrop(quantized: Quantized, images: Tensor, parameters: QDropParamet
     torch.manual_seed(quantized.recipe.seed)
     graph = copy.deepcopy(quantized.graph)
     search_ranges(
-        Calibration(graph, quantized.units, images, quantized.recipe, torch.device("cpu"), Silence()),
+        Calibration(graph, quantized.units, images, quantized.recipe, torch.device("cpu"), Quiet()),
         parameters.init_images,
     )
     for unit in quantized.units:

@@ -44,7 +44,7 @@ class IntegerArithmetic:
 
     def __init__(self, reference: Reference, target: Target | None = None) -> None:
         self.execution = Execution(reference.graph, target or reference.quantized.target, KERNELS)
-        self.float_boundaries = tuple(self.execution.boundaries)
+        self.float_boundaries = self.execution.boundaries
         self.float_output = self.execution.float_output
 
     def run(self, x: Tensor) -> Mapping[str, np.ndarray]:

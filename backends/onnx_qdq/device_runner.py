@@ -75,7 +75,7 @@ def open_session(model: bytes):
 
 
 def differences(model: bytes, golden: dict[str, np.ndarray]) -> tuple[list[str], int]:
-    """One line for every tensor that is not what it was proven to be, and how many samples could be compared throughout.
+    """One line for every tensor that is not what it was proven to be, and how many samples were compared throughout.
 
     A code right behind a float operator may be one step off. What depends on it cannot be known from golden numbers,
     so a sample with such a code is compared up to there.
@@ -85,7 +85,7 @@ def differences(model: bytes, golden: dict[str, np.ndarray]) -> tuple[list[str],
     codes = open_session(with_outputs(model, names)).run(names, {"input": golden["input"]})
     plain = open_session(model).run([LOGITS], {"input": golden["input"]})[0]
     lines, whole = [], np.ones(len(plain), bool)
-    for key, name, got in zip(keys, names, codes):
+    for key, name, got in zip(keys, names, codes):  # noqa: B905 (Python 3.8)
         steps = np.abs(got.astype(np.int64) - golden[key].astype(np.int64)).reshape(len(whole), -1)
         wrong = (steps > (1 if key.startswith(NEAR) else 0)) & whole[:, None]
         if wrong.any():

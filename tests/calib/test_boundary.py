@@ -1,0 +1,97 @@
+"""Values between units: methods_reconstruction T12, T16, T17 and T18, and exact storage as codes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from calib.boundary import Boundary, Stored, stretches
+from pipeline.graph import extract, quantizer_of
+from tests.calib.nets import CPU, calibration
+
+
+def walk_over(made):
+    walk = stretches(made.graph, [unit.nodes for unit in made.units])
+    return walk, Boundary(made.graph, made.images, CPU)
+
+
+def test_codes_are_stored_exactly_in_one_byte() -> None:
+    made = calibration()
+    quantizer = next(iter(made.activations().values()))
+    value = quantizer(made.images)
+    stored = Stored(len(value), CPU, quantizer)
+    stored.append(value[:20])
+    stored.append(value[20:])
+    assert stored.nbytes == value.numel()
+    assert torch.equal(stored.rows(slice(0, 48)), value)
+    index = torch.tensor([5, 5, 30])
+    assert torch.equal(stored.rows(index), value[index])
+    assert stored.rows(index).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 3, 3), (6, 4, 5)])
+def test_float_values_of_any_rank(shape: tuple[int, ...]) -> None:
+    value = torch.randn(shape)
+    stored = Stored(6, CPU)
+    stored.append(value)
+    assert torch.equal(stored.rows(torch.tensor([3, 0])), value[[3, 0]])
+
+
+def test_stretches_cover_the_graph_in_order() -> None:
+    made = calibration()
+    walk, _ = walk_over(made)
+    assert [stretch.unit for stretch in walk] == [None, 0, 1, 2, 3]
+    assert walk[-1].outputs == ("linear",) and len(walk[3].inputs) == 2
+    forgotten = [name for stretch in walk for name in stretch.forget]
+    assert sorted(forgotten) == sorted({name for stretch in walk for name in stretch.inputs})
+
+
+def test_t16_t18_incremental_values_are_those_of_the_whole_network() -> None:
+    made = calibration()
+    walk, boundary = walk_over(made)
+    names = [node.name for node in made.graph.graph.nodes if node.op in ("call_function", "call_module")]
+    for stretch in walk:
+        boundary.run_teacher(stretch)
+        boundary.run_student(stretch, keep=True)
+        done = names[: max(names.index(name) for name in stretch.outputs) + 1]
+        for quantized, store in ((True, boundary.student), (False, boundary.teacher)):
+            prefix = extract(made.graph, done, quantized=quantized)
+            expected = dict(zip(prefix.output_names, prefix(made.images), strict=True))
+            for name in stretch.outputs:
+                found = store[name].rows(slice(0, len(made.images)))
+                assert torch.allclose(found, expected[name], rtol=1e-4, atol=1e-5)
+        boundary.cross(stretch)
+    # T16: the first unit's input is never mixed.
+    assert set(walk[1].inputs) <= boundary.raw and not set(walk[2].inputs) & boundary.raw
+    # What nobody reads any more is gone.
+    assert set(boundary.student) == {"linear"}
+
+
+def test_t17_the_target_is_the_float_network_whatever_happens_to_the_quantized_one() -> None:
+    made = calibration()
+    walk, boundary = walk_over(made)
+    boundary.run_teacher(walk[0])
+    boundary.run_teacher(walk[1])
+    before = boundary.teacher[walk[1].outputs[0]].rows(slice(0, 48)).clone()
+    for quantizer in (*made.activations().values(), *made.weights().values()):
+        quantizer.scale = quantizer.scale * 3
+    boundary.run_teacher(walk[1])
+    after = boundary.teacher[walk[1].outputs[0]].rows(slice(0, 48))
+    assert torch.equal(before, after)
+    assert float(after.min()) >= 0.0 and after.unique().numel() > 1000
+
+
+def test_t12_loss_is_a_mean_over_positions_and_a_sum_over_channels() -> None:
+    made = calibration()
+    walk, boundary = walk_over(made)
+    boundary.run_teacher(walk[0])
+    boundary.run_student(walk[0], keep=True)
+    boundary.run_teacher(walk[1])
+    loss = boundary.run_student(walk[1])
+    name = walk[1].outputs[0]
+    node = next(n for n in made.graph.graph.nodes if n.name == name)
+    whole = slice(0, 48)
+    value = walk[1].student(boundary.student[walk[1].inputs[0]].rows(whole))[0]
+    assert quantizer_of(made.graph, node) is not None
+    expected = (value - boundary.teacher[name].rows(whole)).square().sum(1).mean()
+    assert loss == pytest.approx(float(expected), rel=1e-4)

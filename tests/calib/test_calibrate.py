@@ -1,0 +1,88 @@
+"""The stage function: a copy comes back, hardened and quiet; images that do not fit are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import passes
+from calib.calibrate import calibrate
+from pipeline.errors import CalibrationError, RecipeError
+from pipeline.graph import bias_quantizer_of, is_constant, quantizer_of, quantizers
+from pipeline.quantizer import Phase
+from tests.calib.nets import Notes, net, recipe
+
+
+@pytest.mark.parametrize("name", ["qdrop_w2a2", "qdrop_w4a4", "mse_w8a8", "minmax_w8a8"])
+def test_the_result_is_hardened_quiet_and_can_be_frozen(name: str) -> None:
+    quantized, images = net(recipe(name))
+    calibrated = calibrate(quantized, images)
+    for node in calibrated.graph.graph.nodes:
+        quantizer, bias = quantizer_of(calibrated.graph, node), bias_quantizer_of(calibrated.graph, node)
+        if quantizer is not None:
+            assert quantizer.phase is Phase.ON and (quantizer.codes is not None) == is_constant(node)
+            assert quantizer.rounding is None and quantizer.mixing is None and quantizer.observer is None
+            assert not quantizer.scale.requires_grad
+        if bias is not None:
+            assert bias.phase is Phase.ON
+    assert all(quantizer.phase is Phase.OFF for quantizer in quantizers(quantized.graph).values())
+    assert torch.equal(calibrated.graph(images), calibrated.graph(images))
+    reference, _ = passes.legalize(calibrated)
+    close = (reference.evaluate(images).float() - calibrated.graph(images)).abs().mean()
+    assert float(close) < 0.2 * float(calibrated.graph(images).abs().mean())
+
+
+def test_calibration_beats_nearest_at_low_bits() -> None:
+    quantized, images = net(recipe("qdrop_w2a2", steps=150))
+    nearest, _ = net(recipe("mse_w8a8", "weights.bits=2", "activations.bits=2", "weights.symmetric=false",
+                            "overrides=[{where: first, weights: {bits: 8, symmetric: true}},"
+                            " {where: last, weights: {bits: 8, symmetric: true}, activations: {bits: 8}}]"))
+    expected = quantized.teacher(images)
+    errors = [(calibrate(q, images).graph(images) - expected).square().mean() for q in (quantized, nearest)]
+    assert float(errors[0]) < 0.8 * float(errors[1])
+
+
+def test_checkpoints_of_another_recipe_are_not_used(tmp_path: Path) -> None:
+    for steps, trained in ((40, 160), (40, 0), (30, 120)):
+        quantized, images = net(recipe(steps=steps))
+        watcher = Notes()
+        calibrate(quantized, images, progress=watcher, checkpoints=tmp_path, resume=True)
+        assert watcher.trained == trained and len(watcher.logs) == 4
+
+
+def test_interrupted_anywhere_and_resumed_is_the_uninterrupted_result(tmp_path: Path) -> None:
+    quantized, images = net()
+    expected = calibrate(quantized, images)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(quantized, images, progress=Notes(stop_at=2), checkpoints=tmp_path)
+    resumed = calibrate(quantized, images, checkpoints=tmp_path, resume=True)
+    left, right = expected.graph.state_dict(), resumed.graph.state_dict()
+    assert left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_images_of_another_shape_are_refused() -> None:
+    quantized, images = net()
+    with pytest.raises(CalibrationError, match=r"\[3, 8, 8\]"):
+        calibrate(quantized, images[:, :1])
+
+
+def test_less_than_a_batch_is_refused() -> None:
+    quantized, images = net()
+    with pytest.raises(CalibrationError, match="do not fill one batch of 8"):
+        calibrate(quantized, images[:7])
+
+
+def test_images_that_are_not_finite_are_named() -> None:
+    quantized, images = net()
+    images = images.clone()
+    images[5, 0, 0, 0] = float("nan")
+    with pytest.raises(CalibrationError, match="image 5"):
+        calibrate(quantized, images)
+
+
+def test_a_wrong_parameter_is_refused_before_anything_runs() -> None:
+    quantized, images = net(recipe("qdrop_w4a4", "method.keep_porb=0.5"))
+    with pytest.raises(RecipeError, match="keep_prob"):
+        calibrate(quantized, images[:1])

@@ -1,0 +1,50 @@
+"""Checkpoints: what is saved comes back, whatever belongs to another run or is damaged does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from calib.checkpoints import UnitCheckpoints, run_key, tensors_sha256
+from pipeline.errors import CalibrationError
+from pipeline.stages import UnitLog
+
+LOG = UnitLog("layer1.0", 10, 3.0, 1.0, 1.5, 0.01, 0.2, 0.7, True)
+TENSORS = {"a.scale": torch.tensor(0.25), "a.codes": torch.arange(6, dtype=torch.int32).reshape(2, 3).t()}
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    UnitCheckpoints(tmp_path, run_key("a")).save(3, LOG, TENSORS)
+    log, tensors = UnitCheckpoints(tmp_path, run_key("a")).load(3, "layer1.0")
+    assert log == LOG
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_other_runs_units_and_names_find_nothing(tmp_path: Path) -> None:
+    store = UnitCheckpoints(tmp_path, run_key("a"))
+    store.save(3, LOG, TENSORS)
+    assert UnitCheckpoints(tmp_path, run_key("b")).load(3, "layer1.0") is None
+    assert store.load(2, "layer1.0") is None and store.load(3, "layer1.1") is None
+
+
+def test_a_damaged_file_is_no_checkpoint(tmp_path: Path) -> None:
+    store = UnitCheckpoints(tmp_path, run_key("a"))
+    store.save(0, LOG, TENSORS)
+    path = next(tmp_path.rglob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:40])
+    assert store.load(0, "layer1.0") is None
+
+
+def test_a_disk_that_refuses_is_a_calibration_error(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    with pytest.raises(CalibrationError, match="cannot be written"):
+        UnitCheckpoints(tmp_path / "taken", run_key("a")).save(0, LOG, TENSORS)
+
+
+def test_keys_tell_facts_apart() -> None:
+    assert run_key("ab", "c") != run_key("a", "bc")
+    assert tensors_sha256([torch.zeros(4)]) != tensors_sha256([torch.zeros(2, 2)])
+    assert tensors_sha256([torch.zeros(4)]) == tensors_sha256([torch.zeros(8)[::2]])

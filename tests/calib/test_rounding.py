@@ -1,0 +1,139 @@
+"""Soft rounding: methods_reconstruction T4 to T8, and the flat closed-form gradient against autograd."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from calib.observers import weight_params
+from calib.rounding import SoftRounding, beta_at, initial_alpha, rectified_sigmoid, regulariser
+from pipeline.grid import Grid, QuantSpec, along
+from pipeline.quantizer import Phase, Quantizer
+
+
+def layer(shape: tuple[int, ...], bits: int, seed: int = 0, search: str = "mse") -> tuple[Quantizer, Tensor]:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    quantizer = Quantizer(QuantSpec(Grid(bits, signed=False), False, 0, search))
+    quantizer.set_params(weight_params(weight, quantizer.spec, "w"))
+    quantizer.phase = Phase.ON
+    return quantizer, weight
+
+
+def test_t4_soft_weight_starts_as_the_clipped_float_weight() -> None:
+    layers = [layer((5, 4, 3, 3), 4), layer((7, 20), 2, seed=1)]
+    rounding = SoftRounding(layers)
+    rounding.attach()
+    rounding.refresh()
+    for quantizer, weight in layers:
+        scale, zero_point = quantizer.aligned(weight)
+        grid = quantizer.spec.grid
+        clipped = weight.clamp((grid.qmin - zero_point) * scale, (grid.qmax - zero_point) * scale)
+        assert torch.allclose(quantizer(weight), clipped, atol=2e-6)
+
+
+def test_t4_alpha_inverts_h() -> None:
+    fraction = torch.linspace(0, 0.9999, 101)
+    assert torch.allclose(rectified_sigmoid(initial_alpha(fraction)), fraction, atol=1e-5)
+
+
+def test_t5_saturation_and_middle() -> None:
+    end = math.log(11.0)
+    assert float(rectified_sigmoid(torch.tensor(end + 1e-3))) == 1.0
+    assert float(rectified_sigmoid(torch.tensor(-end - 1e-3))) == 0.0
+    assert float(rectified_sigmoid(torch.tensor(end - 1e-2))) < 1.0
+    assert float(rectified_sigmoid(torch.tensor(0.0))) == pytest.approx(0.5)
+
+
+def test_t5_hardening_the_start_is_nearest_rounding() -> None:
+    quantizer, weight = layer((6, 4, 3, 3), 4)
+    nearest = quantizer.quantize(weight)
+    rounding = SoftRounding([(quantizer, weight)])
+    assert rounding.flipped() == 0.0
+    rounding.harden()
+    assert torch.equal(quantizer.codes, nearest.to(torch.int32))
+    assert quantizer.rounding is None
+
+
+@pytest.mark.parametrize(
+    ("step", "beta"),
+    [(3999, None), (4000, 20), (4500, 19.4375), (6000, 17.75), (8000, 15.5), (12000, 11), (18000, 4.25), (20000, 2)],
+)
+def test_t6_beta_schedule(step: int, beta: float | None) -> None:
+    assert beta_at(step, 20000, 0.2, 20.0, 2.0) == (None if beta is None else pytest.approx(beta))
+
+
+def test_t6_regulariser_at_turn_on() -> None:
+    h = torch.rand(200_000, generator=torch.Generator().manual_seed(0))
+    assert float(regulariser(h, 20.0)) / h.numel() == pytest.approx(1 - 1 / 21, abs=2e-3)
+
+
+def test_t7_regulariser_is_zero_only_for_decided_weights() -> None:
+    assert float(regulariser(torch.tensor([0.0, 1.0, 1.0]), 7.0)) == 0.0
+    assert float(regulariser(torch.tensor([0.0, 0.999]), 7.0)) > 0.0
+
+
+def test_t7_regulariser_gradient_pushes_away_from_one_half() -> None:
+    quantizer = Quantizer(QuantSpec(Grid(4, signed=False), False, 0))
+    weight = torch.tensor([[0.5, 0.3, 0.7, 15.0]])
+    quantizer.spec = QuantSpec(Grid(4, signed=False), True, 0)
+    quantizer.set_params(weight_params(torch.tensor([[15.0]]), quantizer.spec, "w"))
+    rounding = SoftRounding([(quantizer, weight)])
+    rounding.refresh()
+    rounding.collect(1.0, torch.tensor([3.0]))
+    middle, below, above, _ = rounding.alpha.grad.tolist()
+    # Adam descends: a positive gradient lowers alpha.
+    assert middle == pytest.approx(0.0, abs=1e-5) and below > 0.01 and above < -0.01
+
+
+@pytest.mark.parametrize("beta", [None, 2.0, 9.5])
+def test_gradient_is_autograds(beta: float | None) -> None:
+    layers = [layer((5, 4, 3, 3), 3), layer((7, 20), 2, seed=1)]
+    rounding = SoftRounding(layers)
+    rounding.attach()
+    rounding.refresh()
+    pulls = [torch.randn(weight.shape, generator=torch.Generator().manual_seed(9)) for _, weight in layers]
+    for (quantizer, weight), pull in zip(layers, pulls, strict=True):
+        (quantizer(weight) * pull).sum().backward()
+    rounding.collect(0.3, None if beta is None else torch.tensor([beta]))
+
+    begin = 0
+    for (quantizer, weight), pull in zip(layers, pulls, strict=True):
+        scale, zero_point = quantizer.aligned(weight)
+        ratio = weight / scale
+        alpha = initial_alpha(ratio - ratio.floor()).requires_grad_()
+        h = rectified_sigmoid(alpha)
+        grid = quantizer.spec.grid
+        soft = torch.clamp(ratio.floor() + h, grid.qmin - zero_point, grid.qmax - zero_point) * scale
+        loss = (soft * pull).sum() + (0.3 * regulariser(h, beta) if beta else 0.0)
+        loss.backward()
+        expected = (alpha.grad.permute(0, 2, 3, 1) if alpha.dim() == 4 else alpha.grad).reshape(-1)
+        found = rounding.alpha.grad[begin : begin + expected.numel()]
+        assert torch.allclose(found, expected, atol=1e-5, rtol=1e-4)
+        begin += expected.numel()
+
+
+def test_t8_no_weight_moves_by_more_than_one_step() -> None:
+    quantizer, weight = layer((6, 4, 3, 3), 4)
+    rounding = SoftRounding([(quantizer, weight)])
+    with torch.no_grad():
+        rounding.alpha.copy_(torch.randn(rounding.alpha.shape, generator=torch.Generator().manual_seed(5)))
+    assert rounding.flipped() > 0.1
+    rounding.harden()
+    zero_point = along(quantizer.zero_point, 0, 4)
+    floor = torch.floor(weight / quantizer.aligned(weight)[0])
+    moved = quantizer.codes - zero_point - floor
+    unclipped = (floor >= -zero_point) & (floor + 1 <= quantizer.spec.grid.qmax - zero_point)
+    assert bool(((moved >= 0) & (moved <= 1))[unclipped].all())
+    hardened = quantizer(weight)
+    decided, quantizer.codes = quantizer.codes, None
+    assert torch.equal(quantizer.quantize(hardened).to(torch.int32), decided)
+
+
+def test_undecided_counts_h_strictly_inside() -> None:
+    rounding = SoftRounding([layer((1, 4), 4)])
+    with torch.no_grad():
+        rounding.alpha.copy_(initial_alpha(torch.tensor([0.005, 0.5, 0.02, 0.995])))
+    assert rounding.undecided() == 0.5
