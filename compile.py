@@ -12,15 +12,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import shutil
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import typer
 from torch import Tensor, fx, nn
 
 import backends
@@ -30,6 +33,8 @@ from backends.describe import tensor_table
 from backends.exact import ExactArithmetic
 from backends.placement import PlacementRow, placement_table
 from calib.calibrate import calibrate
+from calib.methods import find_method
+from pipeline import cli_options as cli
 from pipeline.artifact import (
     CalibrationEntry,
     Manifest,
@@ -43,18 +48,24 @@ from pipeline.artifact import (
 )
 from pipeline.capture import capture
 from pipeline.data import Batches, check_against_model
-from pipeline.errors import ParityError, TargetError
-from pipeline.graph import module_path, where
-from pipeline.modelfile import LoadedModel
+from pipeline.errors import InputError, ParityError, RecipeError, TargetError
+from pipeline.exits import exit_codes
+from pipeline.graph import module_path, quantizer_of, where
+from pipeline.inputs import ImageOptions, open_samples, parse_input_size, shape_without_data, zeros
+from pipeline.modelfile import LoadedModel, load_model
 from pipeline.parity import FLOAT_ROUNDING, LOGITS, Arithmetic, ParityReport, Runner, apply_gates, compare
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, load_recipe
 from pipeline.registry import discover
 from pipeline.report import render_report
 from pipeline.stages import Calibrated, Quantized, Reference
+from pipeline.summary import build_json, build_lines, plan_json, verdict
+from pipeline.terminal import Terminal, open_console
 from pipeline.watcher import Quiet, Watcher
 
 VERSION = "0.1.0"
 GOLDEN_SAMPLES = 16
+SOURCES = ("files",)
+CHECKPOINTS = ".checkpoints"  # beside the output folder
 PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript")
 
 discover(backends)
@@ -85,7 +96,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Build:
-    """What a build returns: where the artifact lies and everything that its report says."""
+    """What a build returns: where the artifact lies and everything that its report says.
+
+    `folder` is the one asked for, or `<out>-failed` where the gate failed.
+    """
 
     folder: Path
     parity: ParityReport
@@ -99,6 +113,33 @@ class Build:
         return self.parity.passed
 
 
+class GateFailed(ParityError):
+    """The artifact was built and measured, and a rule of the gate does not hold; `build` says all about it."""
+
+    def __init__(self, build: Build, out: Path) -> None:
+        failed = [rule for rule in build.parity.rules if not rule["passed"]]
+        first = build.parity.to_json()["first_divergence"]
+        super().__init__(
+            "; ".join(f"{rule['rule']}: measured {rule['measured']}, allowed {rule['allowed']}" for rule in failed),
+            where=f"first differing tensor {first['tensor']} ({first['module']})" if first else "",
+            hint=f"nothing was written to {out}; the failed artifact and its parity.json are in {build.folder}",
+        )
+        self.build = build
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse what the recipe names and nobody has; the method's parameters are judged by the method.
+
+    Raises:
+        RecipeError: with what there is.
+    """
+    find_method(recipe.method)
+    if recipe.images.source not in SOURCES:
+        raise RecipeError(
+            f"there is no source of images '{recipe.images.source}'", where="images.source", allowed=", ".join(SOURCES)
+        )
+
+
 def plan(
     loaded: LoadedModel, recipe: Recipe, backend: Backend, example: Tensor, profile: str | None = None
 ) -> Quantized:
@@ -107,6 +148,7 @@ def plan(
     Raises:
         CaptureError, RecipeError, TargetError: what cannot be honoured, where, and what can.
     """
+    check_recipe(recipe)
     source = loaded.exported if loaded.exported is not None else loaded.module
     captured = capture(source, example, name=loaded.name, sha256=loaded.sha256)
     chosen = profile if profile is not None else backend.profiles[0]
@@ -123,12 +165,22 @@ def plan(
     return quantized
 
 
+def target_notes(quantized: Quantized) -> list[str]:
+    """What a user of this target should know about this recipe on this graph."""
+    target, recipe = quantized.target, quantized.recipe
+    notes = target.notes_for(recipe.weights.bits, recipe.activations.bits)
+    quantizers = (quantizer_of(quantized.graph, node) for node in quantized.graph.graph.nodes)
+    if any(quantizer is not None and quantizer.spec.grid.limit is not None for quantizer in quantizers):
+        notes.append(f"weight codes keep to +-{target.weights.wide_limit}: {target.weights.wide_limit_reason}")
+    return notes
+
+
 def compile_model(
     loaded: LoadedModel | nn.Module,
     recipe: Recipe,
     target: str,
     calibration: Batches,
-    evaluation: Batches,
+    evaluation: Batches | None,
     out: Path,
     options: Options | None = None,
     watcher: Watcher | None = None,
@@ -139,7 +191,8 @@ def compile_model(
         loaded: a model file as `load_model` returns it, or a module in eval mode.
         recipe: everything that changes numbers.
         target: `onnx`, `reference`, ...
-        calibration, evaluation: images; labels of `evaluation` give the accuracies.
+        calibration, evaluation: images; labels of `evaluation` give the accuracies. Without an evaluation set parity is
+            proven on the calibration images, and no accuracy is measured.
         out: the artifact folder. A build whose gate fails stands at `<out>-failed` instead.
         watcher: is told what happens; silent by default.
 
@@ -149,9 +202,11 @@ def compile_model(
     options, watcher, backend = options or Options(), watcher or Quiet(), BACKENDS.get(target)
     loaded = loaded if isinstance(loaded, LoadedModel) else LoadedModel(loaded, None, type(loaded).__name__, "", None)
     check_out(out, options.overwrite)
+    if options.max_drop is not None and (evaluation is None or evaluation.labels is None):
+        raise InputError("an accuracy gate needs labels", where="--max-drop", hint="Give --eval-data with labels.")
     watcher.stage("capture and place")
     quantized = plan(loaded, recipe, backend, calibration.example, options.profile)
-    for batches in (calibration, evaluation):
+    for batches in filter(None, (calibration, evaluation)):
         check_against_model(batches, quantized.captured.input_shape, quantized.captured.num_classes)
     placement = placement_table(quantized.graph, quantized.target)
     watcher.planned(quantized, placement)
@@ -162,7 +217,11 @@ def compile_model(
         resume=options.resume, data_sha256=calibration.sha256,
     )
     watcher.stage("freeze, emit and prove")
-    reference, notes = passes.legalize(calibrated)
+    reference, projected = passes.legalize(calibrated)
+    notes = [*target_notes(quantized), *projected]
+    if evaluation is None:
+        evaluation = calibration.without_labels()
+        notes.insert(0, "no evaluation data: parity is proven on the calibration images, no accuracy was measured")
     with write_artifact(out, options.overwrite) as folder:
         backend.emit(reference, folder)
         parity = prove(calibrated, reference, backend, folder, evaluation, options, watcher)
@@ -177,7 +236,7 @@ def compile_model(
         (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
         build = Build(out, parity, manifest, placement, calibrated, notes)
         if not parity.passed:
-            raise _gate_failed(build, folder, out.with_name(out.name + "-failed"))
+            raise GateFailed(_keep_failed(build, folder), out)
     return build
 
 
@@ -254,16 +313,119 @@ def _manifest(
     )
 
 
-def _gate_failed(build: Build, folder: Path, kept: Path) -> ParityError:
-    """Keep the failed artifact beside its place, for inspection, and say which rules failed."""
+def _keep_failed(build: Build, folder: Path) -> Build:
+    """Put the failed artifact beside its place, for inspection."""
+    kept = build.folder.with_name(build.folder.name + "-failed")
     with write_artifact(kept, overwrite=True) as copy_folder:
         shutil.copytree(folder, copy_folder, dirs_exist_ok=True)
-    failed = [rule for rule in build.parity.rules if not rule["passed"]]
-    first = build.parity.to_json()["first_divergence"]
-    error = ParityError(
-        "; ".join(f"{rule['rule']}: measured {rule['measured']}, allowed {rule['allowed']}" for rule in failed),
-        where=f"first differing tensor {first['tensor']} ({first['module']})" if first else "",
-        hint=f"nothing was written to {build.folder}; the failed artifact and its parity.json are in {kept}",
-    )
-    error.build = build
-    return error
+    return replace(build, folder=kept)
+
+
+# --- the command line ---
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(cls=cli.NumbersSideBySide, help=cli.HELP)
+def main(
+    model: cli.ModelFile,
+    arch: cli.Arch = None,
+    recipe: cli.RecipeName = "qdrop_w4a4",
+    target: cli.TargetName = "onnx",
+    device_profile: cli.DeviceProfile = None,
+    sets: cli.Sets = None,
+    seed: cli.Seed = None,
+    calib_data: cli.CalibData = None,
+    eval_data: cli.EvalData = None,
+    mean: cli.Mean = None,
+    std: cli.Std = None,
+    input_size: cli.InputSize = None,
+    out: cli.Out = None,
+    overwrite: cli.Overwrite = False,
+    device: cli.DeviceName = "auto",
+    max_drop: cli.MaxDrop = None,
+    parity_samples: cli.ParitySamples = 1000,
+    dry_run: cli.DryRun = False,
+    resume: cli.Resume = False,
+    as_json: cli.Json = False,
+    trust_pickle: cli.TrustPickle = False,
+    debug: cli.Debug = False,
+) -> None:
+    """See `cli_options.HELP`."""
+    terminal = Terminal(open_console(sys.stdout), open_console(sys.stderr))
+    with exit_codes(terminal, as_json=as_json, debug=debug):
+        chosen, backend = load_recipe(recipe, cli.recipe_edits(sets, seed)), BACKENDS.get(target)
+        check_recipe(chosen)
+        out = out or cli.default_out(model.stem, chosen.name, target)
+        terminal.checkpoints = out.parent / CHECKPOINTS / out.name
+        options = Options(
+            device_profile, cli.resolve_device(device), overwrite, terminal.checkpoints, resume, max_drop,
+            parity_samples,
+        )
+        images = ImageOptions(mean, std, parse_input_size(input_size))
+        if not dry_run:
+            check_out(out, overwrite)
+            _check_needs(chosen, calib_data)
+        terminal.stage("load")
+        loaded = load_model(model, arch, trust_pickle)
+        if dry_run:
+            _dry_run(terminal, loaded, chosen, backend, images, calib_data, device_profile, as_json)
+            return
+        calibration, evaluation, notes = open_samples(loaded, chosen, calib_data, eval_data, images)
+        for note in notes:
+            terminal.note(note)
+        try:
+            build = compile_model(loaded, chosen, target, calibration, evaluation, out, options, terminal)
+        except GateFailed as failed:
+            build = failed.build
+        _show(terminal, build, backend, as_json)
+        if not build.passed:
+            raise typer.Exit(int(GateFailed.exit_code))
+        forget_checkpoints(options.checkpoints)
+
+
+def _check_needs(recipe: Recipe, calib_data: Path | None) -> None:
+    method, _ = find_method(recipe.method)
+    if calib_data is None:
+        raise InputError(
+            f"the method '{method.name}' needs {' and '.join(sorted(method.needs))}", where="--calib-data",
+            hint="Give a folder of images or an .npz; --dry-run needs none.",
+        )
+
+
+def _dry_run(
+    terminal: Terminal, loaded: LoadedModel, recipe: Recipe, backend: Backend, images: ImageOptions,
+    calib_data: Path | None, profile: str | None, as_json: bool,
+) -> None:
+    """Everything that can be refused before data is read, and where every layer will run."""
+    shape, source = shape_without_data(loaded, images.size, calib_data)
+    quantized = plan(loaded, recipe, backend, zeros(shape), profile)
+    placement = placement_table(quantized.graph, quantized.target)
+    notes = target_notes(quantized)
+    if as_json:
+        terminal.show_json(plan_json(quantized, placement, notes))
+    else:
+        terminal.show_plan(quantized, placement, notes, source)
+
+
+def _show(terminal: Terminal, build: Build, backend: Backend, as_json: bool) -> None:
+    """The final screen, or the final JSON object."""
+    if as_json:
+        log = build.calibrated.log
+        terminal.show_json(
+            build_json(build.folder, build.manifest, build.parity, build.notes, log, terminal.seconds)
+        )
+        return
+    lines = build_lines(build.folder, build.manifest, build.parity, backend.model_file)
+    terminal.show_build(verdict(build.parity), lines, build.notes, build.passed)
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a finished build, and their parent when nothing else is in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
+
+
+if __name__ == "__main__":
+    app()

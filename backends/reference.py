@@ -19,7 +19,7 @@ from backends.exact import ExactArithmetic
 from pipeline.graph import is_constant, quantizer_of
 from pipeline.parity import LOGITS, Arithmetic, Runner
 from pipeline.stages import Reference
-from pipeline.target import OpRule, Target
+from pipeline.target import Note, OpRule, Target
 
 _WIDE = OpRule("accumulator", "own", absorbs=("relu", "hardtanh"))
 _OPS = {
@@ -37,7 +37,7 @@ _OPS = {
 TARGET = Target(
     name="reference", profile="paper", ops=_OPS, quantized_bias=False, input_bits=None, placements=("target", "paper"),
     gates=("the saved graph gives the codes of the frozen graph, both in float64",),
-    notes=("the artifact runs in PyTorch only: use it to reproduce a paper's number, not to deploy",),
+    notes=(Note("the artifact runs in PyTorch only: use it to reproduce a paper's number, not to deploy"),),
 )
 
 

@@ -152,6 +152,7 @@ def check_out(out: Path, overwrite: bool = False) -> None:
     With `overwrite` only an empty folder or an artifact is replaced: `--out ~ --overwrite` deletes no home.
     """
     if not out.exists() and not out.is_symlink():
+        _check_place(out)
         return
     if not out.is_dir():
         raise InputError("the output exists and is not a folder", where=str(out), hint="Give another --out.")
@@ -168,6 +169,15 @@ def check_out(out: Path, overwrite: bool = False) -> None:
             allowed=f"an empty folder, or one whose {MANIFEST} names the product {PRODUCT}",
             hint="Give another --out, or delete the folder yourself.",
         )
+
+
+def _check_place(out: Path) -> None:
+    """The folder that `out` is to be made in can take it: found before hours of work, not behind them."""
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise InputError("the output folder cannot be made: a file is in its way", where=str(parent))
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError("the output folder cannot be made: no permission to write", where=str(parent))
 
 
 def _is_artifact(folder: Path) -> bool:

@@ -103,6 +103,10 @@ class Batches:
             x[position] = self.samples.read(index)
         return x, self.labels
 
+    def without_labels(self) -> Batches:
+        """The same samples, about which nothing is known."""
+        return replace(self, samples=replace(self.samples, labels=None), classes=None)
+
     def first(self, count: int) -> Batches:
         """The same, cut after `count` samples."""
         return replace(self, order=self.order[:count])

@@ -18,6 +18,7 @@ class ExitCode(enum.IntEnum):
     GATE_FAILED = 1
     BAD_INPUT = 2
     INTERNAL = 3
+    INTERRUPTED = 130  # what a shell gives a program that Ctrl-C ended
 
 
 class CompileError(Exception):

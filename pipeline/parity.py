@@ -68,10 +68,10 @@ class CodeCount:
     differing: int = 0
     max_lsb: int = 0
 
-    def add(self, expected: np.ndarray, got: np.ndarray) -> int:
-        """Count one tensor; returns how many of its codes differ. Another shape differs everywhere."""
+    def add(self, expected: np.ndarray, got: np.ndarray | None) -> int:
+        """Count one tensor; returns how many of its codes differ. None or another shape differs everywhere."""
         self.compared += expected.size
-        if expected.shape != got.shape:
+        if got is None or expected.shape != got.shape:
             self.differing += expected.size
             return expected.size
         steps = np.abs(expected.astype(np.int64) - got.astype(np.int64))
@@ -87,10 +87,10 @@ class BoundaryCount(CodeCount):
 
     unexplained: int = 0
 
-    def add_bounded(self, expected: np.ndarray, got: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    def add_bounded(self, expected: np.ndarray, got: np.ndarray | None, low: np.ndarray, high: np.ndarray) -> None:
         """Count one tensor whose admissible codes are `low ... high`."""
         self.add(expected, got)
-        if expected.shape != got.shape:
+        if got is None or expected.shape != got.shape:
             self.unexplained += expected.size
             return
         far = np.abs(expected.astype(np.int64) - got.astype(np.int64)) > 1
@@ -301,7 +301,7 @@ def _compare_batch(
         followed = Followed({name: value[:len(x)] for name, value in plain.items()}, {})
     level.order = [name for name in followed.results if name != LOGITS]
     for name in level.order:
-        _compare_tensor(level, name, followed, got[name])
+        _compare_tensor(level, name, followed, got.get(name))
     wanted, logits = followed.results[LOGITS], got[LOGITS]
     level.logits_differing += int(np.count_nonzero(wanted.view(np.uint32) != logits.view(np.uint32)))
     if arithmetic.float_output:
@@ -311,7 +311,7 @@ def _compare_batch(
     return int((plain[LOGITS][:len(x)].argmax(axis=1) == logits.argmax(axis=1)).sum())
 
 
-def _compare_tensor(level: LevelReport, name: str, followed: Followed, got: np.ndarray) -> None:
+def _compare_tensor(level: LevelReport, name: str, followed: Followed, got: np.ndarray | None) -> None:
     codes = followed.results[name]
     if name in followed.bounds:
         level.boundaries.setdefault(name, BoundaryCount()).add_bounded(codes, got, *followed.bounds[name])

@@ -51,6 +51,19 @@ class WeightLimits:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What a user should know before building for a runtime.
+
+    Args:
+        text: one sentence; `{weights}` and `{activations}` stand for the recipe's bits.
+        activations_below: it concerns recipes whose activations have fewer bits than this; 9 for all.
+    """
+
+    text: str
+    activations_below: int = 9
+
+
+@dataclass(frozen=True)
 class Target:
     """A runtime and device profile.
 
@@ -65,7 +78,7 @@ class Target:
         placements: which `placement` of a recipe can be honoured.
         containers: how `activation`, `weight` and `bias` codes are stored, for the manifest.
         gates: parity rules that fail the build, in words; the backend enforces them.
-        notes: what users of this runtime should know, recipe-independent.
+        notes: what users of this runtime should know; see `notes_for`.
         schema_version: version of this description's form.
     """
 
@@ -81,10 +94,15 @@ class Target:
         default_factory=lambda: {"activation": "uint8", "weight": "int8", "bias": "int32"}
     )
     gates: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[Note, ...] = ()
     schema_version: int = 1
 
     def rule(self, op: str) -> OpRule:
         """The rule of canonical operator `op`; float, with the reason, where the target has none."""
         missing = OpRule("float", "none", reason=f"{self.name} has no integer kernel for {op}")
         return self.ops.get(op, missing)
+
+    def notes_for(self, weight_bits: int, activation_bits: int) -> list[str]:
+        """The notes that concern a recipe of these bits."""
+        bits = {"weights": weight_bits, "activations": activation_bits}
+        return [note.text.format(**bits) for note in self.notes if activation_bits < note.activations_below]

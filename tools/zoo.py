@@ -2,8 +2,8 @@
 
     python tools/zoo.py [--size 96] [--recipe qdrop_w4a4] [--target onnx] [--write-docs] [NAME ...]
 
-Torchvision networks with random weights and refreshed batch-norm statistics, min-max or MSE ranges and nearest rounding
-(weights that nobody trained need no reconstruction). What is shown is structure and parity, not accuracy: how many
+Torchvision networks with random weights and refreshed batch-norm statistics, min-max ranges and nearest rounding
+(weights that nobody trained need no search and no reconstruction). What is shown is structure and parity, not accuracy: how many
 regions run in integers, which stay in float and why, and how many integer codes differ at each optimisation level.
 """
 
@@ -45,7 +45,8 @@ def build(name: str, recipe_name: str, target: str, size: int) -> Build:
         CompileError: the network cannot be built.
     """
     loaded = LoadedModel(lively(lambda: getattr(torchvision.models, name)(weights=None), size), None, name, "", name)
-    recipe = load_recipe(recipe_name, ["method={name: nearest}", f"images.batch_size={CALIBRATION}", "name=zoo"])
+    ranges = ["weights.range=minmax", "activations.range=minmax"]
+    recipe = load_recipe(recipe_name, ["method={name: nearest}", f"images.batch_size={CALIBRATION}", *ranges])
     with tempfile.TemporaryDirectory() as folder:
         images = np.random.default_rng(1).standard_normal((IMAGES, 3, size, size), dtype=np.float32)
         np.savez(Path(folder) / "images.npz", x=images)
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(NETWORKS)}")
     parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--recipe", action="append", help="default: qdrop_w8a8 and qdrop_w4a4 (their bits and ranges)")
+    parser.add_argument("--recipe", action="append", help="default: qdrop_w8a8 and qdrop_w4a4 (their bits)")
     parser.add_argument("--target", default="onnx")
     parser.add_argument("--write-docs", action="store_true")
     options = parser.parse_args(arguments)

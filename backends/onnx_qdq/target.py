@@ -6,7 +6,7 @@ arrangement of quantizers an optimised session turns into integer kernels, and w
 
 from __future__ import annotations
 
-from pipeline.target import OpRule, Target, WeightLimits
+from pipeline.target import Note, OpRule, Target, WeightLimits
 
 NAMES = {"qdq": "onnx", "qoperator": "onnx-qoperator"}
 DEFAULT_PROFILE = "generic"
@@ -34,11 +34,13 @@ OPS = {
 
 _SATURATION = (
     "x86 CPUs with AVX2 but without VNNI add two 8-bit products in a saturating int16 (vpmaddubsw): with full 8-bit "
-    "weights up to 80 % of one convolution's outputs were wrong; codes within +-64 are exact (onnxruntime#6004)"
+    "weights up to 80 % of one convolution's outputs were wrong; codes within +-64 are exact (onnxruntime#6004); "
+    "--device-profile vnni or arm64 uses all codes"
 )
-_NO_SPEED_FROM_LOW_ACTIVATIONS = (
-    "activations below 8 bits run in the same 8-bit kernels: W4A8 is as small and as fast as W4A4 on this runtime, "
-    "and more accurate"
+_NO_SPEED_FROM_LOW_ACTIVATIONS = Note(
+    "activations of {activations} bits run in the same 8-bit kernels: W{weights}A8 is as small and as fast as "
+    "W{weights}A{activations} on ONNX Runtime, and more accurate",
+    activations_below=8,
 )
 
 

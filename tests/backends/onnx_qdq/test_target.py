@@ -34,5 +34,7 @@ def test_an_unknown_operator_runs_in_float_and_says_why():
     assert "hardswish" in rule.reason
 
 
-def test_users_are_told_that_low_activations_bring_no_speed():
-    assert any("W4A8" in note for note in TARGETS[DEFAULT_PROFILE].notes)
+def test_users_of_low_activations_are_told_that_they_bring_no_speed():
+    target = TARGETS[DEFAULT_PROFILE]
+    assert any("W4A8 is as small and as fast as W4A4" in note for note in target.notes_for(4, 4))
+    assert not target.notes_for(4, 8)

@@ -1,0 +1,171 @@
+"""What `compile.py` accepts on its command line: every option once, with its help, and how its text is read.
+
+Numbers that belong together (`--mean`, `--std`, `--input-size`) may stand side by side or be joined by commas, the two
+ways that people copy them from a training script.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from typer.core import TyperCommand
+
+from pipeline.errors import InputError, nearest_spelling
+
+HELP = """Build an integer artifact from a trained model and prove, code by code, that it computes what was calibrated.
+
+Exit codes: 0 built and proven; 1 a parity or accuracy gate failed; 2 the input, recipe or target cannot be honoured;
+3 internal error; 130 stopped by Ctrl-C.
+"""
+NUMBER_OPTIONS = ("--mean", "--std", "--input-size")
+DEVICES = "auto, cpu, cuda, or one of several as cuda:1"
+_DEVICE = re.compile(r"cuda(?::(\d+))?")
+
+
+ModelFile = Annotated[Path, typer.Argument(
+    metavar="MODEL", show_default=False,
+    help="The trained model: .pth/.pt with a state_dict (give --arch) or with {arch, kwargs, state_dict}, "
+    "or a .pt2 of torch.export.save.",
+)]
+Arch = Annotated[str | None, typer.Option(
+    help="The network of a bare state_dict: a torchvision name (resnet18), package.module:factory, or "
+    "path/to/file.py:factory.",
+)]
+RecipeName = Annotated[str, typer.Option(
+    help="A name from recipes/ or a YAML file; default qdrop_w4a4.",
+)]
+TargetName = Annotated[str, typer.Option(help="onnx (default) or reference.")]
+DeviceProfile = Annotated[str | None, typer.Option(
+    help="The device that the artifact is for; for onnx: generic (default), vnni, arm64.",
+)]
+Sets = Annotated[list[str] | None, typer.Option(
+    "--set", metavar="KEY=VALUE", help="Changes a field of the recipe, repeatable: --set method.steps=500",
+)]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random; default: the recipe's.")]
+Out = Annotated[Path | None, typer.Option(
+    help="The artifact folder; default artifacts/<model>-<recipe>-<target>.",
+)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the artifact that is there.")]
+CalibData = Annotated[Path | None, typer.Option(
+    help="Images to calibrate on: a folder (flat, or one subfolder a class), or .npz/.npy with x (and y).",
+)]
+EvalData = Annotated[Path | None, typer.Option(
+    help="Images to prove parity and measure accuracy on: a folder with one subfolder a class, or .npz with x and y.",
+)]
+Mean = Annotated[str | None, typer.Option(
+    metavar="R G B", help="Mean of the training images, scaled to [0, 1]: one number or one a channel.",
+)]
+Std = Annotated[str | None, typer.Option(metavar="R G B", help="Their standard deviation.")]
+InputSize = Annotated[str | None, typer.Option(
+    metavar="S | C,H,W", help="Resize and centre-crop images to this side; with --dry-run also the model's input.",
+)]
+DeviceName = Annotated[str, typer.Option(help=f"Where calibration runs: {DEVICES}.")]
+DryRun = Annotated[bool, typer.Option(
+    "--dry-run", help="Check model, recipe and target, show where every layer will run; reads no data.",
+)]
+Resume = Annotated[bool, typer.Option(
+    "--resume", help="Go on after the last unit that an interrupted calibration finished.",
+)]
+MaxDrop = Annotated[float | None, typer.Option(
+    metavar="POINTS", help="Fail (exit code 1) where the artifact loses more top-1 points than this.",
+)]
+ParitySamples = Annotated[int, typer.Option(
+    min=1, metavar="N", help="Samples that optimisation levels other than the deployed one see; default 1000.",
+)]
+Json = Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")]
+TrustPickle = Annotated[bool, typer.Option(
+    "--trust-pickle", help="Load a pickled module: runs whatever code its author put there.",
+)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+class NumbersSideBySide(TyperCommand):
+    """A command whose number options take `0.5 0.5 0.5` as well as `0.5,0.5,0.5`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, join_numbers(args))
+
+
+def join_numbers(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the numbers behind each of `NUMBER_OPTIONS` joined by commas into one argument."""
+    joined: list[str] = []
+    open_values = False
+    for argument in arguments:
+        follows = open_values and _is_numbers(argument)
+        if follows and joined[-1] not in NUMBER_OPTIONS:
+            joined[-1] = f"{joined[-1].rstrip(',')},{argument}"
+        else:
+            joined.append(argument)
+        open_values = follows or argument in NUMBER_OPTIONS
+    return joined
+
+
+def _is_numbers(text: str) -> bool:
+    try:
+        [float(part) for part in text.rstrip(",").split(",")]
+    except ValueError:
+        return False
+    return True
+
+
+def parse_numbers(option: str, text: str | None, channels: int) -> tuple[float, ...] | None:
+    """`0.5` or `0.485,0.456,0.406` as one float a channel; None stays None.
+
+    Raises:
+        InputError: not numbers, or neither one nor `channels` of them.
+    """
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"'{text}' is not a list of numbers", where=option, allowed="one number, or one a channel: 0.5,0.5,0.5"
+        ) from None
+    if len(numbers) not in (1, channels):
+        raise InputError(
+            f"{len(numbers)} numbers for images of {channels} channel(s)", where=option,
+            allowed=f"one number, or {channels}",
+        )
+    return numbers * channels if len(numbers) == 1 else numbers
+
+
+def resolve_device(text: str) -> str:
+    """`cpu`, `cuda` or `cuda:1`, checked to be there; `auto` is the GPU where there is one.
+
+    Raises:
+        InputError: no such kind of device, or none at hand.
+    """
+    if text == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if text == "cpu":
+        return text
+    match, where = _DEVICE.fullmatch(text), f"--device {text}"
+    if match is None:
+        raise InputError(
+            f"there is no device '{text}'", where=where, allowed=DEVICES,
+            hint=nearest_spelling(text.lower(), ("auto", "cpu", "cuda")),
+        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        built = "no CUDA device answers" if torch.version.cuda else "this PyTorch was built without CUDA"
+        raise InputError(built, where=where, allowed="auto, cpu", hint="Leave --device away to run on the CPU.")
+    if match.group(1) is not None and int(match.group(1)) >= count:
+        known = ", ".join(f"cuda:{index}" for index in range(count))
+        raise InputError(f"there are {count} CUDA device(s)", where=where, allowed=f"auto, cpu, {known}")
+    return text
+
+
+def recipe_edits(sets: Sequence[str] | None, seed: int | None) -> list[str]:
+    """All `--set` texts, `--seed` behind them as one more."""
+    return [*(sets or ()), *(() if seed is None else (f"seed={seed}",))]
+
+
+def default_out(model: str, recipe: str, target: str) -> Path:
+    """Where an artifact goes unless `--out` says otherwise."""
+    return Path("artifacts") / f"{model}-{recipe}-{target}"

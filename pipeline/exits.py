@@ -1,0 +1,69 @@
+"""From what happened to what the shell sees: every exception becomes a message and an exit code, here and only here."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from pipeline.errors import CompileError, ExitCode
+from pipeline.summary import error_json
+from pipeline.terminal import Terminal, kept_units
+
+
+class InternalError(CompileError):
+    """A defect of this program, wrapped so that it is shown like any other error."""
+
+    stage = "internal error"
+    exit_code = ExitCode.INTERNAL
+
+
+class Interrupted(CompileError):
+    """Ctrl-C."""
+
+    stage = "interrupted"
+    exit_code = ExitCode.INTERRUPTED
+
+
+@contextmanager
+def exit_codes(terminal: Terminal, *, as_json: bool, debug: bool) -> Iterator[None]:
+    """Run the block; what it raises is printed on stderr (and as JSON on stdout) and becomes the exit code.
+
+    Args:
+        debug: print tracebacks.
+    """
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except BaseException as error:
+        if isinstance(error, (SystemExit, GeneratorExit)):
+            raise
+        terminal.close()
+        if debug:
+            terminal.traceback("".join(traceback.format_exception(error)))
+        told = error if isinstance(error, CompileError) else _wrapped(error, terminal, debug)
+        terminal.failure(str(told))
+        if terminal.units_done and terminal.checkpoints is not None:
+            terminal.note(kept_units(terminal.units_done, terminal.units_total, terminal.checkpoints))
+        if as_json:
+            terminal.show_json(error_json(told))
+        raise typer.Exit(int(told.exit_code)) from error
+    finally:
+        terminal.close()
+
+
+def _wrapped(error: BaseException, terminal: Terminal, debug: bool) -> CompileError:
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted(f"stopped in '{terminal.current}'; nothing was written to the output folder")
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    lines = str(error).strip().splitlines()
+    what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return InternalError(
+        what, where=f"{Path(frame.filename).name}:{frame.lineno}, in '{terminal.current}'",
+        hint="this is a defect of Isobit, please report it" if debug else
+        "this is a defect of Isobit, please report it; --debug shows the traceback",
+    )

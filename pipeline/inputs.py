@@ -1,0 +1,229 @@
+"""What enters the model: its shape, as far as it is known before any data is read, and the two sets of samples."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+
+from pipeline.cli_options import parse_numbers
+from pipeline.data import IMAGE_SUFFIXES, Batches, check_against_model, open_data
+from pipeline.errors import InputError
+from pipeline.modelfile import LoadedModel
+from pipeline.recipe import Recipe
+
+Shape = tuple[int, int, int]
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """`--input-size`: the side of square images, or a whole shape; None is unknown.
+
+    Args:
+        channels: C, where the option names it.
+        height, width: equal where one number was given.
+    """
+
+    channels: int | None
+    height: int
+    width: int
+
+    @property
+    def side(self) -> int:
+        """The side that images are cropped to; raises InputError where they would not be square."""
+        if self.height != self.width:
+            raise InputError(
+                f"images are cropped to squares, not to {self.height} by {self.width}", where="--input-size",
+                hint="Prepare the images yourself and give an .npz.",
+            )
+        return self.height
+
+
+def parse_input_size(text: str | None) -> InputSize | None:
+    """`224` or `3,224,224`; raises InputError for anything else."""
+    if text is None:
+        return None
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if len(sizes) not in (1, 3) or min(sizes) < 1:
+        raise InputError(
+            f"'{text}' is not a size", where="--input-size", allowed="a side (224) or channels,height,width (3,224,224)"
+        )
+    return InputSize(None, sizes[0], sizes[0]) if len(sizes) == 1 else InputSize(*sizes)
+
+
+def image_channels(loaded: LoadedModel, size: InputSize | None) -> int:
+    """1 or 3: into which kind image files are converted for this model; raises InputError where it takes others."""
+    channels = _channels(loaded, size)
+    if channels not in (1, 3):
+        raise InputError(
+            f"the model takes {channels} channels and images have 1 or 3", where="the model's input",
+            hint="Give the data as an .npz with x of shape [samples, channels, height, width].",
+        )
+    return channels
+
+
+def _channels(loaded: LoadedModel, size: InputSize | None) -> int:
+    if size is not None and size.channels is not None:
+        return size.channels
+    exported = exported_shape(loaded)
+    return exported[0] if exported else _first_layer_channels(loaded.module) or 3
+
+
+def exported_shape(loaded: LoadedModel) -> Shape | None:
+    """The shape that a `.pt2` was exported for; None for another file."""
+    if loaded.exported is None:
+        return None
+    names = loaded.exported.graph_signature.user_inputs
+    node = next(node for node in loaded.exported.graph.nodes if node.name == names[0])
+    shape = node.meta["val"].shape[1:]
+    return tuple(int(size) for size in shape) if len(shape) == 3 else None
+
+
+def _first_layer_channels(module: nn.Module | None) -> int | None:
+    convolutions = (m for m in module.modules() if isinstance(m, nn.Conv2d)) if module is not None else iter(())
+    first = next(convolutions, None)
+    return None if first is None else first.in_channels
+
+
+def shape_without_data(loaded: LoadedModel, size: InputSize | None, data: Path | None) -> tuple[Shape, str]:
+    """(C, H, W) for a dry run, and where it is from. Of `data` one header is read, and only where nothing else tells.
+
+    Raises:
+        InputError: nothing tells; says which option would.
+    """
+    sources: tuple[tuple[str, Callable[[], Shape | None]], ...] = (
+        ("--input-size", lambda: (_channels(loaded, size), size.height, size.width) if size else None),
+        ("the .pt2 file", lambda: exported_shape(loaded)),
+        ("one sample of --calib-data", lambda: peek_shape(data, _channels(loaded, size)) if data else None),
+        ("torchvision's weights of that network", lambda: _torchvision_shape(loaded)),
+    )
+    for source, look in sources:
+        shape = look()
+        if shape is not None:
+            return shape, source
+    raise InputError(
+        "the shape of the model's input is not known", where=f"--dry-run of '{loaded.name}'",
+        allowed="--input-size channels,height,width, or --calib-data, of which one header is read",
+        hint="For example --input-size 3,224,224",
+    )
+
+
+def _torchvision_shape(loaded: LoadedModel) -> Shape | None:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if loaded.arch not in known:
+        return None
+    weights = torchvision.models.get_model_weights(loaded.arch)
+    side = next(iter(weights)).transforms().crop_size[0]
+    return (_channels(loaded, None), side, side)
+
+
+def peek_shape(path: Path, channels: int) -> Shape:
+    """(C, H, W) of the first sample, from a header alone.
+
+    Raises:
+        InputError: nothing there that has one.
+    """
+    try:
+        shape = _image_shape(path, channels) if path.is_dir() else _array_shape(path)
+    except (OSError, ValueError, KeyError, SyntaxError, zipfile.BadZipFile) as error:
+        raise InputError(f"no sample's shape can be read: {error}", where=str(path)) from error
+    if shape is None:
+        raise InputError("the folder holds no images", where=str(path))
+    return shape
+
+
+def _image_shape(folder: Path, channels: int) -> Shape | None:
+    first = min((p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES), default=None)
+    if first is None:
+        return None
+    with Image.open(first) as image:
+        return (channels, image.height, image.width)
+
+
+def _array_shape(path: Path) -> Shape:
+    if path.suffix.lower() == ".npy":
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    else:
+        with zipfile.ZipFile(path) as archive, archive.open("x.npy") as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape = read(file)[0]
+    if len(shape) != 4:
+        raise ValueError(f"x has the shape {list(shape)}, not [samples, channels, height, width]")
+    return tuple(int(size) for size in shape[1:])
+
+
+def zeros(shape: Shape) -> torch.Tensor:
+    """An example input, float32 [1, C, H, W]: capture looks at its shape only."""
+    return torch.zeros(1, *shape)
+
+
+# --- the samples ---
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How image files become samples: `--mean`, `--std` as written, `--input-size`."""
+
+    mean: str | None = None
+    std: str | None = None
+    size: InputSize | None = None
+
+
+def open_samples(
+    loaded: LoadedModel, recipe: Recipe, calibration: Path, evaluation: Path | None, options: ImageOptions
+) -> tuple[Batches, Batches | None, list[str]]:
+    """(calibration set, evaluation set, what a user should know about them).
+
+    Raises:
+        InputError: what is there cannot be used for this model.
+    """
+    images = recipe.images
+    chosen = _opened(
+        loaded, calibration, options, purpose="calib", batch_size=images.batch_size, count=images.count,
+        seed=recipe.seed,
+    )
+    proven = None
+    if evaluation is not None:
+        proven = _opened(loaded, evaluation, options, purpose="eval", batch_size=EVALUATION_BATCH)
+    notes = _notes([path for path in (calibration, evaluation) if path is not None], options)
+    if len(chosen) < images.count:
+        notes.append(f"{len(chosen):,} calibration samples are there, the recipe asks for {images.count:,}")
+    return chosen, proven, notes
+
+
+def _opened(loaded: LoadedModel, path: Path, options: ImageOptions, **how: Any) -> Batches:
+    is_folder, size = path.is_dir(), options.size
+    channels = image_channels(loaded, size) if is_folder else 3
+    if is_folder:
+        how |= {
+            "mean": parse_numbers("--mean", options.mean, channels),
+            "std": parse_numbers("--std", options.std, channels),
+            "input_size": None if size is None else size.side,
+        }
+    batches = open_data(path, channels=channels, **how)
+    if size is not None:
+        check_against_model(batches, (size.channels or batches.shape[0], size.height, size.width), None)
+    return batches
+
+
+def _notes(paths: list[Path], options: ImageOptions) -> list[str]:
+    folders = [path for path in paths if path.is_dir()]
+    given = options.mean is not None or options.std is not None
+    if folders and not given:
+        return ["images are scaled to [0, 1] and not normalised: give --mean and --std if the training had them"]
+    if given and len(folders) < len(paths):
+        return ["--mean and --std are for image files; arrays are used as they are"]
+    return []

@@ -1,0 +1,152 @@
+"""What a build or a dry run has to say, as lines for a person and as one JSON object for a script; no terminal here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifact import Manifest
+from pipeline.errors import CompileError, ExitCode
+from pipeline.parity import ParityReport
+from pipeline.stages import Quantized, UnitLog
+
+RUNNER = "run.py"
+SHOWN_REASONS = 5
+STEPS = (
+    ("float", "the trained model"),
+    ("calibrated", "the method: few bits"),
+    ("reference", "the target: its integers and its rounding"),
+    ("artifact", "the files: nothing may be lost here"),
+)
+
+
+def verdict(parity: ParityReport) -> str:
+    """One line: passed or failed, and why."""
+    codes, samples = parity.deployed.codes, f"{parity.samples:,} samples"
+    if parity.passed:
+        return f"PASSED: all {codes.compared:,} integer codes of the artifact equal the reference ({samples})"
+    failed = next(rule for rule in parity.rules if not rule["passed"])
+    if codes.differing:
+        differing = f"{codes.differing:,} of {codes.compared:,} integer codes differ from the reference"
+        return f"FAILED: {differing}, by up to {codes.max_lsb} step(s) ({samples})"
+    return f"FAILED: {failed['rule']}: measured {failed['measured']}, allowed {failed['allowed']} ({samples})"
+
+
+def build_lines(folder: Path, manifest: Manifest, parity: ParityReport, model_file: str) -> list[str]:
+    """The final screen below the verdict: accuracies and what each step cost, kernels, size, place, next step.
+
+    Args:
+        folder: where the artifact stands; for a failed gate the `-failed` one.
+    """
+    lines = ["", *_accuracy_lines(parity), "", *_level_lines(parity)]
+    divergence = parity.to_json()["first_divergence"]
+    if divergence is not None:
+        lines.append(_row("first in", f"{divergence['tensor']} ({divergence['module'] or 'no module'})"))
+    lines += _kernel_lines(parity.integer_ops)
+    sizes = manifest.sizes
+    lines.append(_row("size", f"{sizes['model']:,} bytes in {model_file}, weight codes alone "
+                              f"{sizes['weights_packed']:,}"))
+    lines.append(_row("artifact", str(folder)))
+    if parity.passed and (folder / RUNNER).is_file():
+        lines.append(_row("next", f"copy the folder to the device and run: python {folder / RUNNER}"))
+        lines.append(_row("", "(needs numpy and onnxruntime only; report.md holds the details)"))
+    elif not parity.passed:
+        lines.append(_row("next", f"look at {folder / 'parity.json'} and {folder / 'report.md'}"))
+    return lines
+
+
+def _row(label: str, text: str) -> str:
+    return f"  {label:<11} {text}".rstrip()
+
+
+def _accuracy_lines(parity: ParityReport) -> list[str]:
+    if parity.accuracy.get("float") is None:
+        return [_row("top-1", "not measured: the evaluation data has no labels")]
+    lines, before = [], None
+    for stage, cause in STEPS:
+        value = parity.accuracy[stage]
+        cost = " " * 7 if before is None else f"{value - before:+7.2f}"
+        lines.append(_row(stage, f"{value:6.2f} % {cost}  {cause}"))
+        before = value
+    return lines
+
+
+def _level_lines(parity: ParityReport) -> list[str]:
+    lines = []
+    for level in parity.levels:
+        codes, gated = level.codes, "" if level.gated else " (float kernels, not gated)"
+        text = f"{codes.differing:,} of {codes.compared:,} differ at level '{level.level}'{gated}"
+        lines.append(_row("" if lines else "codes", text))
+    return lines
+
+
+def _kernel_lines(integer_ops: dict[str, Any]) -> list[str]:
+    lines = [_row("kernels", f"{integer_ops['integer']} integer, {integer_ops['float']} float")]
+    reasons = list(integer_ops.get("reasons", {}).items())
+    lines += [_row("", f"float: {name}: {reason}") for name, reason in reasons[:SHOWN_REASONS]]
+    if len(reasons) > SHOWN_REASONS:
+        lines.append(_row("", f"float: {len(reasons) - SHOWN_REASONS} more, see report.md"))
+    return lines
+
+
+def build_json(
+    folder: Path, manifest: Manifest, parity: ParityReport, notes: Sequence[str], log: Iterable[UnitLog], seconds: float
+) -> dict[str, Any]:
+    """The `--json` summary of a build: the content of `parity.json` and what it was made from."""
+    return {
+        "exit_code": int(ExitCode.OK if parity.passed else ExitCode.GATE_FAILED),
+        "passed": parity.passed,
+        "folder": str(folder),
+        "model": manifest.model.name,
+        "recipe": manifest.recipe.name,
+        "target": manifest.target.name,
+        "profile": manifest.target.profile,
+        "seed": manifest.seed,
+        "sizes": manifest.sizes,
+        "notes": list(notes),
+        "units_kept_nearest": [unit.name for unit in log if unit.kept_nearest],
+        "seconds": round(seconds, 1),
+        **parity.to_json(),
+    }
+
+
+def error_json(error: CompileError) -> dict[str, Any]:
+    """The `--json` summary of a run that ended with an error."""
+    return {
+        "exit_code": int(error.exit_code),
+        "passed": False,
+        "error": {
+            "stage": error.stage, "what": error.what, "where": error.where, "allowed": error.allowed, "do": error.hint,
+        },
+    }
+
+
+def plan_json(quantized: Quantized, placement: Sequence[Any], notes: Sequence[str]) -> dict[str, Any]:
+    """The `--json` summary of a dry run."""
+    return {
+        "exit_code": int(ExitCode.OK),
+        "dry_run": True,
+        "recipe": quantized.recipe.name,
+        "target": quantized.target.name,
+        "profile": quantized.target.profile,
+        "input_shape": list(quantized.captured.input_shape),
+        "classes": quantized.captured.num_classes,
+        "units": [{"name": unit.name, "kind": unit.kind, "why": unit.why} for unit in quantized.units],
+        "placement": [row.to_json() for row in placement],
+        "notes": list(notes),
+    }
+
+
+def placement_counts(placement: Sequence[Any]) -> str:
+    """`20 operators in integers, 1 in float`; those that move codes or quantize the input count as neither."""
+    runs = [row.runs for row in placement if row.op != "quantize"]
+    return f"{runs.count('integer')} operators in integers, {runs.count('float')} in float"
+
+
+def float_lines(placement: Sequence[Any]) -> list[str]:
+    """One line for each operator that stays in float, with its place and reason."""
+    return [
+        f"{row.module or row.name} ({row.op}{', ' + row.source if row.source else ''}): {row.note}"
+        for row in placement if row.runs == "float"
+    ]

@@ -1,0 +1,268 @@
+"""What a person sees: a progress bar on a terminal, one plain line an event elsewhere; results on stdout, the rest on
+stderr.
+
+No control character reaches a file or a pipe, and text that comes from a model (names, paths) is printed as it is,
+never read as markup.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.stages import Quantized, UnitLog
+from pipeline.summary import float_lines, placement_counts
+
+WIDE = 10_000  # columns of a log: lines are cut by who reads them
+ESTIMATE_AFTER = 3.0  # seconds of steps before the time of all steps is estimated
+LONG = 120.0  # seconds; a longer calibration deserves the advice to take fewer steps
+ADVISED_STEPS = 1000
+PLAIN_EVERY = 10.0  # seconds between progress lines of the comparison where there is no bar
+
+
+def open_console(stream: TextIO) -> Console:
+    """A console that prints text as it is, coloured on a terminal only."""
+    live = stream.isatty()
+    return Console(file=stream, markup=False, highlight=False, emoji=False, width=None if live else WIDE)
+
+
+class Terminal:
+    """Implements `pipeline.watcher.Watcher`.
+
+    Args:
+        results: for the final screen.
+        events: for everything else.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, results: Console, events: Console, clock: Any = time.monotonic) -> None:
+        self.results, self.events, self._clock = results, events, clock
+        self.began = clock()
+        self.current = "start"
+        self.checkpoints: Path | None = None  # where finished units are kept, told when a run stops
+        self.unit_names: list[str] = []
+        self.units_total = self.units_done = 0
+        self._steps = self._seen = 0
+        self._estimated = False
+        self._first_step = self._last_line = self.began
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    # -- the protocol --------------------------------------------------------------------------------------------
+
+    def stage(self, name: str) -> None:
+        self.close()
+        self.current = name
+        self._event(name)
+
+    def planned(self, quantized: Quantized, placement: Sequence[Any]) -> None:
+        self.unit_names = [unit.name for unit in quantized.units]
+        self._event(f"  {placement_counts(placement)}; {len(quantized.units)} units to calibrate")
+        for line in float_lines(placement):
+            self._event(f"  float: {line}", "yellow")
+
+    def units(self, total: int, steps: int) -> None:
+        self.units_total, self._steps = total, steps
+        self._first_step = self._clock()
+        self._event(f"  {total} units of {steps:,} steps")
+        self._bar(total * steps)
+
+    def step(self, count: int) -> None:
+        self._seen += count
+        self._advance(self.units_done * self._steps + self._seen)
+        elapsed = self._clock() - self._first_step
+        if not self._estimated and elapsed >= ESTIMATE_AFTER:
+            self._estimate(elapsed)
+
+    def done(self, log: UnitLog) -> None:
+        self.units_done += 1
+        self._seen = 0
+        self._advance(self.units_done * self._steps)
+        place = f"{self.units_done}/{self.units_total}"
+        kept = "; kept nearest rounding, learning was worse" if log.kept_nearest else ""
+        self._event(
+            f"  {place:>7}  {log.name}: loss {log.loss_nearest:.3g} -> {log.loss_hard:.3g} (nearest -> learned), "
+            f"{_duration(log.seconds)}{kept}"
+        )
+
+    def proving(self, done: int, total: int) -> None:
+        if self._progress is None:
+            self._bar(total)
+        self._advance(done)
+        now = self._clock()
+        if not self._is_live and (done >= total or now - self._last_line >= PLAIN_EVERY):
+            self._event(f"  compared {done:,} of {total:,} samples")
+        if done >= total:
+            self.close()
+
+    # -- other things to say -------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Take the progress bar away; may be called at any time."""
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress = self._task = None
+
+    def note(self, text: str) -> None:
+        """Something to know that is no fault."""
+        self._event(f"note: {text}")
+
+    def failure(self, text: str) -> None:
+        """An error: first line marked, the others below it."""
+        self.close()
+        first, *others = printable(text).split("\n")
+        self._write(self.events, f"error: {first}", "bold red")
+        for line in others:
+            self._write(self.events, line)
+
+    def traceback(self, text: str) -> None:
+        """For `--debug`."""
+        self._write(self.events, printable(text.rstrip()))
+
+    def show_build(self, verdict: str, lines: Sequence[str], notes: Sequence[str], passed: bool) -> None:
+        """The final screen."""
+        self.close()
+        self._write(self.results, verdict, "bold green" if passed else "bold red")
+        for line in lines:
+            self._write(self.results, printable(line))
+        for note in notes:
+            self._wrapped("  note        ", note)
+
+    def show_plan(self, quantized: Quantized, placement: Sequence[Any], notes: Sequence[str], source: str) -> None:
+        """The dry run's screen: where every layer will run, at how many bits; the reasons below the table."""
+        captured, target = quantized.captured, quantized.target
+        self._write(self.results, f"{quantized.recipe.name} on {target.name} ({target.profile}): "
+                                  f"{placement_counts(placement)}", "bold")
+        self._write(self.results, f"input {list(captured.input_shape)} (from {source}), {captured.num_classes} classes")
+        rows, footnotes = placement_cells(quantized, placement)
+        self._table(rows, [row.runs == "float" for row in placement])
+        for text, number in footnotes.items():
+            self._wrapped(f"  [{number}] ", text)
+        for note in notes:
+            self._wrapped("  note: ", note)
+        self._write(self.results, "dry run: nothing was written, no sample was read")
+
+    def show_json(self, summary: dict[str, Any]) -> None:
+        """One JSON object on stdout."""
+        self.close()
+        self.results.file.write(json.dumps(summary, indent=1, default=str) + "\n")
+        self.results.file.flush()
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return self._clock() - self.began
+
+    @property
+    def _is_live(self) -> bool:
+        return self.events.is_terminal and not self.events.is_dumb_terminal
+
+    def _event(self, text: str, style: str = "") -> None:
+        self._last_line = self._clock()
+        self._write(self.events, f"{_stamp(self.seconds)}  {printable(text)}", style)
+
+    def _write(self, console: Console, text: str, style: str = "") -> None:
+        console.print(Text(text, style=style), soft_wrap=True)
+
+    def _wrapped(self, label: str, text: str) -> None:
+        """A sentence, folded at words to the width of a terminal below its label."""
+        width = max(40, self.results.width)
+        self._write(self.results, textwrap.fill(printable(text), width, initial_indent=label,
+                                                subsequent_indent=" " * len(label), break_long_words=False))
+
+    def _table(self, rows: Sequence[Sequence[str]], marked: Sequence[bool]) -> None:
+        """Boxed and folded to the width of a terminal; aligned plain text elsewhere."""
+        if self.results.is_terminal:
+            table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+            for header in COLUMNS:
+                table.add_column(header, overflow="fold")
+            for cells, mark in zip(rows, marked, strict=True):
+                table.add_row(*map(Text, cells), style="yellow" if mark else "")
+            self.results.print(table)
+            return
+        widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
+        for cells in (COLUMNS, *rows):
+            line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+            self._write(self.results, line.rstrip())
+
+    def _bar(self, total: int) -> None:
+        if not self._is_live:
+            self._progress = None
+            return
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), TaskProgressColumn(),
+            TimeRemainingColumn(compact=True), console=self.events, transient=True, expand=True,
+        )
+        self._task = self._progress.add_task(self._label(), total=total)
+        self._progress.start()
+
+    def _advance(self, completed: int) -> None:
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=completed, description=self._label())
+
+    def _label(self) -> str:
+        if self.units_done >= self.units_total:
+            return "comparing codes"
+        name = self.unit_names[self.units_done] if self.units_done < len(self.unit_names) else ""
+        return f"unit {self.units_done + 1}/{self.units_total} {name[-20:]}"
+
+    def _estimate(self, elapsed: float) -> None:
+        self._estimated = True
+        left = (self.units_total - self.units_done) * self._steps - self._seen
+        seconds = elapsed / max(1, self._seen) * left
+        advice = f"; for a quicker try: --set method.steps={ADVISED_STEPS}" if self._steps > ADVISED_STEPS else ""
+        if seconds > LONG:
+            self._event(f"  about {_duration(seconds)} to go for {self.units_total} units of {self._steps:,} "
+                        f"steps{advice}")
+
+
+def placement_cells(quantized: Quantized, placement: Sequence[Any]) -> tuple[list[list[str]], dict[str, int]]:
+    """(cells of one row a region in the order of `COLUMNS`, the notes behind the numbers in the last column)."""
+    unit_of = {name: unit.name for unit in quantized.units for name in unit.nodes}
+    footnotes: dict[str, int] = {}
+    rows = []
+    for row in placement:
+        note = f"[{footnotes.setdefault(row.note, len(footnotes) + 1)}]" if row.note else ""
+        output = "" if row.output is None else f"{row.output} {row.grid}".replace("asymmetric", "asym")
+        layer = "input" if row.op == "quantize" else row.module or row.name
+        runs = _RUNS.get(row.runs, row.runs)
+        cells = (layer, row.op, runs, row.weight or "", output, unit_of.get(row.name, ""), note)
+        rows.append([printable(cell) for cell in cells])
+    return rows, footnotes
+
+
+COLUMNS = ("layer", "operator", "runs in", "weight", "output", "unit", "note")
+_RUNS = {"integer": "integers", "layout": "moves codes"}
+
+
+def printable(text: str) -> str:
+    """The text with control characters written out: a name inside a model file must not steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def _stamp(seconds: float) -> str:
+    return f"{int(seconds) // 60:3d}:{int(seconds) % 60:02d}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def kept_units(done: int, total: int, folder: Path) -> str:
+    """What to do after an interruption."""
+    return f"{done} of {total} units are kept in {folder}: the same command with --resume goes on there"
