@@ -21,8 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from calib.calibrate import calibrate
-from pipeline.data import Batches, check_against_model
 from torch import Tensor, fx, nn
 
 import backends
@@ -31,6 +29,7 @@ from backends.base import BACKENDS, Backend
 from backends.describe import tensor_table
 from backends.exact import ExactArithmetic
 from backends.placement import PlacementRow, placement_table
+from calib.calibrate import calibrate
 from pipeline.artifact import (
     CalibrationEntry,
     Manifest,
@@ -43,6 +42,7 @@ from pipeline.artifact import (
     write_artifact,
 )
 from pipeline.capture import capture
+from pipeline.data import Batches, check_against_model
 from pipeline.errors import ParityError, TargetError
 from pipeline.graph import module_path, where
 from pipeline.modelfile import LoadedModel

@@ -212,11 +212,13 @@ class Execution:
         return self._layers[node]
 
     @torch.no_grad()
-    def run(self, x: Tensor) -> dict[str, Tensor]:
+    def run(self, x: Tensor, observed: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Codes of every quantized tensor and the output.
 
         Args:
             x: float32 [N, C, H, W].
+            observed: codes that a runtime computed, by quantizer name. Each region then starts from these instead of
+                from its own inputs: a difference shows where it arises, and nowhere behind.
 
         Returns:
             uint8 codes by the name of the quantizer node, and float32 values under `logits`.
@@ -225,9 +227,11 @@ class Execution:
         results: dict[str, Tensor] = {}
         for region in self.regions:
             value = self._run_region(region, values)
-            values[region.value] = value
             if region.quantizer is not None:
-                results[region.quantizer.name] = value.codes.to(torch.uint8)
+                name = region.quantizer.name
+                results[name] = value.codes.to(torch.uint8)
+                value = value if observed is None else Codes(observed[name].to(value.codes), value.grid)
+            values[region.value] = value
             for node in self._last_use.get(region.anchor, ()):
                 values.pop(node, None)
         results[LOGITS] = dequantized(values[network_output(self.graph)])

@@ -21,6 +21,7 @@ from passes.project_grids import project_grids
 from passes.share_grids import share_grids
 from passes.tie_biases import tie_biases
 from pipeline.dialect import verify
+from pipeline.errors import RecipeError
 from pipeline.recipe import Recipe
 from pipeline.stages import Calibrated, Captured, Quantized, Reference, Unit
 from pipeline.target import Target
@@ -48,7 +49,12 @@ def quantize(captured: Captured, recipe: Recipe, target: Target) -> Quantized:
 
     Raises:
         TargetError: the target cannot honour the recipe on this graph.
+        RecipeError: an override selects nothing, or the recipe names an optional pass (there is none yet).
     """
+    if recipe.passes:
+        raise RecipeError(
+            f"there is no optional pass '{recipe.passes[0]}'", where=f"recipe '{recipe.name}'", allowed="passes: []"
+        )
     teacher = prepare(captured.graph)
     graph = copy.deepcopy(teacher)
     annotate(graph, recipe, target)  # decides, from structure alone

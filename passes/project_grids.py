@@ -64,7 +64,8 @@ def _fit_bias(
         return []
     weights = weights.detach()
     old = weight.quantize(weights)
-    factor = torch.where(over, steps / BIAS_LIMIT, torch.ones_like(steps))
+    # A hair more, so that the scale still fits after it is rounded to float32.
+    factor = torch.where(over, steps / BIAS_LIMIT * (1 + 2.0**-20), torch.ones_like(steps))
     scale = weight.scale.detach().double() * (factor if weight.scale.dim() else factor.max())
     weight.set_params(QParams(scale.float(), weight.zero_point))
     # A channel whose scale stays keeps its codes: calibration may have decided them otherwise than nearest.

@@ -6,15 +6,19 @@ instead of being traced by something weaker.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
 
 from pipeline.errors import CaptureError
-from pipeline.graph import finish, tensor_shape
+from pipeline.graph import finish, tensor_shape, where
 from pipeline.stages import Captured
 
 BATCH = 2  # any size above 1: torch.export would burn in the sizes 0 and 1
@@ -47,9 +51,10 @@ def capture(
             f"{_shape_text(tuple(example.shape[1:]))}", hint="give data of the model's input size (--input-size)"
         )
     output = next(n for n in graph.graph.nodes if n.op == "output").args[0]
-    classes = tensor_shape(output)
-    if len(classes) < 2 or classes[1] is None:
-        raise CaptureError(f"the model returns a tensor of shape {_shape_text(classes)}", allowed="logits [N, classes]")
+    classes, dtype = tensor_shape(output), output.meta["val"].dtype
+    if len(classes) < 2 or classes[0] is not None or classes[1] is None or not dtype.is_floating_point:
+        what = f"the model returns a tensor of shape {_shape_text(classes)} and type {dtype}"
+        raise CaptureError(what, where=where(output), allowed="float logits [N, classes], the free batch N in front")
     return Captured(graph, tuple(shape[1:]), int(classes[1]), name, sha256)
 
 
@@ -57,38 +62,59 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     inputs = example[:1].repeat(BATCH, *[1] * (example.dim() - 1))
     shapes = ({0: torch.export.Dim("batch", min=1)},)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             return torch.export.export(model.eval(), (inputs,), dynamic_shapes=shapes)
     except Exception as error:  # torch.export raises many types; every one means "not capturable"
         raise _explained(error, tuple(example.shape[1:])) from error
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings, no log and no half-made graphs on the terminal: what went wrong is said once, by us."""
+    level = logging.root.manager.disable
+    sink = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(level)
+
+
 def _explained(error: Exception, shape: tuple[int, ...]) -> CaptureError:
     text = str(error).strip()
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    where = _user_line(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    first = lines[0] if lines else type(error).__name__
+    line = _user_line(error)
+    if isinstance(error, TypeError) and "missing" in first and "argument" in first:
+        return CaptureError(
+            f"the model takes several inputs: {first}", allowed="one input, a batch of images or features",
+        )
     if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
         return CaptureError(
-            "the model branches on the values of a tensor, so it is not one graph", where=where,
+            "the model branches on the values of a tensor, so it is not one graph", where=line,
             hint="replace the branch with torch.where or torch.cond, or move it outside the model",
         )
-    if "batch" in text and ("pecializ" in text or "constant" in text or "not valid" in text):
+    if "Constraints violated (batch)" in text:
+        # "- You marked batch as dynamic but your code specialized it to be a constant (2). If you're using ..."
+        reason = next((line.removeprefix("- ") for line in lines if line.startswith("- ")), "").partition(". ")[0]
         return CaptureError(
-            f"the model fixes the batch size: {first}", where=where,
+            f"the model fixes the batch size ({reason[:200]})", where=line,
             hint="derive shapes from x.shape[0] instead of a constant (view(-1, ...), flatten(1))",
         )
     return CaptureError(
         f"torch.export cannot capture the model for inputs of shape {_shape_text(shape)}: {type(error).__name__}: "
-        f"{first[:300]}", where=where, hint="check that the model runs on such an input in eval mode",
+        f"{first[:300]}", where=line, hint="check that the model runs on such an input in eval mode",
     )
 
 
 def _user_line(error: BaseException) -> str:
-    """The deepest frame that is not torch's or ours: where the user's model stopped."""
-    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
-    frames = [f for f in frames if not f.filename.startswith("<") and f.name == "forward"] or []
+    """The deepest frame below torch.export that is not torch's: where the user's model stopped."""
+    frames = traceback.extract_tb(error.__traceback__)
+    torchs = str(Path(torch.__file__).parent)
+    entered = next((i for i, frame in enumerate(frames) if frame.filename.startswith(torchs)), len(frames))
+    frames = [f for f in frames[entered:] if not f.filename.startswith(torchs) and f.line]
     return f"{frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
 
 
@@ -99,7 +125,7 @@ def _plain(program: torch.export.ExportedProgram) -> fx.GraphModule:
     placeholders = 0
     for node in exported.graph.nodes:
         if node.op == "output":
-            outputs = [leaf for leaf in torch.utils._pytree.tree_leaves(node.args) if leaf is not None]
+            outputs = node.all_input_nodes
             if len(outputs) != 1:
                 raise CaptureError(f"the model returns {len(outputs)} tensors", allowed="one tensor, the logits")
             graph.output(copies[outputs[0]])
@@ -115,7 +141,10 @@ def _plain(program: torch.export.ExportedProgram) -> fx.GraphModule:
 
 
 def _placeholder_shape(graph: fx.GraphModule) -> tuple[int | None, ...]:
-    shape = tensor_shape(next(n for n in graph.graph.nodes if n.op == "placeholder"))
+    source = next(n for n in graph.graph.nodes if n.op == "placeholder")
+    shape, dtype = tensor_shape(source), source.meta["val"].dtype
+    if dtype is not torch.float32:
+        raise CaptureError(f"the program takes {dtype}", where="the .pt2 file", allowed="torch.float32")
     if not shape or shape[0] is not None:
         raise CaptureError(
             f"the program was exported for a fixed batch of {shape[0] if shape else '?'}", where="the .pt2 file",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import fx
 
 from pipeline.errors import CaptureError
-from pipeline.graph import op_name, where
+from pipeline.graph import is_constant, op_name, where
 from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
 
 # Operators that move codes without changing them: exact on the integers.
@@ -19,16 +19,19 @@ COMPUTE = frozenset({"conv2d", "linear", "add", "mul", "mean", "avg_pool2d", "ca
 ACTIVATIONS = frozenset({"relu", "hardtanh"})
 CANONICAL = LAYOUT | COMPUTE | ACTIVATIONS
 
+STAGES = ("prepared", "quantized", "frozen")
 # What PREPARE must have removed.
 FORBIDDEN = frozenset({"dropout", "batch_norm", "feature_dropout", "detach", "clone", "contiguous", "flatten", "chunk"})
 
 
 def verify(graph: fx.GraphModule, stage: str) -> None:
-    """Check `graph` against the rules of `stage` (`captured`, `prepared`, `quantized`, `frozen`).
+    """Check `graph` against the rules of `stage`, one of `STAGES`.
 
     Raises:
         CaptureError: names the node and the rule that it breaks.
     """
+    if stage not in STAGES:
+        raise ValueError(f"no stage '{stage}', only {', '.join(STAGES)}")
     for node in graph.graph.nodes:
         problem = _problem(graph, node, stage)
         if problem:
@@ -40,22 +43,29 @@ def _problem(graph: fx.GraphModule, node: fx.Node, stage: str) -> str:
         name = op_name(node)
         if name.endswith("_") and not name.startswith("_"):
             return f"in-place operator {name}"
-        if stage != "captured" and name in FORBIDDEN:
+        if name in FORBIDDEN:
             return f"operator {name} should have been removed"
     if node.op == "call_module":
         module = graph.get_submodule(str(node.target))
-        if stage in ("captured", "prepared") or not isinstance(module, Quantizer | BiasQuantizer):
+        if stage == "prepared" or not isinstance(module, Quantizer | BiasQuantizer):
             return f"module {type(module).__name__}"
         if stage == "frozen":
-            return _frozen_problem(module)
+            return _frozen_problem(module, is_constant(node))
     return ""
 
 
-def _frozen_problem(module: Quantizer | BiasQuantizer) -> str:
+def _frozen_problem(module: Quantizer | BiasQuantizer, constant: bool) -> str:
     if module.phase is not Phase.FROZEN:
         return f"a quantizer is {module.phase.value}, not frozen"
     if isinstance(module, BiasQuantizer):
         return "" if module.codes is not None else "a bias without codes"
     if module.mixing is not None or module.rounding is not None or module.observer is not None:
         return "a quantizer still holds a training part"
-    return "" if module.scale is not None else "a quantizer without numbers"
+    if module.scale is None:
+        return "a quantizer without numbers"
+    if not constant:
+        return ""
+    if module.codes is None:
+        return "a weight without codes"
+    grid, low, high = module.spec.grid, int(module.codes.min()), int(module.codes.max())
+    return "" if grid.qmin <= low and high <= grid.qmax else f"codes {low}..{high} leave the grid {grid}"

@@ -75,9 +75,6 @@ class Quantizer(nn.Module):
     def set_params(self, params: QParams) -> None:
         """Store scale and zero point (checked against the spec) and forget codes that belonged to other numbers."""
         params.check(self.spec)
-        if isinstance(self.scale, nn.Parameter):
-            del self.scale  # it was learned; from here on it is a number like any other
-            self.register_buffer("scale", None)
         self.scale, self.zero_point, self.codes = params.scale, params.zero_point, None
 
     @property

@@ -20,7 +20,7 @@ class Captured:
     """The float model as one ATen graph with batch norm intact: the teacher of every later stage.
 
     Args:
-        graph: functional ATen operators, one input, one output [N, classes].
+        graph: ATen operators as traced (in-place ones included), one input, one output [N, classes, ...].
         input_shape: (C, H, W).
         num_classes: width of the output.
         name, sha256: of the model file.
@@ -90,7 +90,7 @@ class UnitLog:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Same graph; numbers chosen, weight codes hardened, biases still in float."""
+    """Same graph; numbers chosen, weight codes hardened, nothing frozen yet."""
 
     graph: fx.GraphModule
     quantized: Quantized
@@ -105,7 +105,7 @@ class Reference:
     quantized: Quantized
 
     def evaluate(self, x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Logits [N, classes] of the fake-quantized graph; float64 does not depend on the order of summation."""
+        """Logits [N, classes] of the fake-quantized graph; codes in float64 do not depend on the order of summation."""
         graph = copy.deepcopy(self.graph).to(dtype)
         with torch.no_grad():
             return graph(x.to(dtype))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import functools
 from collections import OrderedDict
 
 import torch
@@ -314,10 +317,16 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
         return model, torch.randn(3, *shape)
 
 
-def captured_net(name: str) -> tuple[Captured, Tensor]:
-    """`build`, captured."""
+@functools.cache
+def _captured(name: str) -> tuple[Captured, Tensor]:
     model, x = build(name)
     return capture(model, x[:1], name=name), x
+
+
+def captured_net(name: str) -> tuple[Captured, Tensor]:
+    """`build`, captured; a copy of its own for every caller."""
+    captured, x = _captured(name)
+    return dataclasses.replace(captured, graph=copy.deepcopy(captured.graph)), x.clone()
 
 
 def captured_of(model: nn.Module, *shape: int) -> tuple[Captured, Tensor]:
@@ -345,3 +354,9 @@ def run(graph: nn.Module, x: Tensor) -> Tensor:
     """The output without gradients."""
     with torch.no_grad():
         return graph(x)
+
+
+def run_many(graph: nn.Module, values: list[Tensor]) -> tuple[Tensor, ...]:
+    """The outputs of a sub-graph with several inputs, without gradients."""
+    with torch.no_grad():
+        return graph(*values)

@@ -118,3 +118,16 @@ def test_codes_keep_to_their_bits():
     reference, images = frozen("depthwise", 4, 3)
     codes = Execution(reference.graph, TARGETS["vnni"], KERNELS).run(3 * images)["relu_q"]
     assert np.unique(codes.numpy()).tolist() == list(range(8))
+
+
+def test_observed_codes_keep_a_difference_where_it_arises():
+    reference, images = frozen_reference(TARGETS["generic"])
+    execution = Execution(reference.graph, TARGETS["generic"], KERNELS)
+    expected = execution.run(images)
+    observed = {name: codes for name, codes in expected.items() if name != "logits"}
+    assert all(torch.equal(value, expected[name]) for name, value in execution.run(images, observed).items())
+    observed["relu_q"] = 15 - observed["relu_q"]
+    results = execution.run(images, observed)
+    assert torch.equal(results["relu_q"], expected["relu_q"])  # its own inputs are as before
+    assert not torch.equal(results["relu_1_q"], expected["relu_1_q"])  # it reads the changed codes
+    assert torch.equal(results["conv2d_2_q"], expected["conv2d_2_q"])  # it reads relu_1_q as observed

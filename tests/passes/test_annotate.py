@@ -1,0 +1,321 @@
+"""Annotate: recipe meets target; which grid every tensor gets and why, and what is refused before any image is read."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch.nn.functional as F
+from torch import nn
+
+from backends.onnx_qdq.target import TARGETS
+from backends.reference import TARGET as PAPER
+from passes import prepare
+from passes.annotate import annotate
+from pipeline.errors import RecipeError, TargetError
+from pipeline.graph import op_name
+from pipeline.recipe import Override, RuleChange, load_recipe
+from pipeline.target import OpRule
+from tests import nets
+
+GENERIC, VNNI = TARGETS["generic"], TARGETS["vnni"]
+
+
+class Call(nn.Module):
+    """A function of three convolutions (3 channels) and a classifier."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+        self.a, self.b, self.c = (nn.Conv2d(3, 3, 1) for _ in range(3))
+        self.fc = nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def plan(model, *settings, target=GENERIC, recipe="qdrop_w4a4", overrides=None):
+    """The annotated float graph of a net's name, a module or a function."""
+    if isinstance(model, str):
+        captured, _ = nets.captured_net(model)
+    else:
+        captured, _ = nets.captured_of(model if isinstance(model, nn.Module) else Call(model), 3, 6, 6)
+    chosen = load_recipe(recipe, settings)
+    if overrides is not None:
+        chosen = chosen.model_copy(update={"overrides": tuple(overrides)})
+    graph = prepare(captured.graph)
+    annotate(graph, chosen, target)
+    return graph
+
+
+def annotations(graph):
+    return {node: node.meta["quant"] for node in graph.graph.nodes if "quant" in node.meta}
+
+
+def weights(graph):
+    """(bits, signed, limit) of the weights, in execution order."""
+    specs = [annotation.weight for annotation in annotations(graph).values() if annotation.weight is not None]
+    return [(spec.grid.bits, spec.grid.signed, spec.grid.limit) for spec in specs]
+
+
+def outputs(graph):
+    """(operator or `placeholder`, bits, signed, symmetric) of the activation grids, in execution order."""
+    found = [(node, a.output) for node, a in annotations(graph).items() if a.output is not None]
+    return [(op_name(node) or node.op, s.grid.bits, s.grid.signed, s.symmetric) for node, s in found]
+
+
+def out(function, *settings, **options):
+    return outputs(plan(function, *settings, **options))
+
+
+# --- where grids stand, and their bits ----------------------------------------------------------------------------
+
+
+def test_residual_net_in_full():
+    assert outputs(plan("residual")) == [
+        ("placeholder", 8, False, False), ("relu", 4, False, True),
+        ("relu", 4, False, True), ("conv2d", 8, False, False), ("relu", 4, False, True),
+        ("relu", 4, False, True), ("conv2d", 8, False, False), ("relu", 8, False, True),
+        ("mean", 8, False, True),
+    ]  # fmt: skip
+
+
+def test_first_and_last_layer_have_8_bits():
+    assert weights(plan("residual")) == [(8, True, 64), *[(4, False, None)] * 4, (8, True, 64)]
+
+
+def test_last_input_is_8_bits_through_pools_and_layout_and_nothing_else_is():
+    bits = [b for name, b, _, _ in outputs(plan("residual")) if name == "relu"]
+    assert bits == [4, 4, 4, 4, 8]
+    graph = plan(lambda m, x: m.fc(F.relu(m.a(F.relu(m.b(x)))).mean((2, 3))))
+    assert [b for _, b, _, _ in outputs(graph)] == [8, 4, 8, 8]
+
+
+def test_a_linear_branch_before_a_sum_has_8_bits_an_activated_one_the_recipe_s():
+    assert out(lambda m, x: m.c(F.relu(m.a(x) + F.relu(m.b(x)))), overrides=[])[1:4] == [
+        ("conv2d", 8, False, False), ("relu", 4, False, True), ("relu", 4, False, True),
+    ]  # fmt: skip
+
+
+def test_a_linear_bottleneck_has_the_recipe_s_bits_where_a_layer_reads_it():
+    assert out(lambda m, x: m.c(m.b(F.relu6(m.a(x)))), overrides=[])[1:3] == [
+        ("hardtanh", 4, False, True), ("conv2d", 4, False, False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        (lambda m, x: m.fc(x.mean((2, 3))), None),
+        (lambda m, x: F.relu(m.fc(x.mean((2, 3)))), ("relu", 8, False, True)),
+        (lambda m, x: m.c(x), ("conv2d", 8, False, False)),
+        (lambda m, x: F.relu(m.c(x)), ("relu", 8, False, True)),
+        (lambda m, x: F.adaptive_avg_pool2d(m.c(x), 1).flatten(1), ("mean", 8, False, False)),
+    ],
+)
+def test_network_outputs_are_8_bits_and_plain_logits_float(end, expected):
+    graph = plan(lambda m, x: end(m, F.relu(m.a(x))), overrides=[])
+    output = next(n for n in graph.graph.nodes if n.op == "output").args[0]
+    while op_name(output) == "view":
+        output = output.args[0]
+    if expected is None:
+        assert output.meta["quant"].output is None
+    else:
+        assert outputs(graph)[-1] == expected
+        assert output.meta["quant"].note == "network output"
+
+
+def test_an_output_that_is_also_read_inside_has_8_bits():
+    target = dataclasses.replace(GENERIC, ops={k: v for k, v in GENERIC.ops.items() if k != "mul"})
+    captured, _ = nets.captured_of(Call(lambda m, x: F.relu(m.b(F.relu(m.a(x))))), 3, 6, 6)
+    graph = prepare(captured.graph)
+    first = nets.find(graph, "relu")
+    next(n for n in graph.graph.nodes if n.op == "output").args = ((first, nets.find(graph, "relu", 1)),)
+    annotate(graph, load_recipe("qdrop_w4a4"), target)
+    assert first.meta["quant"].output.grid.bits == 8
+
+
+def test_float_operators_in_the_middle_stand_between_8_bit_grids():
+    graph = plan("floats", overrides=[])
+    by_name = {op_name(n) or n.op: a for n, a in annotations(graph).items()}
+    assert by_name["gelu"].note == by_name["softmax"].note == "from a float operator"
+    assert by_name["softmax"].output.grid.bits == by_name["layer_norm"].output.grid.bits == 8
+    first = nets.find(graph, "conv2d").meta["quant"]
+    assert (first.output.grid.bits, first.note) == (8, "enters a float operator")
+
+
+def test_prescribed_grids_are_the_operator_s():
+    graph = plan("squeeze")
+    assert nets.find(graph, "hardsigmoid").meta["quant"].fixed == (1 / 255, 0)
+
+
+def test_an_unread_network_input_stays_in_float():
+    assert out(lambda m, x: m.a(F.gelu(x)), overrides=[])[0][0] == "gelu"
+
+
+def test_papers_placement_leaves_input_branch_and_output_in_float():
+    # first activation on a grid is the stem's; the branch before the sum has none
+    assert [name for name, *_ in outputs(plan("residual", target=PAPER))] == ["relu"] * 5
+
+
+@pytest.mark.parametrize("target", [GENERIC, PAPER], ids=lambda t: t.name)
+@pytest.mark.parametrize("name", nets.NETS)
+def test_every_net_at_8_bits_on_every_target(name, target):
+    graph = plan(name, recipe="minmax_w8a8", target=target)
+    assert len(weights(graph)) == sum(op in ("conv2d", "linear") for op in nets.operators(graph))
+
+
+# --- signs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "positive"),
+    [
+        (lambda m, x: F.relu(m.a(x)), True),
+        (lambda m, x: F.relu6(m.a(x)), True),
+        (lambda m, x: F.hardtanh(m.a(x), -1, 1), False),
+        (lambda m, x: m.a(x), False),
+        (lambda m, x: F.relu(m.a(x)) + F.relu(m.b(x)), True),
+        (lambda m, x: F.relu(m.a(x)) + m.b(x), False),
+        (lambda m, x: F.avg_pool2d(F.relu(m.a(x)), 2), True),
+        (lambda m, x: F.avg_pool2d(m.a(x), 2), False),
+        (lambda m, x: F.relu(m.a(x)) * m.b(x).sigmoid(), True),
+        (lambda m, x: F.hardswish(m.a(x)), False),
+        (lambda m, x: F.silu(m.a(x)), False),
+    ],
+)
+@pytest.mark.parametrize("symmetric", ["true", "false"])
+def test_signs_follow_from_structure(value, positive, symmetric):
+    graph = plan(lambda m, x: m.c(value(m, x)), f"activations.symmetric={symmetric}", overrides=[])
+    point = nets.find(graph, "conv2d", nets.operators(graph).count("conv2d") - 1).args[0]
+    spec = point.meta["quant"].output
+    assert spec.symmetric == (positive or symmetric == "true")
+    assert spec.grid.signed == (spec.symmetric and not positive)
+
+
+def test_signs_of_many_joined_paths_are_found_in_linear_time():
+    def doubled(m, x):
+        y = F.relu(m.a(x))
+        for _ in range(60):
+            y = y + y
+        return m.b(y)
+
+    assert all(symmetric for name, _, _, symmetric in out(doubled, overrides=[]) if name == "add")
+
+
+# --- overrides ----------------------------------------------------------------------------------------------------
+
+
+def override(where, weights=None, activations=None):
+    def change(fields):
+        return None if fields is None else RuleChange(**fields)
+
+    return Override(where=where, weights=change(weights), activations=change(activations))
+
+
+SIX = {"bits": 6}
+
+
+@pytest.mark.parametrize(
+    ("where", "bits"),
+    [
+        ("first", [6, 4, 4, 4, 4, 4]), ("last", [4, 4, 4, 4, 4, 6]), ("op:linear", [4, 4, 4, 4, 4, 6]),
+        ("op:conv2d", [6, 6, 6, 6, 6, 4]), ("blocks.0", [4, 6, 6, 4, 4, 4]), ("blocks.*.conv2", [4, 4, 6, 4, 6, 4]),
+        ("*", [6, 6, 6, 6, 6, 6]), ("blocks.1.conv1", [4, 4, 4, 6, 4, 4]),
+    ],
+)  # fmt: skip
+def test_weights_that_overrides_select(where, bits):
+    assert [b for b, _, _ in weights(plan("residual", overrides=[override(where, SIX)]))] == bits
+
+
+def test_later_overrides_win_field_by_field():
+    graph = plan("residual", overrides=[override("*", {"bits": 6, "symmetric": True}), override("first", {"bits": 5})])
+    assert weights(graph)[:2] == [(5, True, None), (6, True, None)]
+
+
+def test_activations_are_what_enters_the_layer():
+    graph = plan("residual", overrides=[override("blocks.0.conv2", activations={"bits": 6, "range": "minmax"})])
+    conv = nets.find(graph, "conv2d", 2)
+    entering = conv.args[0].meta["quant"]
+    assert (entering.output.grid.bits, entering.output.range, entering.note) == (6, "minmax", "input of blocks.0.conv2")
+    assert sorted(b for _, b, _, _ in outputs(graph)).count(6) == 1
+    assert {a.output.range for n, a in annotations(graph).items() if a.output and n is not conv.args[0]} == {"mse"}
+
+
+@pytest.mark.parametrize("where", ["layer9.*", "op:conv3d", "blocks.0.conv"])
+def test_an_override_that_selects_nothing(where):
+    with pytest.raises(RecipeError, match="selects nothing") as error:
+        plan("residual", overrides=[override(where, SIX)])
+    assert "stem.0" in error.value.allowed and "qdrop_w4a4" in error.value.where
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(override("op:relu", SIX), "weights, but"), (override("op:relu", None, SIX), "activations, but")],
+)
+def test_an_override_that_could_change_nothing(change, words):
+    with pytest.raises(RecipeError, match=words):
+        plan("residual", overrides=[change])
+
+
+# --- what the target cannot honour --------------------------------------------------------------------------------
+
+
+def test_8_bit_asymmetric_weights():
+    with pytest.raises(TargetError, match="zero point 0") as error:
+        plan("residual", "weights.bits=8", "weights.symmetric=false", overrides=[])
+    assert "layer stem.0" in error.value.where and "nets.py:" in error.value.where
+    assert "7 bits or fewer" in error.value.allowed and "--target reference" in error.value.hint
+
+
+def test_7_bit_asymmetric_weights_behind_8_bit_activations_on_the_generic_profile():
+    with pytest.raises(TargetError, match="64") as error:
+        plan("residual", "weights.bits=7", overrides=[])
+    assert "--device-profile" in error.value.allowed
+    assert weights(plan("residual", "weights.bits=7", overrides=[], target=VNNI))[0] == (7, False, None)
+    assert weights(plan("residual", "weights.bits=6", overrides=[]))[0] == (6, False, None)
+
+
+def test_wide_weights_keep_to_64_only_where_the_input_has_8_bits():
+    settings = ("weights.bits=8", "weights.symmetric=true")
+    assert [limit for *_, limit in weights(plan("residual", *settings))] == [64, None, None, None, None, 64]
+    assert [limit for *_, limit in weights(plan("residual", *settings, "activations.bits=8"))] == [64] * 6
+    assert {limit for *_, limit in weights(plan("residual", *settings, target=VNNI))} == {None}
+    seven = plan("residual", "weights.bits=7", "weights.symmetric=true", "activations.bits=8", overrides=[])
+    assert {limit for *_, limit in weights(seven)} == {None}
+
+
+def test_the_limit_looks_through_layout():
+    graph = plan("shuffle", "weights.bits=8", "weights.symmetric=true", overrides=[])
+    assert [limit for *_, limit in weights(graph)][:2] == [64, None]
+
+
+def test_placement_paper():
+    with pytest.raises(TargetError, match="placement: paper") as error:
+        plan("residual", "placement=paper")
+    assert error.value.allowed == "target"
+    assert annotations(plan("residual", "placement=paper", target=PAPER))
+
+
+def test_nothing_to_quantize():
+    with pytest.raises(TargetError, match="no convolution or linear layer"):
+        plan(nn.ReLU())
+
+
+def test_a_layer_that_the_target_computes_in_float_has_no_grid():
+    target = dataclasses.replace(GENERIC, ops={**GENERIC.ops, "linear": OpRule("float", "none", reason="none")})
+    graph = plan("residual", target=target)
+    assert "quant" not in nets.find(graph, "linear").meta
+
+
+def test_biases_only_where_the_target_has_integer_ones():
+    for target in (GENERIC, PAPER):
+        biases = {a.bias for a in annotations(plan("residual", target=target)).values() if a.weight is not None}
+        assert biases == {target.quantized_bias}
+
+
+def test_second_run_decides_the_same():
+    graph = plan("squeeze")
+    before = annotations(graph)
+    annotate(graph, load_recipe("qdrop_w4a4"), GENERIC)
+    assert annotations(graph) == before

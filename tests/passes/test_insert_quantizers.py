@@ -1,0 +1,62 @@
+"""Quantizers stand where they were asked for, named after what they quantize, OFF, and change no number."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from backends.onnx_qdq.target import TARGETS
+from passes import annotate, insert_quantizers, prepare
+from pipeline.graph import bound_args, module_path, quantizer_of, quantizers, tensor_shape
+from pipeline.quantizer import Phase
+from pipeline.recipe import load_recipe
+from tests import nets
+
+
+def annotated(name):
+    captured, x = nets.captured_net(name)
+    graph = prepare(captured.graph)
+    annotate(graph, load_recipe("qdrop_w4a4"), TARGETS["generic"])
+    return graph, x
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_numbers_stay_and_a_second_run_inserts_nothing(name):
+    graph, x = annotated(name)
+    before = nets.run(graph, x)
+    assert insert_quantizers(graph)
+    assert torch.equal(nets.run(graph, x), before)
+    after = nets.snapshot(graph)
+    assert not insert_quantizers(graph)
+    assert nets.snapshot(graph) == after
+    assert {q.phase for q in quantizers(graph).values()} == {Phase.OFF}
+
+
+def test_every_reader_reads_the_quantizer_and_names_tell_what_it_is():
+    graph, _ = annotated("residual")
+    insert_quantizers(graph)
+    relu = nets.find(graph, "relu")
+    (quantizer,) = relu.users
+    assert (quantizer.name, quantizer.target) == (f"{relu.name}_q", f"quantizers.{relu.name}_q")
+    conv = nets.find(graph, "conv2d", 1)
+    assert bound_args(conv)["weight"].name == f"{conv.name}_w"
+
+
+def test_inserted_nodes_carry_module_unit_and_shape():
+    graph, _ = annotated("residual")
+    insert_quantizers(graph)
+    for node in graph.graph.nodes:
+        if quantizer_of(graph, node) is None or node.args[0].op == "placeholder":
+            continue
+        reader = next(iter(node.users)) if node.name.endswith("_w") else node.args[0]
+        assert (module_path(node), node.meta["unit"]) == (module_path(reader), reader.meta["unit"])
+        assert tensor_shape(node) == tensor_shape(node.args[0]) != ()
+
+
+def test_prescribed_grids_have_their_numbers_from_the_start():
+    graph, _ = annotated("squeeze")
+    insert_quantizers(graph)
+    gate = quantizers(graph)[f"{nets.find(graph, 'hardsigmoid').name}_q"]
+    assert gate.fixed and float(gate.scale) == pytest.approx(1 / 255) and int(gate.zero_point) == 0
+    assert [q.scale for q in quantizers(graph).values() if not q.fixed] == [None] * sum(
+        not q.fixed for q in quantizers(graph).values())

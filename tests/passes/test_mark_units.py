@@ -1,0 +1,136 @@
+"""Units: the papers' block counts without per-model code, convex and complete on everything."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+
+from backends.onnx_qdq.target import TARGETS
+from passes import prepare, quantize
+from passes.mark_units import mark_units
+from pipeline.capture import capture
+from pipeline.graph import is_constant
+from pipeline.recipe import load_recipe
+from tests import nets, tiny
+
+TARGET = TARGETS["generic"]
+
+
+def unit_names(name):
+    graph = prepare(nets.captured_net(name)[0].graph)
+    return [unit for unit, _, _ in graph.meta["units"]]
+
+
+def check_partition(quantized):
+    """Every operator is in one unit, every unit is contiguous in execution order, and no path leaves and comes back."""
+    graph, owner = quantized.graph, {}
+    for index, unit in enumerate(quantized.units):
+        assert unit.nodes, unit
+        for name in unit.nodes:
+            assert owner.setdefault(name, index) == index
+    values = [n for n in graph.graph.nodes if n.op in ("call_function", "call_module")]
+    assert {n.name for n in values if n.op == "call_function"} <= set(owner)
+    order = [owner[n.name] for n in values if n.name in owner]
+    assert order == sorted(order)
+    for node in values:
+        if not is_constant(node) and node.name in owner:
+            sources = [owner[s.name] for s in node.all_input_nodes if s.name in owner]
+            assert all(source <= owner[node.name] for source in sources)
+    assert len({unit.name for unit in quantized.units}) == len(quantized.units)
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+@pytest.mark.parametrize("recipe", ["qdrop_w4a4"])
+def test_units_of_every_net_are_a_convex_partition(name, recipe):
+    model, x = nets.build(name)
+    check_partition(tiny.quantized_net(TARGET, recipe, model, x)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("residual", ["stem.0", "blocks.0", "blocks.1", "fc"]),
+        ("mobile", ["features.0.0", "features.1", "features.2", "features.3", "classifier"]),
+        ("shuffle", ["stem.0", "blocks.0", "blocks.1", "fc"]),
+        ("pre_activation", ["stem", "blocks.0", "blocks.1", "batch_norm", "fc"]),
+        ("dense", ["stem.0", "layers.0", "layers.1", "layers.2", "norm", "fc"]),
+        ("unet", ["enter.0", "down.1", "down.4", "mix.0", "out"]),
+        ("tied", ["stem", "conv", "conv#2", "one", "two", "fc"]),
+        ("perceptron", ["1", "4"]),
+    ],
+)
+def test_units_of_tiny_nets(name, expected):
+    assert unit_names(name) == expected
+
+
+def test_kinds_and_reasons_are_told():
+    graph = prepare(nets.captured_net("mobile")[0].graph)
+    assert {kind: why for _, kind, why in graph.meta["units"]} == {
+        "layer": "a layer outside any block", "block": "branches join in it",
+    }  # fmt: skip
+
+
+def test_glue_goes_to_the_unit_behind_and_activations_stay():
+    graph = prepare(nets.captured_net("residual")[0].graph)
+    names = [unit for unit, _, _ in graph.meta["units"]]
+    of = {node.name: names[node.meta["unit"]] for node in graph.graph.nodes if "unit" in node.meta}
+    assert of[nets.find(graph, "max_pool2d").name] == "blocks.0"
+    assert of[nets.find(graph, "relu").name] == "stem.0"
+    assert of[nets.find(graph, "mean").name] == of[nets.find(graph, "view").name] == "fc"
+
+
+def test_second_run_finds_the_same():
+    graph = prepare(nets.captured_net("squeeze")[0].graph)
+    before = graph.meta["units"], [n.meta.get("unit") for n in graph.graph.nodes]
+    mark_units(graph)
+    assert (graph.meta["units"], [n.meta.get("unit") for n in graph.graph.nodes]) == before
+
+
+def torchvision_net(name, size):
+    extra = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+    extra |= {"init_weights": False} if extra else {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torchvision.models.get_model(name, weights=None, **extra).eval()
+        return model, torch.randn(1, 3, size, size)
+
+
+def check_torchvision(name, size):
+    model, x = torchvision_net(name, size)
+    captured = capture(model, x, name=name)
+    quantized = quantize(captured, load_recipe("qdrop_w4a4"), TARGET)
+    expected = nets.run(model, x)
+    atol = 1e-4 * float(expected.abs().max())
+    torch.testing.assert_close(nets.run(quantized.graph, x), expected, rtol=1e-3, atol=atol)
+    check_partition(quantized)
+    return quantized
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [("resnet18", 8), ("mobilenet_v2", 17), pytest.param("resnet50", 16, marks=pytest.mark.slow),
+     pytest.param("mnasnet1_0", 16, marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_blocks_of_the_papers(name, blocks):
+    """BRECQ's partition: ResNet-18 has 8 blocks besides stem and classifier, ResNet-50 16, MobileNetV2 17."""
+    units = check_torchvision(name, 32).units
+    layers = {"resnet18": 2, "resnet50": 2, "mobilenet_v2": 3, "mnasnet1_0": 5}
+    assert sum(unit.kind == "block" for unit in units) == blocks
+    assert len(units) == blocks + layers[name]
+
+
+@pytest.mark.slow
+def test_blocks_of_regnet():
+    units = check_torchvision("regnet_x_3_2gf", 32).units
+    assert (len(units), sum(unit.kind == "block" for unit in units)) == (27, 25)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("densenet121", 32), ("googlenet", 32), ("inception_v3", 75), ("vgg11_bn", 32), ("mobilenet_v3_small", 32),
+     ("efficientnet_b0", 32), ("shufflenet_v2_x0_5", 32), ("squeezenet1_1", 32), ("regnet_x_400mf", 32)],
+)  # fmt: skip
+@pytest.mark.slow
+def test_other_families_pass_with_convex_units(name, size):
+    check_torchvision(name, size)

@@ -1,0 +1,119 @@
+"""Projection touches only what does not fit: channels whose bias leaves int32, weights that leave int8."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from backends.onnx_qdq.target import TARGETS
+from backends.reference import TARGET as PAPER
+from passes import project_grids
+from passes.project_grids import BIAS_LIMIT
+from pipeline.errors import TargetError
+from pipeline.graph import bias_quantizer_of, bound_args, quantizer_of
+from pipeline.grid import Grid, QParams, QuantSpec
+from pipeline.recipe import load_recipe
+from tests import nets, tiny
+
+TARGET = TARGETS["vnni"]
+
+
+def layer_with(change, granularity="per_channel", settings=()):
+    """The calibrated graph of one convolution whose float numbers `change` edited, and its quantizers."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    with torch.no_grad():
+        change(model[0])
+    recipe = load_recipe("minmax_w8a8", [f"weights.granularity={granularity}", *settings])
+    quantized, x = tiny.quantized_net(TARGET, recipe, model, torch.randn(4, 3, 6, 6))
+    graph = tiny.calibrate_by_range(quantized, x).graph
+    args = bound_args(nets.find(graph, "conv2d"))
+    return graph, quantizer_of(graph, args["weight"]), bias_quantizer_of(graph, args["bias"])
+
+
+def zero_channel(conv):
+    conv.weight[1], conv.bias[1] = 0, 0.7
+
+
+def tiny_channel(conv):
+    conv.weight[1] *= 1e-7
+    conv.bias[1] = 3
+
+
+def values(graph):
+    return graph.get_parameter("0.weight"), graph.get_parameter("0.bias")
+
+
+def test_what_fits_is_left_alone():
+    graph, weight, _ = layer_with(lambda conv: None)
+    before = copy.deepcopy(weight.state_dict())
+    assert project_grids(graph, TARGET) == []
+    assert weight.codes is None
+    assert all(torch.equal(before[key], weight.state_dict()[key]) for key in before)
+
+
+def test_a_zero_channel_gets_a_scale_that_holds_its_bias_and_moves_no_code():
+    graph, weight, bias = layer_with(zero_channel)
+    scales = weight.scale.clone()
+    (line,) = project_grids(graph, TARGET)
+    assert line == "0: 1 channel scale(s) raised to fit an int32 bias, 0 weight code(s) moved"
+    codes = bias.quantize(values(graph)[1])
+    assert int(codes.abs().max()) <= BIAS_LIMIT
+    assert float(codes[1] * bias.scale[1]) == pytest.approx(0.7, rel=1e-6)
+    kept = [0, 2, 3]
+    assert torch.equal(weight.scale[kept], scales[kept]) and weight.scale[1] > scales[1]
+    assert project_grids(graph, TARGET) == []
+
+
+def test_a_tiny_channel_loses_codes_and_says_so():
+    graph, _, _ = layer_with(tiny_channel)
+    (line,) = project_grids(graph, TARGET)
+    assert "1 channel scale(s)" in line and " 0 weight code(s)" not in line
+
+
+def test_learned_codes_of_other_channels_stay():
+    graph, weight, _ = layer_with(zero_channel)
+    learned = weight.quantize(values(graph)[0])
+    learned[0, 0] += 1 - 2 * (learned[0, 0] > 0)  # not what nearest rounding gives
+    weight.harden(learned)
+    (line,) = project_grids(graph, TARGET)
+    assert torch.equal(weight.codes, learned.int())
+    assert line.endswith("0 weight code(s) moved")
+
+
+def test_one_scale_for_the_whole_weight_is_raised_for_all():
+    def all_tiny(conv):
+        conv.weight.mul_(1e-7)
+        conv.bias[1] = 3
+
+    graph, weight, bias = layer_with(all_tiny, "per_tensor")
+    (line,) = project_grids(graph, TARGET)
+    assert weight.scale.dim() == 0 and "1 channel scale(s)" in line
+    assert int(bias.quantize(values(graph)[1]).abs().max()) <= BIAS_LIMIT
+
+
+def test_a_bias_beyond_int64_is_seen():
+    graph, _, bias = layer_with(zero_channel)
+    bias.parents[0].set_params(QParams(torch.tensor(1e-8), torch.tensor(0, dtype=torch.int32)))
+    values(graph)[1][1] = 1e4
+    assert len(project_grids(graph, TARGET)) == 1
+    assert 0 < int(bias.quantize(values(graph)[1])[1]) <= BIAS_LIMIT
+
+
+def asymmetric(bits):
+    graph, weight, _ = layer_with(lambda conv: None)
+    weight.spec = QuantSpec(Grid(bits, signed=False), symmetric=False, axis=0)
+    points = torch.tensor([0, 1, 2**bits - 1, 5], dtype=torch.int32)
+    weight.set_params(QParams(torch.full((4,), 0.1), points))
+    return graph
+
+
+def test_asymmetric_weights_of_7_bits_fit_and_of_8_do_not():
+    assert project_grids(asymmetric(7), TARGET) == []
+    assert project_grids(asymmetric(8), PAPER) == []
+    with pytest.raises(TargetError, match="-255..255 do not fit int8") as error:
+        project_grids(asymmetric(8), TARGET)
+    assert "node conv2d (0" in error.value.where

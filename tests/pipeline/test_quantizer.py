@@ -1,0 +1,145 @@
+"""The quantizer's phases, its gradients, stored codes, and the bias that has no numbers of its own."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from pipeline.grid import Grid, QParams, QuantSpec
+from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
+
+ACTIVATION = QuantSpec(Grid(4, signed=False), symmetric=False)
+WEIGHT = QuantSpec(Grid(4, signed=True), symmetric=True, axis=0)
+
+
+def activation(scale=0.5, zero_point=3, phase=Phase.ON):
+    quantizer = Quantizer(ACTIVATION)
+    quantizer.set_params(QParams(torch.tensor(scale), torch.tensor(zero_point, dtype=torch.int32)))
+    quantizer.phase = phase
+    return quantizer
+
+
+def weight(scales=(0.5, 0.25), phase=Phase.ON):
+    quantizer = Quantizer(WEIGHT)
+    quantizer.set_params(QParams(torch.tensor(scales), torch.zeros(len(scales), dtype=torch.int32)))
+    quantizer.phase = phase
+    return quantizer
+
+
+def test_off_and_observe_pass_the_tensor_itself():
+    x, seen = torch.randn(3, 2), []
+    quantizer = Quantizer(ACTIVATION)
+    assert quantizer(x) is x
+    quantizer.phase = Phase.OBSERVE
+    assert quantizer(x) is x
+    quantizer.observer = seen.append
+    assert quantizer(x) is x and seen[0] is x
+
+
+def test_on_is_fake_quantization_of_torch():
+    x = torch.randn(100) * 5
+    assert torch.equal(activation()(x), torch.fake_quantize_per_tensor_affine(x, 0.5, 3, 0, 15))
+    w = torch.randn(2, 30) * 3
+    expected = torch.fake_quantize_per_channel_affine(w, torch.tensor([0.5, 0.25]), torch.zeros(2).int(), 0, -8, 7)
+    assert torch.equal(weight()(w), expected)
+
+
+def test_codes_are_inside_the_grid_and_dequantize_to_the_value():
+    quantizer, x = activation(), torch.randn(100) * 10
+    codes = quantizer.quantize(x)
+    assert codes.min() == 0 and codes.max() == 15 and torch.equal(codes, codes.round())
+    assert torch.equal(quantizer.dequantize(codes), quantizer(x))
+
+
+def test_gradients_of_value_and_scale_are_straight_through():
+    quantizer = activation()
+    quantizer.scale = quantizer.scale.requires_grad_()
+    x = torch.tensor([0.6, 100.0, -100.0], requires_grad=True)
+    quantizer(x).sum().backward()
+    assert x.grad.tolist() == [1, 0, 0]
+    # round(x / s) - x / s inside; qmax - zero point above; qmin - zero point below
+    assert float(quantizer.scale.grad) == pytest.approx((1 - 1.2) + 12 - 3)
+
+
+def test_stored_codes_answer_instead_of_the_tensor():
+    quantizer = weight()
+    codes = torch.tensor([[1, -8], [7, 0]])
+    quantizer.harden(codes)
+    assert quantizer.codes.dtype == torch.int32
+    assert quantizer(torch.randn(2, 2)).tolist() == [[0.5, -4.0], [1.75, 0.0]]
+    assert torch.equal(quantizer.quantize(torch.randn(2, 2)), codes.float())
+
+
+def test_hardening_drops_learned_rounding():
+    quantizer = weight()
+    quantizer.rounding = lambda w: w + 1
+    assert torch.equal(quantizer(torch.zeros(2, 2)), torch.ones(2, 2))
+    quantizer.harden(torch.zeros(2, 2))
+    assert quantizer.rounding is None
+    assert torch.equal(quantizer(torch.ones(2, 2)), torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("code", [-9, 8])
+def test_codes_outside_the_grid_are_refused(code):
+    with pytest.raises(ValueError, match="leave the grid"):
+        weight().harden(torch.tensor([[code, 0], [0, 0]]))
+
+
+def test_mixing_takes_over_while_training():
+    quantizer = activation()
+    quantizer.mixing = lambda x: -x
+    assert quantizer(torch.tensor(2.0)) == -2
+
+
+def test_other_numbers_forget_the_codes():
+    quantizer = weight()
+    quantizer.harden(torch.zeros(2, 2))
+    quantizer.set_params(quantizer.params)
+    assert quantizer.codes is None
+
+
+def test_numbers_are_checked_against_the_spec():
+    with pytest.raises(ValueError, match="zero points"):
+        weight().set_params(QParams(torch.ones(2), torch.ones(2, dtype=torch.int32)))
+
+
+def test_state_travels_and_text_tells_the_grid():
+    quantizer = weight()
+    quantizer.harden(torch.ones(2, 2))
+    assert set(quantizer.state_dict()) == {"scale", "zero_point", "codes"}
+    assert str(quantizer) == "Quantizer(4 bits [-8, 7], per channel, on)"
+
+
+@pytest.fixture
+def bias():
+    return BiasQuantizer(activation(scale=0.5), weight((0.5, 0.25)))
+
+
+def test_bias_scale_is_the_product_and_follows_its_parents(bias):
+    assert bias.scale.tolist() == [0.25, 0.125]
+    bias.parents[0].set_params(QParams(torch.tensor(2.0), torch.tensor(0, dtype=torch.int32)))
+    assert bias.scale.tolist() == [1.0, 0.5]
+    assert not bias.state_dict()
+
+
+def test_bias_passes_while_off_and_rounds_to_its_scale_when_frozen(bias):
+    values = torch.tensor([0.3, -0.2])
+    assert bias(values) is values
+    assert bias.quantize(values).tolist() == [1, -2]
+    bias.codes, bias.phase = bias.quantize(values).int(), Phase.FROZEN
+    assert bias(torch.zeros(2)).tolist() == [0.25, -0.25]
+
+
+def test_bias_rounds_while_on_in_its_own_type(bias):
+    bias.phase = Phase.ON
+    assert bias(torch.tensor([0.3, -0.2])).tolist() == [0.25, -0.25]
+    assert bias(torch.tensor([0.3, -0.2], dtype=torch.float64)).dtype == torch.float64
+
+
+def test_copies_keep_the_tie_inside_the_copy(bias):
+    holder = torch.nn.ModuleList([*bias.parents, bias])
+    twin = copy.deepcopy(holder)
+    assert twin[2].parents[0] is twin[0] and twin[2].parents[1] is twin[1]
+    assert twin[0] is not holder[0]

@@ -1,0 +1,90 @@
+"""Prints a model's graph at a stage: captured from PyTorch, prepared (canonical, batch norm folded), or quantized.
+
+For every node: operator, inputs, shape, module; once quantized also bits, grid and unit, as annotate decided them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT)]
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import fx
+
+import compile as story  # the builtin `compile` keeps its name
+from backends.base import BACKENDS
+from pipeline.errors import CompileError, ExitCode
+from pipeline.graph import bias_quantizer_of, module_path, op_name, quantizer_of, source_line, tensor_shape
+from pipeline.modelfile import load_model
+from pipeline.recipe import load_recipe
+from pipeline.stages import Quantized, Unit
+
+STAGES = ("captured", "prepared", "quantized")
+
+
+def graph_at(quantized: Quantized, stage: str) -> fx.GraphModule:
+    """The graph as it stands at one of `STAGES`."""
+    return {"captured": quantized.captured.graph, "prepared": quantized.teacher, "quantized": quantized.graph}[stage]
+
+
+def rows(graph: fx.GraphModule, units: Sequence[Unit] = ()) -> list[tuple[str, ...]]:
+    """A line per node: name, operator, inputs, shape, grid, unit, module, source; parameters are left out."""
+    unit_of = {name: unit.name for unit in units for name in unit.nodes}
+    return [
+        (node.name, op_name(node) or node.op, ", ".join(source.name for source in node.all_input_nodes),
+         "x".join("N" if size is None else str(size) for size in tensor_shape(node)), grid_text(graph, node),
+         unit_of.get(node.name, ""), module_path(node), source_line(node))
+        for node in graph.graph.nodes if node.op not in ("get_attr", "output")
+    ]
+
+
+def grid_text(graph: fx.GraphModule, node: fx.Node) -> str:
+    """`4 bits 0..15, asymmetric` for a quantizer, empty for other nodes."""
+    if bias_quantizer_of(graph, node) is not None:
+        return "int32"
+    quantizer = quantizer_of(graph, node)
+    if quantizer is None:
+        return ""
+    grid, spec = quantizer.spec.grid, quantizer.spec
+    channels = ", per channel" if spec.axis is not None else ""
+    fixed = f", fixed scale {float(quantizer.scale):.6g}" if quantizer.fixed else ""
+    kind = "symmetric" if spec.symmetric else "asymmetric"
+    return f"{grid.bits} bits {grid.qmin}..{grid.qmax}, {kind}{channels}{fixed}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code of `compile.py` for the same fault."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--arch", help="as for compile.py")
+    parser.add_argument("--recipe", default="qdrop_w4a4")
+    parser.add_argument("--target", default="onnx")
+    parser.add_argument("--device-profile")
+    parser.add_argument("--stage", choices=STAGES, default="quantized")
+    parser.add_argument("--input-shape", type=lambda text: [int(size) for size in text.split(",")],
+                        default=[3, 224, 224], help="channels,height,width; default 3,224,224")
+    options = parser.parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    try:
+        loaded, recipe = load_model(options.model, options.arch), load_recipe(options.recipe)
+        example = torch.zeros(1, *options.input_shape)
+        quantized = story.plan(loaded, recipe, BACKENDS.get(options.target), example, options.device_profile)
+    except CompileError as error:
+        console.print(str(error), markup=False)
+        return error.exit_code
+    table = Table("node", "operator", "inputs", "shape", "grid", "unit", "module", "source")
+    for row in rows(graph_at(quantized, options.stage), quantized.units if options.stage == "quantized" else ()):
+        table.add_row(*row)
+    console.print(table)
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
