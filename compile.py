@@ -53,7 +53,7 @@ from pipeline.exits import exit_codes
 from pipeline.graph import module_path, quantizer_of, where
 from pipeline.inputs import ImageOptions, open_samples, parse_input_size, shape_without_data, zeros
 from pipeline.modelfile import LoadedModel, load_model
-from pipeline.parity import LOGITS, ParityReport, Runner, apply_gates, compare
+from pipeline.parity import FLOAT_ROUNDING, LOGITS, Arithmetic, ParityReport, Runner, apply_gates, compare
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.registry import discover
 from pipeline.report import render_report
@@ -225,7 +225,8 @@ def compile_model(
     with write_artifact(out, options.overwrite) as folder:
         backend.emit(reference, folder)
         parity = prove(calibrated, reference, backend, folder, evaluation, options, watcher)
-        write_golden(backend.arithmetic(reference), evaluation, folder / "golden.npz")
+        session = backend.open(folder, backend.levels[0])
+        write_golden(backend.arithmetic(reference), session, evaluation, folder / "golden.npz")
         (folder / "parity.json").write_text(json.dumps(parity.to_json(), indent=1) + "\n", encoding="utf-8")
         manifest = _manifest(loaded, recipe, backend, reference, calibration, folder)
         manifest = manifest.model_copy(update={"files": file_table(folder)})
@@ -265,13 +266,21 @@ def prove(
     return report
 
 
-def write_golden(arithmetic: Runner, evaluation: Batches, path: Path) -> None:
-    """Write inputs and the integers that any device must give for them: what `run.py` replays."""
+def write_golden(arithmetic: Arithmetic, session: Runner, evaluation: Batches, path: Path) -> None:
+    """Write inputs and the integers that any device must give for them: what `run.py` replays.
+
+    Codes right behind float operators are the session's own, under `near:`; what follows from them is computed here.
+    """
     x, _ = next(iter(evaluation))
     x = x[:GOLDEN_SAMPLES]
-    expected = arithmetic.run(x)
-    codes = {f"code:{name}": value for name, value in expected.items() if name != LOGITS}
-    np.savez_compressed(path, input=x.numpy(), logits=expected[LOGITS], **codes)
+    got = session.run(x) if arithmetic.float_boundaries else {}
+    results = arithmetic.follow(x, got).results
+    near = set(arithmetic.float_boundaries)
+    arrays = {f"near:{n}" if n in near else f"code:{n}": got[n] if n in near else codes
+              for n, codes in results.items() if n != LOGITS}
+    if arithmetic.float_output:
+        arrays["float_output"] = np.float32(FLOAT_ROUNDING)
+    np.savez_compressed(path, input=x.numpy(), logits=results[LOGITS], **arrays)
 
 
 def _on_device(graph: fx.GraphModule, device: torch.device) -> Callable[[Tensor], Tensor]:

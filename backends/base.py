@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch import fx
 
 from pipeline.errors import TargetError
-from pipeline.parity import Runner
+from pipeline.parity import Arithmetic, Runner
 from pipeline.registry import Registry
 from pipeline.stages import Reference
 from pipeline.target import Target
@@ -43,7 +43,7 @@ class Backend(Protocol):
     def emit(self, reference: Reference, folder: Path) -> list[Path]:
         """Write the artifact's model files and its `run.py` into `folder`."""
 
-    def arithmetic(self, reference: Reference) -> Runner:
+    def arithmetic(self, reference: Reference) -> Arithmetic:
         """The target's own integer arithmetic on the reference."""
 
     def open(self, folder: Path, level: str) -> Runner:

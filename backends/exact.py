@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from pipeline.graph import is_constant, quantizer_of
-from pipeline.parity import LOGITS
+from pipeline.parity import LOGITS, Followed
 from pipeline.stages import Reference
 
 
@@ -35,10 +35,14 @@ class _CodeRecorder(fx.Interpreter):
 
 
 class ExactArithmetic:
-    """`Runner` of the exact evaluation.
+    """`Arithmetic` of the exact evaluation.
 
-    Codes are reported as runtimes store them: shifted to uint8, `code - qmin`.
+    Codes are reported as runtimes store them: shifted to uint8, `code - qmin`. No boundary of a float operator stands
+    out: everything is float64, the runtime that is compared with it (PyTorch on the saved graph) included.
     """
+
+    float_boundaries: tuple[str, ...] = ()
+    float_output = False
 
     def __init__(self, reference: Reference) -> None:
         self.graph = copy.deepcopy(reference.graph).double()
@@ -52,6 +56,10 @@ class ExactArithmetic:
             logits = recorder.run(x.double())
         results = {name: self._stored(name, codes) for name, codes in recorder.codes.items()}
         return {**results, LOGITS: logits.float().numpy()}
+
+    def follow(self, x: Tensor, codes: Mapping[str, np.ndarray]) -> Followed:
+        """`run`: there is nothing to take over."""
+        return Followed(self.run(x), {})
 
     def _stored(self, name: str, codes: Tensor) -> np.ndarray:
         node = next(n for n in self.graph.graph.nodes if n.name == name)

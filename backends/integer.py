@@ -9,7 +9,7 @@ Containers are uint8 always: `container code = grid code - qmin`, so every grid 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor, fx
 
 from backends.regions import Region, find_regions, grid_node
 from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, is_constant, op_name, quantizer_of
-from pipeline.parity import LOGITS
+from pipeline.parity import FLOAT_ROUNDING, LOGITS
 from pipeline.quantizer import Quantizer
 from pipeline.target import Target
 
@@ -185,6 +185,26 @@ def quantize_float(x: Tensor, grid: CodeGrid) -> Tensor:
     return steps.clamp(0, 255)
 
 
+def _explained(value: Tensor, grid: CodeGrid) -> tuple[Tensor, Tensor]:
+    """Least and largest uint8 code of float values [N, ...] that the float rounding of another library explains."""
+    largest = value.abs().flatten(1).amax(1).reshape(-1, *[1] * (value.dim() - 1))
+    margin = FLOAT_ROUNDING * torch.maximum(largest, 255 * grid.scale.to(value.device))
+    low, high = (quantize_float(end, grid).clamp(grid.low, grid.high) for end in (value - margin, value + margin))
+    return low.to(torch.uint8), high.to(torch.uint8)
+
+
+def float_values(regions: Sequence[Region]) -> set[fx.Node]:
+    """Values that leave a float operator unquantized."""
+    return {region.value for region in regions if region.kind == "float" and region.quantizer is None}
+
+
+def _is_boundary(region: Region, floats: set[fx.Node]) -> bool:
+    """The region's quantizer reads what a float operator computed."""
+    if region.quantizer is None:
+        return False
+    return region.kind == "float" or (region.kind == "input" and region.inputs[0] in floats)
+
+
 class Execution:
     """Runs the regions of a frozen graph in integers.
 
@@ -204,6 +224,9 @@ class Execution:
         self._layers: dict[fx.Node, Layer] = {}
         self._grids = {region.anchor: output_grid(graph, region) for region in self.regions}
         self._last_use = self._find_last_uses()
+        floats = float_values(self.regions)
+        self.boundaries = tuple(region.quantizer.name for region in self.regions if _is_boundary(region, floats))
+        self.float_output = network_output(graph) in floats
 
     def layer(self, node: fx.Node) -> Layer:
         """Integers of a conv2d or linear node, read once."""
@@ -211,45 +234,54 @@ class Execution:
             self._layers[node] = layer_of(self.graph, node)
         return self._layers[node]
 
-    @torch.no_grad()
     def run(self, x: Tensor, observed: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Codes of every quantized tensor and the output.
 
         Args:
             x: float32 [N, C, H, W].
-            observed: codes that a runtime computed, by quantizer name. Each region then starts from these instead of
-                from its own inputs: a difference shows where it arises, and nowhere behind.
+            observed: codes that a runtime computed, by quantizer name. Consumers of these tensors start from them
+                instead of from this execution's own, so a difference stays where it arises.
 
         Returns:
             uint8 codes by the name of the quantizer node, and float32 values under `logits`.
         """
+        return self.follow(x, observed or {})[0]
+
+    @torch.no_grad()
+    def follow(
+        self, x: Tensor, observed: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
+        """`run`, and for each float boundary the least and the largest code that float rounding can explain."""
         values: dict[fx.Node, Value] = {node: x.float() for node in self.graph.graph.nodes if node.op == "placeholder"}
         results: dict[str, Tensor] = {}
+        bounds: dict[str, tuple[Tensor, Tensor]] = {}
         for region in self.regions:
             value = self._run_region(region, values)
             if region.quantizer is not None:
                 name = region.quantizer.name
                 results[name] = value.codes.to(torch.uint8)
-                value = value if observed is None else Codes(observed[name].to(value.codes), value.grid)
+                if name in self.boundaries:
+                    bounds[name] = _explained(self._float_of(region, values), value.grid)
+                value = Codes(observed[name].to(value.codes), value.grid) if name in observed else value
             values[region.value] = value
             for node in self._last_use.get(region.anchor, ()):
                 values.pop(node, None)
         results[LOGITS] = dequantized(values[network_output(self.graph)])
-        return results
+        return results, bounds
 
     def _run_region(self, region: Region, values: dict[fx.Node, Value]) -> Value:
-        inputs = [values[node] for node in region.inputs]
         grid = self._grids[region.anchor]
         if region.is_layout:
             return self._move(region.anchor, values)
-        if region.kind == "input":
-            result = quantize_float(dequantized(inputs[0]), grid)
-        elif region.integer:
-            result = self.kernels[region.kind](self, region, inputs, grid)
-        else:
-            result = self._run_float(region, values)
-            result = result if grid is None else quantize_float(result, grid)
+        if region.kind in ("input", "float"):
+            value = self._float_of(region, values)
+            return value if grid is None else Codes(quantize_float(value, grid).clamp(grid.low, grid.high), grid)
+        result = self.kernels[region.kind](self, region, [values[node] for node in region.inputs], grid)
         return result if grid is None else Codes(result.clamp(grid.low, grid.high), grid)
+
+    def _float_of(self, region: Region, values: dict[fx.Node, Value]) -> Tensor:
+        """The float value in front of the quantizer of an `input` or `float` region."""
+        return dequantized(values[region.inputs[0]]) if region.kind == "input" else self._run_float(region, values)
 
     def _move(self, node: fx.Node, values: dict[fx.Node, Value]) -> Codes:
         """A layout operator on the codes themselves; padding takes the code of zero."""

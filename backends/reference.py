@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from backends.base import BACKENDS
 from backends.exact import ExactArithmetic
 from pipeline.graph import is_constant, quantizer_of
-from pipeline.parity import LOGITS, Runner
+from pipeline.parity import LOGITS, Arithmetic, Runner
 from pipeline.stages import Reference
 from pipeline.target import Note, OpRule, Target
 
@@ -102,7 +102,7 @@ class ReferenceBackend:
         torch.export.save(program, folder / self.model_file)
         return [folder / self.model_file]
 
-    def arithmetic(self, reference: Reference) -> Runner:
+    def arithmetic(self, reference: Reference) -> Arithmetic:
         return ExactArithmetic(reference)
 
     def open(self, folder: Path, level: str) -> Runner:

@@ -29,8 +29,8 @@ def calibrate(
     """Choose all numbers with the recipe's method.
 
     Works on a copy: `quantized` stays as it is. The result is on the CPU, its quantizers are ON with weight codes
-    decided and nothing random left; biases are rounded to their int32 steps, stored by `freeze`. Results depend on the
-    recipe's seed, the device and the data, never on progress, checkpoints or resume.
+    decided and nothing random left; biases are rounded to their int32 steps, which `freeze` stores. Results depend on
+    the recipe's seed, the device and the data, never on progress, checkpoints or resume.
 
     Args:
         images: float32 [N, C, H, W] (or the model's own input shape), at least one batch of the recipe.

@@ -1,4 +1,4 @@
-"""Ranges of all quantizers before any training: one forward of the float network for activations, none for weights."""
+"""Ranges before training: of the whole graph from the float network, or of one unit from the quantized prefix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import Tensor, fx
 from calib.boundary import batches
 from calib.context import Calibration
 from calib.observers import RangeObserver, weight_params
-from pipeline.graph import bias_quantizer_of, get_attribute, quantizer_of, where
+from calib.reconstruct import UnitWork
+from pipeline.graph import bias_quantizer_of, get_attribute, quantizer_of, quantizers, where
 from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
 
 
@@ -30,6 +31,31 @@ def search_ranges(calibration: Calibration, images: int | None = None) -> None:
     _observe(graph, activations, calibration.images[:images], calibration.device)
     for quantizer in _all(graph):
         quantizer.phase = Phase.ON
+
+
+@torch.no_grad()
+def search_unit_ranges(work: UnitWork, images: int) -> None:
+    """Search the open activation ranges of one unit again, on what really arrives there.
+
+    The unit's input comes from the hardened, quantized prefix, its weights are rounded to nearest, and a later
+    quantizer sees the output of the earlier ones (QDrop's first release, branch master).
+
+    Args:
+        images: how many of the calibration images are seen.
+    """
+    open_ones = {*work.activations, *work.inner}
+    for name, quantizer in quantizers(work.student).items():
+        if quantizer not in open_ones:
+            continue
+        observer = RangeObserver(quantizer.spec, f"{work.unit.name}, {name}")
+        quantizer.phase, quantizer.observer = Phase.OBSERVE, observer
+        for second in (False, True)[: 1 + observer.needs_second_pass]:
+            if second:
+                observer.start_second_pass()
+            for part in batches(min(images, work.count)):
+                work.student(*(value.rows(part) for value in work.inputs))
+        quantizer.phase, quantizer.observer = Phase.ON, None
+        quantizer.set_params(observer.params())
 
 
 def _all(graph: fx.GraphModule) -> list[Quantizer | BiasQuantizer]:

@@ -129,7 +129,7 @@ def _train(
     prepare: Prepare | None,
 ) -> UnitLog:
     begin = time.perf_counter()
-    work = _work(calibration, boundary, stretch)
+    work = unit_work(calibration, boundary, stretch)
     if prepare is not None:
         prepare(work)
     before = [(quantizer, quantizer.params) for quantizer in work.activations]
@@ -164,7 +164,8 @@ def _finite(loss: float, unit: Unit) -> float:
     return loss
 
 
-def _work(calibration: Calibration, boundary: Boundary, stretch: Stretch) -> UnitWork:
+def unit_work(calibration: Calibration, boundary: Boundary, stretch: Stretch) -> UnitWork:
+    """The unit of `stretch` as it stands in front of its training."""
     unit = calibration.units[stretch.unit]
     graph = calibration.graph
     free = set(calibration.activations().values()) - _used_before(calibration, stretch)

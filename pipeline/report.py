@@ -39,6 +39,24 @@ Every code is compared with the target's own integer arithmetic. Of {{ "{:,}".fo
 graph evaluated exactly, {{ "{:,}".format(moved.differing) }} are moved by that arithmetic's requantization rule \
 (at most {{ moved.max_lsb }} step(s)).
 
+{%- if parity.deployed.boundaries or parity.deployed.float_output %}
+
+Operators that the runtime computes in float round differently in every library. Behind each of them the arithmetic \
+takes over the artifact's own codes and is compared on from there; right behind it a code may be one step off where \
+float rounding explains it.
+
+| tensor behind a float operator | codes compared | differing | largest, steps | not explained |
+|---|---|---|---|---|
+{% for name, count in parity.deployed.boundaries.items() -%}
+| {{ name }} | {{ "{:,}".format(count.compared) }} | {{ "{:,}".format(count.differing) }} | {{ count.max_lsb }} | \
+{{ count.unexplained }} |
+{% endfor %}
+{%- if parity.deployed.float_output %}
+The logits leave a float operator: relative error at most {{ "%.2g" % parity.deployed.float_output.largest_error }}, \
+allowed {{ "%.2g" % parity.deployed.float_output.allowed }}.
+{%- endif %}
+{%- endif %}
+
 Rules of the gate:
 {% for rule in parity.rules %}
 * {{ "passed" if rule.passed else "FAILED" }}: {{ rule.rule }}: measured {{ rule.measured }}, allowed {{ rule.allowed }}
@@ -126,9 +144,12 @@ def render_report(
 
 def _verdict(parity: ParityReport) -> str:
     codes = parity.deployed.codes
+    if parity.deployed.unexplained:
+        return f"{parity.deployed.unexplained:,} codes right behind float operators are wrong."
     if codes.differing:
         return f"{codes.differing:,} of {codes.compared:,} integer codes differ from the reference."
-    return f"All {codes.compared:,} integer codes of the artifact equal the reference."
+    where = " that integer kernels compute" if parity.deployed.boundaries else ""
+    return f"All {codes.compared:,} integer codes of the artifact{where} equal the reference."
 
 
 def _accuracies(parity: ParityReport) -> list[dict[str, str]]:

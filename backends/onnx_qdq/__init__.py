@@ -1,4 +1,4 @@
-"""ONNX Runtime: QDQ files that run in its integer kernels, and the integer arithmetic that they must equal."""
+"""ONNX Runtime: files in two forms that run in its integer kernels, and the integer arithmetic they must equal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import fx
 from backends.base import BACKENDS
 from backends.onnx_qdq import device_runner
 from backends.onnx_qdq.arithmetic import IntegerArithmetic
-from backends.onnx_qdq.emit import Form, emit_model, unsupported
+from backends.onnx_qdq.emit import FORMS, Form, emit_model, unsupported
 from backends.onnx_qdq.session import LEVELS, OnnxSession, integer_ops
-from backends.onnx_qdq.target import NAME, TARGETS
+from backends.onnx_qdq.target import NAMES, TARGETS, targets
 from pipeline.artifact import package_versions
-from pipeline.parity import Runner
+from pipeline.parity import Arithmetic, Runner
 from pipeline.stages import Reference
 from pipeline.target import Target
 
@@ -25,20 +25,21 @@ class OnnxBackend:
     """`model.onnx` for ONNX Runtime 1.17 and newer, and the `run.py` that proves it on a device.
 
     Args:
-        form: `qdq` (integer kernels from level `extended` on) or `qoperator` (integer kernels at every level).
+        form: `qdq` (standard operators, integer kernels from level `extended` on) or `qoperator` (ONNX Runtime's own
+            operators, integer kernels at every level).
     """
 
-    name = NAME
     profiles = tuple(TARGETS)
     levels = tuple(LEVELS)
     model_file = "model.onnx"
 
     def __init__(self, form: Form) -> None:
         self.form = form
+        self.name = NAMES[form]
         self.gated_levels = self.levels if form == "qoperator" else ("all", "extended")
 
     def target(self, profile: str) -> Target:
-        return TARGETS[profile]
+        return targets(self.form)[profile]
 
     def unsupported(self, graph: fx.GraphModule) -> Iterable[tuple[fx.Node, str]]:
         return unsupported(graph)
@@ -49,7 +50,7 @@ class OnnxBackend:
         shutil.copyfile(device_runner.__file__, runner)
         return [model, runner]
 
-    def arithmetic(self, reference: Reference) -> Runner:
+    def arithmetic(self, reference: Reference) -> Arithmetic:
         return IntegerArithmetic(reference)
 
     def open(self, folder: Path, level: str) -> Runner:
@@ -62,4 +63,5 @@ class OnnxBackend:
         return package_versions("onnxruntime", "onnx", "onnx-ir")
 
 
-BACKENDS.register(NAME)(OnnxBackend("qdq"))
+for _form in FORMS:
+    BACKENDS.register(NAMES[_form])(OnnxBackend(_form))

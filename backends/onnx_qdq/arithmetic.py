@@ -27,6 +27,7 @@ from backends.integer import (
 )
 from backends.regions import Region
 from pipeline.graph import bound_args
+from pipeline.parity import Followed
 from pipeline.stages import Reference
 from pipeline.target import Target
 
@@ -43,11 +44,30 @@ class IntegerArithmetic:
 
     def __init__(self, reference: Reference, target: Target | None = None) -> None:
         self.execution = Execution(reference.graph, target or reference.quantized.target, KERNELS)
+        self.float_boundaries = self.execution.boundaries
+        self.float_output = self.execution.float_output
 
     def run(self, x: Tensor) -> Mapping[str, np.ndarray]:
         """uint8 codes by quantizer name in execution order, and float32 `logits`, of x float32 [N, C, H, W]."""
-        parts = [self.execution.run(part) for part in x.split(BATCH)]
-        return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+        return self.follow(x, {}).results
+
+    def follow(self, x: Tensor, codes: Mapping[str, np.ndarray]) -> Followed:
+        """See `pipeline.parity.Arithmetic`; names of `codes` that are no float boundary are not taken over."""
+        taken = {name: torch.from_numpy(codes[name]) for name in self.float_boundaries if name in codes}
+        parts = []
+        for start in range(0, max(len(x), 1), BATCH):
+            rows = slice(start, start + BATCH)
+            parts.append(self.execution.follow(x[rows], {name: value[rows] for name, value in taken.items()}))
+        results = {name: _joined([part[name] for part, _ in parts]) for name in parts[0][0]}
+        bounds = {
+            name: (_joined([ends[name][0] for _, ends in parts]), _joined([ends[name][1] for _, ends in parts]))
+            for name in parts[0][1]
+        }
+        return Followed(results, bounds)
+
+
+def _joined(parts: list[Tensor]) -> np.ndarray:
+    return torch.cat(parts).cpu().numpy()
 
 
 def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

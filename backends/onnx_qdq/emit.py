@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from torch import fx
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 INPUT = "input"
 PRODUCER = ("isobit", "1")
 Form = Literal["qdq", "qoperator"]
+FORMS: tuple[Form, ...] = get_args(Form)
 
 
 @dataclass(frozen=True)

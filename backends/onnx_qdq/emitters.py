@@ -273,8 +273,11 @@ def prelu(e: _Operands, self: ir.Value, weight: ir.Value) -> ir.Value:
 
 
 def softmax(e: _Operands, self: ir.Value, dim: int, **_: Any) -> ir.Value:
-    """Softmax."""
-    return e.call("Softmax", [self], {"axis": dim})
+    """Softmax as exp(log_softmax): ONNX Runtime fuses Softmax between Q and DQ into a kernel that overflows.
+
+    QLinearSoftmax (1.31) was off by up to 255 steps, and it has no such kernel for LogSoftmax.
+    """
+    return e.call("Exp", [e.inner("LogSoftmax", [self], {"axis": dim})])
 
 
 def batch_norm(

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from calib.context import Calibration
 from calib.methods import Parameters, method
-from calib.ranges import search_ranges
+from calib.ranges import search_ranges, search_unit_ranges
 from calib.reconstruct import UnitWork, reconstruct
 from calib.trainer import MixedTrainer, Settings
 from pipeline.stages import UnitLog
@@ -34,7 +34,9 @@ class QDropParameters(Parameters):
         scale_learning_rate: Adam's, of the activation scales, cosine to 0.
         warmup: share of steps without regulariser.
         beta_start, beta_end: exponent of the regulariser, linear in the steps after warm-up.
-        init_images: images that the activation ranges see in the float network.
+        init: where activation ranges come from: `teacher`, the float network, all at once (branch qdrop, the default
+            of the released code), or `prefix`, the quantized network in front of each unit (branch master).
+        init_images: how many images the activation ranges see.
         gradient_factor: LSQ's damping of the scales' gradients by 1 / sqrt(elements * highest code).
         scale_rate: with other than 20,000 steps multiply both learning rates by 20,000 / steps, so that a rounding
             variable can travel as far as in the paper (rate * 0.8 * steps = 16, of which up to 4.8 are needed) and a
@@ -50,6 +52,7 @@ class QDropParameters(Parameters):
     warmup: float = Field(default=0.2, ge=0.0, lt=1.0)
     beta_start: float = Field(default=20.0, gt=1.0)
     beta_end: float = Field(default=2.0, gt=1.0)
+    init: Literal["teacher", "prefix"] = "teacher"
     init_images: int = Field(default=256, ge=1)
     gradient_factor: bool = True
     scale_rate: bool = True
@@ -66,11 +69,14 @@ class QDropParameters(Parameters):
 
 @method("qdrop", QDropParameters, needs={"images"})
 def qdrop(calibration: Calibration, parameters: QDropParameters) -> tuple[UnitLog, ...]:
-    """Ranges from the float network, all at once; then every unit in order."""
+    """Ranges of everything from the float network; then every unit in order, with ranges of its own where asked."""
     search_ranges(calibration, parameters.init_images)
     settings = parameters.settings
 
     def trainer(work: UnitWork) -> MixedTrainer:
         return MixedTrainer(work, settings)
 
-    return reconstruct(calibration, settings.steps, trainer)
+    def ranges(work: UnitWork) -> None:
+        search_unit_ranges(work, parameters.init_images)
+
+    return reconstruct(calibration, settings.steps, trainer, ranges if parameters.init == "prefix" else None)

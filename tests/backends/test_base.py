@@ -11,7 +11,7 @@ from pipeline.target import Target
 
 def test_every_backend_has_profiles_levels_and_a_target_for_each():
     discover(backends)
-    assert {"onnx", "reference"} <= set(BACKENDS.names())
+    assert {"onnx", "onnx-qoperator", "reference"} <= set(BACKENDS.names())
     for name in BACKENDS.names():
         backend = BACKENDS.get(name)
         assert backend.name == name and backend.levels and set(backend.gated_levels) <= set(backend.levels)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from calib.boundary import Boundary, Stored, stretches
+from calib.boundary import Boundary, Stored, Stretch, stretches
+from calib.context import Calibration
 from pipeline.graph import extract, quantizer_of
 from tests.calib.nets import CPU, calibration
 
 
-def walk_over(made):
+def walk_over(made: Calibration) -> tuple[list[Stretch], Boundary]:
     walk = stretches(made.graph, [unit.nodes for unit in made.units])
     return walk, Boundary(made.graph, made.images, CPU)
 

@@ -99,3 +99,15 @@ def test_t14_mixed_input_is_on_average_the_mean_of_both() -> None:
 def test_flat_is_memory_order_without_a_copy() -> None:
     x = activations(channels_last=True)
     assert flat(x).data_ptr() == x.data_ptr() and torch.equal(flat(x), x.permute(0, 2, 3, 1).reshape(-1))
+
+
+def test_t3_the_quantizers_own_gradient_is_the_formula() -> None:
+    node, x = quantizer(), activations().requires_grad_()
+    node.scale = node.scale.clone().requires_grad_()
+    node(x).sum().backward()
+    ratio = x.detach() / node.scale.detach()
+    codes = ratio.round() + 3
+    inside = (codes >= 0) & (codes <= 15)
+    by_scale = torch.where(inside, ratio.round() - ratio, codes.clamp(0, 15) - 3)
+    assert torch.equal(x.grad, inside.float())
+    assert float(node.scale.grad) == pytest.approx(float(by_scale.double().sum()), rel=1e-4)

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from calib.observers import weight_params
-from calib.ranges import search_ranges
+from calib.ranges import search_ranges, search_unit_ranges
 from pipeline.errors import CalibrationError
 from pipeline.graph import get_attribute, quantizer_of
 from pipeline.grid import QParams
 from pipeline.quantizer import Phase
 from tests.calib.nets import calibration, recipe
+from tests.calib.test_trainer import work_of
 
 
 @pytest.mark.parametrize("name", ["mse_w8a8", "minmax_w8a8"])
@@ -58,3 +59,15 @@ def test_a_weight_that_is_not_finite_is_named() -> None:
     made.graph.get_parameter("inner.weight").data[0, 0, 0, 0] = float("nan")
     with pytest.raises(CalibrationError, match="conv2d_1_w"):
         search_ranges(made)
+
+
+def test_a_units_ranges_follow_what_arrives_there() -> None:
+    work, _ = work_of(2, "activations.range=minmax")
+    (quantizer,) = work.activations
+    before = float(quantizer.scale)
+    search_unit_ranges(work, 20)
+    seen: list[torch.Tensor] = []
+    quantizer.phase, quantizer.observer = Phase.OBSERVE, seen.append
+    work.student(*(value.rows(slice(0, 20)) for value in work.inputs))
+    assert float(quantizer.scale) == pytest.approx(float(seen[0].max()) / quantizer.spec.grid.qmax)
+    assert float(quantizer.scale) != before

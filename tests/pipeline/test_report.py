@@ -6,7 +6,7 @@ import pytest
 
 from backends.placement import PlacementRow
 from pipeline.artifact import CalibrationEntry, FileEntry, Manifest, ModelEntry, RecipeEntry, TargetEntry
-from pipeline.parity import CodeCount, LevelReport, ParityReport
+from pipeline.parity import BoundaryCount, CodeCount, FloatOutput, LevelReport, ParityReport
 from pipeline.report import render_report
 from pipeline.stages import UnitLog
 
@@ -75,3 +75,14 @@ def test_tables_are_well_formed():
 @pytest.mark.parametrize("kept", [True, False])
 def test_the_guard_is_named(kept):
     assert ("kept nearest rounding" in render(log=[replace(LOG, kept_nearest=kept)])) is kept
+
+
+def test_float_operators_get_a_table_of_their_own():
+    level = LevelReport("all", True, 5000, CodeCount(1_000_000, 0, 0), 7, 100.0,
+                        boundaries={"gelu_q": BoundaryCount(1300, 2, 1)}, float_output=FloatOutput(50, 1.5e-7))
+    text = render(parity(levels=[level]))
+    assert "| gelu_q | 1,300 | 2 | 1 | 0 |" in text and "relative error at most 1.5e-07" in text
+    assert "All 1,000,000 integer codes of the artifact that integer kernels compute equal" in text
+    level.boundaries["gelu_q"].unexplained = 3
+    assert "3 codes right behind float operators are wrong" in render(parity(levels=[level]))
+    assert "behind a float operator" not in render()

@@ -91,6 +91,9 @@ FLOAT_MIDDLES = {
     "preactivation": (lambda net, x: net.second(F.relu(x)) + x, 8),
     "scaled": (lambda net, x: F.relu(8 * x), 8),
     "gelu": (lambda net, x: F.gelu(net.second(F.relu(x))), 8),
+    "softmax": (lambda net, x: net.second(F.relu(x)).softmax(1), 8),
+    "layer_norm_gelu": (lambda net, x: F.gelu(F.layer_norm(net.second(F.relu(x)), [9])), 8),
+    "gelu_read_twice": (lambda net, x: F.gelu(x) + net.second(F.gelu(x).softmax(1)), 8),
 }
 
 

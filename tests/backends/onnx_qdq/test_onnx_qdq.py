@@ -8,8 +8,10 @@ from backends.onnx_qdq.target import DEFAULT_PROFILE
 from tests.backends.onnx_qdq.cases import frozen
 
 
-def test_registered_under_its_name_with_the_default_profile_first():
-    backend = BACKENDS.get("onnx")
+@pytest.mark.parametrize(("name", "form"), [("onnx", "qdq"), ("onnx-qoperator", "qoperator")])
+def test_registered_under_its_name_with_the_default_profile_first(name, form):
+    backend = BACKENDS.get(name)
+    assert (backend.name, backend.form) == (name, form)
     assert backend.profiles[0] == DEFAULT_PROFILE
     assert backend.levels[0] == "all"
 

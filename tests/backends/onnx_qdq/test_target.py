@@ -1,6 +1,8 @@
 """The profiles are complete and say what a user needs."""
 
-from backends.onnx_qdq.target import DEFAULT_PROFILE, TARGETS
+from dataclasses import replace
+
+from backends.onnx_qdq.target import DEFAULT_PROFILE, TARGETS, targets
 from pipeline.dialect import COMPUTE, LAYOUT
 
 
@@ -14,6 +16,11 @@ def test_only_the_default_profile_limits_wide_weights():
     assert limits == {"generic": 64, "vnni": None, "arm64": None}
     assert DEFAULT_PROFILE == "generic"
     assert "AVX2" in TARGETS["generic"].weights.wide_limit_reason
+
+
+def test_both_forms_are_one_runtime_and_differ_in_name_only():
+    for profile, target in targets("qoperator").items():
+        assert target.name == "onnx-qoperator" and replace(target, name="onnx") == TARGETS[profile]
 
 
 def test_layout_operators_pass_codes_unchanged():

@@ -1,0 +1,248 @@
+"""Operators in float: what integer kernels compute is proven on both sides of them, and nothing slips through."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from backends import integer
+from backends.onnx_qdq import OnnxBackend
+from backends.onnx_qdq.arithmetic import IntegerArithmetic
+from backends.onnx_qdq.session import integer_ops
+from backends.onnx_qdq.target import TARGETS
+from compile import write_golden
+from pipeline.graph import op_name, quantizers
+from pipeline.parity import FLOAT_ROUNDING, apply_gates, compare
+from tests.backends.onnx_qdq.cases import frozen
+from tests.backends.onnx_qdq.test_device_runner import run as run_device
+from tests.backends.onnx_qdq.test_device_runner import seal
+from tests.nets import build
+from tests.tiny import frozen_reference
+
+F = nn.functional
+pytestmark = pytest.mark.onnxruntime
+FORMS = ("qdq", "qoperator")
+
+
+class Tail(nn.Module):
+    """Integers up to the classifier, then a float operator."""
+
+    def __init__(self, tail) -> None:
+        super().__init__()
+        self.conv, self.head, self.tail = nn.Conv2d(3, 8, 3), nn.Linear(8, 5), tail
+
+    def forward(self, x):
+        return self.tail(self.head(F.relu(self.conv(x)).mean((2, 3))))
+
+
+def tail_net(tail, recipe="minmax_w8a8"):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model, images = Tail(tail).eval(), torch.randn(24, 3, 9, 9)
+    return frozen_reference(TARGETS["vnni"], recipe, model, images)
+
+
+def floats_net():
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        images = torch.randn(24, 3, 12, 12)
+    return frozen_reference(TARGETS["generic"], "qdrop_w4a4", build("floats")[0], images)
+
+
+NETS = {
+    **{name: lambda name=name: frozen(name, 4, 4) for name in ("softmax", "layer_norm_gelu", "gelu_read_twice")},
+    "gelu": lambda: frozen("gelu", 8, 8),
+    "floats": floats_net,
+    "softmax_tail": lambda: tail_net(lambda x: x.softmax(-1)),
+    "tanh_tail": lambda: tail_net(lambda x: 3 * torch.tanh(x), "qdrop_w4a4"),
+}
+
+
+def report_of(arithmetic, sessions, images, gated):
+    stages = {name: lambda x: torch.zeros(len(x), 5) for name in ("float", "calibrated")}
+    report = compare([(images[:14], None), (images[14:], None)], stages, arithmetic, sessions, gated=gated)
+    apply_gates(report)
+    return report
+
+
+def prove(reference, images, folder, form="qdq", emitted=None):
+    backend = OnnxBackend(form)
+    backend.emit(emitted or reference, folder)
+    sessions = {level: backend.open(folder, level) for level in backend.levels}
+    return report_of(backend.arithmetic(reference), sessions, images, backend.gated_levels)
+
+
+class Shifted:
+    """A session of a library whose float operators differ: `change` of the codes of one boundary, then exact."""
+
+    def __init__(self, arithmetic, name, change):
+        self.arithmetic, self.name, self.change = arithmetic, name, change
+
+    def run(self, x):
+        codes = self.change(self.arithmetic.run(x)[self.name])
+        return {**self.arithmetic.follow(x, {self.name: codes}).results, self.name: codes}
+
+
+def one_step(codes):
+    changed = codes.copy()
+    changed.reshape(len(codes), -1)[:, 5] ^= 1
+    return changed
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", NETS)
+def test_a_network_with_float_operators_is_proven(name, form, tmp_path):
+    reference, images = NETS[name]()
+    report = prove(reference, images, tmp_path, form)
+    assert report.passed, report.rules
+    found = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert found["codes"]["compared"] > 0 and found["codes"]["differing"] == 0
+    expected = IntegerArithmetic(reference)
+    assert list(found["float_boundaries"]) == list(expected.float_boundaries)
+    assert all(entry["compared"] > 0 and entry["max_lsb"] <= 1 for entry in found["float_boundaries"].values())
+    assert (found["float_output"] is not None) == name.endswith("_tail") == expected.float_output
+    assert bool(expected.float_boundaries) != name.endswith("_tail")
+    counted = found["codes"]["compared"] + sum(e["compared"] for e in found["float_boundaries"].values())
+    assert counted == sum(value.size for key, value in expected.run(images).items() if key != "logits")
+
+
+def test_boundaries_are_the_tensors_behind_float_operators_and_no_others():
+    assert IntegerArithmetic(frozen("gelu")[0]).float_boundaries == ("gelu_q",)
+    assert IntegerArithmetic(frozen("layer_norm_gelu", 4, 4)[0]).float_boundaries == ("gelu_q",)
+    assert IntegerArithmetic(floats_net()[0]).float_boundaries == ("gelu_q", "layer_norm_q", "softmax_q")
+    assert IntegerArithmetic(frozen("squeeze_excite")[0]).float_boundaries == ()
+
+
+def test_one_step_that_float_rounding_explains_passes_is_counted_and_what_follows_is_compared(monkeypatch):
+    """The rounding allowance is raised to a step; the codes that follow are those of the session's own boundary."""
+    reference, images = frozen("gelu")
+    arithmetic = IntegerArithmetic(reference)
+    session = Shifted(arithmetic, "gelu_q", one_step)
+    assert any((session.run(images)[n] != value).any() for n, value in arithmetic.run(images).items() if n != "gelu_q")
+    monkeypatch.setattr(integer, "FLOAT_ROUNDING", 1.1 / 255)
+    report = report_of(arithmetic, {"all": session}, images, ["all"])
+    assert report.passed and report.deployed.codes.differing == 0 and report.deployed.logits_differing == 0
+    assert report.to_json()["float_boundaries"]["gelu_q"] == {
+        "compared": 24 * 8 * 81, "differing": 24, "max_lsb": 1, "unexplained": 0,
+    }
+
+
+@pytest.mark.parametrize("change", [one_step, lambda codes: np.minimum(codes, 253) + np.uint8(2)])
+def test_one_step_that_float_rounding_does_not_explain_fails(change):
+    reference, images = frozen("gelu")
+    arithmetic = IntegerArithmetic(reference)
+    report = report_of(arithmetic, {"all": Shifted(arithmetic, "gelu_q", change)}, images, ["all"])
+    assert not report.passed and report.deployed.codes.differing == 0
+    assert [rule["passed"] for rule in report.rules] == [True, False]
+    assert report.to_json()["first_divergence"]["tensor"] == "gelu_q"
+
+
+def test_two_steps_fail_whatever_explains_them(monkeypatch):
+    reference, images = frozen("gelu")
+    arithmetic = IntegerArithmetic(reference)
+    monkeypatch.setattr(integer, "FLOAT_ROUNDING", 0.5)
+    session = Shifted(arithmetic, "gelu_q", lambda codes: np.minimum(codes, 253) + np.uint8(2))
+    assert not report_of(arithmetic, {"all": session}, images, ["all"]).passed
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("layer", "wrong"), [("conv2d_2_w", "relu_1_q"), ("conv2d_w", "relu_q"), ("linear_w", None)])
+def test_one_weight_code_before_or_behind_a_float_operator_fails(layer, wrong, form, tmp_path):
+    reference, images = frozen("gelu")
+    broken = copy.deepcopy(reference)
+    quantizers(broken.graph)[layer].codes.view(-1)[3] += 1
+    report = prove(reference, images, tmp_path, form, emitted=broken)
+    assert not report.passed
+    first = report.to_json()["first_divergence"]
+    assert (first and first["tensor"]) == wrong
+    assert report.deployed.codes.differing + report.deployed.logits_differing > 0
+
+
+def test_another_formula_of_the_float_operator_fails(tmp_path):
+    """The tanh approximation moves codes by one step only, but by more than rounding."""
+    reference, images = frozen("gelu")
+    broken = copy.deepcopy(reference)
+    node = next(n for n in broken.graph.graph.nodes if op_name(n) == "gelu")
+    node.kwargs = {"approximate": "tanh"}
+    report = prove(reference, images, tmp_path, emitted=broken)
+    counted = report.to_json()["float_boundaries"]["gelu_q"]
+    assert not report.passed and counted["max_lsb"] == 1 and counted["unexplained"] > 0
+
+
+def test_a_wrong_float_tail_fails(tmp_path):
+    reference, images = tail_net(lambda x: 3 * torch.tanh(x))
+    broken = copy.deepcopy(reference)
+    node = next(n for n in broken.graph.graph.nodes if op_name(n) == "mul_constant")
+    node.args = (node.args[0], 3.001)
+    report = prove(reference, images, tmp_path, emitted=broken)
+    assert report.deployed.codes.differing == 0 and not report.passed
+    assert report.to_json()["float_output"]["largest_error"] > FLOAT_ROUNDING
+
+
+def test_softmax_never_runs_in_the_kernel_that_overflows(tmp_path):
+    reference, _ = frozen("softmax")
+    OnnxBackend("qdq").emit(reference, tmp_path)
+    kernels = integer_ops(tmp_path / "model.onnx")["kernels"]
+    assert "QLinearSoftmax" not in kernels and kernels["LogSoftmax"] == 1
+
+
+# --- on the device --------------------------------------------------------------------------------------------------
+
+
+def artifact(name, folder):
+    reference, images = NETS[name]()
+    backend = OnnxBackend("qdq")
+    backend.emit(reference, folder)
+    write_golden(backend.arithmetic(reference), backend.open(folder, "all"), [(images, None)], folder / "golden.npz")
+    seal(folder)
+    return folder
+
+
+def change_golden(folder, key, change):
+    with np.load(folder / "golden.npz") as file:
+        golden = dict(file)
+    golden[key] = change(golden[key])
+    np.savez(folder / "golden.npz", **golden)
+    seal(folder)
+
+
+@pytest.mark.parametrize("name", ["gelu", "floats", "softmax_tail"])
+def test_the_device_runner_passes(name, tmp_path):
+    code, lines = run_device(artifact(name, tmp_path))
+    assert code == 0 and len(lines) == 3 and lines[-1] == "PASS"
+
+
+def test_a_step_behind_a_float_operator_ends_the_comparison_of_that_sample_only(tmp_path):
+    folder = artifact("gelu", tmp_path)
+
+    def first_sample(codes):
+        codes[0, 0, 0, 0] ^= 1
+        return codes
+
+    change_golden(folder, "near:gelu_q", first_sample)
+    code, lines = run_device(folder)
+    assert code == 0 and "15 samples could be compared behind them" in lines[1]
+    change_golden(folder, "code:relu_1_q", first_sample)
+    assert run_device(folder)[0] == 0  # that sample's later codes are not known any more
+    change_golden(folder, "code:relu_1_q", lambda codes: codes[::-1].copy())
+    assert run_device(folder)[0] == 1
+    change_golden(folder, "code:relu_q", first_sample)
+    assert any(line.startswith("relu_q: 1 of") for line in run_device(folder)[1])
+
+
+def test_two_steps_behind_a_float_operator_fail_on_the_device(tmp_path):
+    folder = artifact("gelu", tmp_path)
+    change_golden(folder, "near:gelu_q", lambda codes: codes ^ 2)
+    assert run_device(folder)[0] == 1
+
+
+def test_a_wrong_float_output_fails_on_the_device(tmp_path):
+    folder = artifact("softmax_tail", tmp_path)
+    change_golden(folder, "logits", lambda logits: logits * np.float32(1 + 1e-6))
+    assert run_device(folder)[0] == 0
+    change_golden(folder, "logits", lambda logits: logits * np.float32(1.001))
+    code, lines = run_device(folder)
+    assert code == 1 and any(line.startswith("logits: ") for line in lines)

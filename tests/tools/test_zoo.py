@@ -1,0 +1,19 @@
+"""The list of networks: one small network is built and proven, an unknown operator's error is a line of the table."""
+
+import pytest
+import zoo
+
+pytestmark = pytest.mark.onnxruntime
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v3_small"])
+def test_a_network_goes_through_in_integers_with_no_differing_code(name):
+    line = dict(zip(zoo.COLUMNS, zoo.row(name, "qdrop_w4a4", "onnx", 64), strict=True))
+    assert line["float"] == "0" and int(line["integer"]) > 25
+    assert line["differing"] == "all 0, extended 0"
+    assert int(line["codes compared"].replace(",", "")) > 100_000
+
+
+def test_an_unknown_target_is_a_line_and_the_exit_status(capsys):
+    assert zoo.main(["squeezenet1_1", "--target", "onxx", "--recipe", "qdrop_w4a4", "--size", "64"]) == 1
+    assert "not built: there is no target 'onxx'" in capsys.readouterr().out
