@@ -175,6 +175,18 @@ def target_notes(quantized: Quantized) -> list[str]:
     return notes
 
 
+def method_notes(calibrated: Calibrated) -> list[str]:
+    """What a user should know about how calibration went."""
+    kept = [unit.name for unit in calibrated.log if unit.kept_nearest]
+    if not kept:
+        return []
+    names = ", ".join(kept[:3]) + (", ..." if len(kept) > 3 else "")
+    return [
+        f"{len(kept)} of {len(calibrated.log)} units kept nearest rounding, because learning made them no better "
+        f"({names}): more method.steps may help"
+    ]
+
+
 def compile_model(
     loaded: LoadedModel | nn.Module,
     recipe: Recipe,
@@ -218,7 +230,7 @@ def compile_model(
     )
     watcher.stage("freeze, emit and prove")
     reference, projected = passes.legalize(calibrated)
-    notes = [*target_notes(quantized), *projected]
+    notes = [*target_notes(quantized), *method_notes(calibrated), *projected]
     if evaluation is None:
         evaluation = calibration.without_labels()
         notes.insert(0, "no evaluation data: parity is proven on the calibration images, no accuracy was measured")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ class InternalError(CompileError):
 
 
 class Interrupted(CompileError):
-    """Ctrl-C."""
+    """Ctrl-C, or a batch system that asks the process to end."""
 
     stage = "interrupted"
     exit_code = ExitCode.INTERRUPTED
@@ -36,12 +38,11 @@ def exit_codes(terminal: Terminal, *, as_json: bool, debug: bool) -> Iterator[No
         debug: print tracebacks.
     """
     try:
-        yield
+        with _termination_as_interrupt():
+            yield
     except typer.Exit:
         raise
-    except BaseException as error:
-        if isinstance(error, (SystemExit, GeneratorExit)):
-            raise
+    except (Exception, KeyboardInterrupt) as error:
         terminal.close()
         if debug:
             terminal.traceback("".join(traceback.format_exception(error)))
@@ -54,6 +55,23 @@ def exit_codes(terminal: Terminal, *, as_json: bool, debug: bool) -> Iterator[No
         raise typer.Exit(int(told.exit_code)) from error
     finally:
         terminal.close()
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """SIGTERM unwinds like Ctrl-C, so that temporary folders go; only the main thread may set handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _wrapped(error: BaseException, terminal: Terminal, debug: bool) -> CompileError:

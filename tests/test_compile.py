@@ -38,13 +38,15 @@ LEARN = ("--recipe", "qdrop_w4a4", *SMALL, "--set", "method.steps=400")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """model.pth (a state_dict), calib.npz, val.npz (larger values: some saturate), pixels/ (a class folder of images)."""
+    """model.pth (a state_dict), calib.npz, val.npz and pixels/ (a folder of images), a few samples each; many.npz."""
     folder = tmp_path_factory.mktemp("given")
     model, images = tiny.model_and_images(samples=SAMPLES)
     torch.save(model.state_dict(), folder / "model.pth")
     labels = np.arange(SAMPLES) % CLASSES
     np.savez(folder / "calib.npz", x=images.numpy(), y=labels)
-    np.savez(folder / "val.npz", x=2 * images.numpy(), y=labels)
+    np.savez(folder / "val.npz", x=images.numpy(), y=labels)
+    _, many = tiny.model_and_images(seed=1, samples=400)
+    np.savez(folder / "many.npz", x=many.numpy(), y=np.arange(400) % CLASSES)
     for index in range(CLASSES):
         place = folder / "pixels" / f"class{index}"
         place.mkdir(parents=True)
@@ -400,7 +402,7 @@ def test_one_wrong_number_in_the_file_fails_the_build(command, monkeypatch, tmp_
         return written
 
     monkeypatch.setattr(backend, "emit", emit_wrong)
-    result = command(recipe=recipe)
+    result = command(recipe=recipe, evaluation="many.npz")
     assert result.exit_code == 1, result.stdout + result.stderr
     assert re.match(r"FAILED: [1-9][\d,]* of [\d,]+ integer codes differ|FAILED: no code or logit", result.stdout)
     assert left_behind(tmp_path) == ["out-failed"]
@@ -411,6 +413,6 @@ def test_one_wrong_number_in_the_file_fails_the_build(command, monkeypatch, tmp_
 
 def test_the_gate_is_what_makes_the_difference(command, tmp_path):
     """The recipe of the dropped Clip passes as it is."""
-    result = command(recipe=NEAREST_W4A4)
+    result = command(recipe=NEAREST_W4A4, evaluation="many.npz")
     assert result.exit_code == 0, result.stdout + result.stderr
     assert zipfile.is_zipfile(tmp_path / "out" / "golden.npz")

@@ -1,0 +1,72 @@
+"""Every way to end has its exit code, its words and nothing else."""
+
+import io
+import json
+import os
+import signal
+
+import pytest
+import typer
+
+from pipeline.errors import InputError, ParityError
+from pipeline.exits import exit_codes
+from pipeline.terminal import Terminal, open_console
+
+
+def ended(error, *, as_json=False, debug=False, units=0, tmp_path=None):
+    """(exit code, stderr, stdout) of a block that raises `error`."""
+    terminal = Terminal(open_console(io.StringIO()), open_console(io.StringIO()))
+    terminal.units_done, terminal.units_total, terminal.checkpoints = units, 9, tmp_path
+    with pytest.raises(typer.Exit) as stop, exit_codes(terminal, as_json=as_json, debug=debug):
+        terminal.current = "calibrate"
+        raise error
+    return stop.value.exit_code, terminal.events.file.getvalue(), terminal.results.file.getvalue()
+
+
+def test_a_block_that_ends_well_says_nothing():
+    terminal = Terminal(open_console(io.StringIO()), open_console(io.StringIO()))
+    with exit_codes(terminal, as_json=True, debug=True):
+        pass
+    assert not terminal.events.file.getvalue() + terminal.results.file.getvalue()
+
+
+def test_errors_on_purpose_keep_their_code_and_words():
+    code, stderr, stdout = ended(InputError("no model", where="x.pth", hint="look"))
+    assert (code, stdout) == (2, "") and stderr == "error: input: no model\n  where:   x.pth\n  do:      look\n"
+    assert ended(ParityError("differs"))[0] == 1
+
+
+def test_a_defect_is_3_with_its_place_and_without_traceback():
+    code, stderr, _ = ended(KeyError("gone"))
+    assert code == 3 and "internal error: KeyError: 'gone'" in stderr and "test_exits.py:" in stderr
+    assert "--debug shows the traceback" in stderr and "Traceback" not in stderr
+    assert "Traceback" in ended(KeyError("gone"), debug=True)[1]
+
+
+def test_an_interruption_is_130_and_says_how_to_go_on(tmp_path):
+    code, stderr, _ = ended(KeyboardInterrupt(), units=3, tmp_path=tmp_path)
+    assert code == 130 and "stopped in 'calibrate'" in stderr and "3 of 9 units are kept" in stderr
+    assert "--resume" not in ended(KeyboardInterrupt())[1]
+
+
+def test_errors_are_json_where_asked_for():
+    stdout = ended(InputError("no model", allowed="a file"), as_json=True)[2]
+    summary = json.loads(stdout)
+    assert summary["exit_code"] == 2 and summary["error"]["what"] == "no model"
+    assert summary["error"]["allowed"] == "a file" and not summary["passed"]
+
+
+def test_termination_unwinds_like_an_interruption_and_the_handler_is_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    terminal = Terminal(open_console(io.StringIO()), open_console(io.StringIO()))
+    with pytest.raises(typer.Exit) as stop, exit_codes(terminal, as_json=False, debug=False):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    assert stop.value.exit_code == 130 and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_exit_passes_through():
+    terminal = Terminal(open_console(io.StringIO()), open_console(io.StringIO()))
+    with pytest.raises(typer.Exit) as stop, exit_codes(terminal, as_json=False, debug=False):
+        raise typer.Exit(1)
+    assert stop.value.exit_code == 1 and not terminal.events.file.getvalue()

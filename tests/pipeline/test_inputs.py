@@ -1,0 +1,120 @@
+"""A model's input shape from every place that may tell it, and the sample sets that are opened for it."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from pipeline.errors import InputError
+from pipeline.inputs import (
+    ImageOptions,
+    InputSize,
+    exported_shape,
+    image_channels,
+    open_samples,
+    parse_input_size,
+    peek_shape,
+    shape_without_data,
+    zeros,
+)
+from pipeline.modelfile import LoadedModel
+from pipeline.recipe import load_recipe
+
+
+def loaded(channels=3, arch=None):
+    net = nn.Sequential(nn.Conv2d(channels, 2, 1), nn.Flatten(), nn.LazyLinear(3))
+    net(torch.zeros(1, channels, 4, 4))
+    return LoadedModel(net.eval(), None, "net", "0" * 64, arch)
+
+
+def exported(channels=1):
+    program = torch.export.export(nn.Flatten(), (torch.zeros(2, channels, 4, 5),),
+                                  dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    return LoadedModel(None, program, "net", "0" * 64, None)
+
+
+def test_input_size_is_a_side_or_a_shape():
+    assert parse_input_size(None) is None
+    assert parse_input_size("224") == InputSize(None, 224, 224)
+    assert parse_input_size("1,49,10") == InputSize(1, 49, 10)
+    for wrong in ("big", "3,4", "0", "3,-1,4", ""):
+        with pytest.raises(InputError, match="is not a size"):
+            parse_input_size(wrong)
+    with pytest.raises(InputError, match="squares, not to 49 by 10"):
+        _ = parse_input_size("1,49,10").side
+
+
+def test_channels_come_from_the_option_the_program_or_the_first_convolution():
+    assert image_channels(loaded(1), None) == 1
+    assert image_channels(exported(1), None) == 1
+    assert image_channels(loaded(1), InputSize(3, 4, 4)) == 3
+    with pytest.raises(InputError, match="takes 12 channels"):
+        image_channels(loaded(12), None)
+
+
+def test_an_exported_program_knows_its_shape():
+    assert exported_shape(exported()) == (1, 4, 5)
+    assert exported_shape(loaded()) is None
+
+
+def test_the_first_place_that_tells_wins(tmp_path):
+    gone = tmp_path / "gone"  # nobody looks at it where something else tells
+    assert shape_without_data(loaded(), InputSize(None, 8, 8), gone) == ((3, 8, 8), "--input-size")
+    assert shape_without_data(exported(), None, gone) == ((1, 4, 5), "the .pt2 file")
+    np.savez(tmp_path / "a.npz", x=np.zeros((2, 12, 4, 4), np.float32))
+    assert shape_without_data(loaded(12), None, tmp_path / "a.npz")[0] == (12, 4, 4)
+    assert shape_without_data(loaded(arch="resnet18"), None, None)[0] == (3, 224, 224)
+    with pytest.raises(InputError, match="shape of the model's input is not known"):
+        shape_without_data(loaded(), None, None)
+
+
+def test_a_header_tells_the_shape_and_pixels_are_not_read(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((2, 3, 4, 5), np.float32))
+    assert peek_shape(tmp_path / "a.npy", 3) == (3, 4, 5)
+    Image.new("L", (6, 7)).save(tmp_path / "whole.png")
+    folder = tmp_path / "images" / "class"
+    folder.mkdir(parents=True)
+    (folder / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:40])
+    assert peek_shape(tmp_path / "images", 1) == (1, 7, 6)
+
+
+def test_places_without_a_shape_are_refused(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"PK")
+    np.savez(tmp_path / "flat.npz", x=np.zeros(3))
+    (tmp_path / "empty").mkdir()
+    for path, text in (("a.npz", "no sample's shape"), ("gone.npy", "no sample's shape"),
+                       ("flat.npz", r"x has the shape \[3\]"), ("empty", "holds no images")):
+        with pytest.raises(InputError, match=text):
+            peek_shape(tmp_path / path, 3)
+
+
+@pytest.fixture
+def images(tmp_path):
+    for index in range(4):
+        (tmp_path / "set" / f"c{index}").mkdir(parents=True)
+        Image.new("RGB", (6, 6), (50 * index, 0, 0)).save(tmp_path / "set" / f"c{index}" / "a.png")
+    return tmp_path / "set"
+
+
+def test_images_are_converted_cropped_and_normalised(images):
+    options = ImageOptions("0.5", "0.25", InputSize(None, 4, 4))
+    chosen, proven, notes = open_samples(loaded(1), load_recipe("minmax_w8a8"), images, images, options)
+    assert chosen.shape == proven.shape == (1, 4, 4)
+    assert next(iter(proven))[0].min() == pytest.approx(-2)
+    assert proven.labels.tolist() == [0, 1, 2, 3] and len(chosen) == 4
+    assert notes == ["4 calibration samples are there, the recipe asks for 1,024"]
+
+
+def test_what_a_user_may_have_overlooked_is_said(images, tmp_path):
+    recipe = load_recipe("minmax_w8a8", ["images.count=4"])
+    assert "not normalised" in open_samples(loaded(), recipe, images, None, ImageOptions())[2][0]
+    np.savez(tmp_path / "a.npz", x=np.zeros((4, 3, 6, 6), np.float32))
+    assert "arrays are used as they are" in open_samples(loaded(), recipe, tmp_path / "a.npz", None,
+                                                         ImageOptions("0.5", "0.5"))[2][0]
+    with pytest.raises(InputError, match=r"\[3, 9, 9\]"):
+        open_samples(loaded(), recipe, tmp_path / "a.npz", None, ImageOptions(size=InputSize(None, 9, 9)))
+
+
+def test_an_example_has_the_shape_and_a_batch_of_one():
+    assert zeros((3, 4, 5)).shape == (1, 3, 4, 5)

@@ -1,0 +1,163 @@
+"""A bar on a terminal, plain lines elsewhere; text from outside steers nothing."""
+
+import inspect
+import io
+import json
+import re
+
+import pytest
+from rich.console import Console
+
+from backends.placement import placement_table
+from backends.reference import TARGET
+from pipeline.stages import UnitLog
+from pipeline.terminal import Terminal, kept_units, open_console, placement_cells, printable
+from pipeline.watcher import Watcher
+from tests.tiny import quantized_net
+
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
+
+
+class Clock:
+    """Seconds that pass when told."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def plain():
+    return Terminal(open_console(io.StringIO()), open_console(io.StringIO()), Clock())
+
+
+def live(width):
+    consoles = [Console(file=io.StringIO(), force_terminal=True, width=width, markup=False, highlight=False)
+                for _ in range(2)]
+    return Terminal(*consoles, Clock())
+
+
+def said(terminal):
+    return terminal.events.file.getvalue()
+
+
+def log(name, kept=False):
+    return UnitLog(name, 100, 0.5, 0.2, 0.25, 0.0, 0.1, 3.0, kept)
+
+
+def calibrate(terminal):
+    """Two units of 100 steps, the second one kept as it was."""
+    terminal.stage("calibrate")
+    terminal.units(2, 100)
+    for name, kept in (("stem", False), ("head[red]", True)):
+        for _ in range(4):
+            terminal._clock.now += 1
+            terminal.step(25)
+        terminal.done(log(name, kept))
+
+
+def test_every_call_of_the_protocol_is_answered():
+    for name, member in inspect.getmembers(Watcher, inspect.isfunction):
+        if not name.startswith("_"):
+            assert inspect.signature(getattr(Terminal, name)) == inspect.signature(member)
+
+
+def test_a_pipe_gets_one_plain_line_an_event(plain):
+    calibrate(plain)
+    plain.proving(50, 100)
+    plain.proving(100, 100)
+    lines = said(plain).splitlines()
+    assert [line[8:].strip() for line in lines] == [
+        "calibrate",
+        "2 units of 100 steps",
+        "1/2  stem: loss 0.5 -> 0.25 (nearest -> learned), 3.0 s",
+        "2/2  head[red]: loss 0.5 -> 0.25 (nearest -> learned), 3.0 s; kept nearest rounding, learning was worse",
+        "compared 100 of 100 samples",
+    ]
+    assert not CONTROL.search(said(plain))
+
+
+def test_slow_comparisons_say_now_and_then_how_far_they_are(plain):
+    plain.stage("prove")
+    for done in range(1, 31):
+        plain._clock.now += 1
+        plain.proving(done, 100)
+    assert said(plain).count("compared") == 3
+
+
+def test_a_long_calibration_is_estimated_once_with_a_way_out(plain):
+    plain.units(10, 20_000)
+    for _ in range(20):
+        plain._clock.now += 1
+        plain.step(100)
+    estimates = [line for line in said(plain).splitlines() if "about" in line]
+    assert len(estimates) == 1
+    assert "about 33 min to go for 10 units of 20,000 steps" in estimates[0]
+    assert "--set method.steps=1000" in estimates[0]
+
+
+def test_resumed_units_do_not_enter_the_estimate(plain):
+    plain.units(10, 20_000)
+    plain._clock.now += 1
+    plain.done(log("kept"))
+    for _ in range(3):
+        plain._clock.now += 1
+        plain.step(100)
+    assert "about 40 min" in said(plain)
+
+
+@pytest.mark.parametrize("width", [80, 30])
+def test_a_terminal_gets_a_bar_that_fits_and_is_taken_away(width):
+    terminal = live(width)
+    calibrate(terminal)
+    terminal.close()
+    text = said(terminal)
+    assert "unit 1/2" in text and "\x1b[" in text
+    assert text.rstrip().endswith("\x1b[2K") or "stem" in text
+    frames = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).split("\r")
+    assert max(len(line) for frame in frames for line in frame.split("\n") if "unit 1" in line) <= width
+
+
+def test_errors_keep_their_lines_and_control_characters_are_written_out(plain):
+    plain.failure("input: no \x1b[31mred\x1b[0m\n  where:   a[b]")
+    assert said(plain) == "error: input: no \\x1b[31mred\\x1b[0m\n  where:   a[b]\n"
+    assert printable("plain [x]\n\u00e9") == "plain [x]\n\u00e9"
+
+
+def test_notes_are_folded_to_a_terminal_and_results_are_not_markup():
+    terminal = live(60)
+    terminal.show_build("PASSED", ["  artifact    [bold]/a"], ["many words " * 10], passed=True)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.results.file.getvalue()).splitlines()
+    assert lines[:2] == ["PASSED", "  artifact    [bold]/a"]
+    assert max(map(len, lines)) <= 60 and lines[3].startswith(" " * 14 + "many")
+
+
+@pytest.mark.parametrize("terminal", [Terminal(open_console(io.StringIO()), open_console(io.StringIO())), live(80)])
+def test_the_plan_is_one_row_a_region_with_numbered_notes(terminal):
+    quantized, _ = quantized_net(TARGET, "qdrop_w4a4")
+    placement = placement_table(quantized.graph, quantized.target)
+    terminal.planned(quantized, placement)
+    terminal.show_plan(quantized, placement, ["mind the gap"], "--input-size")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", terminal.results.file.getvalue())
+    assert "qdrop_w4a4 on reference (paper)" in text and "input [3, 8, 8] (from --input-size), 5 classes" in text
+    rows = [line.split() for line in text.splitlines()]
+    assert ["stem", "conv2d+relu", "integers", "8", "4", "unsigned", "stem"] in [row[:7] for row in rows]
+    assert "note: mind the gap" in text and max(map(len, text.splitlines())) <= 120
+
+
+def test_the_same_note_has_one_number():
+    quantized, _ = quantized_net(TARGET, "qdrop_w4a4")
+    rows, footnotes = placement_cells(quantized, placement_table(quantized.graph, quantized.target))
+    used = [row[-1] for row in rows if row[-1]]
+    assert sorted(set(used)) == sorted(f"[{number}]" for number in footnotes.values())
+    assert list(footnotes.values()) == list(range(1, len(footnotes) + 1))
+
+
+def test_json_goes_to_the_results_alone(plain):
+    plain.show_json({"a": 1})
+    assert json.loads(plain.results.file.getvalue()) == {"a": 1} and not said(plain)
+
+
+def test_what_was_kept_names_the_folder_and_the_option(tmp_path):
+    assert kept_units(3, 9, tmp_path) == f"3 of 9 units are kept in {tmp_path}: the same command with --resume goes on there"
