@@ -78,6 +78,11 @@ def _level_lines(parity: ParityReport) -> list[str]:
         codes, gated = level.codes, "" if level.gated else " (float kernels, not gated)"
         text = f"{codes.differing:,} of {codes.compared:,} differ at level '{level.level}'{gated}"
         lines.append(_row("" if lines else "codes", text))
+    edges = parity.deployed.boundaries.values()
+    if edges:
+        moved, compared = sum(edge.differing for edge in edges), sum(edge.compared for edge in edges)
+        lines.append(_row("", f"behind float operators {moved:,} of {compared:,} moved, "
+                              f"{parity.deployed.unexplained:,} more than float rounding explains"))
     return lines
 
 

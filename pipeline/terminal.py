@@ -52,7 +52,7 @@ class Terminal:
         self.checkpoints: Path | None = None  # where finished units are kept, told when a run stops
         self.unit_names: list[str] = []
         self.units_total = self.units_done = 0
-        self._steps = self._seen = 0
+        self._steps = self._seen = self._trained = 0
         self._estimated = False
         self._first_step = self._last_line = self.began
         self._progress: Progress | None = None
@@ -79,6 +79,7 @@ class Terminal:
 
     def step(self, count: int) -> None:
         self._seen += count
+        self._trained += count
         self._advance(self.units_done * self._steps + self._seen)
         elapsed = self._clock() - self._first_step
         if not self._estimated and elapsed >= ESTIMATE_AFTER:
@@ -87,6 +88,8 @@ class Terminal:
     def done(self, log: UnitLog) -> None:
         self.units_done += 1
         self._seen = 0
+        if not self._trained:
+            self._first_step = self._clock()  # units from checkpoints take no time worth counting
         self._advance(self.units_done * self._steps)
         place = f"{self.units_done}/{self.units_total}"
         kept = "; kept nearest rounding, learning was worse" if log.kept_nearest else ""
@@ -221,7 +224,7 @@ class Terminal:
     def _estimate(self, elapsed: float) -> None:
         self._estimated = True
         left = (self.units_total - self.units_done) * self._steps - self._seen
-        seconds = elapsed / max(1, self._seen) * left
+        seconds = elapsed / self._trained * left
         advice = f"; for a quicker try: --set method.steps={ADVISED_STEPS}" if self._steps > ADVISED_STEPS else ""
         if seconds > LONG:
             self._event(f"  about {_duration(seconds)} to go for {self.units_total} units of {self._steps:,} "

@@ -1,4 +1,4 @@
-"""The command from end to end on a tiny network: what is built, what is refused and in which words, what is left behind.
+"""The command from end to end on a tiny network: what is built, what is refused in which words, what is left behind.
 
 The mutation tests at the end prove that the gate can fail: a single wrong number in the file must be found.
 """
@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests import tiny
 import torch
 from onnx import numpy_helper
 from PIL import Image
@@ -27,6 +26,7 @@ from typer.testing import CliRunner
 import compile as story
 from backends.base import BACKENDS
 from pipeline.recipe import load_recipe
+from tests import tiny
 
 ROOT = Path(story.__file__).parent
 ARCH = f"{ROOT / 'tests' / 'tiny.py'}:Residual"
@@ -94,8 +94,8 @@ def test_a_build_says_what_it_did_and_leaves_one_complete_folder(command, tmp_pa
     names = {"model.onnx", "manifest.json", "parity.json", "golden.npz", "run.py", "report.md"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     assert result.stdout.startswith("PASSED: all ")
-    for text in ("float ", "calibrated ", "reference ", "artifact ", "0 of ", " integer, 0 float", "bytes in model.onnx",
-                 "run: python out/run.py", "weight codes keep to +-64"):
+    for text in ("float ", "calibrated ", "reference ", "artifact ", "0 of ", " integer, 0 float",
+                 "bytes in model.onnx", "run: python out/run.py", "weight codes keep to +-64"):
         assert text in result.stdout, result.stdout
     assert "capture and place" in result.stderr and "compared 12 of 12 samples" in result.stderr
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", result.stdout + result.stderr)

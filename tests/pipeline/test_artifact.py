@@ -244,3 +244,13 @@ def test_the_file_table_has_size_and_hash_of_all_but_the_manifest(tmp_path):
 def test_package_versions_names_what_is_installed_only():
     versions = package_versions("numpy", "no-such-distribution")
     assert set(versions) == {"python", "numpy"}
+
+
+def test_a_place_that_cannot_hold_the_folder_is_found_before_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="a file is in its way"):
+        check_out(tmp_path / "file" / "deep" / "out")
+    check_out(tmp_path / "new" / "deep" / "out")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the suite may run as root, who may write anywhere
+    with pytest.raises(InputError, match="no permission to write"):
+        check_out(tmp_path / "new" / "deep" / "out")

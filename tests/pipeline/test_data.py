@@ -361,3 +361,13 @@ def test_the_real_sets():
     kws = open_data(SHARED / "kws" / "val.npz", batch_size=100, purpose="eval")
     assert len(kws) == 900 and kws.shape == (1, 49, 10)
     check_against_model(kws, (1, 49, 10), 12)
+
+
+def test_without_labels_the_samples_stay_and_nothing_is_known_about_them(folder, tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.ones((3, 1, 2, 2), np.float32), y=np.arange(3))
+    for path in (folder, tmp_path / "a.npz"):
+        labelled = open_data(path, batch_size=2, purpose="calib", seed=3)
+        bare = labelled.without_labels()
+        assert labelled.labels is not None and bare.labels is None and bare.classes is None
+        assert all(y is None for _, y in bare)
+        assert torch.equal(bare.materialize()[0], labelled.materialize()[0])

@@ -72,11 +72,11 @@ def test_the_first_place_that_tells_wins(tmp_path):
 def test_a_header_tells_the_shape_and_pixels_are_not_read(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((2, 3, 4, 5), np.float32))
     assert peek_shape(tmp_path / "a.npy", 3) == (3, 4, 5)
-    Image.new("L", (6, 7)).save(tmp_path / "whole.png")
+    Image.effect_noise((60, 70), 9).save(tmp_path / "whole.png")
     folder = tmp_path / "images" / "class"
     folder.mkdir(parents=True)
-    (folder / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:40])
-    assert peek_shape(tmp_path / "images", 1) == (1, 7, 6)
+    (folder / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:900])
+    assert peek_shape(tmp_path / "images", 1) == (1, 70, 60)
 
 
 def test_places_without_a_shape_are_refused(tmp_path):

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from pipeline.target import OpRule, Target, WeightLimits
+from pipeline.target import Note, OpRule, Target, WeightLimits
 
 TARGET = Target("toy", "small", {"conv2d": OpRule("quantized", "own", absorbs=("relu",))})
 
@@ -25,3 +25,9 @@ def test_defaults_are_the_least_restrictive_and_frozen():
     assert WeightLimits().zero_points and WeightLimits().wide_limit is None
     with pytest.raises(dataclasses.FrozenInstanceError):
         TARGET.name = "other"
+
+
+def test_notes_concern_some_recipes_and_speak_of_their_bits():
+    target = dataclasses.replace(TARGET, notes=(Note("for all"), Note("W{weights}A{activations}", activations_below=8)))
+    assert target.notes_for(4, 4) == ["for all", "W4A4"]
+    assert target.notes_for(4, 8) == ["for all"]
