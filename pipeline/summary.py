@@ -25,7 +25,7 @@ def verdict(parity: ParityReport) -> str:
     """One line: passed or failed, and why."""
     codes, samples = parity.deployed.codes, f"{parity.samples:,} samples"
     if parity.passed:
-        return f"PASSED: all {codes.compared:,} integer codes of the artifact equal the reference ({samples})"
+        return f"PASSED: all {codes.compared:,} integer codes equal the reference ({samples})"
     failed = next(rule for rule in parity.rules if not rule["passed"])
     if codes.differing:
         differing = f"{codes.differing:,} of {codes.compared:,} integer codes differ from the reference"
@@ -49,8 +49,8 @@ def build_lines(folder: Path, manifest: Manifest, parity: ParityReport, model_fi
                               f"{sizes['weights_packed']:,}"))
     lines.append(_row("artifact", str(folder)))
     if parity.passed and (folder / RUNNER).is_file():
-        lines.append(_row("next", f"copy the folder to the device and run: python {folder / RUNNER}"))
-        lines.append(_row("", "(needs numpy and onnxruntime only; report.md holds the details)"))
+        lines.append(_row("next", f"python {folder / RUNNER}"))
+        lines.append(_row("", "copy the folder to the device: it needs numpy and onnxruntime only"))
     elif not parity.passed:
         lines.append(_row("next", f"look at {folder / 'parity.json'} and {folder / 'report.md'}"))
     return lines
@@ -75,7 +75,7 @@ def _accuracy_lines(parity: ParityReport) -> list[str]:
 def _level_lines(parity: ParityReport) -> list[str]:
     lines = []
     for level in parity.levels:
-        codes, gated = level.codes, "" if level.gated else " (float kernels, not gated)"
+        codes, gated = level.codes, "" if level.gated else " (float kernels)"
         text = f"{codes.differing:,} of {codes.compared:,} differ at level '{level.level}'{gated}"
         lines.append(_row("" if lines else "codes", text))
     edges = parity.deployed.boundaries.values()

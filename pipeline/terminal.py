@@ -74,7 +74,7 @@ class Terminal:
     def units(self, total: int, steps: int) -> None:
         self.units_total, self._steps = total, steps
         self._first_step = self._clock()
-        self._event(f"  {total} units of {steps:,} steps")
+        self._event(f"  {total} units of {steps:,} steps; loss with nearest rounding -> learned:")
         self._bar(total * steps)
 
     def step(self, count: int) -> None:
@@ -92,11 +92,9 @@ class Terminal:
             self._first_step = self._clock()  # units from checkpoints take no time worth counting
         self._advance(self.units_done * self._steps)
         place = f"{self.units_done}/{self.units_total}"
-        kept = "; kept nearest rounding, learning was worse" if log.kept_nearest else ""
-        self._event(
-            f"  {place:>7}  {log.name}: loss {log.loss_nearest:.3g} -> {log.loss_hard:.3g} (nearest -> learned), "
-            f"{_duration(log.seconds)}{kept}"
-        )
+        kept = "; kept nearest rounding" if log.kept_nearest else ""
+        loss = f"loss {log.loss_nearest:.3g} -> {log.loss_hard:.3g}"
+        self._event(f"  {place:>7}  {log.name}: {loss}, {_duration(log.seconds)}{kept}")
 
     def proving(self, done: int, total: int) -> None:
         if self._progress is None:

@@ -95,7 +95,7 @@ def test_a_build_says_what_it_did_and_leaves_one_complete_folder(command, tmp_pa
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     assert result.stdout.startswith("PASSED: all ")
     for text in ("float ", "calibrated ", "reference ", "artifact ", "0 of ", " integer, 0 float",
-                 "bytes in model.onnx", "run: python out/run.py", "weight codes keep to +-64"):
+                 "bytes in model.onnx", "python out/run.py", "weight codes keep to +-64"):
         assert text in result.stdout, result.stdout
     assert "capture and place" in result.stderr and "compared 12 of 12 samples" in result.stderr
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", result.stdout + result.stderr)

@@ -46,15 +46,15 @@ def failing():
 
 def test_a_passing_build_shows_costs_kernels_size_and_the_next_step(tmp_path):
     (tmp_path / "run.py").touch()
-    assert verdict(parity()).startswith("PASSED: all 1,000,000 integer codes of the artifact equal the reference")
+    assert verdict(parity()).startswith("PASSED: all 1,000,000 integer codes equal the reference")
     lines = build_lines(tmp_path, MANIFEST, parity(), "model.onnx")
     text = "\n".join(lines)
     assert "  calibrated   87.50 %   -0.84  the method: few bits" in lines
     assert "  artifact     87.40 %   +0.00  the files: nothing may be lost here" in lines
     assert "  codes       0 of 1,000,000 differ at level 'all'" in lines
-    assert "30 of 20,000 differ at level 'basic' (float kernels, not gated)" in text
+    assert "30 of 20,000 differ at level 'basic' (float kernels)" in text
     assert "33 integer, 0 float" in text and "149,200 bytes in model.onnx, weight codes alone 140,300" in text
-    assert f"run: python {tmp_path / 'run.py'}" in text
+    assert f"next        python {tmp_path / 'run.py'}" in text
 
 
 def test_no_runner_no_advice_to_run_it(tmp_path):

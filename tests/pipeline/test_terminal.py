@@ -71,9 +71,9 @@ def test_a_pipe_gets_one_plain_line_an_event(plain):
     lines = said(plain).splitlines()
     assert [line[8:].strip() for line in lines] == [
         "calibrate",
-        "2 units of 100 steps",
-        "1/2  stem: loss 0.5 -> 0.25 (nearest -> learned), 3.0 s",
-        "2/2  head[red]: loss 0.5 -> 0.25 (nearest -> learned), 3.0 s; kept nearest rounding, learning was worse",
+        "2 units of 100 steps; loss with nearest rounding -> learned:",
+        "1/2  stem: loss 0.5 -> 0.25, 3.0 s",
+        "2/2  head[red]: loss 0.5 -> 0.25, 3.0 s; kept nearest rounding",
         "compared 100 of 100 samples",
     ]
     assert not CONTROL.search(said(plain))
