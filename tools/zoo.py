@@ -3,8 +3,8 @@
     python tools/zoo.py [--size 96] [--recipe qdrop_w4a4] [--target onnx] [--write-docs] [NAME ...]
 
 Torchvision networks with random weights and refreshed batch-norm statistics, min-max ranges and nearest rounding
-(weights that nobody trained need no search and no reconstruction). What is shown is structure and parity, not accuracy: how many
-regions run in integers, which stay in float and why, and how many integer codes differ at each optimisation level.
+(weights that nobody trained need no search and no reconstruction). What is shown is structure and parity, not accuracy:
+how many regions run in integers, which stay in float and why, how many codes differ at each gated optimisation level.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torchvision
-from bench_docs import command_text, markdown
-from bench_subjects import lively
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench_docs import command_text, markdown
+from bench_subjects import lively
 
 from compile import Build, Options, compile_model
 from pipeline.data import open_data
