@@ -107,7 +107,7 @@ def shape_without_data(loaded: LoadedModel, size: InputSize | None, data: Path |
         ("--input-size", lambda: (_channels(loaded, size), size.height, size.width) if size else None),
         ("the .pt2 file", lambda: exported_shape(loaded)),
         ("one sample of --calib-data", lambda: peek_shape(data, _channels(loaded, size)) if data else None),
-        ("torchvision's weights of that network", lambda: _torchvision_shape(loaded)),
+        ("torchvision's default", lambda: _torchvision_shape(loaded)),
     )
     for source, look in sources:
         shape = look()
