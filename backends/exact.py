@@ -20,7 +20,7 @@ from pipeline.stages import Reference
 
 
 class _CodeRecorder(fx.Interpreter):
-    """Runs a frozen graph and keeps the codes of every activation quantizer."""
+    """Runs a frozen graph and keeps the stored codes of every activation quantizer."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__(graph)
@@ -30,7 +30,8 @@ class _CodeRecorder(fx.Interpreter):
         value = super().run_node(n)
         quantizer = quantizer_of(self.module, n)
         if quantizer is not None and not is_constant(n):
-            self.codes[n.name] = quantizer.quantize(self.fetch_args_kwargs_from_env(n)[0][0])
+            codes = quantizer.quantize(self.fetch_args_kwargs_from_env(n)[0][0])
+            self.codes[n.name] = (codes - quantizer.spec.grid.qmin).to(torch.uint8)
         return value
 
 
@@ -54,13 +55,9 @@ class ExactArithmetic:
         recorder.garbage_collect_values = False
         with torch.no_grad():
             logits = recorder.run(x.double())
-        results = {name: self._stored(name, codes) for name, codes in recorder.codes.items()}
+        results = {name: codes.numpy() for name, codes in recorder.codes.items()}
         return {**results, LOGITS: logits.float().numpy()}
 
     def follow(self, x: Tensor, codes: Mapping[str, np.ndarray]) -> Followed:
         """`run`: there is nothing to take over."""
         return Followed(self.run(x), {})
-
-    def _stored(self, name: str, codes: Tensor) -> np.ndarray:
-        node = next(n for n in self.graph.graph.nodes if n.name == name)
-        return (codes - quantizer_of(self.graph, node).spec.grid.qmin).to(torch.uint8).numpy()

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from torch import fx
 
 from backends.regions import find_regions
+from pipeline.dialect import WEIGHTED
 from pipeline.graph import bound_args, op_name, quantizer_of, source_line
 from pipeline.target import Target
 
@@ -62,7 +63,7 @@ def placement_table(graph: fx.GraphModule, target: Target) -> list[PlacementRow]
 
 
 def _weight_quantizer(graph: fx.GraphModule, node: fx.Node) -> object:
-    if op_name(node) not in ("conv2d", "linear"):
+    if op_name(node) not in WEIGHTED:
         return None
     return quantizer_of(graph, bound_args(node)["weight"])
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from pipeline.dialect import LAYOUT
-from pipeline.graph import is_constant, module_path, op_name, quantizer_of
-from pipeline.quantizer import Quantizer
+from pipeline.graph import absorbed, is_constant, module_path, op_name, quantizer_of
 from pipeline.target import Target
 
 
@@ -104,37 +103,23 @@ def _operator_region(graph: fx.GraphModule, target: Target, node: fx.Node) -> Re
     grids = [grid_node(graph, target, source) for source in inputs]
     if grid_node(graph, target, node) is not None:
         return Region(name, node, inputs, (), None, True, True, "")
-    absorbed = _absorbed(node, rule.absorbs)
-    tail = absorbed[-1] if absorbed else node
+    fused = absorbed(node, rule.absorbs)
+    tail = fused[-1] if fused else node
     users = list(tail.users)
     quantizer = users[0] if len(users) == 1 and quantizer_of(graph, users[0]) is not None else None
-    reason = _float_reason(target, name, rule.inputs, rule.reason, None in grids, quantizer, absorbed)
+    reason = _float_reason(target, name, rule.inputs, rule.reason, None in grids, quantizer, fused)
     kind = "float" if reason else name
-    return Region(kind, node, inputs, absorbed, quantizer, False, not reason, reason)
-
-
-def _absorbed(node: fx.Node, names: tuple[str, ...]) -> tuple[fx.Node, ...]:
-    found: list[fx.Node] = []
-    while len(node.users) == 1 and op_name(next(iter(node.users))) in names:
-        node = next(iter(node.users))
-        found.append(node)
-    return tuple(found)
+    return Region(kind, node, inputs, fused, quantizer, False, not reason, reason)
 
 
 def _float_reason(
     target: Target, name: str, inputs: str, reason: str, off_grid: bool, quantizer: fx.Node | None,
-    absorbed: tuple[fx.Node, ...],
+    fused: tuple[fx.Node, ...],
 ) -> str:
     if inputs == "float":
         return reason
     if off_grid:
         return f"an input of {name} is not quantized"
-    if quantizer is None and (name != "linear" or absorbed):
+    if quantizer is None and (name != "linear" or fused):
         return f"the output of {name} is not quantized"
     return ""
-
-
-def shared_quantizer(graph: fx.GraphModule, target: Target, node: fx.Node) -> Quantizer | None:
-    """The `Quantizer` whose grid `node`'s value is on, or None."""
-    found = grid_node(graph, target, node)
-    return None if found is None else quantizer_of(graph, found)

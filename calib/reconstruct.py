@@ -17,6 +17,7 @@ from torch import Tensor
 
 from calib.boundary import Boundary, Stored, Stretch, stretches
 from calib.context import Calibration
+from pipeline.dialect import WEIGHTED
 from pipeline.errors import CalibrationError
 from pipeline.graph import get_attribute, is_constant, op_name, quantizer_of
 from pipeline.grid import QParams
@@ -194,7 +195,7 @@ def unit_work(calibration: Calibration, boundary: Boundary, stretch: Stretch) ->
 
 def _enters_only_sums(node: torch.fx.Node, quantizer: Quantizer) -> bool:
     """A linear tensor of 8 bits or more that only residual sums read: the papers keep it in float."""
-    linear = op_name(node.args[0]) in ("conv2d", "linear")
+    linear = op_name(node.args[0]) in WEIGHTED
     return linear and quantizer.spec.grid.bits >= 8 and all(op_name(user) == "add" for user in node.users)
 
 

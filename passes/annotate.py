@@ -12,17 +12,16 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from pipeline.dialect import LAYOUT, POOLS, WEIGHTED
 from pipeline.errors import RecipeError, TargetError
-from pipeline.graph import bound_args, is_constant, module_path, op_name, where
+from pipeline.graph import absorbed, bound_args, is_constant, module_path, op_name, where
 from pipeline.grid import Grid, QuantSpec
 from pipeline.recipe import ActivationRule, Override, Recipe, WeightRule, changed
 from pipeline.target import OpRule, Target
 
-WEIGHTED = ("conv2d", "linear")
 # Operators whose result is an average or a rearrangement of their input: never negative where the input is not.
-MONOTONE = frozenset({"max_pool2d", "avg_pool2d", "mean", "slice", "pad", "view", "permute", "cat", "add", "mul"})
+MONOTONE = LAYOUT | POOLS | {"cat", "add", "mul"}
 NON_NEGATIVE = frozenset({"relu", "sigmoid", "hardsigmoid"})
-POOLS = frozenset({"mean", "avg_pool2d"})
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class _Plan:
         self.weighted = [n for n in self.nodes if op_name(n) in WEIGHTED]
         if not self.weighted:
             raise TargetError("the model has no convolution or linear layer to quantize", where="the captured graph")
-        self.anchors = {self.tail(n): n for n in reversed(self.nodes) if n.op == "call_function"}
+        self.anchors = {self.chain(n)[-1]: n for n in reversed(self.nodes) if n.op == "call_function"}
         self.overrides = [(override, self._selected(override)) for override in recipe.overrides]
         self.entered = [{p for n in chosen for p in self._points_into(n)} for _, chosen in self.overrides]
         self._signs: dict[fx.Node, bool] = {}
@@ -91,12 +90,9 @@ class _Plan:
     def rule(self, node: fx.Node) -> OpRule:
         return self.target.rule(op_name(node))
 
-    def tail(self, node: fx.Node) -> fx.Node:
-        """The last activation that the target fuses behind `node`."""
-        absorbs = self.rule(node).absorbs
-        while len(node.users) == 1 and op_name(next(iter(node.users))) in absorbs:
-            node = next(iter(node.users))
-        return node
+    def chain(self, node: fx.Node) -> tuple[fx.Node, ...]:
+        """`node` and the activations that the target fuses behind it; the last one is the tail."""
+        return (node, *absorbed(node, self.rule(node).absorbs))
 
     def source(self, node: fx.Node) -> fx.Node:
         """Where the grid of a value comes from: `node`, looked up through layout operators."""
@@ -126,18 +122,12 @@ class _Plan:
             elif self.rule(node).output == "as_input":
                 continue
             else:
-                chain = self._chain(node)
+                chain = self.chain(node)
                 taken.update(chain)
                 annotation, node = self._computed(node, chain[-1]), chain[-1]
             if annotation is not None:
                 found[node] = annotation
         return found
-
-    def _chain(self, node: fx.Node) -> list[fx.Node]:
-        chain, tail = [node], self.tail(node)
-        while chain[-1] is not tail:
-            chain.append(next(iter(chain[-1].users)))
-        return chain
 
     def _input(self, node: fx.Node) -> Annotation | None:
         if self.target.input_bits is None or not self._needed(node):
@@ -277,7 +267,6 @@ class _Plan:
                 allowed=f"first, last, op:<operator>, or a pattern of module paths ({layers}, ...)",
             )
         return chosen
-
 
     def check_overrides(self) -> None:
         """An override that changes nothing is a mistake in the recipe, not a wish to be dropped."""

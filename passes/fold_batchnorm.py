@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor, fx
 
+from pipeline.dialect import WEIGHTED
 from pipeline.errors import CaptureError
 from pipeline.graph import (
     bound_args,
@@ -40,7 +41,7 @@ def fold_batchnorm(graph: fx.GraphModule) -> bool:
     for node in norms:
         factor, shift = _affine(graph, node)
         source = node.args[0]
-        if op_name(source) in ("conv2d", "linear") and len(source.users) == 1:
+        if op_name(source) in WEIGHTED and len(source.users) == 1:
             _fold(graph, source, factor, shift)
             node.replace_all_uses_with(source)
         else:

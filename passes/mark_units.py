@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
+from pipeline.dialect import LAYOUT, POOLS, WEIGHTED
 from pipeline.graph import is_constant, module_path, module_stack, op_name
 
-WEIGHTED = ("conv2d", "linear")
 JOINS = ("add", "mul", "cat")
 CONTAINERS = ("torch.nn.modules.container.", "builtins.")
 # Glue that waits for the next weighted operator; what is not listed stays with the operator before it.
-LEADING = frozenset({"max_pool2d", "avg_pool2d", "mean", "view", "permute", "slice", "pad"})
+LEADING = LAYOUT | POOLS
 
 
 @dataclass

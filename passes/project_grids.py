@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from pipeline.dialect import WEIGHTED
 from pipeline.errors import TargetError
 from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, module_path, op_name, quantizer_of, where
 from pipeline.grid import QParams, along
@@ -30,7 +31,7 @@ def project_grids(graph: fx.GraphModule, target: Target) -> list[str]:
     """
     lines: list[str] = []
     for node in graph.graph.nodes:
-        if op_name(node) not in ("conv2d", "linear"):
+        if op_name(node) not in WEIGHTED:
             continue
         args = bound_args(node)
         weight = quantizer_of(graph, args["weight"])

@@ -14,8 +14,12 @@ from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
 
 # Operators that move codes without changing them: exact on the integers.
 LAYOUT = frozenset({"max_pool2d", "slice", "pad", "view", "permute"})
+# Layers: a weight, an optional bias.
+WEIGHTED = frozenset({"conv2d", "linear"})
+# Averages over space.
+POOLS = frozenset({"mean", "avg_pool2d"})
 # What is computed, each with the emitters and integer rules that targets give it.
-COMPUTE = frozenset({"conv2d", "linear", "add", "mul", "mean", "avg_pool2d", "cat", "hardsigmoid", "sigmoid"})
+COMPUTE = WEIGHTED | POOLS | {"add", "mul", "cat", "hardsigmoid", "sigmoid"}
 ACTIVATIONS = frozenset({"relu", "hardtanh"})
 CANONICAL = LAYOUT | COMPUTE | ACTIVATIONS
 

@@ -246,6 +246,15 @@ def quantizers(graph: fx.GraphModule) -> dict[str, Quantizer]:
     return found
 
 
+def absorbed(node: fx.Node, names: Collection[str]) -> tuple[fx.Node, ...]:
+    """The run of operators called `names` behind `node`, as far as each is the only reader of the one before."""
+    found: list[fx.Node] = []
+    while len(node.users) == 1 and op_name(next(iter(node.users))) in names:
+        node = next(iter(node.users))
+        found.append(node)
+    return tuple(found)
+
+
 def is_constant(node: fx.Node) -> bool:
     """The node's value does not depend on the input: a parameter or its quantizer."""
     if node.op == "get_attr":

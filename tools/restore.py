@@ -21,6 +21,7 @@ from backends.describe import tensor_table
 from backends.regions import find_regions
 from passes.freeze import freeze
 from pipeline.artifact import Manifest, TensorEntry, read_manifest
+from pipeline.dialect import WEIGHTED
 from pipeline.errors import InputError
 from pipeline.graph import bound_args, quantizer_of
 from pipeline.grid import QParams
@@ -30,7 +31,6 @@ from pipeline.recipe import Recipe
 from pipeline.stages import Quantized, Reference
 
 MODEL = "model.onnx"
-LAYERS = ("conv2d", "linear")
 _WEIGHT = {"Conv": 1, "Gemm": 1, "MatMul": 1, "QLinearConv": 3, "QGemm": 3}  # input that holds the weight
 
 
@@ -83,7 +83,7 @@ def stored_weights(path: Path, graph: fx.GraphModule, quantized: Quantized) -> d
     producers = {name: node for node in model.graph.node for name in node.output}
     wanted: dict[fx.Node, str] = {}
     for region in find_regions(graph, quantized.target):
-        if region.integer and region.kind in LAYERS:
+        if region.integer and region.kind in WEIGHTED:
             output = region.quantizer.name if region.quantizer is not None else LOGITS
             wanted[bound_args(region.anchor)["weight"]] = _weight_name(producers, output)
     constants = {constant.name: constant for constant in model.graph.initializer}

@@ -3,7 +3,7 @@
 import pytest
 
 from backends.onnx_qdq.target import TARGETS
-from backends.regions import data_inputs, find_regions, grid_node, shared_quantizer
+from backends.regions import data_inputs, find_regions, grid_node
 from pipeline.graph import is_constant, op_name, quantizer_of
 from tests.backends.onnx_qdq.cases import FLOAT_MIDDLES, MIDDLES, frozen
 from tests.tiny import frozen_reference
@@ -80,7 +80,6 @@ def test_a_grid_is_found_through_layout_operators():
     padded = next(region for region in regions if region.kind == "pad")
     found = grid_node(graph, TARGET, padded.anchor)
     assert found.name == "conv2d_q"
-    assert shared_quantizer(graph, TARGET, padded.anchor) is quantizer_of(graph, found)
 
 
 def test_joined_tensors_on_one_grid_are_layout():
