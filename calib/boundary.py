@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
+from calib.losses import reconstruction_loss
 from pipeline.graph import extract, is_constant, quantizer_of
-from pipeline.quantizer import Quantizer
+from pipeline.quantizer import Phase, Quantizer
 
 EVALUATION_BATCH = 64
 
@@ -69,12 +70,14 @@ class Stretch:
     """A run of nodes with its sub-graphs: a unit, or nodes that belong to none (`unit` is None).
 
     Args:
+        nodes: names of its nodes.
         student: shares parameters and quantizers with the graph.
         teacher: the same nodes without quantizers.
         forget: names of boundary values that nobody reads afterwards.
     """
 
     unit: int | None
+    nodes: tuple[str, ...]
     student: fx.GraphModule
     teacher: fx.GraphModule
     forget: tuple[str, ...]
@@ -103,8 +106,8 @@ def stretches(graph: fx.GraphModule, units: Sequence[Sequence[str]]) -> list[Str
     pairs = [(extract(graph, names), extract(graph, names, quantized=False)) for _, names in runs]
     last = {name: step for step, (student, _) in enumerate(pairs) for name in student.input_names}
     return [
-        Stretch(unit, *pair, tuple(name for name, final in last.items() if final == step))
-        for step, ((unit, _), pair) in enumerate(zip(runs, pairs, strict=True))
+        Stretch(unit, tuple(names), *pair, tuple(name for name, final in last.items() if final == step))
+        for step, ((unit, names), pair) in enumerate(zip(runs, pairs, strict=True))
     ]
 
 
@@ -140,28 +143,35 @@ class Boundary:
         self.teacher.update(stored)
 
     @torch.no_grad()
-    def run_student(self, stretch: Stretch, keep: bool = False) -> float:
+    def run_student(self, stretch: Stretch, keep: bool = False, exponent: float = 2.0) -> float:
         """Run the student as its quantizers stand.
 
         Args:
             keep: store the outputs as the quantized prefix of what follows.
 
         Returns:
-            The reconstruction loss over all images: mean over images and positions of the squared error summed over
-            channels, summed over outputs.
+            `losses.reconstruction_loss` over all images, summed over outputs.
         """
-        nodes = {node.name: node for node in self.graph.graph.nodes}
-        stored = {name: self.empty(quantizer_of(self.graph, nodes[name])) for name in stretch.outputs} if keep else {}
+        stored = {name: self.empty(self._quantizer(name)) for name in stretch.outputs} if keep else {}
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for part in batches(self.count):
             outputs = stretch.student(*(self.student[name].rows(part) for name in stretch.inputs))
             for name, value in zip(stretch.outputs, outputs, strict=True):
-                error = value - self.teacher[name].rows(part)
-                total += error.square_().sum(dtype=torch.float64) / positions(value)
+                total += reconstruction_loss(value, self.teacher[name].rows(part), exponent).double() * value.shape[0]
                 if keep:
                     stored[name].append(value)
         self.student.update(stored)
         return float(total) / self.count
+
+    def follow_teacher(self, stretch: Stretch) -> None:
+        """What follows starts from the float network's values, not from the quantized prefix's."""
+        self.student.update({name: self.teacher[name] for name in stretch.outputs})
+
+    def _quantizer(self, name: str) -> Quantizer | None:
+        """The quantizer that makes the value `name`, as far as it does anything yet."""
+        node = next(node for node in self.graph.graph.nodes if node.name == name)
+        quantizer = quantizer_of(self.graph, node)
+        return quantizer if quantizer is not None and quantizer.phase is Phase.ON else None
 
     def cross(self, stretch: Stretch) -> None:
         """Leave `stretch` behind: note what is still the raw input, drop what nobody reads any more."""
@@ -170,7 +180,3 @@ class Boundary:
         for name in stretch.forget:
             del self.student[name], self.teacher[name]
 
-
-def positions(value: Tensor) -> int:
-    """Spatial positions of [N, C, ...]: what the loss is averaged over besides images."""
-    return value[0, 0].numel() if value.dim() > 1 else 1

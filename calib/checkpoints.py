@@ -23,7 +23,7 @@ from pipeline.errors import CalibrationError
 from pipeline.stages import UnitLog
 
 # Raise it when a change of the engine changes results.
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 
 
 def run_key(*facts: str) -> str:
@@ -54,12 +54,12 @@ class UnitCheckpoints:
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self.key = Path(folder) / key[:16], key
 
-    def _path(self, index: int) -> Path:
-        return self.folder / f"unit-{index:04d}.safetensors"
+    def _path(self, index: int, stage: str) -> Path:
+        return self.folder / f"{stage or 'unit'}-{index:04d}.safetensors"
 
     def save(self, index: int, log: UnitLog, tensors: Mapping[str, Tensor]) -> None:
-        """Write unit `index`; raises CalibrationError where the disk does not take it."""
-        path = self._path(index)
+        """Write unit `index` of the log's stage; raises CalibrationError where the disk does not take it."""
+        path = self._path(index, log.stage)
         partial = path.with_suffix(".partial")
         metadata = {"key": self.key, "log": json.dumps(dataclasses.asdict(log))}
         try:
@@ -73,9 +73,9 @@ class UnitCheckpoints:
                 f"the checkpoint cannot be written: {error}", where=str(path), hint="free space or use another folder"
             ) from error
 
-    def load(self, index: int, name: str) -> tuple[UnitLog, dict[str, Tensor]] | None:
-        """What `save` wrote for unit `index` called `name`, or None where there is no readable file of this run."""
-        path = self._path(index)
+    def load(self, index: int, name: str, stage: str = "") -> tuple[UnitLog, dict[str, Tensor]] | None:
+        """What `save` wrote for unit `index` of `stage`, called `name`; None without a readable file of this run."""
+        path = self._path(index, stage)
         if not path.is_file():
             return None
         try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, fx
 
+from calib.boundary import batches
 from calib.checkpoints import UnitCheckpoints
-from pipeline.graph import is_constant, quantizer_of
+from pipeline.graph import extract, is_constant, quantizer_of
 from pipeline.quantizer import Quantizer
 from pipeline.recipe import Recipe
 from pipeline.stages import Unit
@@ -53,6 +55,15 @@ class Calibration:
             if quantizer is not None and not quantizer.fixed and is_constant(node) == constant:
                 found.setdefault(quantizer, node.name)
         return {name: quantizer for quantizer, name in found.items()}
+
+    @cached_property
+    def teacher_logits(self) -> Tensor:
+        """The float network's answers [N, classes] to all images, on `device`."""
+        names = [node.name for node in self.graph.graph.nodes if node.op not in ("placeholder", "output")]
+        teacher = extract(self.graph, names, quantized=False)
+        with torch.no_grad():
+            parts = [teacher(self.images[part].to(self.device))[0] for part in batches(self.images.shape[0])]
+        return torch.cat(parts)
 
     def seed(self, purpose: str) -> int:
         """A seed that depends on the recipe's seed and on `purpose` (a unit's name) only, never on what ran before."""

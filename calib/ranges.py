@@ -22,13 +22,72 @@ def search_ranges(calibration: Calibration, images: int | None = None) -> None:
     Raises:
         CalibrationError: values that are not finite; names the node.
     """
+    _choose_weight_params(calibration)
+    search_activation_ranges(calibration, images)
+
+
+def search_weight_ranges(calibration: Calibration) -> None:
+    """Give every weight quantizer its numbers and switch the weights ON; activations and biases stay float."""
+    _choose_weight_params(calibration)
+    for quantizer in calibration.weights().values():
+        quantizer.phase = Phase.ON
+
+
+def search_activation_ranges(calibration: Calibration, images: int | None = None) -> None:
+    """Give every activation quantizer its numbers from the network as it stands, then switch everything ON.
+
+    That is the float network where weights are still OFF, the one with rounded weights where they are ON.
+    """
     graph = calibration.graph
     nodes = {node.name: node for node in graph.graph.nodes}
-    for name, quantizer in calibration.weights().items():
-        weight = get_attribute(graph, nodes[name].args[0])
-        quantizer.set_params(weight_params(weight, quantizer.spec, where(nodes[name])))
     activations = {where(nodes[name]): quantizer for name, quantizer in calibration.activations().items()}
     _observe(graph, activations, calibration.images[:images], calibration.device)
+    _switch_on(graph)
+
+
+@torch.no_grad()
+def search_ranges_in_order(calibration: Calibration, images: int) -> None:
+    """Like `search_activation_ranges`, but each quantizer sees what the ones before it have already quantized.
+
+    One forward pass of the first `images` images as one batch (BRECQ's initialisation of its activation stage).
+    """
+    nodes = {node.name: node for node in calibration.graph.graph.nodes}
+    searched = {where(nodes[name]): quantizer for name, quantizer in calibration.activations().items()}
+    _switch_on(calibration.graph)
+    for name, quantizer in searched.items():
+        quantizer.mixing = _ObserveOnce(quantizer, name)
+    try:
+        calibration.graph(calibration.images[:images].to(calibration.device))
+    finally:
+        for quantizer in searched.values():
+            quantizer.mixing = None
+
+
+class _ObserveOnce:
+    """Chooses a quantizer's numbers from the first tensor that passes, and quantizes it and all later ones."""
+
+    def __init__(self, quantizer: Quantizer, name: str) -> None:
+        self._quantizer, self._observer, self._seen = quantizer, RangeObserver(quantizer.spec, name), False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not self._seen:
+            self._observer(x)
+            if self._observer.needs_second_pass:
+                self._observer.start_second_pass()
+                self._observer(x)
+            self._quantizer.set_params(self._observer.params())
+            self._seen = True
+        return self._quantizer.fake_quantize(x)
+
+
+def _choose_weight_params(calibration: Calibration) -> None:
+    nodes = {node.name: node for node in calibration.graph.graph.nodes}
+    for name, quantizer in calibration.weights().items():
+        weight = get_attribute(calibration.graph, nodes[name].args[0])
+        quantizer.set_params(weight_params(weight, quantizer.spec, where(nodes[name])))
+
+
+def _switch_on(graph: fx.GraphModule) -> None:
     for quantizer in _all(graph):
         quantizer.phase = Phase.ON
 

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from calib.boundary import Boundary, Stored, Stretch, stretches
+from calib.boundary import EVALUATION_BATCH, Boundary, Stored, Stretch, batches, stretches
 from calib.context import Calibration
+from calib.tail import Tail
 from pipeline.dialect import WEIGHTED
 from pipeline.errors import CalibrationError
 from pipeline.graph import get_attribute, is_constant, op_name, quantizer_of
 from pipeline.grid import QParams
-from pipeline.quantizer import Quantizer
+from pipeline.quantizer import Phase, Quantizer
 from pipeline.stages import Unit, UnitLog
 
 
@@ -30,9 +31,12 @@ class UnitWork:
     """One unit, ready to be trained.
 
     Args:
-        student: the unit's sub-graph with its quantizers ON; `student(*inputs)` gives a tuple of outputs.
-        inputs: per input, the value in the hardened, quantized prefix.
+        student: the unit's sub-graph; `student(*inputs)` gives a tuple of outputs.
+        teacher: the same nodes in float.
+        inputs: per input, the value that the unit is trained on: in the hardened, quantized prefix, or in the float
+            network where the walk says so.
         teacher_inputs: per input, the value in the float network; None where mixing makes no sense (network input).
+        float_inputs: the same, of the network input too.
         targets: per output, the float network's value.
         weights: (quantizer, float weight) of each layer whose rounding is open.
         activations: quantizers whose scale is open: not fixed by the target, not shared with earlier units.
@@ -40,12 +44,15 @@ class UnitWork:
         count: number of images.
         batch_size: images of one step.
         seed: for every random number in this unit.
+        make_tail: builds the float network behind the unit; costs nothing where no method asks.
     """
 
     unit: Unit
     student: torch.fx.GraphModule
+    teacher: torch.fx.GraphModule
     inputs: tuple[Stored, ...]
     teacher_inputs: tuple[Stored | None, ...]
+    float_inputs: tuple[Stored, ...]
     targets: tuple[Stored, ...]
     weights: tuple[tuple[Quantizer, Tensor], ...]
     activations: tuple[Quantizer, ...]
@@ -54,6 +61,40 @@ class UnitWork:
     batch_size: int
     seed: int
     device: torch.device
+    make_tail: Callable[[], Tail]
+
+    def empty(self) -> Stored:
+        """Room for one float value of every image."""
+        return Stored(self.count, self.device)
+
+    def batches(self, size: int = EVALUATION_BATCH) -> Iterator[slice]:
+        """Slices that walk over all images."""
+        return batches(self.count, size)
+
+    def harden_nearest(self) -> None:
+        """Send every open weight to its nearest code."""
+        for quantizer, weight in self.weights:
+            quantizer.set_params(quantizer.params)  # forgets codes that training decided
+            quantizer.harden(quantizer.quantize(weight))
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How one pass over the units of a network goes.
+
+    Args:
+        steps: of one unit, for the log and the progress.
+        units: what is trained, in execution order; None for the graph's own (blocks, and layers outside them).
+        stage: names the pass in logs and checkpoints, where a method makes more than one.
+        inputs: what units are trained on: the hardened, quantized prefix, or the float network's values.
+        exponent: of the loss that is logged and that guards against results worse than nearest rounding.
+    """
+
+    steps: int
+    units: tuple[Unit, ...] | None = None
+    stage: str = ""
+    inputs: Literal["prefix", "teacher"] = "prefix"
+    exponent: float = 2.0
 
 
 class Trainer(Protocol):
@@ -72,88 +113,102 @@ class Trainer(Protocol):
         """Share of weights that do not go to their nearest code."""
 
 
-MakeTrainer = Callable[[UnitWork], Trainer]
+MakeTrainer = Callable[[UnitWork], Trainer | None]
 Prepare = Callable[[UnitWork], None]
 
 
 def reconstruct(
-    calibration: Calibration, steps: int, make_trainer: MakeTrainer, prepare: Prepare | None = None
+    calibration: Calibration, walk: Walk, make_trainer: MakeTrainer, prepare: Prepare | None = None
 ) -> tuple[UnitLog, ...]:
     """Reconstruct every unit in execution order.
 
     Args:
-        calibration: its quantizers have their ranges and are ON.
-        steps: of one unit, for the log and the progress.
-        make_trainer: the method's part.
+        calibration: quantizers that take part have their ranges and are ON.
+        make_trainer: the method's part; None for a unit that it leaves at nearest rounding.
         prepare: called with each unit before its nearest-rounding loss is measured (ranges on the quantized prefix).
 
     Raises:
         CalibrationError: a loss that is not finite; names the unit.
     """
-    walk = stretches(calibration.graph, [unit.nodes for unit in calibration.units])
-    boundary = Boundary(calibration.graph, calibration.images, calibration.device)
-    calibration.progress.units(sum(stretch.unit is not None for stretch in walk), steps)
-    logs: list[UnitLog] = []
-    for stretch in walk:
-        boundary.run_teacher(stretch)
-        if stretch.unit is None:
-            boundary.run_student(stretch, keep=True)
-        else:
-            logs.append(_unit(calibration, boundary, stretch, steps, make_trainer, prepare))
-            calibration.progress.done(logs[-1])
-        boundary.cross(stretch)
-    return tuple(logs)
+    return _Run(calibration, walk, make_trainer, prepare).run()
 
 
-def _unit(
-    calibration: Calibration, boundary: Boundary, stretch: Stretch, steps: int, make_trainer: MakeTrainer,
-    prepare: Prepare | None,
-) -> UnitLog:
-    """Train one unit, or take it from its checkpoint; the boundary moves behind it either way."""
-    quantizers = _members(calibration, stretch)
-    unit = calibration.units[stretch.unit]
-    kept = calibration.checkpoints if calibration.resume else None
-    found = kept.load(stretch.unit, unit.name) if kept is not None else None
-    if found is not None:
-        log, state = found
-        _restore(quantizers, state, calibration.device)
-        boundary.run_student(stretch, keep=True)
+class _Run:
+    """One walk: the boundary moves from stretch to stretch, units are trained or taken from their checkpoints."""
+
+    def __init__(
+        self, calibration: Calibration, walk: Walk, make_trainer: MakeTrainer, prepare: Prepare | None
+    ) -> None:
+        self.calibration, self.walk = calibration, walk
+        self.make_trainer, self.prepare = make_trainer, prepare
+        self.units = calibration.units if walk.units is None else walk.units
+        self.path = stretches(calibration.graph, [unit.nodes for unit in self.units])
+        self.boundary = Boundary(calibration.graph, calibration.images, calibration.device)
+
+    def run(self) -> tuple[UnitLog, ...]:
+        progress = self.calibration.progress
+        progress.units(sum(stretch.unit is not None for stretch in self.path), self.walk.steps)
+        logs: list[UnitLog] = []
+        for place, stretch in enumerate(self.path):
+            self.boundary.run_teacher(stretch)
+            if stretch.unit is None:
+                self.boundary.run_student(stretch, keep=True)
+            else:
+                logs.append(self._unit(place, stretch))
+                progress.done(logs[-1])
+            if self.walk.inputs == "teacher":
+                self.boundary.follow_teacher(stretch)
+            self.boundary.cross(stretch)
+        return tuple(logs)
+
+    def _unit(self, place: int, stretch: Stretch) -> UnitLog:
+        """Train one unit, or take it from its checkpoint; the boundary moves behind it either way."""
+        calibration = self.calibration
+        unit = self.units[stretch.unit]
+        quantizers = _members(calibration, unit)
+        kept = calibration.checkpoints if calibration.resume else None
+        found = kept.load(stretch.unit, unit.name, self.walk.stage) if kept is not None else None
+        if found is not None:
+            log, state = found
+            _restore(quantizers, state, calibration.device)
+            self.boundary.run_student(stretch, keep=True)
+            return log
+        log = self._train(place, stretch)
+        if calibration.checkpoints is not None:
+            calibration.checkpoints.save(stretch.unit, log, _state(quantizers))
         return log
-    log = _train(calibration, boundary, stretch, steps, make_trainer, prepare)
-    if calibration.checkpoints is not None:
-        calibration.checkpoints.save(stretch.unit, log, _state(quantizers))
-    return log
 
+    def _train(self, place: int, stretch: Stretch) -> UnitLog:
+        begin = time.perf_counter()
+        work = unit_work(self.calibration, self.boundary, self.path, place, self.units[stretch.unit])
+        if self.prepare is not None:
+            self.prepare(work)
+        before = [(quantizer, quantizer.params) for quantizer in work.activations]
+        nearest = self._loss(work, stretch)
+        trainer = self.make_trainer(work) if work.weights or work.activations else None
+        if trainer is None:
+            work.harden_nearest()
+            self._loss(work, stretch, keep=True)
+            seconds = time.perf_counter() - begin
+            return UnitLog(work.unit.name, 0, nearest, nearest, nearest, 0.0, 0.0, seconds, stage=self.walk.stage)
+        trainer.train(self.calibration.progress.step)
+        soft = self._loss(work, stretch)
+        undecided, flipped = trainer.undecided(), trainer.flipped()
+        trainer.harden()
+        hard = self._loss(work, stretch, keep=True)
+        worse = hard > nearest
+        if worse:
+            for quantizer, params in before:
+                quantizer.set_params(params)
+            work.harden_nearest()
+            self._loss(work, stretch, keep=True)
+        seconds = time.perf_counter() - begin
+        return UnitLog(
+            work.unit.name, self.walk.steps, nearest, soft, hard, undecided, flipped, seconds, worse, self.walk.stage
+        )
 
-def _train(
-    calibration: Calibration, boundary: Boundary, stretch: Stretch, steps: int, make_trainer: MakeTrainer,
-    prepare: Prepare | None,
-) -> UnitLog:
-    begin = time.perf_counter()
-    work = unit_work(calibration, boundary, stretch)
-    if prepare is not None:
-        prepare(work)
-    before = [(quantizer, quantizer.params) for quantizer in work.activations]
-    nearest = _finite(boundary.run_student(stretch), work.unit)
-    if not work.weights and not work.activations:
-        boundary.run_student(stretch, keep=True)
-        return UnitLog(work.unit.name, 0, nearest, nearest, nearest, 0.0, 0.0, time.perf_counter() - begin)
-    trainer = make_trainer(work)
-    trainer.train(calibration.progress.step)
-    soft = _finite(boundary.run_student(stretch), work.unit)
-    undecided, flipped = trainer.undecided(), trainer.flipped()
-    trainer.harden()
-    hard = _finite(boundary.run_student(stretch, keep=True), work.unit)
-    worse = hard > nearest
-    if worse:
-        for quantizer, params in before:
-            quantizer.set_params(params)
-        for quantizer, weight in work.weights:
-            quantizer.set_params(quantizer.params)  # forgets the hardened codes
-            quantizer.harden(quantizer.quantize(weight))
-        boundary.run_student(stretch, keep=True)
-    seconds = time.perf_counter() - begin
-    return UnitLog(work.unit.name, steps, nearest, soft, hard, undecided, flipped, seconds, worse)
+    def _loss(self, work: UnitWork, stretch: Stretch, keep: bool = False) -> float:
+        return _finite(self.boundary.run_student(stretch, keep, self.walk.exponent), work.unit)
 
 
 def _finite(loss: float, unit: Unit) -> float:
@@ -165,11 +220,12 @@ def _finite(loss: float, unit: Unit) -> float:
     return loss
 
 
-def unit_work(calibration: Calibration, boundary: Boundary, stretch: Stretch) -> UnitWork:
-    """The unit of `stretch` as it stands in front of its training."""
-    unit = calibration.units[stretch.unit]
-    graph = calibration.graph
-    free = set(calibration.activations().values()) - _used_before(calibration, stretch)
+def unit_work(
+    calibration: Calibration, boundary: Boundary, path: Sequence[Stretch], place: int, unit: Unit
+) -> UnitWork:
+    """The unit at `place` of the path, as it stands in front of its training."""
+    graph, stretch = calibration.graph, path[place]
+    free = {q for q in calibration.activations().values() if q.phase is Phase.ON} - _used_before(calibration, unit)
     names = set(unit.nodes)
     weights: dict[Quantizer, Tensor] = {}
     activations: dict[Quantizer, None] = {}
@@ -184,12 +240,20 @@ def unit_work(calibration: Calibration, boundary: Boundary, stretch: Stretch) ->
             inner.setdefault(quantizer)
         elif quantizer in free:
             activations.setdefault(quantizer)
+
+    def make_tail() -> Tail:
+        behind = [name for later in path[place + 1 :] for name in later.nodes]
+        return Tail(graph, behind, stretch.outputs, boundary.student)
+
     return UnitWork(
-        unit, stretch.student, tuple(boundary.student[name] for name in stretch.inputs),
-        tuple(None if name in boundary.raw else boundary.teacher[name] for name in stretch.inputs),
-        tuple(boundary.teacher[name] for name in stretch.outputs), tuple(weights.items()),
-        tuple(activations), tuple(q for q in inner if q not in activations), boundary.count,
-        calibration.recipe.images.batch_size, calibration.seed(unit.name), calibration.device,
+        unit=unit, student=stretch.student, teacher=stretch.teacher,
+        inputs=tuple(boundary.student[name] for name in stretch.inputs),
+        teacher_inputs=tuple(None if name in boundary.raw else boundary.teacher[name] for name in stretch.inputs),
+        float_inputs=tuple(boundary.teacher[name] for name in stretch.inputs),
+        targets=tuple(boundary.teacher[name] for name in stretch.outputs), weights=tuple(weights.items()),
+        activations=tuple(activations), inner=tuple(q for q in inner if q not in activations),
+        count=boundary.count, batch_size=calibration.recipe.images.batch_size,
+        seed=calibration.seed(unit.name), device=calibration.device, make_tail=make_tail,
     )
 
 
@@ -199,10 +263,10 @@ def _enters_only_sums(node: torch.fx.Node, quantizer: Quantizer) -> bool:
     return linear and quantizer.spec.grid.bits >= 8 and all(op_name(user) == "add" for user in node.users)
 
 
-def _used_before(calibration: Calibration, stretch: Stretch) -> set[Quantizer]:
+def _used_before(calibration: Calibration, unit: Unit) -> set[Quantizer]:
     """Quantizers at nodes that ran before this unit: their numbers are no longer free."""
     found: set[Quantizer] = set()
-    names = set(calibration.units[stretch.unit].nodes)
+    names = set(unit.nodes)
     for node in calibration.graph.graph.nodes:
         if node.name in names and not is_constant(node):
             break
@@ -212,10 +276,10 @@ def _used_before(calibration: Calibration, stretch: Stretch) -> set[Quantizer]:
     return found
 
 
-def _members(calibration: Calibration, stretch: Stretch) -> Mapping[str, Quantizer]:
+def _members(calibration: Calibration, unit: Unit) -> Mapping[str, Quantizer]:
     """The unit's distinct quantizers by the name of their first node."""
     found: dict[Quantizer, str] = {}
-    names = set(calibration.units[stretch.unit].nodes)
+    names = set(unit.nodes)
     for node in calibration.graph.graph.nodes:
         quantizer = quantizer_of(calibration.graph, node) if node.name in names else None
         if quantizer is not None:
@@ -226,6 +290,8 @@ def _members(calibration: Calibration, stretch: Stretch) -> Mapping[str, Quantiz
 def _state(quantizers: Mapping[str, Quantizer]) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, quantizer in quantizers.items():
+        if quantizer.scale is None:  # still OFF in this walk
+            continue
         state[f"{name}.scale"] = quantizer.scale.detach().clone()
         state[f"{name}.zero_point"] = quantizer.zero_point.clone()
         if quantizer.codes is not None:
@@ -235,6 +301,8 @@ def _state(quantizers: Mapping[str, Quantizer]) -> dict[str, Tensor]:
 
 def _restore(quantizers: Mapping[str, Quantizer], state: Mapping[str, Tensor], device: torch.device) -> None:
     for name, quantizer in quantizers.items():
+        if f"{name}.scale" not in state:
+            continue
         scale, zero_point = state[f"{name}.scale"].to(device), state[f"{name}.zero_point"].to(device)
         quantizer.set_params(QParams(scale, zero_point))
         if f"{name}.codes" in state:

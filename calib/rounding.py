@@ -9,7 +9,9 @@ Gradients are closed forms on the flat buffer: a handful of vector operations a 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -39,12 +41,21 @@ def regulariser(h: Tensor, beta: float) -> Tensor:
     return (1.0 - (2.0 * h - 1.0).abs().pow(beta)).sum()
 
 
-def beta_at(step: int, steps: int, warmup: float, start: float, end: float) -> float | None:
-    """Exponent of the regulariser at `step` = 1 ... steps; None during warm-up, when there is no regulariser."""
+Descent = Literal["linear", "cosine"]
+
+
+def beta_at(
+    step: int, steps: int, warmup: float, start: float, end: float, descent: Descent = "linear"
+) -> float | None:
+    """Exponent of the regulariser at `step` = 1 ... steps; None during warm-up, when there is no regulariser.
+
+    Args:
+        descent: linear in BRECQ, QDrop and PD-Quant; cosine in AIMET, the library of AdaRound's authors.
+    """
     if step < warmup * steps:
         return None
     rest = max(0.0, 1.0 - (step - warmup * steps) / max(steps - warmup * steps, 1e-12))
-    return end + (start - end) * rest
+    return end + (start - end) * (rest if descent == "linear" else 0.5 * (1.0 - math.cos(math.pi * rest)))
 
 
 @dataclass(frozen=True)

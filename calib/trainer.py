@@ -1,4 +1,4 @@
-"""The step loop of one unit: soft rounding and learned activation scales, mixed inputs, one backward, one Adam.
+"""The step loop of one unit: soft rounding and learned activation scales, one objective, one backward, one Adam.
 
 Nothing in the loop waits for the device: indices, exponents and rates are tables on the device that a counter on the
 device walks through; no loss value is computed (its gradient is a closed form). On CUDA the step is recorded once
@@ -12,21 +12,26 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from calib.boundary import positions
-from calib.mixing import MaskSource, Mixing, mix_inputs
+from calib.mixing import MaskSource, Mixing
+from calib.objectives import Objective, Reconstruction
 from calib.reconstruct import UnitWork
-from calib.rounding import SoftRounding, beta_at
+from calib.rounding import Descent, SoftRounding, beta_at
 from pipeline.grid import QParams
 from pipeline.quantizer import Quantizer
 
 SMALLEST_SCALE = 1.19e-7  # float32's epsilon, as in QDrop's code
 REPORT_EVERY = 20
 EAGER_STEPS = 3  # of a CUDA run, before recording: Adam makes its state, libraries choose their algorithms
+
+
+Sampler = Literal["replacement", "permutation", "epochs"]
+MakeObjective = Callable[[UnitWork, MaskSource], Objective]
 
 
 @dataclass(frozen=True)
@@ -36,32 +41,65 @@ class Settings:
     Args:
         keep_prob: probability that an activation element, inside the unit and at its input, is quantized.
         rounding_weight: lambda of the regulariser, which is a sum over all weights of the unit.
-        learning_rate, scale_learning_rate: of alpha (constant) and of activation scales (cosine to 0).
-        warmup: share of steps without regulariser; then its exponent goes linearly from `beta_start` to `beta_end`.
+        learning_rate, scale_learning_rate: of alpha (constant) and of activation scales (cosine to 0); 0 for a scale
+            that stays as it is.
+        warmup: share of steps without regulariser; then its exponent goes from `beta_start` to `beta_end`.
+        descent: how it goes there.
         gradient_factor: LSQ's damping of the scales' gradients.
+        sampler: how a batch is drawn: independent indices (QDrop), the first of a fresh permutation in every step
+            (BRECQ, AdaRound), or permutations used up one after the other.
+        rounding: learn the rounding of the unit's weights; without, they go to their nearest codes.
         learn_inner: also mix and learn the quantizers that the papers do not have (8 bits before a sum).
     """
 
     steps: int
-    keep_prob: float
-    rounding_weight: float
-    learning_rate: float
-    scale_learning_rate: float
-    warmup: float
-    beta_start: float
-    beta_end: float
-    gradient_factor: bool
+    keep_prob: float = 1.0
+    rounding_weight: float = 0.01
+    learning_rate: float = 1e-3
+    scale_learning_rate: float = 0.0
+    warmup: float = 0.2
+    beta_start: float = 20.0
+    beta_end: float = 2.0
+    descent: Descent = "linear"
+    gradient_factor: bool = False
+    sampler: Sampler = "replacement"
+    rounding: bool = True
     learn_inner: bool = False
 
 
-class MixedTrainer:
-    """Trains one unit as QDrop does; a `Trainer` of the engine."""
+def draw_batches(sampler: Sampler, steps: int, count: int, size: int, random: np.random.Generator) -> np.ndarray:
+    """Indices [steps, size] of the images of every step.
 
-    def __init__(self, work: UnitWork, settings: Settings) -> None:
+    Args:
+        count: number of images; at least `size`.
+    """
+    if sampler == "replacement":
+        return random.integers(0, count, (steps, size))
+    if sampler == "permutation":
+        return np.stack([random.permutation(count)[:size] for _ in range(steps)])
+    whole = count // size * size  # a batch never spans two epochs, so that no image stands in it twice
+    epochs = [random.permutation(count)[:whole] for _ in range(-(-steps * size // whole))]
+    return np.concatenate(epochs)[: steps * size].reshape(steps, size)
+
+
+class UnitTrainer:
+    """Trains one unit by gradient descent; a `Trainer` of the engine.
+
+    Args:
+        make_objective: what the unit is asked for; by default to answer like the float network on mixed inputs.
+    """
+
+    def __init__(self, work: UnitWork, settings: Settings, make_objective: MakeObjective | None = None) -> None:
         self.work, self.settings = work, settings
-        self.rounding = SoftRounding(list(work.weights)) if work.weights else None
-        self.learned = (*work.activations, *(work.inner if settings.learn_inner else ()))
+        if not settings.rounding:
+            work.harden_nearest()
+        self.rounding = SoftRounding(list(work.weights)) if work.weights and settings.rounding else None
+        candidates = (*work.activations, *(work.inner if settings.learn_inner else ()))
+        self.learned = candidates if settings.scale_learning_rate > 0.0 or settings.keep_prob < 1.0 else ()
         self.masks = MaskSource(work.seed, work.device)
+        self.objective: Objective = (
+            make_objective(work, self.masks) if make_objective else Reconstruction(work, self.masks, settings.keep_prob)
+        )
         self._scales = torch.nn.Parameter(_stacked(self.learned, work.device))
         self._scales.grad = torch.zeros_like(self._scales)
         self._leaves = [self._leaf(index) for index in range(len(self.learned))]
@@ -77,9 +115,9 @@ class MixedTrainer:
         """Everything that varies with the step, drawn and computed before the first."""
         settings, work = self.settings, self.work
         random = np.random.Generator(np.random.SFC64([work.seed, 1]))
-        draws = random.integers(0, work.count, (settings.steps, work.batch_size))
+        draws = draw_batches(settings.sampler, settings.steps, work.count, work.batch_size, random)
         betas = [
-            beta_at(step, settings.steps, settings.warmup, settings.beta_start, settings.beta_end)
+            beta_at(step, settings.steps, settings.warmup, settings.beta_start, settings.beta_end, settings.descent)
             for step in range(1, settings.steps + 1)
         ]
         self._regularised = [beta is not None for beta in betas]
@@ -99,6 +137,8 @@ class MixedTrainer:
             groups.append({"params": [self.rounding.alpha], "lr": self.settings.learning_rate})
         if self.learned:
             groups.append({"params": [self._scales], "lr": self._rate})
+        if not groups:
+            raise ValueError(f"nothing is left to learn in unit {self.work.unit.name}")
         return torch.optim.Adam(groups, fused=True, capturable=self.work.device.type == "cuda")
 
     # -- one step ------------------------------------------------------------------------------------------------
@@ -109,33 +149,14 @@ class MixedTrainer:
         if self.rounding is not None:
             self.rounding.refresh()
         self._scales.grad.zero_()
-        outputs = self.work.student(*self._inputs(index))
-        torch.autograd.backward(outputs, [self._output_gradient(*pair, index) for pair in self._pairs(outputs)])
+        outputs = self.work.student(*self.objective.inputs(index))
+        torch.autograd.backward(outputs, self.objective.gradients(outputs, index))
         if self.rounding is not None:
             beta = self._betas.index_select(0, self._cursor) if regularised else None
             self.rounding.collect(self.settings.rounding_weight, beta)
         self.optimiser.step()
         self._scales.detach().abs_().clamp_(min=SMALLEST_SCALE)
         self._cursor.add_(1)
-
-    def _inputs(self, index: Tensor) -> list[Tensor]:
-        keep, masks = self.settings.keep_prob, self.masks
-        inputs = []
-        for quantized, teacher in zip(self.work.inputs, self.work.teacher_inputs, strict=True):
-            if teacher is None or keep >= 1.0:
-                inputs.append(quantized.rows(index))
-            else:
-                inputs.append(mix_inputs(quantized.rows(index), teacher.rows(index), keep, masks))
-        return inputs
-
-    def _pairs(self, outputs: tuple[Tensor, ...]) -> list[tuple[Tensor, object]]:
-        return list(zip(outputs, self.work.targets, strict=True))
-
-    @staticmethod
-    def _output_gradient(output: Tensor, target: object, index: Tensor) -> Tensor:
-        """Of the loss (mean over batch and positions of the squared error summed over channels) by the output."""
-        error = output.detach() - target.rows(index)
-        return error.mul_(2.0 / (output.shape[0] * positions(output)))
 
     # -- the run -------------------------------------------------------------------------------------------------
 

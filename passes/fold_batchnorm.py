@@ -26,6 +26,7 @@ from pipeline.graph import (
     tensor_shape,
     where,
 )
+from pipeline.norms import FoldedNorm
 
 aten = torch.ops.aten
 
@@ -40,12 +41,16 @@ def fold_batchnorm(graph: fx.GraphModule) -> bool:
     norms = [node for node in graph.graph.nodes if op_name(node) == "batch_norm"]
     for node in norms:
         factor, shift = _affine(graph, node)
+        norm = _statistics(graph, node, factor, shift)
         source = node.args[0]
         if op_name(source) in WEIGHTED and len(source.users) == 1:
             _fold(graph, source, factor, shift)
+            source.meta["batch_norm"] = norm
             node.replace_all_uses_with(source)
         else:
-            node.replace_all_uses_with(_depthwise(graph, node, factor, shift))
+            layer = _depthwise(graph, node, factor, shift)
+            layer.meta["batch_norm"] = norm
+            node.replace_all_uses_with(layer)
         graph.graph.erase_node(node)
     if norms:
         finish(graph)
@@ -68,6 +73,13 @@ def _affine(graph: fx.GraphModule, node: fx.Node) -> tuple[Tensor, Tensor]:
     if args["bias"] is not None:
         shift = shift + get_attribute(graph, args["bias"]).double()
     return factor, shift
+
+
+def _statistics(graph: fx.GraphModule, node: fx.Node, factor: Tensor, shift: Tensor) -> FoldedNorm:
+    """What the batch norm knew about its input, kept for methods that align statistics."""
+    args = bound_args(node)
+    mean, variance = (get_attribute(graph, args[key]).double() for key in ("running_mean", "running_var"))
+    return FoldedNorm(factor.float(), (shift + mean * factor).float(), mean.float(), variance.float())
 
 
 def _fold(graph: fx.GraphModule, layer: fx.Node, factor: Tensor, shift: Tensor) -> None:

@@ -75,6 +75,7 @@ class UnitLog:
 
     Args:
         kept_nearest: the guard found the hardened unit worse than nearest rounding and kept nearest.
+        stage: which of a method's passes over the network; empty where there is one.
     """
 
     name: str
@@ -86,6 +87,7 @@ class UnitLog:
     flipped: float
     seconds: float
     kept_nearest: bool = False
+    stage: str = ""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def measure(subject: Subject, seed: int, steps: Sequence[int], images: int | Non
 
 def _recipe(seed: int, steps: int, images: int | None) -> Recipe:
     # Rates are not raised to make up for few steps: only time is asked for, and wild numbers may cost other time.
-    edits = [f"seed={seed}", f"method.steps={steps}", "method.scale_rate=false"]
+    edits = [f"seed={seed}", f"method.steps={steps}", "method.schedule=paper"]
     if images is not None:
         edits += [f"images.count={images}", f"images.batch_size={min(32, images)}"]
     return load_recipe(RECIPE, edits)

@@ -12,8 +12,8 @@ import torch
 from calib.checkpoints import UnitCheckpoints, run_key
 from calib.context import Calibration
 from calib.methods.qdrop import QDropParameters
-from calib.reconstruct import UnitWork, reconstruct
-from calib.trainer import MixedTrainer
+from calib.reconstruct import UnitWork, Walk, reconstruct
+from calib.trainer import UnitTrainer
 from pipeline.errors import CalibrationError
 from pipeline.stages import UnitLog
 from tests.calib.nets import Notes, calibration
@@ -21,8 +21,8 @@ from tests.calib.nets import Notes, calibration
 SETTINGS = QDropParameters(steps=40).settings
 
 
-def trainer(work: UnitWork) -> MixedTrainer:
-    return MixedTrainer(work, SETTINGS)
+def trainer(work: UnitWork) -> UnitTrainer:
+    return UnitTrainer(work, SETTINGS)
 
 
 def numbers(made: Calibration) -> dict[str, torch.Tensor]:
@@ -36,7 +36,7 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
 
 def test_t10_never_worse_than_nearest_and_every_unit_is_logged() -> None:
     made = calibration()
-    logs = reconstruct(made, 40, trainer)
+    logs = reconstruct(made, Walk(40), trainer)
     assert [log.name for log in logs] == [unit.name for unit in made.units]
     assert all(log.loss_hard <= log.loss_nearest for log in logs if not log.kept_nearest)
     assert sum(log.kept_nearest for log in logs) <= 2 and all(log.seconds > 0 for log in logs)
@@ -67,7 +67,7 @@ class Spoiler:
 
 def test_the_guard_keeps_nearest_rounding_and_the_first_scales() -> None:
     made, untouched = calibration(), calibration()
-    logs = reconstruct(made, 1, Spoiler)
+    logs = reconstruct(made, Walk(1), Spoiler)
     assert all(log.kept_nearest and log.loss_hard > log.loss_nearest and log.undecided == 0.25 for log in logs)
     nodes = {node.name: node for node in untouched.graph.graph.nodes}
     for name, quantizer in untouched.weights().items():
@@ -82,7 +82,7 @@ def test_same_seed_same_numbers_other_seed_others() -> None:
     for seed in (1005, 1005, 6):
         made = calibration()
         made = dataclasses.replace(made, recipe=made.recipe.model_copy(update={"seed": seed}))
-        reconstruct(made, 40, trainer)
+        reconstruct(made, Walk(40), trainer)
         results.append(numbers(made))
     assert same(results[0], results[1]) and not same(results[0], results[2])
 
@@ -90,14 +90,14 @@ def test_same_seed_same_numbers_other_seed_others() -> None:
 @pytest.mark.parametrize("stop_at", [1, 3])
 def test_resuming_gives_bit_identical_numbers(tmp_path: Path, stop_at: int) -> None:
     whole = calibration()
-    expected = reconstruct(whole, 40, trainer)
+    expected = reconstruct(whole, Walk(40), trainer)
 
     store = UnitCheckpoints(tmp_path, run_key("run"))
     broken = dataclasses.replace(calibration(watcher=Notes(stop_at)), checkpoints=store)
     with pytest.raises(KeyboardInterrupt):
-        reconstruct(broken, 40, trainer)
+        reconstruct(broken, Walk(40), trainer)
     resumed = dataclasses.replace(calibration(), checkpoints=store, resume=True)
-    logs = reconstruct(resumed, 40, trainer)
+    logs = reconstruct(resumed, Walk(40), trainer)
     assert same(numbers(resumed), numbers(whole))
     assert resumed.progress.trained == 40 * (4 - stop_at)
 
@@ -111,7 +111,7 @@ def test_without_resume_checkpoints_are_not_read(tmp_path: Path) -> None:
     store = UnitCheckpoints(tmp_path, run_key("run"))
     for _ in range(2):
         made = dataclasses.replace(calibration(), checkpoints=store)
-        reconstruct(made, 40, trainer)
+        reconstruct(made, Walk(40), trainer)
         assert made.progress.trained == 160
 
 
@@ -120,7 +120,7 @@ def test_t18_later_units_do_not_matter() -> None:
     changed.graph.get_parameter("head.weight").data.mul_(3.0)
     changed.graph.get_parameter("outer.weight").data.neg_()
     for made in (plain, changed):
-        reconstruct(made, 40, trainer)
+        reconstruct(made, Walk(40), trainer)
     names = [name for name in numbers(plain) if name.startswith(("conv2d_w", "conv2d_1_w", "relu_q", "relu_1_q"))]
     assert len(names) == 6
     assert same({n: numbers(plain)[n] for n in names}, {n: numbers(changed)[n] for n in names})
@@ -130,11 +130,11 @@ def test_what_is_open_in_a_unit() -> None:
     made = calibration()
     seen: dict[str, UnitWork] = {}
 
-    def note(work: UnitWork) -> MixedTrainer:
+    def note(work: UnitWork) -> UnitTrainer:
         seen[work.unit.name] = work
         return trainer(work)
 
-    reconstruct(made, 40, note)
+    reconstruct(made, Walk(40), note)
     assert seen["stem"].teacher_inputs == (None,)  # the network input is never mixed
     assert all(value is not None for value in seen["outer"].teacher_inputs) and len(seen["outer"].inputs) == 2
     assert len(seen["outer"].inner) == 1 and seen["outer"].inner[0].spec.grid.bits == 8
@@ -148,11 +148,11 @@ def test_a_shared_quantizer_is_learned_once() -> None:
     made.graph.recompile()
     counts: dict[str, int] = {}
 
-    def note(work: UnitWork) -> MixedTrainer:
+    def note(work: UnitWork) -> UnitTrainer:
         counts[work.unit.name] = len(work.activations)
         return trainer(work)
 
-    reconstruct(made, 40, note)
+    reconstruct(made, Walk(40), note)
     assert counts["stem"] == 1 and counts["inner"] == 0
 
 
@@ -160,11 +160,11 @@ def test_a_loss_that_is_not_finite_names_the_unit() -> None:
     made = calibration()
     made.graph.get_parameter("inner.bias").data[0] = float("inf")
     with pytest.raises(CalibrationError, match="unit inner"):
-        reconstruct(made, 40, trainer)
+        reconstruct(made, Walk(40), trainer)
 
 
 def test_ranges_may_be_prepared_before_each_unit() -> None:
     made = calibration()
     order: list[str] = []
-    reconstruct(made, 40, trainer, prepare=lambda work: order.append(work.unit.name))
+    reconstruct(made, Walk(40), trainer, prepare=lambda work: order.append(work.unit.name))
     assert order == [unit.name for unit in made.units]

@@ -12,7 +12,7 @@ from calib.boundary import Boundary, stretches
 from calib.calibrate import calibrate
 from calib.methods.qdrop import QDropParameters
 from calib.reconstruct import UnitWork, unit_work
-from calib.trainer import MixedTrainer, Settings
+from calib.trainer import UnitTrainer, Settings
 from tests.calib.nets import CPU, calibration, net, recipe
 
 SETTINGS = QDropParameters(steps=30).settings
@@ -22,10 +22,11 @@ def work_of(unit: int, *sets: str) -> tuple[UnitWork, Boundary]:
     """A unit in front of its training, everything before it rounded to nearest."""
     made = calibration(recipe("qdrop_w4a4", *sets))
     boundary = Boundary(made.graph, made.images, CPU)
-    for stretch in stretches(made.graph, [u.nodes for u in made.units]):
+    path = stretches(made.graph, [u.nodes for u in made.units])
+    for place, stretch in enumerate(path):
         boundary.run_teacher(stretch)
         if stretch.unit == unit:
-            return unit_work(made, boundary, stretch), boundary
+            return unit_work(made, boundary, path, place, made.units[unit]), boundary
         boundary.run_student(stretch, keep=True)
         boundary.cross(stretch)
     raise AssertionError(f"no unit {unit}")
@@ -51,7 +52,7 @@ def test_t9_hard_is_far_better_than_nearest_and_close_to_soft() -> None:
         quantizer.mixing = lambda x: x
     work = dataclasses.replace(work, activations=(), inner=())
     nearest = error(work)
-    trainer = MixedTrainer(work, QDropParameters(steps=400).settings)
+    trainer = UnitTrainer(work, QDropParameters(steps=400).settings)
     trainer.train(lambda count: None)
     soft = error(work)
     assert trainer.undecided() < 0.05 and trainer.flipped() > 0.02
@@ -62,7 +63,7 @@ def test_t9_hard_is_far_better_than_nearest_and_close_to_soft() -> None:
 
 def test_t11_rates_alpha_constant_scales_cosine_to_zero() -> None:
     work, _ = work_of(1)
-    trainer = MixedTrainer(work, settings(steps=10, scale_learning_rate=0.01))
+    trainer = UnitTrainer(work, settings(steps=10, scale_learning_rate=0.01))
     trainer._attach()
     seen = []
     for _ in range(10):
@@ -76,21 +77,21 @@ def test_t11_rates_alpha_constant_scales_cosine_to_zero() -> None:
 def test_t13_keep_zero_leaves_the_scales_alone() -> None:
     work, _ = work_of(1)
     before = [float(quantizer.scale) for quantizer in work.activations]
-    MixedTrainer(work, settings(keep_prob=0.0)).train(lambda count: None)
+    UnitTrainer(work, settings(keep_prob=0.0)).train(lambda count: None)
     assert [float(quantizer.scale) for quantizer in work.activations] == before
 
 
 def test_scales_move_and_stay_positive() -> None:
     work, _ = work_of(1)
     before = [float(quantizer.scale) for quantizer in work.activations]
-    MixedTrainer(work, settings(scale_learning_rate=0.5)).train(lambda count: None)
+    UnitTrainer(work, settings(scale_learning_rate=0.5)).train(lambda count: None)
     after = [float(quantizer.scale) for quantizer in work.activations]
     assert after != before and min(after) > 0.0
 
 
 def test_t15_nothing_random_is_left() -> None:
     work, _ = work_of(2)
-    trainer = MixedTrainer(work, SETTINGS)
+    trainer = UnitTrainer(work, SETTINGS)
     trainer.train(lambda count: None)
     assert all(quantizer.mixing is None for quantizer in (*work.activations, *work.inner))
     assert torch.equal(answer(work), answer(work))
@@ -106,13 +107,13 @@ def test_an_interrupted_run_leaves_no_mixture_behind() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        MixedTrainer(work, SETTINGS).train(stop)
+        UnitTrainer(work, SETTINGS).train(stop)
     assert all(quantizer.mixing is None for quantizer in work.activations)
 
 
 def test_all_steps_are_reported() -> None:
     counts: list[int] = []
-    MixedTrainer(work_of(1)[0], settings(steps=47)).train(counts.append)
+    UnitTrainer(work_of(1)[0], settings(steps=47)).train(counts.append)
     assert sum(counts) == 47 and len(counts) > 1
 
 
@@ -120,7 +121,7 @@ def test_the_same_seed_gives_the_same_unit() -> None:
     codes = []
     for _ in range(2):
         work, _boundary = work_of(1)
-        trainer = MixedTrainer(work, SETTINGS)
+        trainer = UnitTrainer(work, SETTINGS)
         trainer.train(lambda count: None)
         trainer.harden()
         codes.append((work.weights[0][0].codes, work.activations[0].scale))
@@ -129,8 +130,8 @@ def test_the_same_seed_gives_the_same_unit() -> None:
 
 def test_the_step_descends_the_stated_loss() -> None:
     """The gradient that reaches alpha and the scales is autograd's of loss and regulariser, for one fixed batch."""
-    work, _ = work_of(1, "method.gradient_factor=false")
-    trainer = MixedTrainer(work, settings(keep_prob=1.0, gradient_factor=False, learning_rate=0.0))
+    work, _ = work_of(1)
+    trainer = UnitTrainer(work, settings(keep_prob=1.0, gradient_factor=False, learning_rate=0.0))
     trainer.rounding.attach()
     trainer._indices[:] = torch.arange(work.batch_size)
     trainer._step(False)

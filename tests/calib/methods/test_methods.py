@@ -31,7 +31,7 @@ def test_an_unknown_parameter_is_answered_with_the_nearest_spelling() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("steps", 0), ("steps", "many"), ("keep_prob", 1.5), ("warmup", 1.0), ("unit", "layerwise")]
+    ("key", "value"), [("steps", 0), ("steps", "many"), ("keep_prob", 1.5), ("warmup", 1.0), ("branch", "trunk")]
 )
 def test_a_value_that_is_not_allowed_is_named(key: str, value: object) -> None:
     with pytest.raises(RecipeError, match=f"'{key}' is {value!r}"):

@@ -20,7 +20,7 @@ def test_reach_does_not_depend_on_the_steps(steps: int) -> None:
     settings = QDropParameters(steps=steps).settings
     assert settings.learning_rate * 0.8 * steps == pytest.approx(16.0)
     assert settings.scale_learning_rate * steps / 2 == pytest.approx(0.4)
-    fixed = QDropParameters(steps=steps, scale_rate=False).settings
+    fixed = QDropParameters(steps=steps, schedule="paper").settings
     assert (fixed.learning_rate, fixed.scale_learning_rate) == (1e-3, 4e-5)
 
 

@@ -1,0 +1,95 @@
+"""PD-Quant: Post-Training Quantization Based on Prediction Difference Metric.
+
+Liu, Niu, Yuan, Yang, Wang, Liu; CVPR 2023, arXiv 2212.07048. QDrop's first release, with two additions: the unit's
+answer on the quantized prefix goes through the float rest of the network, and the difference of the predictions joins
+the loss; and the float inputs and targets are corrected towards the batch norms' statistics, against over-fitting.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from calib.context import Calibration
+from calib.correction import Correction, correct
+from calib.methods import method
+from calib.objectives import PredictionDifference
+from calib.ranges import search_ranges, search_unit_ranges
+from calib.reconstruct import UnitWork, Walk, reconstruct
+from calib.schedule import RoundingParameters, rate_factor
+from calib.trainer import MakeObjective, Settings, UnitTrainer
+from pipeline.stages import UnitLog
+
+PAPER_STEPS = 20_000
+
+
+class PDQuantParameters(RoundingParameters):
+    """Defaults are the released code's for ResNet; other networks' stand in recipes of their own (section 5.4).
+
+    Args:
+        keep_prob: probability that an element stays quantized, at the unit's input and inside.
+        learning_rate: of the rounding variables; three times that of the other papers.
+        scale_learning_rate: Adam's, of the activation scales, cosine to 0.
+        temperature: of the softmaxes whose divergence is the prediction difference.
+        reconstruction_weight: lambda_r; the prediction difference is divided by it. None leaves the difference out.
+        correction_steps: of the distribution correction, at the paper's number of steps; 0 leaves it out. `fast`
+            takes the same share of them as of `steps`, at a rate that keeps their reach.
+        correction_rate: Adam's, of the corrected inputs.
+        correction_tie: lambda_c; smaller ties corrected inputs closer to the original ones.
+        correction_batch: images corrected at once.
+        init_images: how many images the activation ranges of a unit see, on the quantized prefix.
+    """
+
+    steps: int = Field(default=PAPER_STEPS, ge=1)
+    learning_rate: float = Field(default=3e-3, gt=0.0)
+    keep_prob: float = Field(default=0.5, ge=0.0, le=1.0)
+    scale_learning_rate: float = Field(default=4e-5, ge=0.0)
+    temperature: float = Field(default=4.0, gt=0.0)
+    reconstruction_weight: float | None = Field(default=0.1, gt=0.0)
+    correction_steps: int = Field(default=500, ge=0)
+    correction_rate: float = Field(default=1e-3, gt=0.0)
+    correction_tie: float = Field(default=0.02, gt=0.0)
+    correction_batch: int = Field(default=32, ge=1)
+    init_images: int = Field(default=256, ge=1)
+
+    @property
+    def settings(self) -> Settings:
+        """The step loop's settings, rates scaled to the number of steps."""
+        factor = rate_factor(self.schedule, self.steps, PAPER_STEPS)
+        return Settings(
+            steps=self.steps, keep_prob=self.keep_prob, rounding_weight=self.rounding_weight,
+            learning_rate=self.learning_rate * factor, scale_learning_rate=self.scale_learning_rate * factor,
+            warmup=self.warmup, beta_start=self.beta_start, beta_end=self.beta_end,
+        )
+
+    @property
+    def correction(self) -> Correction:
+        """The distribution correction, scaled alike."""
+        factor = rate_factor(self.schedule, self.steps, PAPER_STEPS)
+        steps = min(self.correction_steps, -(-self.correction_steps // max(1, round(factor))))
+        rate = self.correction_rate * (self.correction_steps / steps if steps else 1.0)
+        return Correction(steps, rate, self.correction_tie, self.correction_batch)
+
+
+@method("pdquant", PDQuantParameters, needs={"images", "bn_statistics", "tail"})
+def pdquant(calibration: Calibration, parameters: PDQuantParameters) -> tuple[UnitLog, ...]:
+    """Every unit in order: ranges on the prefix, corrected inputs, training through the rest of the network."""
+    search_ranges(calibration, parameters.init_images)
+    settings = parameters.settings
+
+    def trainer(work: UnitWork) -> UnitTrainer:
+        work = correct(work, parameters.correction)
+        return UnitTrainer(work, settings, _objective(calibration, parameters))
+
+    def ranges(work: UnitWork) -> None:
+        search_unit_ranges(work, parameters.init_images)
+
+    return reconstruct(calibration, Walk(settings.steps), trainer, ranges)
+
+
+def _objective(calibration: Calibration, parameters: PDQuantParameters) -> MakeObjective | None:
+    if parameters.reconstruction_weight is None:
+        return None
+    weight = 1.0 / parameters.reconstruction_weight
+    return lambda work, masks: PredictionDifference(
+        work, masks, parameters.keep_prob, work.make_tail(), calibration.teacher_logits, parameters.temperature, weight
+    )

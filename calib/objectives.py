@@ -1,0 +1,131 @@
+"""What a training step feeds a unit, and what it asks of the answer: the part in which the papers differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from calib.boundary import Stored
+from calib.losses import full_fisher_gradient, prediction_gradient, reconstruction_gradient
+from calib.mixing import MaskSource, mix_inputs
+from calib.reconstruct import UnitWork
+from calib.tail import Tail
+
+
+class Objective(Protocol):
+    """One unit's batches and loss."""
+
+    def inputs(self, index: Tensor) -> list[Tensor]:
+        """The unit's inputs for the images `index`."""
+
+    def gradients(self, outputs: Sequence[Tensor], index: Tensor) -> list[Tensor]:
+        """Of the loss, by each of the unit's `outputs`."""
+
+
+class Reconstruction:
+    """The unit answers like the float network on inputs mixed of the quantized prefix's and the float network's.
+
+    Args:
+        keep_prob: probability that an input element comes from the quantized prefix; 1 for all of them.
+        exponent: of the error; 2, or BRECQ's 2.4 for activation scales.
+        weights: per output, what the error of each element is multiplied with; None for nothing (see `fisher_weights`).
+    """
+
+    def __init__(
+        self, work: UnitWork, masks: MaskSource, keep_prob: float = 1.0, exponent: float = 2.0,
+        weights: Sequence[Stored] | None = None,
+    ) -> None:
+        self.work, self.masks, self.keep_prob, self.exponent = work, masks, keep_prob, exponent
+        self.weights: Sequence[Stored | None] = weights or [None] * len(work.targets)
+
+    def inputs(self, index: Tensor) -> list[Tensor]:
+        return [
+            self._mixed(*pair, index) for pair in zip(self.work.inputs, self.work.teacher_inputs, strict=True)
+        ]
+
+    def _mixed(self, quantized: Stored, teacher: Stored | None, index: Tensor) -> Tensor:
+        if teacher is None or self.keep_prob >= 1.0:
+            return quantized.rows(index)
+        return mix_inputs(quantized.rows(index), teacher.rows(index), self.keep_prob, self.masks)
+
+    def gradients(self, outputs: Sequence[Tensor], index: Tensor) -> list[Tensor]:
+        return [
+            reconstruction_gradient(
+                output, target.rows(index), self.exponent, None if weight is None else weight.rows(index)
+            )
+            for output, target, weight in zip(outputs, self.work.targets, self.weights, strict=True)
+        ]
+
+
+class FullFisher(Reconstruction):
+    """BRECQ's `fisher_full`: with d_i the dot product of image i's weighted errors, the mean of d_i^2 / 100.
+
+    The released code averages d_i * weighted error over all elements, hence the division by their number.
+    """
+
+    def gradients(self, outputs: Sequence[Tensor], index: Tensor) -> list[Tensor]:
+        return [
+            full_fisher_gradient(output, target.rows(index), weight.rows(index))
+            for output, target, weight in zip(outputs, self.work.targets, self.weights, strict=True)
+        ]
+
+
+class PredictionDifference(Reconstruction):
+    """PD-Quant: reconstruction, plus the difference of the network's predictions.
+
+    The unit runs once on two halves: A, mixed as in `Reconstruction`, is compared with the target; the answer to B,
+    from the quantized prefix alone, goes through the float tail. What is dropped inside the unit is dropped in both.
+
+    Args:
+        tail: the rest of the network in float.
+        logits: of the float network for the original images.
+        temperature: of both softmaxes.
+        weight: of the prediction difference (the paper's 1 / lambda_r).
+    """
+
+    def __init__(
+        self, work: UnitWork, masks: MaskSource, keep_prob: float, tail: Tail, logits: Tensor, temperature: float,
+        weight: float,
+    ) -> None:
+        super().__init__(work, masks, keep_prob)
+        self.tail, self.logits, self.temperature, self.weight = tail, logits, temperature, weight
+
+    def inputs(self, index: Tensor) -> list[Tensor]:
+        plain = [value.rows(index) for value in self.work.inputs]
+        return [torch.cat(halves) for halves in zip(super().inputs(index), plain, strict=True)]
+
+    def gradients(self, outputs: Sequence[Tensor], index: Tensor) -> list[Tensor]:
+        count = index.shape[0]
+        first = super().gradients([output[:count] for output in outputs], index)
+        second = self.tail.gradients([output[count:] for output in outputs], index, self._by_logits(index))
+        return [torch.cat([a, b.mul_(self.weight)]) for a, b in zip(first, second, strict=True)]
+
+    def _by_logits(self, index: Tensor) -> Callable[[Tensor], Tensor]:
+        teacher = self.logits.index_select(0, index)
+        return lambda logits: prediction_gradient(logits, teacher, self.temperature)
+
+
+Fisher = Literal["off", "diag", "full"]
+
+
+def fisher_weights(work: UnitWork, tail: Tail, logits: Tensor) -> tuple[Stored, ...]:
+    """Per output of the unit: abs(gradient) + 1 for all images, BRECQ's Fisher cache.
+
+    The gradient is that of KL(float logits || logits with everything up to this unit quantized) by the unit's output,
+    summed over the batch as in the released code's `batchmean` times the batch: one image's does not depend on others.
+    """
+    stored = tuple(work.empty() for _ in work.targets)
+    for part in work.batches():
+        index = torch.arange(part.start, part.stop, device=work.device)
+        with torch.no_grad():
+            outputs = work.student(*(value.rows(part) for value in work.inputs))
+        count = part.stop - part.start
+        gradients = tail.gradients(
+            outputs, index, lambda found, part=part, count=count: prediction_gradient(found, logits[part], 1.0) * count
+        )
+        for kept, gradient in zip(stored, gradients, strict=True):
+            kept.append(gradient.abs_().add_(1.0))
+    return stored

@@ -1,0 +1,40 @@
+"""Layer-wise units for methods that are not block-wise: each layer with weights, and the activation behind it.
+
+A view of the graph's units, which stay as they are: sums, pools and what else stands between layers belongs to none
+and is carried along (AdaRound: "no residual inside a unit").
+"""
+
+from __future__ import annotations
+
+from torch import fx
+
+from pipeline.dialect import ACTIVATIONS, WEIGHTED
+from pipeline.graph import is_constant, module_path, op_name
+from pipeline.stages import Unit
+
+
+def layers(graph: fx.GraphModule) -> tuple[Unit, ...]:
+    """One unit a layer, in execution order: its constants, itself, its activation, the quantizers on that path."""
+    units: list[Unit] = []
+    for node in graph.graph.nodes:
+        if op_name(node) in WEIGHTED:
+            nodes = [*_constants(node), node, *_behind(node)]
+            units.append(Unit(module_path(node) or node.name, "layer", "layer by layer", tuple(n.name for n in nodes)))
+    return tuple(units)
+
+
+def _constants(layer: fx.Node) -> list[fx.Node]:
+    """Quantizers of the layer's weight and bias."""
+    return [source for source in layer.all_input_nodes if source.op == "call_module" and is_constant(source)]
+
+
+def _behind(layer: fx.Node) -> list[fx.Node]:
+    """Quantizer and activation right behind the layer, as far as each is the only reader of the one before."""
+    found: list[fx.Node] = []
+    node = layer
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        if node.op != "call_module" and op_name(node) not in ACTIVATIONS:
+            break
+        found.append(node)
+    return found

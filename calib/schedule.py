@@ -1,0 +1,43 @@
+"""Parameters that every method with learned rounding has, and how its rates follow a smaller number of steps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from calib.methods import Parameters
+
+Schedule = Literal["paper", "fast"]
+
+
+def rate_factor(schedule: Schedule, steps: int, paper_steps: int) -> float:
+    """What learning rates are multiplied with when `steps` are taken instead of the paper's.
+
+    `fast` keeps rate * steps: a rounding variable can travel as far as in the paper (rate * 0.8 * steps = 16 of which
+    up to 4.8 are needed), and so can a scale. With the paper's rates, few steps leave most rounding undecided.
+    """
+    return paper_steps / steps if schedule == "fast" else 1.0
+
+
+class RoundingParameters(Parameters):
+    """What AdaRound's relaxation asks for, wherever it is used.
+
+    Args:
+        steps: of one unit.
+        rounding_weight: lambda of the regulariser, which is a sum over all weights of a unit; 0.01 in all papers, for
+            MobileNetV2 0.1 and for MnasNet 0.2 in QDrop's and PD-Quant's code.
+        learning_rate: Adam's, of the rounding variables, constant.
+        warmup: share of steps without regulariser.
+        beta_start, beta_end: exponent of the regulariser after warm-up.
+        schedule: with other than the paper's number of steps, `fast` multiplies learning rates by paper's / own steps,
+            `paper` leaves them; the same thing at the paper's number.
+    """
+
+    steps: int = Field(ge=1)
+    rounding_weight: float = Field(default=0.01, ge=0.0)
+    learning_rate: float = Field(default=1e-3, gt=0.0)
+    warmup: float = Field(default=0.2, ge=0.0, lt=1.0)
+    beta_start: float = Field(default=20.0, gt=1.0)
+    beta_end: float = Field(default=2.0, gt=1.0)
+    schedule: Schedule = "fast"

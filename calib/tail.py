@@ -1,0 +1,53 @@
+"""The rest of the float network behind a unit: from the unit's outputs to the logits, and gradients back.
+
+PD-Quant and BRECQ's Fisher information judge a unit by what it does to the prediction. Units that are not yet trained
+count as float, so the tail is the teacher's view of everything behind the unit; its parameters are never updated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor, fx
+
+from calib.boundary import Stored
+from pipeline.graph import extract
+
+
+class Tail:
+    """Everything behind one unit, in float.
+
+    Args:
+        graph: the graph under calibration.
+        names: nodes behind the unit; none for the last unit, whose output is the prediction.
+        outputs: names of the unit's outputs, in order.
+        others: values of the quantized prefix that skip over the unit.
+    """
+
+    def __init__(
+        self, graph: fx.GraphModule, names: Collection[str], outputs: Sequence[str], others: Mapping[str, Stored]
+    ) -> None:
+        self._outputs, self._others = tuple(outputs), others
+        self._module = extract(graph, names, quantized=False) if names else None
+
+    def logits(self, outputs: Sequence[Tensor], index: Tensor) -> Tensor:
+        """The prediction for the images `index`, given the unit's outputs for them."""
+        if self._module is None:
+            return outputs[0]
+        own = dict(zip(self._outputs, outputs, strict=True))
+        inputs = [own[name] if name in own else self._others[name].rows(index) for name in self._module.input_names]
+        return self._module(*inputs)[0]
+
+    def gradients(
+        self, outputs: Sequence[Tensor], index: Tensor, by_logits: Callable[[Tensor], Tensor]
+    ) -> list[Tensor]:
+        """Of a loss by each of the unit's outputs, given how to get its gradient by the logits."""
+        leaves = [output.detach().requires_grad_() for output in outputs]
+        with torch.enable_grad():
+            logits = self.logits(leaves, index)
+        gradients = torch.autograd.grad(logits, leaves, by_logits(logits.detach()), allow_unused=True)
+        return [
+            torch.zeros_like(leaf) if gradient is None else gradient
+            for leaf, gradient in zip(leaves, gradients, strict=True)
+        ]
