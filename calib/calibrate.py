@@ -45,13 +45,14 @@ def calibrate(
     method, parameters = find_method(quantized.recipe.method)
     images = _checked(images, quantized)
     device = torch.device(device)
-    graph = copy.deepcopy(quantized.graph).to(device)
+    # Channels last, as images lie in memory: convolution kernels then copy neither.
+    graph = copy.deepcopy(quantized.graph).to(device).to(memory_format=torch.channels_last)
     store = None if checkpoints is None else UnitCheckpoints(checkpoints, _key(quantized, images, device, data_sha256))
     calibration = Calibration(
         graph, quantized.units, images, quantized.recipe, device, progress or Quiet(), store, resume
     )
     log = method.run(calibration, parameters)
-    return Calibrated(graph.cpu(), quantized, log)
+    return Calibrated(graph.cpu().to(memory_format=torch.contiguous_format), quantized, log)
 
 
 def _checked(images: Tensor, quantized: Quantized) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from calib.boundary import EVALUATION_BATCH, Boundary, Stored, Stretch, batches, stretches
 from calib.context import Calibration
-from calib.tail import Tail
+from calib.tail import Precision, Tail
 from pipeline.dialect import WEIGHTED
 from pipeline.errors import CalibrationError
 from pipeline.graph import get_attribute, is_constant, op_name, quantizer_of
@@ -61,7 +61,7 @@ class UnitWork:
     batch_size: int
     seed: int
     device: torch.device
-    make_tail: Callable[[], Tail]
+    make_tail: Callable[[Precision], Tail]
 
     def empty(self) -> Stored:
         """Room for one float value of every image."""
@@ -241,9 +241,9 @@ def unit_work(
         elif quantizer in free:
             activations.setdefault(quantizer)
 
-    def make_tail() -> Tail:
+    def make_tail(precision: Precision) -> Tail:
         behind = [name for later in path[place + 1 :] for name in later.nodes]
-        return Tail(graph, behind, stretch.outputs, boundary.student)
+        return Tail(graph, behind, stretch.outputs, boundary.student, precision)
 
     return UnitWork(
         unit=unit, student=stretch.student, teacher=stretch.teacher,

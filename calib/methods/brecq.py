@@ -97,5 +97,5 @@ def _objective(calibration: Calibration, work: UnitWork, fisher: Fisher) -> Make
     if fisher == "off":
         return Reconstruction
     kind = Reconstruction if fisher == "diag" else FullFisher
-    weights = fisher_weights(work, work.make_tail(), calibration.teacher_logits)
+    weights = fisher_weights(work, work.make_tail("float32"), calibration.teacher_logits)
     return lambda work, masks: kind(work, masks, weights=weights)

@@ -16,6 +16,7 @@ from calib.objectives import PredictionDifference
 from calib.ranges import search_ranges, search_unit_ranges
 from calib.reconstruct import UnitWork, Walk, reconstruct
 from calib.schedule import RoundingParameters, rate_factor
+from calib.tail import Precision
 from calib.trainer import MakeObjective, Settings, UnitTrainer
 from pipeline.stages import UnitLog
 
@@ -35,7 +36,8 @@ class PDQuantParameters(RoundingParameters):
             takes the same share of them as of `steps`, at a rate that keeps their reach.
         correction_rate: Adam's, of the corrected inputs.
         correction_tie: lambda_c; smaller ties corrected inputs closer to the original ones.
-        correction_batch: images corrected at once.
+        correction_batch: images corrected at once; they share the plateau's scheduler only. The paper's code: 32.
+        tail_precision: in which the rest of the network computes the prediction; see `calib.tail`.
         init_images: how many images the activation ranges of a unit see, on the quantized prefix.
     """
 
@@ -48,7 +50,8 @@ class PDQuantParameters(RoundingParameters):
     correction_steps: int = Field(default=500, ge=0)
     correction_rate: float = Field(default=1e-3, gt=0.0)
     correction_tie: float = Field(default=0.02, gt=0.0)
-    correction_batch: int = Field(default=32, ge=1)
+    correction_batch: int = Field(default=64, ge=1)
+    tail_precision: Precision = "auto"
     init_images: int = Field(default=256, ge=1)
 
     @property
@@ -91,5 +94,6 @@ def _objective(calibration: Calibration, parameters: PDQuantParameters) -> MakeO
         return None
     weight = 1.0 / parameters.reconstruction_weight
     return lambda work, masks: PredictionDifference(
-        work, masks, parameters.keep_prob, work.make_tail(), calibration.teacher_logits, parameters.temperature, weight
+        work, masks, parameters.keep_prob, work.make_tail(parameters.tail_precision), calibration.teacher_logits,
+        parameters.temperature, weight,
     )
