@@ -86,7 +86,7 @@ BRECQ = {
 }
 PDQUANT = {
     "name": "pdquant", "steps": "20000", "keep_prob": "0.5", "rounding_weight": "0.01", "temperature": "4.0",
-    "prediction_weight": "0.1", "correction_weight": "0.02", "learning_rate": "3.0e-3",
+    "reconstruction_weight": "0.1", "correction_tie": "0.02", "learning_rate": "3.0e-3",
     "scale_learning_rate": "4.0e-5", "schedule": "fast",
 }
 ADAROUND = {
@@ -98,7 +98,7 @@ LSQ = {"name": "lsq", "steps": "20000", "scale_learning_rate": "4.0e-5", "schedu
 
 def _pdquant(network: str, networks: str, rounding: str, temperature: str, correction: str) -> Family:
     """PD-Quant with the released code's settings for one kind of network."""
-    changes = {"rounding_weight": rounding, "temperature": temperature, "correction_weight": correction}
+    changes = {"rounding_weight": rounding, "temperature": temperature, "correction_tie": correction}
     return Family(f"pdquant-{network}", PDQUANT_PAPER.format(networks=networks), {**PDQUANT, **changes}, BELOW_8)
 
 

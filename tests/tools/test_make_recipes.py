@@ -65,7 +65,7 @@ def test_lines_fit_and_values_survive_both_versions_of_yaml():
 
 
 def test_what_depends_on_the_network_is_the_papers_table():
-    keys = ("rounding_weight", "temperature", "prediction_weight", "correction_weight")
+    keys = ("rounding_weight", "temperature", "reconstruction_weight", "correction_tie")
     assert {name: tuple(parameters(f"{name}_w2a2")[key] for key in keys)
             for name in ("pdquant", "pdquant-regnet", "pdquant-mobilenetv2", "pdquant-mnasnet")} == {
         "pdquant": (0.01, 4.0, 0.1, 0.02), "pdquant-regnet": (0.01, 4.0, 0.1, 0.01),
