@@ -38,6 +38,7 @@ class Family:
         policy: below W8A8, where all layers are equal already.
         range: of weights and activations.
         source: of the calibration images.
+        weights, images: further keys of these rules.
     """
 
     name: str
@@ -184,7 +185,8 @@ def recipe_text(family: Family, bits: str) -> str:
         f"policy: {policy}",
         "overrides: []",
         "placement: target",
-        _mapping("images:", {"source": family.source, "count": "1024", "batch_size": "32", **family.images}),
+        _mapping("images:", {"source": family.source, "count": "1024", "batch_size": "32",
+                             **family.images}),
         _mapping("method:", family.method),
         "passes: []",
         "seed: 1005",
