@@ -310,7 +310,7 @@ def _manifest(
     weight_bits = sum(entry.bits * entry.count for entry in tensors if entry.kind == "weight")
     return Manifest(
         version=VERSION,
-        recipe=RecipeEntry(name=recipe.name, text=recipe.to_yaml(), sha256=recipe.sha256),
+        recipe=RecipeEntry(name=recipe.name, policy=recipe.policy, text=recipe.to_yaml(), sha256=recipe.sha256),
         model=ModelEntry(name=loaded.name, sha256=loaded.sha256, arch=loaded.arch),
         calibration=CalibrationEntry(kind=recipe.images.source, sha256=calibration.sha256, count=len(calibration)),
         target=TargetEntry(name=target.name, profile=target.profile, runtime=dict(backend.versions())),

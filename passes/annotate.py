@@ -16,6 +16,7 @@ from pipeline.dialect import LAYOUT, POOLS, WEIGHTED
 from pipeline.errors import RecipeError, TargetError
 from pipeline.graph import absorbed, bound_args, is_constant, module_path, op_name, where
 from pipeline.grid import Grid, QuantSpec
+from pipeline.policy import policy_overrides
 from pipeline.recipe import ActivationRule, Override, Recipe, WeightRule, changed
 from pipeline.target import OpRule, Target
 
@@ -70,6 +71,16 @@ def annotate(graph: fx.GraphModule, recipe: Recipe, target: Target) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class _Selection:
+    """An override and what it selects: operators, and the points whose values enter and leave them."""
+
+    override: Override
+    nodes: set[fx.Node]
+    entered: set[fx.Node]
+    left: set[fx.Node]
+
+
 class _Plan:
     """The questions that `annotate` asks of one graph; holds no decision of its own."""
 
@@ -80,9 +91,11 @@ class _Plan:
         if not self.weighted:
             raise TargetError("the model has no convolution or linear layer to quantize", where="the captured graph")
         self.anchors = {self.chain(n)[-1]: n for n in reversed(self.nodes) if n.op == "call_function"}
-        self.overrides = [(override, self._selected(override)) for override in recipe.overrides]
-        self.entered = [{p for n in chosen for p in self._points_into(n)} for _, chosen in self.overrides]
+        # The recipe's own come last and win; only they have to find something to change.
+        self.own = [self._selection(override) for override in recipe.overrides]
+        self.selections = [*(self._selection(override) for override in policy_overrides(recipe)), *self.own]
         self._signs: dict[fx.Node, bool] = {}
+        self._ruled: dict[fx.Node, bool] = {}  # points under the recipe's rule: whether their bits are as well
         self.points = self._find_points()
 
     # -- structure ---------------------------------------------------------------------------------------------
@@ -152,7 +165,9 @@ class _Plan:
         if rule.fixed is not None:
             return Annotation(self._spec(self.target.float_bits, True), rule.fixed, note="grid fixed by the operator")
         rule, note = self._activation_rule(tail)
-        bits, note = self._bits(node, tail) or (rule.bits, note)
+        prescribed = self._bits(node, tail)
+        self._ruled[tail] = prescribed is None
+        bits, note = prescribed or (rule.bits, note)
         positive = self._positive(tail)
         symmetric = positive or rule.symmetric
         grid = Grid(bits, signed=symmetric and not positive)
@@ -194,6 +209,20 @@ class _Plan:
                 waiting.append(anchor.args[0])
         return found
 
+    def _points_out_of(self, operator: fx.Node) -> set[fx.Node]:
+        """The points that hold what leaves `operator`: behind its activation, and on through pools."""
+        tail = self.chain(operator)[-1]
+        # x * gate(x), a hard-swish in parts, is the activation of the layer before it.
+        gated = [user for user in tail.users if op_name(user) == "mul" and any(
+            tail in factor.all_input_nodes for factor in user.all_input_nodes)]
+        found: set[fx.Node] = set()
+        waiting = [tail, *gated]
+        while waiting:
+            point = waiting.pop()
+            found.add(point)
+            waiting.extend(self.chain(user)[-1] for user in self.consumers(point) if op_name(user) in POOLS)
+        return found
+
     # -- specs -------------------------------------------------------------------------------------------------
 
     def _spec(self, bits: int, symmetric: bool) -> QuantSpec:
@@ -203,9 +232,12 @@ class _Plan:
     def _activation_rule(self, point: fx.Node) -> tuple[ActivationRule, str]:
         """The recipe's rule for a point, and which override gave it."""
         rule, note = self.recipe.activations, ""
-        for (override, _), entered in zip(self.overrides, self.entered, strict=True):
-            if override.activations is not None and point in entered:
+        for chosen in self.selections:
+            override = chosen.override
+            if override.activations is not None and point in chosen.entered:
                 rule, note = changed(rule, override.activations), f"input of {override.where}"
+            if override.output is not None and point in chosen.left:
+                rule, note = changed(rule, override.output), f"output of {override.where}"
         return rule, note
 
     def weight(self, node: fx.Node) -> QuantSpec | None:
@@ -213,9 +245,9 @@ class _Plan:
         if self.rule(node).inputs == "float":
             return None
         rule = self.recipe.weights
-        for override, chosen in self.overrides:
-            if override.weights is not None and node in chosen:
-                rule = changed(rule, override.weights)
+        for chosen in self.selections:
+            if chosen.override.weights is not None and node in chosen.nodes:
+                rule = changed(rule, chosen.override.weights)
         axis = 0 if rule.granularity == "per_channel" else None
         limit = self._limit(node, rule)
         return QuantSpec(Grid(rule.bits, signed=rule.symmetric, limit=limit), rule.symmetric, axis, rule.range)
@@ -248,41 +280,54 @@ class _Plan:
 
     # -- overrides ---------------------------------------------------------------------------------------------
 
-    def _selected(self, override: Override) -> set[fx.Node]:
-        """The operators that an override's `where` names."""
-        pattern = override.where
-        if pattern == "first":
-            return {self.weighted[0]}
-        if pattern == "last":
-            return {self.weighted[-1]}
+    def _selection(self, override: Override) -> _Selection:
+        nodes = self._selected(override.where)
+        entered = {point for node in nodes for point in self._points_into(node)}
+        return _Selection(override, nodes, entered, {point for node in nodes for point in self._points_out_of(node)})
+
+    def _selected(self, pattern: str) -> set[fx.Node]:
+        """The operators that the `where` of an override names."""
+        by_position = {"first": self.weighted[:1], "penultimate": self.weighted[-2:-1], "last": self.weighted[-1:]}
+        if pattern in by_position:
+            return set(by_position[pattern])
         operators = [n for n in self.nodes if n.op == "call_function"]
         if pattern.startswith("op:"):
-            chosen = {n for n in operators if op_name(n) == pattern[3:]}
-        else:
-            chosen = {n for n in operators if _matches(module_path(n), pattern)}
-        if not chosen:
-            layers = ", ".join(sorted({module_path(n) for n in self.weighted})[:8])
-            raise RecipeError(
-                f"override where: {pattern} selects nothing in this model", where=f"recipe '{self.recipe.name}'",
-                allowed=f"first, last, op:<operator>, or a pattern of module paths ({layers}, ...)",
-            )
-        return chosen
+            return {n for n in operators if op_name(n) == pattern[3:]}
+        return {n for n in operators if _matches(module_path(n), pattern)}
 
     def check_overrides(self) -> None:
-        """An override that changes nothing is a mistake in the recipe, not a wish to be dropped."""
-        for (override, chosen), entered in zip(self.overrides, self.entered, strict=True):
-            missing = ""
-            if override.weights is not None and chosen.isdisjoint(self.weighted):
-                missing = "weights, but selects no convolution or linear layer"
-            on_grid = any(point in self.points or point.op == "placeholder" for point in entered)
-            if override.activations is not None and not on_grid:
-                missing = "activations, but no tensor on a grid enters what it selects"
-            if missing:
+        """An override of the recipe that changes nothing is a mistake in it, not a wish to be dropped."""
+        recipe = f"recipe '{self.recipe.name}'"
+        for chosen in self.own:
+            pattern = chosen.override.where
+            if not chosen.nodes:
+                layers = ", ".join(sorted({module_path(n) for n in self.weighted})[:8])
                 raise RecipeError(
-                    f"override where: {override.where} states {missing}", where=f"recipe '{self.recipe.name}'",
-                    allowed="weights of layers, and activations that enter an operator with a quantizer in front",
+                    f"override where: {pattern} selects nothing in this model", where=recipe,
+                    allowed=f"first, penultimate, last, op:<operator>, or a pattern of module paths ({layers}, ...)",
+                )
+            if missing := self._without_effect(chosen):
+                raise RecipeError(
+                    f"override where: {pattern} states {missing}", where=recipe,
+                    allowed="weights of layers, activations that enter an operator with a quantizer in front, and "
+                    "output with a quantizer behind whose bits the target leaves to the recipe",
                     hint="select the layer itself: an activation function is computed with the layer before it",
                 )
+
+    def _without_effect(self, chosen: _Selection) -> str:
+        """Which part of an override can change nothing in this graph, and why; empty where all can."""
+        override = chosen.override
+        if override.output is not None:
+            more_than_bits = bool(override.output.model_dump(exclude={"bits"}, exclude_none=True))
+            ruled = [point for point in chosen.left if point in self._ruled]
+            if not any(self._ruled[point] or more_than_bits for point in ruled):
+                return "output, but no tensor whose bits the recipe decides leaves what it selects"
+        on_grid = any(point in self.points or point.op == "placeholder" for point in chosen.entered)
+        if override.activations is not None and not on_grid:
+            return "activations, but no tensor on a grid enters what it selects"
+        if override.weights is not None and chosen.nodes.isdisjoint(self.weighted):
+            return "weights, but selects no convolution or linear layer"
+        return ""
 
 
 def _matches(path: str, pattern: str) -> bool:

@@ -33,9 +33,10 @@ class _Frozen(BaseModel):
 
 
 class RecipeEntry(_Frozen):
-    """The recipe in full (`Recipe.to_yaml()`) and its hash."""
+    """The recipe in full (`Recipe.to_yaml()`) and its hash; `policy` is its bit policy, which accuracies depend on."""
 
     name: str
+    policy: str
     text: str
     sha256: str
 

@@ -37,7 +37,7 @@ Arch = Annotated[str | None, typer.Option(
     "package.module:factory, or path/to/file.py:factory.",
 )]
 RecipeName = Annotated[str, typer.Option(
-    help="A name from recipes/ or a YAML file; default qdrop_w4a4.",
+    help="A name from recipes/, <method>_w<bits>a<bits>, or a YAML file; default qdrop_w4a4.",
 )]
 TargetName = Annotated[str, typer.Option(help="onnx (default) or reference.")]
 DeviceProfile = Annotated[str | None, typer.Option(

@@ -23,6 +23,8 @@ MIN_BITS, MAX_BITS = 2, 8
 
 Bits = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
 RangeSearch = Literal["minmax", "mse"]
+# Which layers keep 8 bits; what each name stands for is the table of pipeline/policy.py.
+PolicyName = Literal["none", "qdrop", "brecq", "brecq-intended", "captq"]
 Rule = TypeVar("Rule", "WeightRule", "ActivationRule")
 
 _BITS_IN_NAME = re.compile(r"(?P<stem>.*_)w(?P<weights>\d+)a(?P<activations>\d+)")
@@ -64,18 +66,20 @@ class RuleChange(_Frozen):
 class Override(_Frozen):
     """One line of `overrides`: later lines win.
 
-    `where` is `first` or `last` (layer with weights), `op:` and an operator name (`op:conv2d`), or a glob on
-    module paths (`layer3.*`). `activations` means the activations that enter the layer.
+    `where` is `first`, `penultimate` or `last` (layer with weights), `op:` and an operator name (`op:conv2d`), or a
+    glob on module paths (`layer3.*`). `activations` means the activations that enter the layer, `output` what leaves
+    it, behind its activation function.
     """
 
     where: Annotated[str, Field(min_length=1)]
     weights: RuleChange | None = None
     activations: RuleChange | None = None
+    output: RuleChange | None = None
 
     @model_validator(mode="after")
     def _changes_something(self) -> Override:
-        if self.weights is None and self.activations is None:
-            raise ValueError("an override states weights, activations or both")
+        if self.weights is None and self.activations is None and self.output is None:
+            raise ValueError("an override states weights, activations or output, or several of them")
         if self.where == "op:":
             raise ValueError("'op:' is followed by an operator name, for example op:conv2d")
         return self
@@ -111,6 +115,7 @@ class Recipe(_Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     weights: WeightRule
     activations: ActivationRule
+    policy: PolicyName = "none"
     overrides: Annotated[tuple[Override, ...], Field(strict=False)] = ()
     placement: Literal["target", "paper"]
     images: ImagesRule
@@ -213,11 +218,28 @@ def _find(name_or_path: str | Path, folder: Path) -> Path:
 
 
 def _listed(folder: Path) -> str:
-    return ", ".join(available_recipes(folder)) or f"(no recipe in '{folder}')"
+    """The recipes in `folder` as a shell would write them: `{brecq,qdrop}_w{2a2,4a4}, minmax_w8a8`."""
+    plain: list[str] = []
+    bits_of: dict[str, list[str]] = {}
+    for name in available_recipes(folder):
+        if _BITS_IN_NAME.fullmatch(name):
+            stem, _, bits = name.rpartition("_w")
+            bits_of.setdefault(stem, []).append(bits)
+        else:
+            plain.append(name)
+    stems_of: dict[str, list[str]] = {}
+    for stem, widths in bits_of.items():
+        stems_of.setdefault(_braced(widths), []).append(stem)
+    families = [f"{_braced(stems)}_w{widths}" for widths, stems in stems_of.items()]
+    return ", ".join(families + plain) or f"(no recipe in '{folder}')"
+
+
+def _braced(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{{{','.join(parts)}}}"
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads `1e-3` as a number (YAML 1.1 takes it for text) and refuses a key given twice."""
+    """Safe YAML with the scalars of YAML 1.2 and no key twice: 1.1 takes `1e-3` for text and `off` for false."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -229,6 +251,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+_BOOL = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )

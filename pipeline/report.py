@@ -21,7 +21,8 @@ _TEMPLATE = """\
 {% for row in accuracies -%}
 | {{ row.stage }} | {{ row.top1 }} | {{ row.cost }} |
 {% endfor %}
-{{ parity.samples }} samples. Calibration: {{ calibration }}. Seed {{ manifest.seed }}.
+{{ parity.samples }} samples. Calibration: {{ calibration }}. Bit policy: {{ manifest.recipe.policy }}. \
+Seed {{ manifest.seed }}.
 {% for line in notes %}
 * {{ line }}
 {%- endfor %}

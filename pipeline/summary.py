@@ -39,7 +39,8 @@ def build_lines(folder: Path, manifest: Manifest, parity: ParityReport, model_fi
     Args:
         folder: where the artifact stands; for a failed gate the `-failed` one.
     """
-    lines = ["", *_accuracy_lines(parity), "", *_level_lines(parity)]
+    recipe = _row("recipe", f"{manifest.recipe.name}, bit policy {manifest.recipe.policy}")
+    lines = ["", recipe, *_accuracy_lines(parity), "", *_level_lines(parity)]
     divergence = parity.to_json()["first_divergence"]
     if divergence is not None:
         lines.append(_row("first in", f"{divergence['tensor']} ({divergence['module'] or 'no module'})"))
@@ -105,6 +106,7 @@ def build_json(
         "folder": str(folder),
         "model": manifest.model.name,
         "recipe": manifest.recipe.name,
+        "policy": manifest.recipe.policy,
         "target": manifest.target.name,
         "profile": manifest.target.profile,
         "seed": manifest.seed,
@@ -133,6 +135,7 @@ def plan_json(quantized: Quantized, placement: Sequence[Any], notes: Sequence[st
         "exit_code": int(ExitCode.OK),
         "dry_run": True,
         "recipe": quantized.recipe.name,
+        "policy": quantized.recipe.policy,
         "target": quantized.target.name,
         "profile": quantized.target.profile,
         "input_shape": list(quantized.captured.input_shape),

@@ -143,7 +143,7 @@ class Terminal:
         """The dry run's screen: where every layer will run, at how many bits; the reasons below the table."""
         captured, target = quantized.captured, quantized.target
         self._write(self.results, f"{quantized.recipe.name} on {target.name} ({target.profile}): "
-                                  f"{placement_counts(placement)}", "bold")
+                                  f"{placement_counts(placement)}; bit policy {quantized.recipe.policy}", "bold")
         self._write(self.results, f"input {list(captured.input_shape)} (from {source}), {captured.num_classes} classes")
         rows, footnotes = placement_cells(quantized, placement)
         self._table(rows, [row.runs == "float" for row in placement])

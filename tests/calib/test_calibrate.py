@@ -36,9 +36,7 @@ def test_the_result_is_hardened_quiet_and_can_be_frozen(name: str) -> None:
 
 def test_calibration_beats_nearest_at_low_bits() -> None:
     quantized, images = net(recipe("qdrop_w2a2", steps=150))
-    nearest, _ = net(recipe("mse_w8a8", "weights.bits=2", "activations.bits=2", "weights.symmetric=false",
-                            "overrides=[{where: first, weights: {bits: 8, symmetric: true}},"
-                            " {where: last, weights: {bits: 8, symmetric: true}, activations: {bits: 8}}]"))
+    nearest, _ = net(recipe("nearest_w2a2"))
     expected = quantized.teacher(images)
     errors = [(calibrate(q, images).graph(images) - expected).square().mean() for q in (quantized, nearest)]
     assert float(errors[0]) < 0.8 * float(errors[1])

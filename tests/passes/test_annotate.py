@@ -14,6 +14,7 @@ from passes import prepare
 from passes.annotate import annotate
 from pipeline.errors import RecipeError, TargetError
 from pipeline.graph import op_name
+from pipeline.policy import POLICIES
 from pipeline.recipe import Override, RuleChange, load_recipe
 from pipeline.target import OpRule
 from tests import nets
@@ -42,7 +43,7 @@ def plan(model, *settings, target=GENERIC, recipe="qdrop_w4a4", overrides=None):
         captured, _ = nets.captured_of(model if isinstance(model, nn.Module) else Call(model), 3, 6, 6)
     chosen = load_recipe(recipe, settings)
     if overrides is not None:
-        chosen = chosen.model_copy(update={"overrides": tuple(overrides)})
+        chosen = chosen.model_copy(update={"overrides": tuple(overrides), "policy": "none"})
     graph = prepare(captured.graph)
     annotate(graph, chosen, target)
     return graph
@@ -206,11 +207,11 @@ def test_signs_of_many_joined_paths_are_found_in_linear_time():
 # --- overrides ----------------------------------------------------------------------------------------------------
 
 
-def override(where, weights=None, activations=None):
+def override(where, weights=None, activations=None, output=None):
     def change(fields):
         return None if fields is None else RuleChange(**fields)
 
-    return Override(where=where, weights=change(weights), activations=change(activations))
+    return Override(where=where, weights=change(weights), activations=change(activations), output=change(output))
 
 
 SIX = {"bits": 6}
@@ -221,7 +222,7 @@ SIX = {"bits": 6}
     [
         ("first", [6, 4, 4, 4, 4, 4]), ("last", [4, 4, 4, 4, 4, 6]), ("op:linear", [4, 4, 4, 4, 4, 6]),
         ("op:conv2d", [6, 6, 6, 6, 6, 4]), ("blocks.0", [4, 6, 6, 4, 4, 4]), ("blocks.*.conv2", [4, 4, 6, 4, 6, 4]),
-        ("*", [6, 6, 6, 6, 6, 6]), ("blocks.1.conv1", [4, 4, 4, 6, 4, 4]),
+        ("*", [6, 6, 6, 6, 6, 6]), ("blocks.1.conv1", [4, 4, 4, 6, 4, 4]), ("penultimate", [4, 4, 4, 4, 6, 4]),
     ],
 )  # fmt: skip
 def test_weights_that_overrides_select(where, bits):
@@ -242,6 +243,46 @@ def test_activations_are_what_enters_the_layer():
     assert {a.output.range for n, a in annotations(graph).items() if a.output and n is not conv.args[0]} == {"mse"}
 
 
+@pytest.mark.parametrize(
+    ("where", "bits"),
+    [
+        ("first", [6, 4, 4, 4, 4, 4]), ("blocks.0.conv1", [4, 6, 4, 4, 4, 4]), ("blocks.1.relu", [4, 4, 4, 6, 6, 6]),
+        ("blocks.1", [4, 4, 4, 6, 6, 6]), ("op:add", [4, 4, 6, 4, 6, 6]), ("op:mean", [4, 4, 4, 4, 4, 6]),
+    ],
+)  # fmt: skip
+def test_output_is_what_leaves_an_operator_behind_its_activation_and_through_pools(where, bits):
+    graph = plan("residual", overrides=[override(where, output=SIX)])
+    own = {n: a for n, a in annotations(graph).items() if a.output is not None and op_name(n) in ("relu", "mean")}
+    assert [a.output.grid.bits for a in own.values()] == bits
+    assert {a.note for a in own.values() if a.output.grid.bits == 6} == {f"output of {where}"}
+
+
+def test_output_of_a_hard_swish_layer_is_behind_the_hard_swish():
+    graph = plan(lambda m, x: m.b(F.hardswish(m.a(x))), overrides=[override("first", output=SIX)])
+    product = nets.find(graph, "conv2d", 1).args[0]
+    assert product.meta["quant"].note == "output of first" and product.meta["quant"].output.grid.bits == 6
+
+
+def test_of_input_and_output_of_one_tensor_the_later_override_wins():
+    into, out_of = override("blocks.0.conv2", activations=SIX), override("blocks.0.conv1", output={"bits": 5})
+    for overrides, bits in (((into, out_of), 5), ((out_of, into), 6)):
+        graph = plan("residual", overrides=overrides)
+        assert nets.find(graph, "conv2d", 2).args[0].meta["quant"].output.grid.bits == bits
+
+
+@pytest.mark.parametrize("target", [GENERIC, PAPER], ids=lambda t: t.name)
+@pytest.mark.parametrize("where", ["penultimate", "blocks.0.conv2", "last", "op:max_pool2d"])
+def test_an_output_whose_bits_are_not_the_recipe_s_to_choose(target, where):
+    with pytest.raises(RecipeError, match="output, but no tensor whose bits"):
+        plan("residual", overrides=[override(where, output=SIX)], target=target)
+
+
+def test_an_output_whose_bits_are_the_target_s_still_takes_another_range():
+    graph = plan("residual", overrides=[override("penultimate", output={"range": "minmax"})])
+    spec = nets.find(graph, "conv2d", 4).meta["quant"].output
+    assert (spec.grid.bits, spec.range) == (8, "minmax")
+
+
 @pytest.mark.parametrize("where", ["layer9.*", "op:conv3d", "blocks.0.conv"])
 def test_an_override_that_selects_nothing(where):
     with pytest.raises(RecipeError, match="selects nothing") as error:
@@ -256,6 +297,108 @@ def test_an_override_that_selects_nothing(where):
 def test_an_override_that_could_change_nothing(change, words):
     with pytest.raises(RecipeError, match=words):
         plan("residual", overrides=[change])
+
+
+# --- bit policies -------------------------------------------------------------------------------------------------
+
+
+class Separable(nn.Module):
+    """A DS-CNN: the layer in front of the pooling has an activation and feeds nothing but the classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*nets.conv_bn(3, 6), nn.ReLU())
+        self.block = nn.Sequential(*nets.conv_bn(6, 6, 3, 6), nn.ReLU(), *nets.conv_bn(6, 8, 1), nn.ReLU())
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.fc(self.block(self.stem(x)).mean((2, 3)))
+
+
+class Bottlenecks(nn.Module):
+    """A MobileNetV2: an inverted residual with a skip, then a layer of its own in front of the pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*nets.conv_bn(3, 6), nn.ReLU6())
+        self.block = nets.Inverted(6, 6)
+        self.last = nn.Sequential(*nets.conv_bn(6, 8, 1), nn.ReLU6())
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.fc(nets.average()[0](self.last(self.block(self.stem(x)))).flatten(1))
+
+
+def held_at_8_bits(graph):
+    """(stem weight, stem output, last weight, everything up to the pooling that enters the classifier, all others)."""
+    layers = [n for n in graph.graph.nodes if op_name(n) in ("conv2d", "linear")]
+    bits = {n: a.output.grid.bits for n, a in annotations(graph).items() if a.output and n.op == "call_function"}
+    activated = [n for n in bits if op_name(n) in ("relu", "hardtanh")]
+    entering = {n for n in bits if op_name(n) == "mean"} | {activated[-1]}
+    others = {bits[n] for n in activated[1:-1]}
+    ends = [n.meta["quant"].weight.grid.bits for n in layers]
+    assert set(ends[1:-1]) == {4} and len({bits[n] for n in entering}) == 1
+    return ends[0] == 8, bits[activated[0]] == 8, ends[-1] == 8, bits[activated[-1]] == 8, others == {8}
+
+
+POLICY_TABLE = {
+    # policy: stem weight, stem output, last weight, classifier input in a residual network, in one without
+    "none": (False, False, False, False, False),
+    "qdrop": (True, False, True, True, True),
+    "brecq": (True, True, True, False, True),
+    "brecq-intended": (True, True, True, True, True),
+    "captq": (True, True, True, True, True),
+}
+
+
+@pytest.mark.parametrize("target", [GENERIC, PAPER], ids=lambda t: t.name)
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("model", ["residual", Separable, Bottlenecks])
+def test_T21_who_has_8_bits_under_which_policy(model, policy, target):
+    graph = plan(model if isinstance(model, str) else model(), f"policy={policy}", target=target)
+    *ends, in_residual, in_plain = POLICY_TABLE[policy]
+    assert held_at_8_bits(graph) == (*ends, in_residual if model == "residual" else in_plain, False)
+
+
+@pytest.mark.parametrize("target", [GENERIC, PAPER], ids=lambda t: t.name)
+@pytest.mark.parametrize("bits", ["w4a4", "w4a8"])
+@pytest.mark.parametrize("name", nets.NETS)
+def test_policy_qdrop_is_8_bits_for_weights_and_input_of_the_first_and_last_layer(name, bits, target):
+    eight = {"weights": {"bits": 8, "symmetric": True}, "activations": {"bits": 8}}
+    written = plan(name, recipe=f"qdrop_{bits}", overrides=[override(w, **eight) for w in ("first", "last")],
+                   target=target)
+    graph = plan(name, recipe=f"qdrop_{bits}", target=target)
+    assert load_recipe(f"qdrop_{bits}").policy == "qdrop"
+    assert by_name(graph) == by_name(written)
+
+
+def by_name(graph):
+    return {node.name: annotation for node, annotation in annotations(graph).items()}
+
+
+def test_T26_captq_is_compared_with_qdrop_at_equal_bits():
+    ours, alike, main_table = (by_name(plan("residual", *settings, recipe=recipe)) for recipe, *settings in (
+        ("captq_w2a2",), ("qdrop_w2a2", "policy=captq"), ("qdrop_w2a2",)))
+    assert ours == alike
+    differing = [name for name in ours if ours[name] != main_table[name]]
+    assert [ours[name].note for name in differing] == ["output of first"]
+
+
+def test_a_recipe_s_own_override_wins_over_its_policy():
+    settings = ("overrides=[{where: first, weights: {bits: 5}, output: {bits: 6}}]", "policy=captq")
+    graph = plan("residual", *settings)
+    assert weights(graph)[0] == (5, True, None)
+    assert outputs(graph)[1] == ("relu", 6, False, True)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_policy_may_find_nothing_where_an_own_override_may_not(policy):
+    def one_layer(m, x):
+        return m.fc(x.mean((2, 3)))
+
+    assert weights(plan(one_layer, f"policy={policy}")) == [(4, False, None) if policy == "none" else (8, True, 64)]
+    with pytest.raises(RecipeError, match="penultimate selects nothing"):
+        plan(one_layer, overrides=[override("penultimate", output=SIX)])
 
 
 # --- what the target cannot honour --------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from pipeline.errors import InputError
 def manifest(**changes):
     content = {
         "version": "0.1",
-        "recipe": RecipeEntry(name="r", text="name: r\n", sha256="0" * 64),
+        "recipe": RecipeEntry(name="r", policy="none", text="name: r\n", sha256="0" * 64),
         "model": ModelEntry(name="m", sha256="1" * 64, arch="resnet18"),
         "calibration": CalibrationEntry(kind="files", sha256="2" * 64, count=8),
         "target": TargetEntry(name="onnx", profile="generic", runtime={"onnxruntime": "1.31.1"}),

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from pipeline.errors import RecipeError
-from pipeline.recipe import RECIPES, MethodChoice, RuleChange, available_recipes, changed, load_recipe
+from pipeline.recipe import RECIPES, RuleChange, available_recipes, changed, load_recipe
 
 MINIMAL = """\
 name: own
@@ -35,22 +35,31 @@ def write(tmp_path):
 # --- the shipped files ---
 
 
+WIDTHS = {"w8a8", "w4a8", "w4a4", "w3a3", "w2a4", "w2a2", "w4a2"}
+SHIPPED = {
+    **dict.fromkeys(("nearest", "adaround", "brecq", "qdrop", "pdquant", "lsq"), WIDTHS),
+    **dict.fromkeys(("qdrop-mobilenetv2", "qdrop-mnasnet", "brecq-mobilenetv2", "pdquant-regnet",
+                     "pdquant-mobilenetv2", "pdquant-mnasnet"), WIDTHS - {"w8a8"}),
+    **dict.fromkeys(("captq", "captq-smooth", "captq-brecq"), WIDTHS - {"w8a8", "w4a8", "w4a2"}),
+    "minmax": {"w8a8"}, "mse": {"w8a8"},
+}
+METHOD_OF = {"minmax": "nearest", "mse": "nearest", "captq": "qdrop", "captq-smooth": "qdrop", "captq-brecq": "brecq"}
+STEPS = {"nearest": None, "adaround": 10000}
+
+
 def test_the_shipped_recipes_are_these():
-    assert available_recipes() == sorted(
-        ["minmax_w8a8", "mse_w8a8"] + [f"qdrop_{bits}" for bits in ("w8a8", "w4a8", "w4a4", "w3a3", "w2a4", "w2a2")]
-    )
+    assert available_recipes() == sorted(f"{family}_{bits}" for family, widths in SHIPPED.items() for bits in widths)
 
 
 @pytest.mark.parametrize("name", available_recipes())
 def test_a_shipped_recipe_is_what_its_name_says(name):
     recipe = load_recipe(name)
     assert recipe.name == name
-    kind, weights, activations = re.fullmatch(r"([a-z]+)_w(\d)a(\d)", name).groups()
+    family, weights, activations = re.fullmatch(r"([a-z0-9-]+)_w(\d)a(\d)", name).groups()
     assert (recipe.weights.bits, recipe.activations.bits) == (int(weights), int(activations))
-    if kind == "qdrop":
-        assert recipe.method.name == "qdrop" and recipe.method.parameters["steps"] == 20000
-    else:
-        assert recipe.method == MethodChoice(name="nearest") and recipe.weights.range == kind
+    assert recipe.method.name == METHOD_OF.get(family, family.split("-")[0])
+    assert recipe.method.parameters.get("steps") == STEPS.get(recipe.method.name, 20000)
+    assert recipe.weights.range == recipe.activations.range == ("minmax" if family == "minmax" else "mse")
 
 
 @pytest.mark.parametrize("name", available_recipes())
@@ -64,15 +73,15 @@ def test_a_shipped_recipe_has_at_most_25_lines_names_its_paper_and_lists_every_k
 @pytest.mark.parametrize("name", available_recipes())
 def test_no_shipped_recipe_asks_for_8_bit_asymmetric_weights(name):
     recipe = load_recipe(name)
-    for rule in [recipe.weights, *(changed(recipe.weights, override.weights) for override in recipe.overrides)]:
-        assert rule.symmetric == (rule.bits == 8)
+    assert recipe.overrides == () and recipe.weights.symmetric == (recipe.weights.bits == 8)
 
 
-def test_first_and_last_layer_of_w2a2_have_8_bits():
-    overrides = {override.where: override for override in load_recipe("qdrop_w2a2").overrides}
-    assert list(overrides) == ["first", "last"]
-    for override in overrides.values():
-        assert override.weights.bits == 8 and override.activations.bits == 8
+@pytest.mark.parametrize("name", available_recipes())
+def test_a_shipped_recipe_has_its_paper_s_policy_below_w8a8(name):
+    policies = {"captq": "captq", "captq-smooth": "captq", "captq-brecq": "brecq", "brecq": "brecq-intended",
+                "brecq-mobilenetv2": "brecq-intended"}
+    family, bits = name.split("_")
+    assert load_recipe(name).policy == ("none" if bits == "w8a8" else policies.get(family, "qdrop"))
 
 
 # --- finding and reading ---
@@ -90,11 +99,28 @@ def test_a_path_is_loaded(write):
     assert recipe.method.parameters == {"steps": 100, "keep_prob": 0.5}
 
 
-def test_an_unknown_name_lists_the_recipes_and_the_nearest():
+def test_an_unknown_name_lists_the_recipes_in_short_and_the_nearest():
     with pytest.raises(RecipeError) as caught:
         load_recipe("qdorp_w4a4")
-    assert "qdrop_w4a4" in caught.value.allowed and "minmax_w8a8" in caught.value.allowed
+    assert "{adaround,brecq,lsq,nearest,pdquant,qdrop}_w{2a2,2a4,3a3,4a2,4a4,4a8,8a8}, " in caught.value.allowed
+    assert "{minmax,mse}_w8a8, or the path of a YAML file" in caught.value.allowed
     assert "qdrop_w4a4" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("names", "listed"),
+    [
+        (["qdrop_w4a4", "qdrop_w2a2", "lsq_w4a4", "own"], "lsq_w4a4, qdrop_w{2a2,4a4}, own"),
+        (["mine", "own"], "mine, own"),
+        ([], "(no recipe in "),
+    ],
+)
+def test_recipes_of_a_folder_are_listed_by_what_they_share(tmp_path, names, listed):
+    for name in names:
+        (tmp_path / f"{name}.yaml").touch()
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("nothing", folder=tmp_path)
+    assert caught.value.allowed.startswith(listed)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
@@ -170,6 +196,7 @@ def test_an_unknown_key_names_its_path_and_the_nearest_key(write, old, new, key,
     ("old", "new", "key", "allowed"),
     [
         ("placement: paper", "placement: papers", "placement", "target or paper"),
+        ("seed: 3", "seed: 3\npolicy: captp", "policy", "none or qdrop or brecq or brecq-intended or captq"),
         ("range: mse", "range: max", "weights.range", "minmax or mse"),
         ("granularity: per_tensor", "granularity: per_channel", "activations.granularity", "per_tensor"),
         ("count: 64", "count: 0", "images.count", "greater than or equal to 1"),
@@ -224,24 +251,28 @@ def test_a_name_that_tells_other_bits_is_refused(write):
 # --- --set ---
 
 
-def test_set_changes_the_named_fields_only():
-    before = load_recipe("qdrop_w4a4")
+def test_set_changes_the_named_fields_only(write):
+    path = write("seed: 3", "seed: 3\npolicy: qdrop\noverrides: [{where: first, weights: {bits: 8}}]")
+    before = load_recipe(path)
     after = load_recipe(
-        "qdrop_w4a4",
+        path,
         [
             "method.steps=500",
             "method.rate=1e-3",
-            "weights.symmetric=true",
+            "weights.symmetric=false",
+            "policy=captq",
             "overrides.0.weights.bits=7",
             "passes=[equalize]",
         ],
     )
     assert after.method.parameters == {**before.method.parameters, "steps": 500, "rate": 0.001}
-    assert after.weights.symmetric and after.overrides[0].weights.bits == 7 and after.passes == ("equalize",)
+    assert not after.weights.symmetric and after.overrides[0].weights.bits == 7 and after.passes == ("equalize",)
+    assert (before.policy, after.policy) == ("qdrop", "captq")
     restored = after.model_copy(
         update={
             "method": before.method,
             "weights": before.weights,
+            "policy": before.policy,
             "overrides": before.overrides,
             "passes": before.passes,
         }
@@ -249,9 +280,20 @@ def test_set_changes_the_named_fields_only():
     assert restored == before
 
 
-def test_set_can_add_a_part_that_an_override_lacks():
-    recipe = load_recipe("qdrop_w4a8", ["overrides.0.activations.bits=6"])
+def test_set_can_add_a_part_that_an_override_lacks(write):
+    path = write("seed: 3", "seed: 3\noverrides: [{where: first, weights: {bits: 8}}]")
+    recipe = load_recipe(path, ["overrides.0.activations.bits=6", "overrides.0.output={range: minmax}"])
     assert recipe.overrides[0].activations == RuleChange(bits=6)
+    assert recipe.overrides[0].output == RuleChange(range="minmax")
+
+
+def test_a_recipe_without_a_policy_has_none(write):
+    assert load_recipe(write()).policy == "none"
+
+
+def test_on_and_off_are_words_and_true_and_false_are_not(write):
+    parameters = load_recipe(write("steps: 100", "fisher: off, flag: true"), ["method.other=on", "method.no=False"])
+    assert parameters.method.parameters == {"fisher": "off", "flag": True, "other": "on", "no": False, "keep_prob": 0.5}
 
 
 def test_the_name_follows_bits_that_are_set():
@@ -285,10 +327,12 @@ def test_a_wrong_set_is_refused_and_says_where(text, message):
     assert "--set" in caught.value.where
 
 
-def test_set_out_of_range_in_a_list_says_the_range():
+@pytest.mark.parametrize(("count", "allowed"), [(0, "none: the list is empty"), (2, "0 to 1")])
+def test_set_out_of_range_in_a_list_says_the_range(write, count, allowed):
+    overrides = ", ".join(["{where: first, weights: {bits: 8}}"] * count)
     with pytest.raises(RecipeError) as caught:
-        load_recipe("qdrop_w4a4", ["overrides.2.weights.bits=3"])
-    assert caught.value.allowed == "0 to 1"
+        load_recipe(write("seed: 3", f"seed: 3\noverrides: [{overrides}]"), ["overrides.2.weights.bits=3"])
+    assert caught.value.allowed == allowed
 
 
 # --- the canonical text ---

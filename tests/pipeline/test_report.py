@@ -11,7 +11,7 @@ from pipeline.report import render_report
 from pipeline.stages import UnitLog
 
 MANIFEST = Manifest(
-    version="0.1.0", recipe=RecipeEntry(name="qdrop_w4a4", text="name: qdrop_w4a4\n", sha256="r" * 64),
+    version="0.1.0", recipe=RecipeEntry(name="qdrop_w4a4", policy="qdrop", text="name: qdrop_w4a4\n", sha256="r" * 64),
     model=ModelEntry(name="net", sha256="m" * 64, arch=None),
     calibration=CalibrationEntry(kind="files", sha256="c" * 64, count=1024),
     target=TargetEntry(name="onnx", profile="generic", runtime={"onnxruntime": "1.31.1"}), packages={"torch": "2.13"},
@@ -42,6 +42,7 @@ def test_a_passing_build_says_so_and_what_each_step_cost():
     assert "**Gate PASSED.** All 1,000,000 integer codes of the artifact equal the reference." in text
     assert "| calibrated | 87.50 % | -0.84 (method) |" in text
     assert "| artifact | 87.40 % | +0.00 (parity) |" in text
+    assert "5000 samples. Calibration: 1024 samples, source: files. Bit policy: qdrop. Seed 7." in text
     assert "Of 2,000 codes of the graph evaluated exactly, 3 are moved" in text
     assert "* conv1: 1 channel scale(s) raised" in text and "* float: gelu: no kernel" in text
     assert "| model.onnx | 149,200 | `ffffffffffffffff` |" in text and "take 140,300 bytes" in text

@@ -21,7 +21,7 @@ from pipeline.summary import (
 from tests.tiny import quantized_net
 
 MANIFEST = Manifest(
-    version="0.1.0", recipe=RecipeEntry(name="qdrop_w4a4", text="", sha256="r"),
+    version="0.1.0", recipe=RecipeEntry(name="qdrop_w4a4", policy="qdrop", text="", sha256="r"),
     model=ModelEntry(name="net", sha256="m", arch=None), calibration=None,
     target=TargetEntry(name="onnx", profile="generic", runtime={}), packages={}, seed=7, tensors=[], files={},
     sizes={"model": 149200, "weights_packed": 140300},
@@ -49,6 +49,7 @@ def test_a_passing_build_shows_costs_kernels_size_and_the_next_step(tmp_path):
     assert verdict(parity()).startswith("PASSED: all 1,000,000 integer codes equal the reference")
     lines = build_lines(tmp_path, MANIFEST, parity(), "model.onnx")
     text = "\n".join(lines)
+    assert lines[1] == "  recipe      qdrop_w4a4, bit policy qdrop" and lines[2].startswith("  float ")
     assert "  calibrated   87.50 %   -0.84  the method: few bits" in lines
     assert "  artifact     87.40 %   +0.00  the files: nothing may be lost here" in lines
     assert "  codes       0 of 1,000,000 differ at level 'all'" in lines
@@ -91,6 +92,7 @@ def test_json_holds_the_parity_and_what_it_was_made_from(tmp_path):
     log = [UnitLog("stem", 10, 1, 1, 1, 0, 0, 1.0), UnitLog("head", 10, 1, 1, 2, 0, 0, 1.0, kept_nearest=True)]
     summary = json.loads(json.dumps(build_json(tmp_path, MANIFEST, parity(), ["a note"], log, 1.23)))
     assert (summary["exit_code"], summary["passed"], summary["seed"], summary["seconds"]) == (0, True, 7, 1.2)
+    assert (summary["recipe"], summary["policy"]) == ("qdrop_w4a4", "qdrop")
     assert summary["accuracy"] == ACCURACY and summary["codes"]["differing"] == 0
     assert summary["units_kept_nearest"] == ["head"] and summary["notes"] == ["a note"]
     assert build_json(tmp_path, MANIFEST, failing(), [], [], 1.0)["exit_code"] == 1
@@ -108,7 +110,7 @@ def test_a_plan_in_json_has_units_and_placement():
     quantized, _ = quantized_net(TARGET, "qdrop_w4a4")
     summary = plan_json(quantized, placement_table(quantized.graph, TARGET), [])
     json.dumps(summary)
-    assert summary["dry_run"] and summary["input_shape"] == [3, 8, 8]
+    assert summary["dry_run"] and summary["input_shape"] == [3, 8, 8] and summary["policy"] == "qdrop"
     assert [unit["name"] for unit in summary["units"]] == [unit.name for unit in quantized.units]
 
 

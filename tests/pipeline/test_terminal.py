@@ -150,7 +150,8 @@ def test_the_plan_is_one_row_a_region_with_numbered_notes(terminal):
     terminal.planned(quantized, placement)
     terminal.show_plan(quantized, placement, ["mind the gap"], "--input-size")
     text = re.sub(r"\x1b\[[0-9;]*m", "", terminal.results.file.getvalue())
-    assert "qdrop_w4a4 on onnx (generic)" in text and "input [3, 8, 8] (from --input-size), 5 classes" in text
+    assert re.search(r"qdrop_w4a4 on onnx \(generic\): .*; bit policy qdrop\n", text)
+    assert "input [3, 8, 8] (from --input-size), 5 classes" in text
     rows = [line.split() for line in text.splitlines()]
     assert ["stem", "conv2d+relu", "integers", "8", "4", "unsigned", "stem"] in [row[:7] for row in rows]
     assert "note: mind the gap" in text and max(map(len, text.splitlines())) <= 120

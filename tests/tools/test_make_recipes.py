@@ -1,0 +1,104 @@
+"""The recipes are what their description says, byte for byte; a file that is not is named."""
+
+import re
+from pathlib import Path
+
+import make_recipes
+import pytest
+import yaml
+
+from pipeline.recipe import RECIPES, available_recipes, load_recipe
+
+ROOT = RECIPES.parent
+MAIN = ("nearest", "adaround", "brecq", "qdrop", "pdquant", "lsq")
+
+
+@pytest.fixture
+def written(tmp_path):
+    assert make_recipes.main(["--folder", str(tmp_path)]) == 0
+    return tmp_path
+
+
+def parameters(name):
+    return load_recipe(name).method.parameters
+
+
+def test_the_recipes_are_the_described_ones_and_no_others(capsys):
+    files = {path.name: path.read_bytes() for path in RECIPES.iterdir()}
+    assert files == {name: text.encode() for name, text in make_recipes.recipe_texts().items()}
+    assert make_recipes.main(["--check"]) == 0 and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "qdrop_w4a4.yaml").unlink(), "qdrop_w4a4.yaml: is missing"),
+        (lambda folder: (folder / "own_w4a4.yaml").touch(), "own_w4a4.yaml: is not described"),
+        (lambda folder: (folder / "mse_w8a8.yaml").write_text("name: x\n"), "mse_w8a8.yaml: differs"),
+    ],
+)
+def test_drift_is_named_and_the_folder_left_alone(written, spoil, message, capsys):
+    spoil(written)
+    before = {path.name: path.read_bytes() for path in written.iterdir()}
+    assert make_recipes.main(["--check", "--folder", str(written)]) == 1
+    assert message in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in written.iterdir()} == before
+
+
+def test_writing_restores_a_file_and_names_one_that_is_not_described(written, capsys):
+    (written / "qdrop_w4a4.yaml").write_text("name: x\n")
+    (written / "own.yaml").touch()
+    assert make_recipes.main(["--folder", str(written)]) == 1
+    assert capsys.readouterr().err.splitlines() == ["own.yaml: is not described in tools/make_recipes.py"]
+    assert (written / "qdrop_w4a4.yaml").read_bytes() == (RECIPES / "qdrop_w4a4.yaml").read_bytes()
+
+
+def test_every_method_has_every_width():
+    assert {f"{method}_{bits}" for method in MAIN for bits in make_recipes.ALL} <= set(available_recipes())
+
+
+def test_lines_fit_and_values_survive_both_versions_of_yaml():
+    for name, text in make_recipes.recipe_texts().items():
+        assert max(map(len, text.splitlines())) <= 120, name
+        recipe, plain = load_recipe(RECIPES / name), yaml.safe_load(text)
+        assert {"name": recipe.method.name, **recipe.method.parameters} == plain["method"]
+
+
+def test_what_depends_on_the_network_is_the_papers_table():
+    keys = ("rounding_weight", "temperature", "reconstruction_weight", "correction_tie")
+    assert {name: tuple(parameters(f"{name}_w2a2")[key] for key in keys)
+            for name in ("pdquant", "pdquant-regnet", "pdquant-mobilenetv2", "pdquant-mnasnet")} == {
+        "pdquant": (0.01, 4.0, 0.1, 0.02), "pdquant-regnet": (0.01, 4.0, 0.1, 0.01),
+        "pdquant-mobilenetv2": (0.1, 1.0, 0.1, 0.005), "pdquant-mnasnet": (0.2, 1.0, 0.1, 0.001),
+    }  # fmt: skip
+    assert [parameters(f"{name}_w2a2")["rounding_weight"] for name in (
+        "qdrop", "qdrop-mobilenetv2", "qdrop-mnasnet", "brecq", "brecq-mobilenetv2")] == [0.01, 0.1, 0.2, 0.01, 0.1]
+
+
+def test_a_variant_differs_from_its_method_in_those_parameters_only():
+    for name in available_recipes():
+        family, bits = name.split("_")
+        method, _, network = family.partition("-")
+        if not network or method == "captq":
+            continue
+        own, base = load_recipe(name), load_recipe(f"{method}_{bits}")
+        assert own.model_copy(update={"name": base.name, "method": base.method}) == base
+        assert own.method.name == base.method.name and own.method.parameters.keys() == base.method.parameters.keys()
+
+
+@pytest.mark.parametrize(
+    ("family", "source", "method", "policy"),
+    [("captq", "captq-random", "qdrop", "captq"), ("captq-smooth", "captq-smooth", "qdrop", "captq"),
+     ("captq-brecq", "captq-random", "brecq", "brecq")],
+)  # fmt: skip
+def test_captq_is_a_selection_and_a_policy_on_another_method(family, source, method, policy):
+    for bits in make_recipes.CAPTQ_ROWS:
+        recipe, base = load_recipe(f"{family}_{bits}"), load_recipe(f"{method}_{bits}")
+        assert recipe.images.source == source and recipe.policy == policy
+        assert (recipe.method, recipe.weights, recipe.activations) == (base.method, base.weights, base.activations)
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name)
+def test_recipes_that_the_documents_name_are_there(path: Path):
+    names = set(re.findall(r"`([a-z][a-z0-9-]*_w\da\d)`", path.read_text(encoding="utf-8")))
+    assert names <= set(available_recipes())

@@ -1,0 +1,239 @@
+"""All of recipes/ from one description: a family a method, a file a bit width.
+
+    python tools/make_recipes.py           # writes recipes/*.yaml
+    python tools/make_recipes.py --check   # exit code 1 where a file differs, is missing or is not described here
+
+A file is written out in full, because it is the experiment; this description only keeps ninety of them in step. Values
+are YAML text as it stands in the file. What depends on the network in the papers is a family of its own, because a
+recipe never branches on the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "recipes"
+WIDTH = 118
+FIXED = "\0"  # a space at which no line is folded
+ALL = ("w8a8", "w4a8", "w4a4", "w3a3", "w2a4", "w2a2", "w4a2")
+BELOW_8 = ALL[1:]
+CAPTQ_ROWS = ("w4a4", "w3a3", "w2a4", "w2a2")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Recipes that differ in their bits only.
+
+    Args:
+        name: of the recipes, in front of `_w<bits>a<bits>`.
+        paper: the comment above what the policy adds: the paper and where the numbers come from.
+        method: its name and parameters.
+        bits: the widths that the family has.
+        policy: below W8A8, where all layers are equal already.
+        range: of weights and activations.
+        source: of the calibration images.
+        weights, images: further keys of these rules.
+    """
+
+    name: str
+    paper: str
+    method: Mapping[str, str]
+    bits: Sequence[str] = ALL
+    policy: str = "qdrop"
+    range: str = "mse"
+    source: str = "files"
+    weights: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
+
+
+POLICY_COMMENTS = {
+    "qdrop": "policy: qdrop holds the weights of the first and last layer and the classifier's input at 8 bits.",
+    "brecq": "policy: brecq holds the weights of the first and last layer and the stem's output at 8 bits; the "
+             "classifier's input keeps the low bits in residual networks, as with the released script.",
+    "brecq-intended": "policy: brecq-intended holds the weights of the first and last layer, the stem's output and the "
+                      "classifier's input at 8 bits, as the paper says; the released script misses the last of them in "
+                      "residual networks (policy: brecq). skip_stem goes with a stem output of 8 bits; to compare with "
+                      "recipes of policy qdrop: --set policy=qdrop --set method.skip_stem=false",
+    "captq": "policy: captq holds the stem's output at 8 bits as well, beside what policy qdrop does: compare with "
+             "qdrop_* --set policy=captq, because at W2A2 that alone is worth more points than the selection.",
+}
+
+WHITE_PAPER = "A White Paper on Neural Network Quantization (2021), arXiv 2106.08295, section 3.1"
+QDROP_PAPER = (
+    "QDrop: Randomly Dropping Quantization for Extremely Low-bit Post-Training Quantization (Wei et al., ICLR 2022), "
+    "arXiv 2203.05740; numbers from the paper and its released main branch"
+)
+BRECQ_PAPER = (
+    "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction (Li et al., ICLR 2021), arXiv "
+    "2102.05426; numbers from the paper and its released script, which leaves the Fisher weighting off"
+)
+PDQUANT_PAPER = (
+    "PD-Quant: Post-Training Quantization based on Prediction Difference Metric (Liu et al., CVPR 2023), arXiv "
+    "2212.07048; numbers from the released code and its settings for {networks}."
+)
+CAPTQ_PAPER = "Calibration Data Selection for Visual Services based on PTQ (CaPTQ), \"{row}\": {selection} {method}"
+RANDOM = "the public code's draw, one image of each class and the rest at random, no image twice;"
+
+QDROP = {"name": "qdrop", "steps": "20000", "keep_prob": "0.5", "rounding_weight": "0.01", "schedule": "fast"}
+BRECQ = {
+    "name": "brecq", "fisher": "'off'", "steps": "20000", "activation_steps": "5000", "rounding_weight": "0.01",
+    "learning_rate": "1.0e-3", "scale_learning_rate": "4.0e-4", "skip_stem": "true", "schedule": "fast",
+}
+PDQUANT = {
+    "name": "pdquant", "steps": "20000", "keep_prob": "0.5", "rounding_weight": "0.01", "temperature": "4.0",
+    "reconstruction_weight": "0.1", "correction_tie": "0.02", "learning_rate": "3.0e-3",
+    "scale_learning_rate": "4.0e-5", "schedule": "fast",
+}
+ADAROUND = {
+    "name": "adaround", "steps": "10000", "rounding_weight": "0.01", "learning_rate": "1.0e-3", "warmup": "0.2",
+    "beta_start": "20.0", "beta_end": "2.0", "schedule": "fast",
+}
+LSQ = {"name": "lsq", "steps": "20000", "scale_learning_rate": "4.0e-5", "schedule": "fast"}
+
+
+def _pdquant(network: str, networks: str, rounding: str, temperature: str, correction: str) -> Family:
+    """PD-Quant with the released code's settings for one kind of network."""
+    changes = {"rounding_weight": rounding, "temperature": temperature, "correction_tie": correction}
+    return Family(f"pdquant-{network}", PDQUANT_PAPER.format(networks=networks), {**PDQUANT, **changes}, BELOW_8)
+
+
+FAMILIES = (
+    Family(
+        "minmax", "Round to nearest, ranges from the extremes: the baseline of Krishnamoorthi, Quantizing deep "
+        "convolutional networks for efficient inference: A whitepaper (2018), arXiv 1806.08342, section 3.",
+        {"name": "nearest"}, ("w8a8",), range="minmax",
+    ),
+    Family(
+        "mse", f"Round to nearest, ranges by least squared error: Nagel et al., {WHITE_PAPER}.",
+        {"name": "nearest"}, ("w8a8",),
+    ),
+    Family(
+        "nearest", f"Round to nearest, ranges by least error, nothing learned: Nagel et al., {WHITE_PAPER}; what every "
+        "learned rounding has to beat. At W8A8 it is mse_w8a8.",
+        {"name": "nearest"},
+    ),
+    Family(
+        "adaround", "Up or Down? Adaptive Rounding for Post-Training Quantization (Nagel et al., ICML 2020), arXiv "
+        "2004.10568; numbers from the paper. It quantizes weights only, symmetric per tensor, all layers alike; here "
+        "the grids, activation ranges and 8-bit layers are those of the other recipes.",
+        ADAROUND,
+    ),
+    Family("brecq", f"{BRECQ_PAPER}. rounding_weight: 0.01 is its value for ResNet and RegNet.", BRECQ,
+           policy="brecq-intended"),
+    Family("brecq-mobilenetv2", f"{BRECQ_PAPER}. rounding_weight: 0.1 is its value for MobileNetV2.",
+           {**BRECQ, "rounding_weight": "0.1"}, BELOW_8, policy="brecq-intended"),
+    Family("qdrop", f"{QDROP_PAPER}. rounding_weight: 0.01 is the value for ResNet and RegNet; the authors take 0.1 "
+           "for MobileNetV2 and 0.2 for MnasNet.", QDROP),
+    Family("qdrop-mobilenetv2", f"{QDROP_PAPER}. rounding_weight: 0.1 is the authors' value for MobileNetV2.",
+           {**QDROP, "rounding_weight": "0.1"}, BELOW_8),
+    Family("qdrop-mnasnet", f"{QDROP_PAPER}. rounding_weight: 0.2 is the authors' value for MnasNet.",
+           {**QDROP, "rounding_weight": "0.2"}, BELOW_8),
+    Family("pdquant", PDQUANT_PAPER.format(networks="ResNet-18 and ResNet-50"), PDQUANT),
+    _pdquant("regnet", "RegNetX", rounding="0.01", temperature="4.0", correction="0.01"),
+    _pdquant("mobilenetv2", "MobileNetV2", rounding="0.1", temperature="1.0", correction="0.005"),
+    _pdquant("mnasnet", "MnasNet", rounding="0.2", temperature="1.0", correction="0.001"),
+    Family(
+        "lsq", "Learned Step Size Quantization (Esser et al., ICLR 2020), arXiv 1902.08153, without training the "
+        "network: activation scales alone are learned, block by block, and weights round to nearest. Steps and rate "
+        "are those of QDrop (arXiv 2203.05740), whose share of the work it shows.",
+        LSQ,
+    ),
+    Family(
+        "captq", CAPTQ_PAPER.format(row="Ours+QDrop", selection=RANDOM, method="reconstruction as QDrop, arXiv "
+                                    "2203.05740."),
+        QDROP, CAPTQ_ROWS, policy="captq", source="captq-random",
+    ),
+    Family(
+        "captq-smooth", CAPTQ_PAPER.format(row="Ours+QDrop", selection="our construction of its claim, the smoothest "
+                                           "images of each class (the public code selects none);",
+                                           method="reconstruction as QDrop, arXiv 2203.05740."),
+        QDROP, CAPTQ_ROWS, policy="captq", source="captq-smooth",
+    ),
+    Family(
+        "captq-brecq", CAPTQ_PAPER.format(row="Ours+BRECQ", selection=RANDOM, method="reconstruction as BRECQ, arXiv "
+                                          "2102.05426, with the bits of its released script."),
+        BRECQ, CAPTQ_ROWS, policy="brecq", source="captq-random",
+    ),
+)
+
+
+def recipe_texts() -> dict[str, str]:
+    """File name -> content of every recipe."""
+    return {f"{family.name}_{bits}.yaml": recipe_text(family, bits) for family in FAMILIES for bits in family.bits}
+
+
+def recipe_text(family: Family, bits: str) -> str:
+    """The file of one family at `bits`, for example `w4a8`."""
+    weights, activations = bits[1], bits[3]
+    policy = "none" if bits == "w8a8" else family.policy
+    comments = [family.paper, POLICY_COMMENTS[policy]] if policy != "none" else [family.paper]
+    # 8-bit weights are symmetric: integer kernels want zero point 0, and 8-bit codes have no room to be moved there.
+    symmetric = "true" if weights == "8" else "false"
+    return "\n".join([
+        *(f"# {line}" for comment in comments for line in _folded(comment, WIDTH - 2)),
+        f"name: {family.name}_{bits}",
+        _mapping("weights:    ", {"bits": weights, "symmetric": symmetric, "granularity": "per_channel",
+                                  "range": family.range, **family.weights}),
+        _mapping("activations:", {"bits": activations, "symmetric": "false", "granularity": "per_tensor",
+                                  "range": family.range}),
+        f"policy: {policy}",
+        "overrides: []",
+        "placement: target",
+        _mapping("images:", {"source": family.source, "count": "1024", "batch_size": "32",
+                             **family.images}),
+        _mapping("method:", family.method),
+        "passes: []",
+        "seed: 1005",
+        "",
+    ])
+
+
+def _mapping(key: str, values: Mapping[str, str]) -> str:
+    """`key {a: 1, b: 2}`, folded between entries where it is wider than a line."""
+    text = "{" + ", ".join(f"{name}:{FIXED}{value}" for name, value in values.items()) + "}"
+    return "\n".join(_folded(text, WIDTH, f"{key} "))
+
+
+def _folded(text: str, width: int, begin: str = "") -> list[str]:
+    """Lines of at most `width`, the ones after the first indented to stand inside what `begin` opens."""
+    text = text.replace("arXiv ", f"arXiv{FIXED}").replace("--set ", f"--set{FIXED}")
+    indent = " " * (len(begin) + 1) if begin else ""
+    lines = textwrap.wrap(text, width, initial_indent=begin, subsequent_indent=indent, break_long_words=False,
+                          break_on_hyphens=False)
+    return [line.replace(FIXED, " ") for line in lines]
+
+
+def differences(folder: Path) -> list[str]:
+    """What in `folder` is not as described: `name: why`."""
+    texts = recipe_texts()
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    wrong = {name: "is not described in tools/make_recipes.py" for name in found if name not in texts}
+    wrong |= {name: "is missing" for name in texts if name not in found}
+    wrong |= {name: "differs from its description" for name in texts
+              if name in found and found[name] != texts[name].encode()}
+    return [f"{name}: {why}" for name, why in sorted(wrong.items())]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check the folder; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a file is wrong")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="default: recipes/")
+    options = parser.parse_args(arguments)
+    if not options.check:
+        for name, text in recipe_texts().items():
+            (options.folder / name).write_bytes(text.encode())
+    wrong = differences(options.folder)
+    for line in wrong:
+        print(line, file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
