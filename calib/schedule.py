@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from calib.methods import Parameters
+from calib.parameters import Parameters
 
 Schedule = Literal["paper", "fast"]
 

@@ -16,7 +16,6 @@ from torch import Tensor, fx
 from calib.boundary import Stored
 from pipeline.graph import extract
 
-
 Precision = Literal["auto", "float32", "bfloat16"]
 
 

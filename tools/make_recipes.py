@@ -153,7 +153,7 @@ FAMILIES = (
         "captq-smooth", CAPTQ_PAPER.format(row="Ours+QDrop", selection="our construction of its claim, the smoothest "
                                            "images of each class (the public code selects none);",
                                            method="reconstruction as QDrop, arXiv 2203.05740."),
-        QDROP, CAPTQ_ROWS, policy="captq", source="captq-smooth",
+        QDROP, CAPTQ_ROWS, policy="captq", source="captq-smooth", images={"statistic": "total-variation"},
     ),
     Family(
         "captq-brecq", CAPTQ_PAPER.format(row="Ours+BRECQ", selection=RANDOM, method="reconstruction as BRECQ, arXiv "
@@ -186,7 +186,7 @@ def recipe_text(family: Family, bits: str) -> str:
         "overrides: []",
         "placement: target",
         _mapping("images:", {"source": family.source, "count": "1024", "batch_size": "32",
-                             **family.images}),
+                             "augment": "eval", **family.images}),
         _mapping("method:", family.method),
         "passes: []",
         "seed: 1005",

@@ -6,25 +6,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from calib.context import Calibration
-from pipeline.errors import RecipeError, nearest_spelling
+from calib.parameters import Parameters, checked_parameters
+from pipeline.errors import RecipeError
 from pipeline.recipe import MethodChoice
 from pipeline.registry import Registry, discover
 from pipeline.stages import UnitLog
 
-P = TypeVar("P", bound="Parameters")
-
-
-class Parameters(BaseModel):
-    """Base of a method's parameters: immutable, no unknown keys, no silent conversion."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+P = TypeVar("P", bound=Parameters)
 
 
 @dataclass(frozen=True)
@@ -66,20 +59,4 @@ def find_method(choice: MethodChoice) -> tuple[Method[Any], Parameters]:
     """
     discover(sys.modules[__name__])
     found = METHODS.get(choice.name)
-    try:
-        return found, found.parameters.model_validate(dict(choice.parameters))
-    except ValidationError as error:
-        raise _explained(choice, found.parameters.model_fields, error) from None
-
-
-def _explained(choice: MethodChoice, fields: Mapping[str, Any], error: ValidationError) -> RecipeError:
-    """A RecipeError for the first finding, an unknown key before anything else."""
-    finding = min(error.errors(include_url=False), key=lambda entry: entry["type"] != "extra_forbidden")
-    key = ".".join(str(step) for step in finding["loc"])
-    where = f"method.{key}" if key else "method"
-    if finding["type"] == "extra_forbidden":
-        return RecipeError(
-            f"method '{choice.name}' has no parameter '{key}'", where=where,
-            allowed=", ".join(fields) or "no parameters", hint=nearest_spelling(key, fields),
-        )
-    return RecipeError(f"'{key}' is {finding['input']!r}", where=where, allowed=finding["msg"])
+    return found, checked_parameters(found.parameters, choice.parameters, f"method '{choice.name}'", "method")

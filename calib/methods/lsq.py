@@ -11,7 +11,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from calib.context import Calibration
-from calib.methods import Parameters, method
+from calib.methods import method
+from calib.parameters import Parameters
 from calib.ranges import search_ranges
 from calib.reconstruct import UnitWork, Walk, reconstruct
 from calib.schedule import Schedule, rate_factor

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from calib.context import Calibration
-from calib.methods import Parameters, method
+from calib.methods import method
+from calib.parameters import Parameters
 from calib.ranges import search_ranges
 from pipeline.graph import get_attribute
 from pipeline.stages import UnitLog

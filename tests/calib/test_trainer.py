@@ -12,7 +12,7 @@ from calib.boundary import Boundary, stretches
 from calib.calibrate import calibrate
 from calib.methods.qdrop import QDropParameters
 from calib.reconstruct import UnitWork, unit_work
-from calib.trainer import UnitTrainer, Settings
+from calib.trainer import Settings, UnitTrainer
 from tests.calib.nets import CPU, calibration, net, recipe
 
 SETTINGS = QDropParameters(steps=30).settings
