@@ -13,7 +13,7 @@ from reproduce_summary import Records, Summary, best_lines, best_verdict, judge,
 
 METHOD_TITLES = {
     "nearest": "nearest", "lsq": "LSQ", "adaround": "AdaRound", "brecq": "BRECQ", "qdrop": "QDrop",
-    "pdquant": "PD-Quant", "mse": "MSE ranges", "minmax": "min-max ranges",
+    "pdquant": "PD-Quant", "captq": "CaPTQ random", "captq-smooth": "CaPTQ smooth", "mse": "MSE ranges", "minmax": "min-max ranges",
 }
 COLUMNS = ("method", "bits", "edits", "top-1 of the artifact: mean ± deviation", "min – max", "seeds", "loss to float",
            "undecided", "kept nearest", "calibration, CPU s", "the paper, ImageNet", "required", "")
@@ -101,7 +101,7 @@ def _row(summary: Summary, records: Records) -> tuple[str, ...]:
     line = summary.line
     verdicts = judge(line.required, summary, records) if line.required else []
     limits = "; ".join([verdict.limit for verdict in verdicts] + ([line.note] if line.note else []))
-    paper = published(line.paper or line.method, line.bits, line.subject)
+    paper = published(line.published_as, line.bits, line.subject)
     first = (METHOD_TITLES.get(line.method, line.method), line.bits.upper(), _edits(line))
     last = (f"{paper[0]:.2f} ({paper[1]})" if paper else _DASH, limits, "; ".join(v.word for v in verdicts))
     if not summary.top1:
@@ -157,6 +157,6 @@ def _failures(group: Group, records: Records) -> str:
 
 
 def _legend(group: Group) -> str:
-    found = (published(line.paper or line.method, line.bits, line.subject) for line in group.lines)
+    found = (published(line.published_as, line.bits, line.subject) for line in group.lines)
     used = dict.fromkeys(paper[1] for paper in found if paper)
     return "Figures of the papers: " + "; ".join(f"*{key}*: {SOURCES[key]}" for key in used) + "." if used else ""
