@@ -13,7 +13,8 @@ from reproduce_summary import Records, Summary, best_lines, best_verdict, judge,
 
 METHOD_TITLES = {
     "nearest": "nearest", "lsq": "LSQ", "adaround": "AdaRound", "brecq": "BRECQ", "qdrop": "QDrop",
-    "pdquant": "PD-Quant", "captq": "CaPTQ random", "captq-smooth": "CaPTQ smooth", "mse": "MSE ranges", "minmax": "min-max ranges",
+    "pdquant": "PD-Quant", "captq": "CaPTQ random", "captq-smooth": "CaPTQ smooth",
+    "mse": "MSE ranges", "minmax": "min-max ranges",
 }
 COLUMNS = ("method", "bits", "edits", "top-1 of the artifact: mean ± deviation", "min – max", "seeds", "loss to float",
            "undecided", "kept nearest", "calibration, CPU s", "the paper, ImageNet", "required", "")
