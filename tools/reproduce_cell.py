@@ -104,10 +104,13 @@ class Request:
 
 
 class Phases(Quiet):
-    """CPU and wall seconds of every stage of the build, the last one closed by `stage("")`."""
+    """CPU and wall seconds of every stage of the build, and the process's peak of memory at its end.
+
+    The last stage is closed by `stage("")`.
+    """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, dict[str, float]] = {}
+        self.measured: dict[str, dict[str, float]] = {}
         self._open = ""
         self._started = (0.0, 0.0)
 
@@ -115,7 +118,8 @@ class Phases(Quiet):
         now = time.process_time(), time.perf_counter()
         if self._open:
             cpu, wall = (end - start for end, start in zip(now, self._started, strict=True))
-            self.seconds[self._open] = {"cpu_s": cpu, "wall_s": wall}
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kB on Linux
+            self.measured[self._open] = {"cpu_s": cpu, "wall_s": wall, "peak_rss_mb": round(peak, 1)}
         self._open, self._started = name, now
 
 
@@ -181,14 +185,13 @@ def measure(request: Request) -> dict[str, Any]:
     build = story.compile_model(
         loaded, recipe, "onnx", calibration, drawn(evaluation, request.proof), folder, options, phases
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kB on Linux
     phases.stage("measure the artifact")
     session = open_session(folder / "model.onnx", threads=1, taps=False)
     artifact = top1(lambda x: session.run(x)[LOGITS], evaluation)
     phases.stage("")
     shutil.rmtree(folder)
     return {
-        **_about(recipe, build), "phases": phases.seconds, "peak_rss_mb": round(peak, 1),
+        **_about(recipe, build), "phases": phases.measured,
         "accuracy": {"float": float_top1(request, loaded, evaluation), "artifact": artifact},
         "samples": {"calibration": len(calibration), "evaluation": len(evaluation)},
     }
