@@ -180,3 +180,26 @@ def test_wrong_options_are_refused_in_words(call, tmp_path, capsys):
     (tmp_path / "docs" / "results.md").unlink()
     assert call("--render") == 2
     assert "the document is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [([], "tf"), (["--stale"], "tfs"), (["--limit", "1"], "t"), (["--stale", "--limit", "2"], "tf")],
+)
+def test_what_is_run_again(arguments, expected, monkeypatch):
+    started = []
+    class Finished:
+        def poll(self):
+            return 0
+
+    def start(state, options):
+        started.append(state.key)
+        return Finished()
+
+    monkeypatch.setattr(reproduce, "start", start)
+    monkeypatch.setattr(reproduce, "outcome", lambda state, process, options: record(state.cell, 1.0))
+    words = {"t": "todo", "d": "done", "f": "failed", "s": "stale"}
+    states = [reproduce.State(cell, key, word) for cell, (key, word) in
+              zip(Line("ds_cnn", "qdrop_w4a4", seeds=(1, 2, 3, 4)).cells, words.items(), strict=True)]
+    reproduce.run(states, reproduce.parse(arguments, PLAN))
+    assert "".join(started) == expected
