@@ -34,6 +34,7 @@ from backends.exact import ExactArithmetic
 from backends.placement import PlacementRow, placement_table
 from calib.calibrate import calibrate
 from calib.methods import find_method
+from calib.sources import draw, find_source
 from pipeline import cli_options as cli
 from pipeline.artifact import (
     CalibrationEntry,
@@ -48,7 +49,7 @@ from pipeline.artifact import (
 )
 from pipeline.capture import capture
 from pipeline.data import Batches, check_against_model
-from pipeline.errors import InputError, ParityError, RecipeError, TargetError
+from pipeline.errors import InputError, ParityError, TargetError
 from pipeline.exits import exit_codes
 from pipeline.graph import module_path, quantizer_of, where
 from pipeline.inputs import ImageOptions, open_samples, parse_input_size, shape_without_data, zeros
@@ -64,7 +65,6 @@ from pipeline.watcher import Quiet, Watcher
 
 VERSION = "0.1.0"
 GOLDEN_SAMPLES = 16
-SOURCES = ("files",)
 CHECKPOINTS = ".checkpoints"  # beside the output folder
 PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript")
 
@@ -128,16 +128,13 @@ class GateFailed(ParityError):
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Refuse what the recipe names and nobody has; the method's parameters are judged by the method.
+    """Refuse what the recipe names and nobody has; a method and a source judge their own parameters.
 
     Raises:
         RecipeError: with what there is.
     """
     find_method(recipe.method)
-    if recipe.images.source not in SOURCES:
-        raise RecipeError(
-            f"there is no source of images '{recipe.images.source}'", where="images.source", allowed=", ".join(SOURCES)
-        )
+    find_source(recipe.images)
 
 
 def plan(
@@ -383,7 +380,9 @@ def main(
         if dry_run:
             _dry_run(terminal, loaded, chosen, backend, images, calib_data, device_profile, as_json)
             return
-        calibration, evaluation, notes = open_samples(loaded, chosen, calib_data, eval_data, images)
+        calibration, evaluation, notes = open_samples(
+            loaded, chosen, calib_data, eval_data, images, lambda pool: draw(pool, chosen.images, chosen.seed)
+        )
         for note in notes:
             terminal.note(note)
         try:

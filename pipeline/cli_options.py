@@ -33,8 +33,8 @@ ModelFile = Annotated[Path, typer.Argument(
     "or a .pt2 of torch.export.save.",
 )]
 Arch = Annotated[str | None, typer.Option(
-    help="The network of a bare state_dict: a torchvision name (resnet18), package.module:factory, or "
-    "path/to/file.py:factory.",
+    help="The network of a bare state_dict: a torchvision name (resnet18), mnasnet2_0, regnet_x_600mf, "
+    "package.module:factory, or path/to/file.py:factory.",
 )]
 RecipeName = Annotated[str, typer.Option(
     help="A name from recipes/ or a YAML file; default qdrop_w4a4.",
@@ -52,7 +52,8 @@ Out = Annotated[Path | None, typer.Option(
 )]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the artifact that is there.")]
 CalibData = Annotated[Path | None, typer.Option(
-    help="Images to calibrate on: a folder (flat, or one subfolder a class), or .npz/.npy with x (and y).",
+    help="What calibration images are drawn from: a folder (flat, or one subfolder a class, as imagenet/train), or "
+    ".npz/.npy with x (and y). The recipe's images.source says how.",
 )]
 EvalData = Annotated[Path | None, typer.Option(
     help="Images to prove parity and measure accuracy on: a folder with one subfolder a class, or .npz with x and y.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ import torchvision
 from PIL import Image
 from torch import nn
 
+from pipeline.architectures import ARCHITECTURES, INPUT_SIDE
 from pipeline.cli_options import parse_numbers
-from pipeline.data import IMAGE_SUFFIXES, Batches, check_against_model, open_data
+from pipeline.data import Batches, check_against_model, has_image_name, open_pool
 from pipeline.errors import InputError
 from pipeline.modelfile import LoadedModel
 from pipeline.recipe import Recipe
@@ -121,6 +123,8 @@ def shape_without_data(loaded: LoadedModel, size: InputSize | None, data: Path |
 
 
 def _torchvision_shape(loaded: LoadedModel) -> Shape | None:
+    if loaded.arch in ARCHITECTURES:
+        return (_channels(loaded, None), INPUT_SIDE, INPUT_SIDE)
     known = torchvision.models.list_models(module=torchvision.models)
     if loaded.arch not in known:
         return None
@@ -145,11 +149,13 @@ def peek_shape(path: Path, channels: int) -> Shape:
 
 
 def _image_shape(folder: Path, channels: int) -> Shape | None:
-    first = min((p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES), default=None)
-    if first is None:
-        return None
-    with Image.open(first) as image:
-        return (channels, image.height, image.width)
+    for place, folders, names in os.walk(folder):  # no further than the first: there may be a million behind it
+        folders.sort()
+        first = min(filter(has_image_name, names), default=None)
+        if first is not None:
+            with Image.open(os.path.join(place, first)) as image:
+                return (channels, image.height, image.width)
+    return None
 
 
 def _array_shape(path: Path) -> Shape:
@@ -183,21 +189,22 @@ class ImageOptions:
 
 
 def open_samples(
-    loaded: LoadedModel, recipe: Recipe, calibration: Path, evaluation: Path | None, options: ImageOptions
+    loaded: LoadedModel, recipe: Recipe, calibration: Path, evaluation: Path | None, options: ImageOptions,
+    draw: Callable[[Batches], Batches],
 ) -> tuple[Batches, Batches | None, list[str]]:
     """(calibration set, evaluation set, what a user should know about them).
+
+    Args:
+        draw: chooses the calibration set from everything that `calibration` holds; the recipe's source of images.
 
     Raises:
         InputError: what is there cannot be used for this model.
     """
     images = recipe.images
-    chosen = _opened(
-        loaded, calibration, options, purpose="calib", batch_size=images.batch_size, count=images.count,
-        seed=recipe.seed,
-    )
+    chosen = draw(_opened(loaded, calibration, options, purpose="calib", batch_size=images.batch_size))
     proven = None
     if evaluation is not None:
-        proven = _opened(loaded, evaluation, options, purpose="eval", batch_size=EVALUATION_BATCH)
+        proven = _opened(loaded, evaluation, options, purpose="eval", batch_size=EVALUATION_BATCH).checked()
     notes = _notes([path for path in (calibration, evaluation) if path is not None], options)
     if len(chosen) < images.count:
         notes.append(f"{len(chosen):,} calibration samples are there, the recipe asks for {images.count:,}")
@@ -205,6 +212,7 @@ def open_samples(
 
 
 def _opened(loaded: LoadedModel, path: Path, options: ImageOptions, **how: Any) -> Batches:
+    """Everything that is at `path`, as this model takes it."""
     is_folder, size = path.is_dir(), options.size
     channels = image_channels(loaded, size) if is_folder else 3
     if is_folder:
@@ -213,7 +221,7 @@ def _opened(loaded: LoadedModel, path: Path, options: ImageOptions, **how: Any) 
             "std": parse_numbers("--std", options.std, channels),
             "input_size": None if size is None else size.side,
         }
-    batches = open_data(path, channels=channels, **how)
+    batches = open_pool(path, channels=channels, **how)
     if size is not None:
         check_against_model(batches, (size.channels or batches.shape[0], size.height, size.width), None)
     return batches

@@ -17,6 +17,7 @@ import pickle
 import re
 import sys
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,15 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from pipeline.architectures import ARCHITECTURES, torchvision_keys
 from pipeline.artifact import sha256_file
 from pipeline.errors import InputError, nearest_spelling
 
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
-ARCH_FORMS = "a torchvision name (resnet18), package.module:factory, or path/to/file.py:factory"
+ARCH_FORMS = (
+    f"a torchvision name (resnet18), {', '.join(ARCHITECTURES)}, package.module:factory, or path/to/file.py:factory"
+)
 SHOWN = 3  # mismatching keys of each kind that a message lists
 
 _SAFE_GLOBALS = [argparse.Namespace]  # plain data that training scripts put beside the weights
@@ -281,6 +285,7 @@ def _fill(arch: str, kwargs: dict[str, Any], weights: Mapping[str, Tensor], path
     """Builds the module and loads the weights, all of them or none."""
     module = build_arch(arch, kwargs)
     weights = _without_wrappers(weights, module)
+    weights = weights if ":" in arch else torchvision_keys(weights)
     differences = _differences(module, weights)
     if differences and ":" not in arch and "num_classes" not in kwargs:
         # A torchvision network fine-tuned on other classes: the last tensor of its state_dict tells how many.
@@ -296,7 +301,10 @@ def _fill(arch: str, kwargs: dict[str, Any], weights: Mapping[str, Tensor], path
             where=str(path),
             hint="Give the --arch that the weights were trained with; arguments go into the file as `kwargs`.",
         )
-    module.load_state_dict(dict(weights), strict=False)
+    # They fit, so they are of the layout that the module has, whatever version their file says or leaves out.
+    fitting = OrderedDict(weights)
+    fitting._metadata = module.state_dict()._metadata
+    module.load_state_dict(fitting, strict=False)
     return module
 
 
@@ -351,7 +359,7 @@ def build_arch(arch: str, kwargs: Mapping[str, Any]) -> nn.Module:
     """A new module, made by calling what `arch` names with `kwargs`; raises InputError with the cause."""
     source, _, factory_name = arch.rpartition(":")
     if not source:
-        factory, folder = _torchvision_factory(arch), Path.cwd()
+        factory, folder = ARCHITECTURES.get(arch) or _torchvision_factory(arch), Path.cwd()
     elif source.endswith(".py"):
         factory, folder = _factory_in_file(Path(source), factory_name), Path(source).resolve().parent
     else:
@@ -376,7 +384,7 @@ def _torchvision_factory(name: str) -> Callable[..., Any]:
             f"torchvision has no classification model '{name}'",
             where=_arch(name),
             allowed=ARCH_FORMS,
-            hint=nearest_spelling(name.lower(), known),
+            hint=nearest_spelling(name.lower(), [*known, *ARCHITECTURES]),
         )
     builder = torchvision.models.get_model_builder(name)
     # Networks with auxiliary heads are trained with them; these two ask to be told how weights are initialised.

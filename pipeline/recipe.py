@@ -2,7 +2,7 @@
 
 A recipe names no target, no path and no device. There is no inheritance between recipes: the file is the
 experiment. `--set key=value` edits the file's content before it is validated, so both obey the same rules.
-The parameters of a method are carried, not judged: only the method's own file knows which exist.
+The parameters of a method and of a source are carried, not judged: only their own files know which exist.
 """
 
 from __future__ import annotations
@@ -82,11 +82,20 @@ class Override(_Frozen):
 
 
 class ImagesRule(_Frozen):
-    """Where calibration images come from, how many are drawn and in which batches they run."""
+    """Where calibration images come from, how many are drawn and in which batches they run.
+
+    `augment: train` crops and flips image files as in training, once for all (`Batches.augmented`); `parameters` are
+    those of the source, as written: the source's own file judges them.
+    """
 
     source: Annotated[str, Field(min_length=1)]
     count: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
+    augment: Literal["train", "eval"] = "eval"
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+IMAGES_KEYS = tuple(key for key in ImagesRule.model_fields if key != "parameters")
 
 
 class MethodChoice(_Frozen):
@@ -118,6 +127,15 @@ class Recipe(_Frozen):
         parameters = {key: value for key, value in method.items() if key != "name"}
         return {**({"name": method["name"]} if "name" in method else {}), "parameters": parameters}
 
+    @field_validator("images", mode="before")
+    @classmethod
+    def _collect_source_parameters(cls, images: Any) -> Any:
+        """As for the method: what is no key of `ImagesRule` goes to the source."""
+        if not isinstance(images, Mapping):
+            return images
+        own = {key: value for key, value in images.items() if key in IMAGES_KEYS}
+        return {**own, "parameters": {key: value for key, value in images.items() if key not in own}}
+
     @model_validator(mode="after")
     def _name_tells_the_bits(self) -> Recipe:
         match = _BITS_IN_NAME.fullmatch(self.name)
@@ -129,6 +147,8 @@ class Recipe(_Frozen):
     def to_yaml(self) -> str:
         """The whole recipe as YAML in one canonical order: equal recipes give equal text, and it loads again."""
         content = self.model_dump(exclude_none=True)
+        content["images"].pop("parameters")
+        content["images"] |= dict(sorted(self.images.parameters.items()))
         content["method"] = {"name": self.method.name, **dict(sorted(self.method.parameters.items()))}
         # Tuples are not plain YAML.
         content["overrides"], content["passes"] = list(content["overrides"]), list(content["passes"])
@@ -318,8 +338,8 @@ def _finding(finding: Any) -> tuple[str, str, str]:
 
 def _key_text(loc: tuple[int | str, ...]) -> str:
     """A pydantic location as the YAML key path: the level `parameters` does not exist in the file."""
-    if loc[:2] == ("method", "parameters"):
-        loc = ("method", *(step for step in loc[2:] if step != "[key]"))
+    if loc[:2] in (("method", "parameters"), ("images", "parameters")):
+        loc = (loc[0], *(step for step in loc[2:] if step != "[key]"))
     return ".".join(str(step) for step in loc)
 
 
@@ -340,4 +360,4 @@ def _model_inside(annotation: Any) -> type[BaseModel]:
 
 
 def _keys_text(model: type[BaseModel]) -> str:
-    return "the keys " + ", ".join(model.model_fields)
+    return "the keys " + ", ".join(key for key in model.model_fields if key != "parameters")

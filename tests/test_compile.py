@@ -129,6 +129,49 @@ def test_default_folder_and_images_from_a_folder(command, tmp_path):
     assert manifest["seed"] == 7 and manifest["calibration"]["count"] == 5
 
 
+@pytest.fixture
+def imagenet(tmp_path):
+    """The standard folder in small: train/ and val/ with a folder a class, JPEG images of different sizes."""
+    wnids = ("n01440764", "n01443537", "n01484850", "n01491361", "n01494475")
+    for part, count in (("train", 4), ("val", 2)):
+        for label, wnid in enumerate(wnids):
+            place = tmp_path / "imagenet" / part / wnid
+            place.mkdir(parents=True)
+            for index in range(count):
+                size = (12 + 3 * index, 11 + label, 3)
+                noise = np.random.default_rng(10 * label + index).integers(0, 256, size, dtype=np.uint8)
+                Image.fromarray(noise).save(place / f"{wnid}_{index}.JPEG")
+    return tmp_path / "imagenet"
+
+
+IMAGENET = ("--input-size", "8", "--mean", "0.485", "0.456", "0.406", "--std", "0.229", "0.224", "0.225")
+
+
+@pytest.mark.parametrize("source", ["files", "captq-random", "captq-smooth"])
+def test_imagenets_folder_with_the_papers_augmentation(command, imagenet, tmp_path, source):
+    hashes, chosen = {}, ("--set", f"images.source={source}", "--set", "images.count=8", "--seed", "3")
+    for augment in ("eval", "train"):
+        result = command(
+            *IMAGENET, *chosen, "--set", f"images.augment={augment}", "--target", "reference",
+            calib=imagenet / "train", evaluation=imagenet / "val", out=augment,
+        )
+        assert result.exit_code == 0, result.stderr
+        manifest = json.loads((tmp_path / augment / "manifest.json").read_text())
+        assert manifest["calibration"]["kind"] == source and manifest["calibration"]["count"] == 8
+        assert f"augment: {augment}" in manifest["recipe"]["text"]
+        hashes[augment] = manifest["calibration"]["sha256"]
+        with np.load(tmp_path / augment / "golden.npz") as golden:
+            hashes[f"evaluation {augment}"] = golden["input"].tobytes()
+    assert hashes["eval"] != hashes["train"] and hashes["evaluation eval"] == hashes["evaluation train"]
+
+
+def test_a_source_that_needs_labels_is_refused_without_them(command, files, tmp_path):
+    with np.load(files / "calib.npz") as given:
+        np.save(tmp_path / "x.npy", given["x"])
+    error = refused(command("--set", "images.source=captq-smooth", calib=tmp_path / "x.npy"), "needs labels", "x.npy")
+    assert "calibrate" not in error and "capture" not in error
+
+
 def test_a_build_from_python_takes_a_module(files, tmp_path):
     from pipeline.data import open_data
 
@@ -257,7 +300,10 @@ def test_an_image_that_cannot_be_read_is_named(command, files, tmp_path):
     (("--set", "activations.bits=1"), ("'activations.bits' is 1", "from 2 to 8")),
     (("--set", "method.init_image=4"), ("no parameter 'init_image'", "Did you mean 'init_images'?")),
     (("--set", "method.name=qdorp"), ("there is no method 'qdorp'", "Did you mean 'qdrop'?")),
-    (("--set", "images.source=selected"), ("no source of images 'selected'", "files")),
+    (("--set", "images.source=captq"), ("no source of images 'captq'", "captq-smooth, files", "Did you mean 'captq-")),
+    (("--set", "images.batchsize=4"), ("no parameter 'batchsize'", "Did you mean 'batch_size'?")),
+    (("--set", "images.augment=train"), ("prepared already", "calib.npz", "augment: eval")),
+    (("--set", "images.source=captq-random", "--set", "images.count=4"), ("4 images cannot cover the 5 classes",)),
     (("--device", "cuda:9"), ("CUDA", "--device cuda:9", "auto, cpu")),
     (("--device", "gpu0"), ("there is no device 'gpu0'", "auto, cpu, cuda")),
     (("--device-profile", "arm"), ("no device profile 'arm'", "generic, vnni, arm64")),

@@ -91,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("  ".join(rows[-1]), flush=True)
     if options.write_docs:
         command = command_text("tools/zoo.py", list(arguments if arguments is not None else sys.argv[1:]))
-        DOCUMENT.write_text(_document(command, rows), encoding="utf-8")
+        _, mark, rest = DOCUMENT.read_text(encoding="utf-8").partition("\n## ")  # what follows is written by hand
+        DOCUMENT.write_text(_document(command, rows) + mark + rest, encoding="utf-8")
     return int(any("FAILED" in line[7] or "not built" in line[7] for line in rows))
 
 

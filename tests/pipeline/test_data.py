@@ -1,6 +1,7 @@
 """Data: what is read is exactly the pixels and rows that are there, in a repeatable order, and faults name the file."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data import check_against_model, open_data
+from pipeline.data import check_against_model, open_data, open_pool
 from pipeline.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -124,6 +125,135 @@ def test_images_are_decoded_only_when_they_are_asked_for(folder, monkeypatch):
     assert len(decoded) == 0
     next(iter(batches))
     assert len(decoded) == 2
+
+
+# --- the pool ---
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    """The standard folder in small: train/<wnid>/<wnid>_<n>.JPEG of different sizes, two of three classes with more."""
+    for wnid, count in (("n01440764", 5), ("n01443537", 4), ("n02085620", 3)):
+        for index in range(count):
+            picture(tmp_path / "train" / wnid / f"{wnid}_{index}.JPEG", size=(20 + 3 * index, 31 - index))
+    return tmp_path / "train"
+
+
+def pool_of(path, **options):
+    return open_pool(path, batch_size=2, purpose="calib", **options)
+
+
+def test_a_pool_is_everything_in_the_order_of_the_files(folder):
+    picture(folder / "cat" / "deep" / "9.png")
+    picture(folder / "cat" / "deep-er.png")
+    batches = pool_of(folder)
+    names = [batches.samples.content(index)[0].split(b"\0")[0].decode() for index in range(len(batches))]
+    assert names == sorted(names, key=lambda name: name.split("/")) and len(names) == 9
+    assert names.index("cat/deep/9.png") < names.index("cat/deep-er.png")
+    assert batches.labels.tolist() == [0] * 5 + [2] * 4
+
+
+def test_only_headers_of_drawn_images_are_looked_at(imagenet, monkeypatch):
+    looked = []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda file, *rest: looked.append(file) or real(file, *rest))
+    pool = pool_of(imagenet, input_size=16)
+    assert len(pool) == 12 and pool.shape == (3, 16, 16) and not looked
+    drawn = opened(imagenet, "calib", input_size=16, count=4)
+    assert len(drawn) == 4 and len(set(looked)) == len(looked) == 4
+    assert drawn.materialize()[0].shape == (4, 3, 16, 16)
+
+
+def test_a_damaged_file_that_was_not_drawn_does_not_matter(folder):
+    (folder / "cat" / "0.png").write_bytes(b"no image")
+    pool = pool_of(folder)
+    assert pool.select([1, 3]).checked().materialize()[0].shape == (2, 3, 8, 8)
+    with pytest.raises(InputError, match="not an image") as caught:
+        pool.select([1, 0]).checked()
+    assert caught.value.where.endswith("cat/0.png")
+
+
+def test_the_common_size_is_that_of_the_drawn_images(folder):
+    picture(folder / "cat" / "0.png", size=(9, 9))
+    pool = pool_of(folder)
+    assert pool.select([2, 1]).checked().shape == (3, 8, 8)
+    for use in (lambda: pool.select([2, 0]).checked(), lambda: pool.pixels(1)):
+        with pytest.raises(InputError, match="different sizes"):
+            use()
+
+
+def test_a_selection_keeps_labels_and_takes_places_not_indices(folder):
+    chosen = pool_of(folder).select([6, 0, 3]).select([2, 0])
+    assert chosen.order == (3, 6) and chosen.labels.tolist() == [2, 2]
+
+
+def test_pixels_are_those_before_normalisation(folder, tmp_path):
+    values = picture(folder / "cat" / "1.png", size=(8, 8))
+    pool = pool_of(folder, mean=[0.5] * 3, std=[0.1] * 3)
+    assert np.array_equal((pool.select([1]).pixels(0) * 255).round().permute(1, 2, 0).numpy(), values)
+    assert pool.samples.pixel_range == (0, 1)
+    arrays = pool_of(npz(tmp_path, x=np.linspace(-2, 3, 16, dtype=np.float32).reshape(4, 1, 2, 2)))
+    assert torch.equal(arrays.pixels(3), arrays.samples.read(3)) and arrays.samples.pixel_range == (-2, 3)
+
+
+def test_a_folder_that_may_not_be_read_is_named(folder, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("cat"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert refused(folder, "the folder cannot be read: Permission denied").where.endswith("cat")
+
+
+# --- augmentation ---
+
+
+def test_augmented_images_are_crops_drawn_once_by_seed_and_name(imagenet):
+    plain = pool_of(imagenet, input_size=16)
+    augmented = plain.augmented(3)
+    x = augmented.materialize()[0]
+    assert x.shape == (12, 3, 16, 16) and torch.equal(x, augmented.materialize()[0])
+    turned = augmented.select(range(11, -1, -1)).first(5)
+    assert torch.equal(turned.materialize()[0], x.flip(0)[:5])  # neither order nor batch matters
+    (imagenet / "n01440764" / "n01440764_0.JPEG").unlink()
+    assert torch.equal(pool_of(imagenet, input_size=16).augmented(3).materialize()[0], x[1:])  # nor the place in a list
+    assert not any(torch.equal(a, b) for a, b in zip(x[1:], plain.select(range(1, 12)).materialize()[0], strict=True))
+    assert not torch.equal(x[1:], plain.augmented(4).select(range(1, 12)).materialize()[0])
+
+
+def test_augmentation_crops_and_flips(tmp_path):
+    ramp = np.broadcast_to(np.arange(0, 240, 4, dtype=np.uint8), (60, 60))
+    (tmp_path / "set").mkdir()
+    for index in range(40):
+        Image.fromarray(ramp).save(tmp_path / "set" / f"{index}.png")
+    rows = pool_of(tmp_path / "set", channels=1).augmented(0).materialize()[0][:, 0, 30]
+    rises = (rows[:, -1] > rows[:, 0]).float().mean()
+    assert 0.25 < rises < 0.75  # half of them are flipped
+    spans = (rows[:, -1] - rows[:, 0]).abs() / float(rows.max() - rows.min())
+    assert spans.min() < 0.6 < 0.8 < spans.max()  # of 8 to 100 % of the area
+
+
+def test_augmentation_leaves_the_random_state_and_the_pixels_alone(imagenet):
+    plain = pool_of(imagenet, input_size=16)
+    before = torch.random.get_rng_state()
+    augmented = plain.augmented(3)
+    assert torch.equal(augmented.pixels(0), plain.pixels(0)) and not torch.equal(augmented.example, plain.example)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_augmented_images_without_a_size_keep_their_own(folder, imagenet):
+    assert pool_of(folder).augmented(0).checked().materialize()[0].shape == (7, 3, 8, 8)
+    with pytest.raises(InputError, match="different sizes"):
+        pool_of(imagenet).augmented(0).checked()
+
+
+def test_arrays_are_not_augmented(tmp_path):
+    with pytest.raises(InputError, match="prepared already") as caught:
+        pool_of(npz(tmp_path, x=GOOD)).augmented(0)
+    assert "augment: eval" in caught.value.allowed
 
 
 # --- sizes and channels ---
@@ -307,6 +437,14 @@ def test_the_hash_follows_content_and_not_the_place_or_the_order(folder, tmp_pat
     assert renamed != whole
     picture(moved / "cat" / "9.png", value=1)
     assert opened(moved).sha256 != renamed
+
+
+def test_the_hash_covers_how_images_are_prepared(folder):
+    plain = pool_of(folder)
+    other = [pool_of(folder, mean=[0.5] * 3), pool_of(folder, std=[0.5] * 3), pool_of(folder, input_size=8),
+             pool_of(folder, channels=1), plain.augmented(1), plain.augmented(2)]
+    assert len({batches.sha256 for batches in (plain, *other)}) == 7
+    assert plain.augmented(1).sha256 == plain.augmented(1).select([6, 5, 4, 3, 2, 1, 0]).sha256
 
 
 def test_the_hash_of_arrays_covers_samples_and_labels(tmp_path):

@@ -65,6 +65,7 @@ def test_the_first_place_that_tells_wins(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.zeros((2, 12, 4, 4), np.float32))
     assert shape_without_data(loaded(12), None, tmp_path / "a.npz")[0] == (12, 4, 4)
     assert shape_without_data(loaded(arch="resnet18"), None, None)[0] == (3, 224, 224)
+    assert shape_without_data(loaded(arch="regnet_x_600mf"), None, None)[0] == (3, 224, 224)
     with pytest.raises(InputError, match="shape of the model's input is not known"):
         shape_without_data(loaded(), None, None)
 
@@ -97,9 +98,13 @@ def images(tmp_path):
     return tmp_path / "set"
 
 
+def everything(pool):
+    return pool.checked()
+
+
 def test_images_are_converted_cropped_and_normalised(images):
     options = ImageOptions("0.5", "0.25", InputSize(None, 4, 4))
-    chosen, proven, notes = open_samples(loaded(1), load_recipe("minmax_w8a8"), images, images, options)
+    chosen, proven, notes = open_samples(loaded(1), load_recipe("minmax_w8a8"), images, images, options, everything)
     assert chosen.shape == proven.shape == (1, 4, 4)
     assert next(iter(proven))[0].min() == pytest.approx(-2)
     assert proven.labels.tolist() == [0, 1, 2, 3] and len(chosen) == 4
@@ -108,12 +113,26 @@ def test_images_are_converted_cropped_and_normalised(images):
 
 def test_what_a_user_may_have_overlooked_is_said(images, tmp_path):
     recipe = load_recipe("minmax_w8a8", ["images.count=4"])
-    assert "not normalised" in open_samples(loaded(), recipe, images, None, ImageOptions())[2][0]
+    assert "not normalised" in open_samples(loaded(), recipe, images, None, ImageOptions(), everything)[2][0]
     np.savez(tmp_path / "a.npz", x=np.zeros((4, 3, 6, 6), np.float32))
     assert "arrays are used as they are" in open_samples(loaded(), recipe, tmp_path / "a.npz", None,
-                                                         ImageOptions("0.5", "0.5"))[2][0]
+                                                         ImageOptions("0.5", "0.5"), everything)[2][0]
     with pytest.raises(InputError, match=r"\[3, 9, 9\]"):
-        open_samples(loaded(), recipe, tmp_path / "a.npz", None, ImageOptions(size=InputSize(None, 9, 9)))
+        open_samples(loaded(), recipe, tmp_path / "a.npz", None, ImageOptions(size=InputSize(None, 9, 9)), everything)
+
+
+def test_the_draw_chooses_from_everything_and_no_more_is_opened(images):
+    Image.new("RGB", (9, 9)).save(images / "c1" / "a.png")
+    recipe = load_recipe("minmax_w8a8", ["images.count=2"])
+
+    def draw(pool):
+        assert len(pool) == 4 and pool.labels.tolist() == [0, 1, 2, 3] and pool.batch_size == 32
+        return pool.select([3, 0]).checked()
+
+    chosen, proven, _ = open_samples(loaded(), recipe, images, None, ImageOptions(), draw)
+    assert chosen.labels.tolist() == [3, 0] and proven is None
+    with pytest.raises(InputError, match="different sizes"):  # all of the evaluation set is looked at
+        open_samples(loaded(), recipe, images, images, ImageOptions(), draw)
 
 
 def test_an_example_has_the_shape_and_a_batch_of_one():

@@ -332,6 +332,7 @@ def test_weights_that_are_not_finite_are_named(net, value):
     [
         ("resnet81", "no classification model 'resnet81'", "resnet18"),
         ("ResNet18", "no classification model 'ResNet18'", "resnet18"),
+        ("regnet_x_600m", "no classification model 'regnet_x_600m'", "regnet_x_600mf"),
         ("retinanet_resnet50_fpn", "no classification model", ""),
         ("nte.py:tiny", "there is no file 'nte.py'", ""),
         ("net.py:tinny", "there is no 'tinny' in it", "tiny"),

@@ -143,7 +143,6 @@ def test_bits_from_2_to_8_are_taken(write, bits):
     ("old", "new", "key", "hint"),
     [
         ("seed: 3", "seed: 3\nplacemnt: paper", "placemnt", "Did you mean 'placement'?"),
-        ("batch_size: 16", "batch_size: 16, batchsize: 3", "images.batchsize", "Did you mean 'batch_size'?"),
         ("range: mse", "range: mse, symetric: false", "weights.symetric", "Did you mean 'symmetric'?"),
         (
             "seed: 3",
@@ -175,6 +174,8 @@ def test_an_unknown_key_names_its_path_and_the_nearest_key(write, old, new, key,
         ("granularity: per_tensor", "granularity: per_channel", "activations.granularity", "per_tensor"),
         ("count: 64", "count: 0", "images.count", "greater than or equal to 1"),
         ("count: 64", "count: 64.5", "images.count", "valid integer"),
+        ("count: 64", "count: 64, augment: training", "images.augment", "train or eval"),
+        ("count: 64", "count: 64, 1: 2", "images.1", "valid string"),
         ("seed: 3", "seed: -1", "seed", "greater than or equal to 0"),
         ("symmetric: true", "symmetric: 1", "weights.symmetric", "valid boolean"),
         ("name: own", "name: ../own", "name", "match pattern"),
@@ -192,7 +193,10 @@ def test_a_value_that_is_not_allowed_names_its_key_and_what_is(write, old, new, 
 
 @pytest.mark.parametrize(
     ("old", "key"),
-    [("seed: 3\n", "seed"), ("bits: 4, ", "weights.bits"), ("name: qdrop, ", "method.name"), ("name: own\n", "name")],
+    [
+        ("seed: 3\n", "seed"), ("bits: 4, ", "weights.bits"), ("name: qdrop, ", "method.name"), ("name: own\n", "name"),
+        ("source: files, ", "images.source"),
+    ],
 )
 def test_a_missing_key_is_named(write, old, key):
     with pytest.raises(RecipeError, match=f"the key '{key}' is missing"):
@@ -304,6 +308,17 @@ def test_the_hash_follows_content_not_form(write):
     other = load_recipe(write(), ["method.steps=101"])
     assert plain.sha256 == commented.sha256 != other.sha256
     assert re.fullmatch("[0-9a-f]{64}", plain.sha256)
+
+
+def test_the_keys_of_a_source_are_carried_and_written_flat(write, tmp_path):
+    recipe = load_recipe(write("batch_size: 16", "batch_size: 16, zeta: 2, statistic: null"), ["images.augment=train"])
+    assert recipe.images.augment == "train" and recipe.images.parameters == {"zeta": 2, "statistic": None}
+    assert load_recipe(write()).images.augment == "eval"
+    keys = ["source", "count", "batch_size", "augment", "statistic", "zeta"]
+    assert list(yaml.safe_load(recipe.to_yaml())["images"]) == keys
+    (tmp_path / "copy.yaml").write_text(recipe.to_yaml())
+    assert load_recipe(tmp_path / "copy.yaml") == recipe
+    assert load_recipe(write()).sha256 != load_recipe(write(), ["images.zeta=1"]).sha256
 
 
 def test_a_recipe_cannot_be_changed():

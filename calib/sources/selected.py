@@ -1,0 +1,148 @@
+"""CaPTQ's selected images, "Calibration Data Selection for Visual Services based on PTQ": two sources that need labels.
+
+What is public, and what is made of it here:
+
+* The READMEs claim two things: images with a *smoother pixel distribution* lose less in rounding and reconstruction,
+  and *random sampling without replacement* needs fewer of them. The paper's text was not at hand.
+* `captq-random` is what the public code does, the only selection in it: one image of every class, uniformly at random,
+  and the rest of the budget without replacement from all images that remain (1,024 images for 1,000 classes: 24 more).
+  The code sets no seed; here the recipe's is used.
+* `captq-smooth` is **our construction** from the claim: the public code computes no statistic of an image. Images are
+  ranked inside each class by a declared statistic of their pixels, after the deterministic resize and crop and before
+  normalisation, and taken class by class in turns, the smoothest first, until the budget is spent.
+
+CaPTQ's reconstruction is QDrop's, so both sources combine with any method. A gain is to be judged against several seeds
+of `captq-random` with the same bits: the paper compares its 8-bit stem output with QDrop's low-bit one.
+`captq-smooth` decodes every image of the pool once, one at a time; of all ImageNet that is hours, so give it a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from calib.parameters import Parameters
+from calib.sources import source
+from pipeline.data import Batches
+from pipeline.errors import InputError
+
+CUTOFF = 0.25  # cycles a pixel, half of what a grid of pixels can hold along an axis
+BINS = 256
+
+T = TypeVar("T")
+
+
+class RandomParameters(Parameters):
+    """None: `count` and the seed say it all."""
+
+
+class SmoothParameters(Parameters):
+    """How smooth an image is, the lower the smoother; which one the authors mean is not known.
+
+    Args:
+        statistic: `total-variation`, the mean absolute difference of neighbours; `laplacian`, the variance of the
+            4-neighbour Laplacian; `spectrum`, the share of the energy (without the mean) at more than 0.25 cycles a
+            pixel; `entropy`, that of the histogram, because "pixel distribution" may mean values and not neighbours.
+    """
+
+    statistic: Literal["total-variation", "laplacian", "spectrum", "entropy"] = "total-variation"
+
+
+@source("captq-random", RandomParameters, needs={"labels"})
+def captq_random(pool: Batches, parameters: RandomParameters, count: int, seed: int) -> Batches:
+    """One image of each class at random, the rest of the budget from all that remain; in random order.
+
+    Raises:
+        InputError: fewer images asked for than there are classes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    classes = _places_by_class(pool, count)
+    chosen = [places[int(torch.randint(len(places), (1,), generator=generator))] for places in classes.values()]
+    remaining = sorted(set(range(len(pool))) - set(chosen))
+    chosen += _shuffle(remaining, generator)[: count - len(chosen)]
+    return pool.select(_shuffle(chosen, generator))
+
+
+@source("captq-smooth", SmoothParameters, needs={"labels"})
+def captq_smooth(pool: Batches, parameters: SmoothParameters, count: int, seed: int) -> Batches:
+    """The smoothest images of each class, class by class in turns; in random order.
+
+    The seed gives the order of the images, and which classes are first when the last turn does not reach all. Of images
+    that are equally smooth the first file is taken.
+
+    Raises:
+        InputError: fewer images asked for than there are classes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    classes, measure = _places_by_class(pool, count), STATISTICS[parameters.statistic]
+
+    def smoothness(place: int) -> tuple[float, int]:
+        return measure(pool.pixels(place).double(), *pool.samples.pixel_range), place
+
+    ranked = [sorted(places, key=smoothness) for places in classes.values()]
+    turns = range(max(len(places) for places in ranked))
+    order = _shuffle(ranked, generator)
+    chosen = [places[turn] for turn in turns for places in order if turn < len(places)][:count]
+    return pool.select(_shuffle(chosen, generator))
+
+
+def _places_by_class(pool: Batches, count: int) -> dict[int, list[int]]:
+    """Places of the images of each class that has any, classes and places rising."""
+    classes: dict[int, list[int]] = {label: [] for label in sorted(set(pool.labels.tolist()))}
+    for place, label in enumerate(pool.labels.tolist()):
+        classes[label].append(place)
+    if count < len(classes):
+        raise InputError(
+            f"{count} images cannot cover the {len(classes)} classes that are there", where="images.count",
+            allowed=f"at least {len(classes)}", hint=f"--set images.count={len(classes)}, or images.source=files",
+        )
+    return classes
+
+
+def _shuffle(items: list[T], generator: torch.Generator) -> list[T]:
+    return [items[index] for index in torch.randperm(len(items), generator=generator).tolist()]
+
+
+# --- how smooth an image is: float64 [C, H, W] and the range of the data -> a number, the lower the smoother ---
+
+
+def total_variation(pixels: Tensor, low: float, high: float) -> float:
+    """Mean absolute difference of neighbours, along rows and columns together."""
+    differences = torch.cat([pixels.diff(dim=1).flatten(), pixels.diff(dim=2).flatten()])
+    return float(differences.abs().mean()) if len(differences) else 0.0
+
+
+def laplacian(pixels: Tensor, low: float, high: float) -> float:
+    """Variance of the sum of the four neighbours less four times the pixel; the edge is repeated outwards."""
+    padded = F.pad(pixels[None], (1, 1, 1, 1), mode="replicate")[0]
+    neighbours = padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1] + padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2]
+    return float((neighbours - 4 * pixels).var(correction=0))
+
+
+def spectrum(pixels: Tensor, low: float, high: float) -> float:
+    """Share of the energy above `CUTOFF` cycles a pixel (radius), the mean of each channel left out; 0 without any."""
+    energy = torch.fft.fft2(pixels - pixels.mean(dim=(1, 2), keepdim=True)).abs().square()
+    rows, columns = (torch.fft.fftfreq(size, dtype=torch.float64) for size in pixels.shape[1:])
+    total = float(energy.sum())
+    return float(energy[:, torch.hypot(rows[:, None], columns) > CUTOFF].sum()) / total if total else 0.0
+
+
+def entropy(pixels: Tensor, low: float, high: float) -> float:
+    """Mean over channels of the entropy, in bits, of the histogram of values in `BINS` equal bins of the range."""
+    bins = ((pixels - low) * (BINS / ((high - low) or 1.0))).long().clamp(0, BINS - 1)
+    return sum(_entropy(torch.bincount(channel.flatten(), minlength=BINS)) for channel in bins) / len(bins)
+
+
+def _entropy(counts: Tensor) -> float:
+    share = counts[counts > 0].double() / counts.sum()
+    return float(-(share * share.log2()).sum())
+
+
+STATISTICS: Mapping[str, Callable[[Tensor, float, float], float]] = MappingProxyType({
+    "total-variation": total_variation, "laplacian": laplacian, "spectrum": spectrum, "entropy": entropy,
+})

@@ -1,0 +1,90 @@
+"""The registry of sources: names, parameters and needs, loud where they are wrong, and the one way to draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from calib.sources import SOURCES, draw, find_source
+from pipeline.data import Batches, open_pool
+from pipeline.errors import InputError, RecipeError
+from pipeline.recipe import ImagesRule, available_recipes, load_recipe
+
+
+def rule(source: str = "files", count: int = 4, **keys: object) -> ImagesRule:
+    augment = keys.pop("augment", "eval")
+    return ImagesRule(source=source, count=count, batch_size=2, augment=augment, parameters=keys)
+
+
+def arrays(folder: Path, labels: list[int] | None) -> Batches:
+    x = np.arange(32, dtype=np.float32).reshape(8, 1, 2, 2)
+    np.savez(folder / "data.npz", x=x, **({} if labels is None else {"y": np.array(labels)}))
+    return open_pool(folder / "data.npz", batch_size=2, purpose="calib")
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Batches:
+    """Six images of 12 x 12 in one folder."""
+    (tmp_path / "flat").mkdir()
+    for index in range(6):
+        noise = np.random.default_rng(index).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "flat" / f"{index}.png")
+    return open_pool(tmp_path / "flat", batch_size=2, purpose="calib")
+
+
+def test_these_sources_are_there_and_every_shipped_recipe_finds_its_own() -> None:
+    for name in available_recipes():
+        found, parameters = find_source(load_recipe(name).images)
+        assert isinstance(parameters, found.parameters)
+    assert {name: SOURCES.get(name).needs for name in SOURCES.names()} == {
+        "files": frozenset(), "captq-random": {"labels"}, "captq-smooth": {"labels"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("images", "message", "hint"),
+    [
+        (rule("captq-randm"), "no source of images 'captq-randm'", "Did you mean 'captq-random'?"),
+        (rule(batchsize=3), "source 'files' has no parameter 'batchsize'", "Did you mean 'batch_size'?"),
+        (rule("captq-smooth", statistc="entropy"), "no parameter 'statistc'", "Did you mean 'statistic'?"),
+        (rule("captq-random", statistic="entropy"), "'captq-random' has no parameter 'statistic'", ""),
+        (rule("captq-smooth", statistic="blur"), "'statistic' is 'blur'", ""),
+    ],
+)
+def test_what_a_source_does_not_know_is_refused(images: ImagesRule, message: str, hint: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        find_source(images)
+    assert caught.value.hint == hint and caught.value.allowed
+
+
+def test_labels_that_a_source_needs_are_asked_for_before_it_works(tmp_path: Path, flat: Batches) -> None:
+    for pool in (arrays(tmp_path, None), flat):
+        assert len(draw(pool, rule(), 0)) == 4
+        for name in ("captq-random", "captq-smooth"):
+            with pytest.raises(InputError, match=f"'{name}' needs labels") as caught:
+                draw(pool, rule(name), 0)
+            assert caught.value.where == str(pool.path) and "subfolder" in caught.value.allowed
+    assert len(draw(arrays(tmp_path, [0, 1] * 4), rule("captq-random"), 0)) == 4
+
+
+def test_augmentation_is_drawn_where_the_recipe_asks_and_tells_in_the_hash(flat: Batches) -> None:
+    plain, augmented = (draw(flat, rule(augment=how), 7) for how in ("eval", "train"))
+    assert plain.order == augmented.order and plain.sha256 != augmented.sha256
+    a, b = plain.materialize()[0], augmented.materialize()[0]
+    assert a.shape == b.shape and not any(torch.equal(one, other) for one, other in zip(a, b, strict=True))
+    assert not torch.equal(draw(flat, rule(augment="train"), 8).samples.read(0), augmented.samples.read(0))
+
+
+def test_arrays_with_augmentation_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="prepared already"):
+        draw(arrays(tmp_path, None), rule(augment="train"), 0)
+
+
+def test_what_was_drawn_is_checked(flat: Batches) -> None:
+    Image.new("RGB", (13, 12)).save(flat.path / "3.png")
+    with pytest.raises(InputError, match="different sizes"):
+        draw(flat, rule(count=6), 0)
