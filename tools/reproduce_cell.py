@@ -32,6 +32,7 @@ from reproduce_plan import Cell, Images
 
 import compile as story  # the builtin `compile` keeps its name
 from backends.onnx_qdq.session import open_session
+from calib.sources import draw
 from pipeline.artifact import package_versions
 from pipeline.data import Batches
 from pipeline.errors import CompileError, InputError
@@ -178,7 +179,8 @@ def measure(request: Request) -> dict[str, Any]:
     model = request.data / subject.model
     loaded = load_model(model, f"{request.data / subject.arch}")
     calibration, evaluation, _ = open_samples(
-        loaded, recipe, request.data / subject.images[cell.images], request.data / subject.evaluation, subject.options
+        loaded, recipe, request.data / subject.images[cell.images], request.data / subject.evaluation, subject.options,
+        lambda pool: draw(pool, recipe.images, recipe.seed),
     )
     phases, folder = Phases(), request.out / BUILDS / slug(cell.id)
     options = story.Options(overwrite=True, parity_samples=min(OTHER_LEVELS, request.proof))
