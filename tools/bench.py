@@ -187,13 +187,14 @@ def _note_run(results: dict[str, Any], section: str, options: argparse.Namespace
     """Where and how a section was measured."""
     versions = package_versions("torch", "onnxruntime", "onnx")
     results.setdefault("runs", {})[section] = {
-        "cpu": _cpu_name(), "cores": os.cpu_count(), "load": os.getloadavg()[0], "steps": options.steps,
+        "cpu": cpu_name(), "cores": os.cpu_count(), "load": os.getloadavg()[0], "steps": options.steps,
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "command": options.command, "code": bench_builds.code_sha256(),
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """What the machine calls its processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -25,22 +25,28 @@ def command_text(script: str, arguments: Sequence[str]) -> str:
     return shlex.join([script, *shown])
 
 
-def fill(text: str, tables: Mapping[str, str]) -> str:
+def fill(
+    text: str, tables: Mapping[str, str], mark: str = "bench", document: str = "docs/performance.md"
+) -> str:
     """`text` with every table put between its marks.
+
+    Args:
+        mark: what the marks of the document begin with.
+        document: for messages.
 
     Raises:
         InputError: the text has no marks for a table, or marks for a table that does not exist.
     """
-    marks = set(re.findall(r"<!-- bench:(\w+) -->", text))
+    marks = set(re.findall(rf"<!-- {mark}:(\w+) -->", text))
     if marks != set(tables):
         odd = ", ".join(sorted(marks ^ set(tables)))
-        raise InputError(f"the document and the benches do not agree on: {odd}", where="docs/performance.md",
+        raise InputError(f"the document and the benches do not agree on: {odd}", where=document,
                          allowed=f"marks for {', '.join(sorted(tables))}")
     for name, table in tables.items():
-        pattern = rf"(<!-- bench:{name} -->\n).*?(<!-- /bench:{name} -->)"
+        pattern = rf"(<!-- {mark}:{name} -->\n).*?(<!-- /{mark}:{name} -->)"
         text, count = re.subn(pattern, lambda found, t=table: f"{found[1]}{t}\n{found[2]}", text, flags=re.DOTALL)
         if count != 1:
-            raise InputError(f"the mark '{name}' is not closed, or stands twice", where="docs/performance.md")
+            raise InputError(f"the mark '{name}' is not closed, or stands twice", where=document)
     return text
 
 

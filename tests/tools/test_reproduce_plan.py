@@ -1,0 +1,98 @@
+"""The plan: what the issue asks for is in it, every cell has its own name, and like is compared with like."""
+
+import fnmatch
+
+import pytest
+from bench_rows import DS_CNN, RESNET
+from reproduce_cell import SUBJECTS
+from reproduce_plan import (
+    BEST_LOSES,
+    BITS,
+    METHODS,
+    NETWORKS,
+    PLAN,
+    POLICY,
+    RANKED_AT,
+    RANKING,
+    Cell,
+    Group,
+    Line,
+    budget,
+    cells_of,
+)
+
+GROUPS = {group.name: group for group in PLAN}
+
+
+def test_every_method_meets_every_bit_width_on_both_networks_with_three_seeds():
+    lines = {(line.subject, line.method, line.bits): line for line in GROUPS["order"].lines}
+    assert set(lines) == {(n, m, b) for n in NETWORKS for m in METHODS for b in BITS}
+    assert all(len(set(line.seeds)) == 3 and POLICY in line.sets for line in lines.values())
+    assert all("method.steps=500" in line.sets for line in lines.values() if line.method != "nearest")
+
+
+def test_the_ranking_is_of_methods_that_are_run_where_it_is_judged():
+    lines = {(line.subject, line.bits, line.method) for line in GROUPS["order"].lines}
+    assert all((*place, method) in lines for place in RANKED_AT for method in RANKING)
+    assert set(BEST_LOSES) <= {(subject, bits) for subject, bits, _ in lines}
+
+
+@pytest.mark.parametrize(
+    ("subject", "recipe", "edit", "least"),
+    [
+        (RESNET, "qdrop_w4a4", "method.steps=1000", 87.2), (RESNET, "qdrop_w2a2", "method.steps=1000", 70.1),
+        (RESNET, "qdrop_w3a3", "method.steps=500", 83.9), (RESNET, "qdrop_w2a4", "method.steps=500", 78.0),
+        (DS_CNN, "qdrop_w4a4", "method.steps=1000", 85.1), (RESNET, "brecq_w4a4", "method.activation_steps=125", 87.5),
+        (DS_CNN, "brecq_w4a4", "method.activation_steps=250", 84.8), (DS_CNN, "pdquant_w4a4", "method.steps=500", 89.0),
+    ],
+)
+def test_the_figures_of_the_authors_code_are_required(subject, recipe, edit, least):
+    found = [line.required.least for line in GROUPS["authors"].lines
+             if (line.subject, line.recipe) == (subject, recipe) and edit in line.sets and line.required]
+    assert found == [least]
+
+
+def test_what_a_line_is_compared_with_is_run_by_the_plan():
+    planned = set(cells_of(PLAN))
+    for group in PLAN:
+        for line in group.lines:
+            needed = line.required and (line.required.above or (line.required.cost and line.required.cost[0]))
+            assert not needed or set(needed.cells) <= planned
+
+
+def test_selections_of_images_differ_in_nothing_else():
+    lines = GROUPS["captq"].lines
+    assert {line.images for line in lines} == {"pool"} and {line.bits for line in lines} == {"w2a2"}
+    rest = {tuple(edit for edit in line.sets if not edit.startswith("images.")) for line in lines}
+    assert rest == {("method.steps=500", "policy=captq")}
+    assert [len(line.seeds) for line in lines if line.method == "captq"] == [5]
+    assert len({line.sets for line in lines if line.method == "captq-smooth"}) >= 3
+
+
+def test_every_cell_has_its_own_name_and_a_network_with_images():
+    cells = cells_of(PLAN)
+    assert len({cell.id for cell in cells}) == len(cells)
+    assert all(cell.images in SUBJECTS[cell.subject].images for cell in cells)
+
+
+def test_a_cell_in_two_groups_is_one_cell():
+    line = Line(RESNET, "qdrop_w4a4", ("method.steps=5",), seeds=(1, 2))
+    assert cells_of((Group("a", (line,)), Group("b", (line, Line(DS_CNN, "mse_w8a8", seeds=(1,)))))) == [
+        Cell(RESNET, "qdrop_w4a4", ("method.steps=5",), 1), Cell(RESNET, "qdrop_w4a4", ("method.steps=5",), 2),
+        Cell(DS_CNN, "mse_w8a8", (), 1),
+    ]
+
+
+def test_names_tell_what_is_run_and_can_be_chosen_by_a_glob():
+    cell = Cell(RESNET, "qdrop_w2a2", ("method.steps=5",), 7, "pool")
+    assert cell.id == "resnet20/qdrop_w2a2+method.steps=5@pool/7" and cell.edits == ["method.steps=5", "seed=7"]
+    assert fnmatch.fnmatchcase(cell.id, "resnet20/*_w2a2*/7") and not fnmatch.fnmatchcase(cell.id, "ds_cnn/*")
+    line = Line(RESNET, "qdrop-mnasnet_w2a2")
+    assert (line.method, line.published_as, line.bits) == ("qdrop-mnasnet", "qdrop", "w2a2")
+    assert Line(RESNET, "mine").bits == ""
+    assert Line(RESNET, "captq_w2a2", paper="captq+qdrop").published_as == "captq+qdrop"
+
+
+def test_brecq_gives_a_quarter_of_its_steps_to_its_second_stage_and_nearest_has_none():
+    assert budget("brecq", 1000)[:2] == ("method.steps=1000", "method.activation_steps=250")
+    assert budget("qdrop", 300) == ("method.steps=300",) and budget("nearest", 300) == ()

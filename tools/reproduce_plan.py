@@ -1,0 +1,214 @@
+"""What `reproduce.py` runs: methods x bits x networks x seeds, in groups; the one place that names the experiments.
+
+A line is one experiment, repeated over seeds; a cell is one line with one seed, and one process. The same cell may
+stand in several groups and is run once. Everything about a method is in its recipe; here only budgets are set.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+from bench_rows import DS_CNN, RESNET
+
+Images = Literal["calib", "pool"]
+View = Literal["lines", "order", "best"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One build and its measurement.
+
+    Args:
+        subject: the network, a key of `reproduce_cell.SUBJECTS`.
+        recipe: name of a shipped recipe.
+        sets: `--set` edits in the order in which they are made, the seed apart.
+        images: which of the subject's folders calibration draws from.
+    """
+
+    subject: str
+    recipe: str
+    sets: tuple[str, ...]
+    seed: int
+    images: Images = "calib"
+
+    @property
+    def id(self) -> str:
+        """`resnet20/qdrop_w4a4+method.steps=500/1005`; what `--only` is matched with."""
+        from_pool = "@pool" if self.images == "pool" else ""
+        return f"{self.subject}/{'+'.join([self.recipe, *self.sets])}{from_pool}/{self.seed}"
+
+    @property
+    def edits(self) -> list[str]:
+        """All `--set` edits."""
+        return [*self.sets, f"seed={self.seed}"]
+
+
+@dataclass(frozen=True)
+class Required:
+    """What a line must reach; every field that is given must hold.
+
+    Args:
+        least: mean top-1 of the artifact, %.
+        below_float: most points that the mean may lose to the float network.
+        above: a line whose mean it must exceed.
+        cost: a line, and how many times its CPU time of calibration this one may take.
+    """
+
+    least: float | None = None
+    below_float: float | None = None
+    above: Line | None = None
+    cost: tuple[Line, float] | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One experiment over its seeds.
+
+    Args:
+        required: the limit that it is judged by.
+        note: shown beside it.
+        paper: method under which `reproduce_papers.py` has its figures; None for that of the recipe's name.
+    """
+
+    subject: str
+    recipe: str
+    sets: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (1005, 1, 2)
+    images: Images = "calib"
+    required: Required | None = None
+    note: str = ""
+    paper: str | None = None
+
+    @property
+    def method(self) -> str:
+        """`qdrop` of `qdrop_w4a4`, `qdrop-mobilenetv2` of `qdrop-mobilenetv2_w4a4`."""
+        return self.recipe.rpartition("_")[0]
+
+    @property
+    def published_as(self) -> str:
+        """Method of the published figures that stand beside it."""
+        return self.paper or self.method.partition("-")[0]
+
+    @property
+    def bits(self) -> str:
+        """`w4a4` of `qdrop_w4a4`; empty where the name does not end in bits."""
+        found = re.search(r"_(w\d+a\d+)$", self.recipe)
+        return found[1] if found else ""
+
+    @property
+    def cells(self) -> list[Cell]:
+        """A cell for every seed."""
+        return [Cell(self.subject, self.recipe, self.sets, seed, self.images) for seed in self.seeds]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A table of docs/results.md.
+
+    Args:
+        name: of its mark in the document, and for `--groups`.
+        view: `lines` is a plain table; `order` adds how methods rank; `best` has no lines of its own and names the best
+            line of all other groups for each network and bit width.
+    """
+
+    name: str
+    lines: tuple[Line, ...] = ()
+    view: View = "lines"
+
+
+# --- the plan ---
+
+SEEDS = (1005, 1, 2)
+NETWORKS = (RESNET, DS_CNN)
+METHODS = ("nearest", "lsq", "adaround", "brecq", "qdrop", "pdquant")
+BITS = ("w4a4", "w3a3", "w2a4", "w2a2")
+POLICY = "policy=qdrop"  # first and last layer at 8 bits, the same for every method: like with like
+# How methods must rank, from worst to best, each step within noise; where it is judged.
+RANKING = ("nearest", "adaround", "brecq", "qdrop", "pdquant")
+RANKED_AT = ((RESNET, "w2a2"), (RESNET, "w2a4"))
+# Most points that the best recipe of a network may lose to float.
+BEST_LOSES = {(DS_CNN, "w4a4"): 1.5}
+WITHOUT_PREDICTION = "method.reconstruction_weight=null"  # the weight that the prediction difference is divided by
+STATISTICS = ("total-variation", "laplacian", "spectrum", "entropy")
+
+
+def budget(method: str, steps: int) -> tuple[str, ...]:
+    """Edits that give a method its steps a unit; BRECQ's second stage gets a quarter as many, nearest has no steps.
+
+    BRECQ leaves the stem to rounding to nearest where its output has 8 bits, which the shared policy does not give it.
+    """
+    if method == "nearest":
+        return ()
+    brecq = (f"method.activation_steps={steps // 4}", "method.skip_stem=false") if method == "brecq" else ()
+    return (f"method.steps={steps}", *brecq)
+
+
+def line(
+    subject: str, method: str, bits: str, steps: int, *more: str, required: Required | None = None, note: str = "",
+) -> Line:
+    """A method at a budget, with the bit policy that all comparisons share."""
+    edits = (*budget(method, steps), *more, POLICY)
+    return Line(subject, f"{method}_{bits}", edits, SEEDS, required=required, note=note)
+
+
+def order() -> Group:
+    """Every method at every bit width on both networks, 500 steps a unit."""
+    lines = []
+    for subject, bits, method in product(NETWORKS, BITS, METHODS):
+        required = Required(cost=(line(subject, "qdrop", bits, 500), 3.0)) if method == "pdquant" else None
+        lines.append(line(subject, method, bits, 500, required=required))
+    return Group("order", tuple(lines), view="order")
+
+
+def authors() -> Group:
+    """What the authors' own code reached with the same networks and images, at the same budget."""
+    least = {
+        (RESNET, "qdrop", "w4a4", 1000): 87.2, (RESNET, "qdrop", "w2a2", 1000): 70.1,
+        (RESNET, "qdrop", "w3a3", 500): 83.9, (RESNET, "qdrop", "w2a4", 500): 78.0,
+        (DS_CNN, "qdrop", "w4a4", 1000): 85.1,
+        (RESNET, "brecq", "w4a4", 500): 87.5, (DS_CNN, "brecq", "w4a4", 1000): 84.8,
+        (DS_CNN, "pdquant", "w4a4", 500): 89.0,
+    }
+    lines = [line(*experiment, required=Required(least=figure)) for experiment, figure in least.items()]
+    lines.append(line(DS_CNN, "pdquant", "w4a4", 500, WITHOUT_PREDICTION, note="prediction loss off: theirs 85.6"))
+    lines.append(line(RESNET, "pdquant", "w2a2", 500, required=Required(above=line(RESNET, "qdrop", "w2a2", 500))))
+    return Group("authors", tuple(lines))
+
+
+def short() -> Group:
+    """QDrop W2A2 at 300 steps a unit: the paper's schedule, and the one made for few steps."""
+    return Group("short", (
+        line(RESNET, "qdrop", "w2a2", 300, "method.schedule=paper", note="theirs 58.4"),
+        line(RESNET, "qdrop", "w2a2", 300, "method.schedule=fast", required=Required(least=68.0)),
+    ))
+
+
+def captq() -> Group:
+    """Which images: a plain draw, the class-covering draw, and the smoothest of each class, from the same pool."""
+    steps, policy = budget("qdrop", 500), "policy=captq"
+    smooth = (
+        Line(RESNET, "captq-smooth_w2a2", (*steps, f"images.statistic={name}", policy), (1, 2, 3), "pool",
+             paper="captq+qdrop")
+        for name in STATISTICS
+    )
+    return Group("captq", (
+        Line(RESNET, "qdrop_w2a2", (*steps, policy), (1, 2, 3), "pool", note="a plain draw"),
+        Line(RESNET, "captq_w2a2", (*steps, policy), (1, 2, 3, 4, 5), "pool", paper="captq+qdrop"),
+        *smooth,
+    ))
+
+
+def best() -> Group:
+    """The best recipe of each network and bit width, from all other groups."""
+    return Group("best", view="best")
+
+
+PLAN = (order(), authors(), short(), captq(), best())
+
+
+def cells_of(groups: tuple[Group, ...]) -> list[Cell]:
+    """Every cell once, in the order of the plan."""
+    return list(dict.fromkeys(cell for group in groups for line in group.lines for cell in line.cells))
