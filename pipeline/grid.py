@@ -109,12 +109,12 @@ def along(values: Tensor, axis: int | None, rank: int) -> Tensor:
 
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
     """Codes of `x`, as integers in the dtype of `x`. `scale` and `zero_point` broadcast against `x`."""
-    return torch.clamp(torch.round(x / scale) + zero_point, grid.qmin, grid.qmax)
+    return torch.round(x / scale).add_(zero_point).clamp_(grid.qmin, grid.qmax)
 
 
 def dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """Values of `codes` (any floating dtype), `scale * (codes - zero_point)`."""
-    return (codes - zero_point) * scale
+    return torch.sub(codes, zero_point).mul_(scale)
 
 
 def params_from_range(low: Tensor, high: Tensor, spec: QuantSpec) -> QParams:
