@@ -15,7 +15,7 @@ from torch import fx
 from pipeline.dialect import LAYOUT, POOLS, WEIGHTED
 from pipeline.errors import RecipeError, TargetError
 from pipeline.graph import absorbed, bound_args, is_constant, module_path, op_name, where
-from pipeline.grid import Grid, QuantSpec
+from pipeline.grid import Grid, QuantSpec, RangeSearch
 from pipeline.policy import policy_overrides
 from pipeline.recipe import ActivationRule, Override, Recipe, WeightRule, changed
 from pipeline.target import OpRule, Target
@@ -171,7 +171,7 @@ class _Plan:
         positive = self._positive(tail)
         symmetric = positive or rule.symmetric
         grid = Grid(bits, signed=symmetric and not positive)
-        return Annotation(QuantSpec(grid, symmetric, None, rule.range), note=note)
+        return Annotation(QuantSpec(grid, symmetric, None, _range_search(rule)), note=note)
 
     def _wanted_by_papers(self, tail: fx.Node) -> bool:
         """Without integer runtime limits a linear tensor that only enters wide sums stays in float."""
@@ -227,7 +227,7 @@ class _Plan:
 
     def _spec(self, bits: int, symmetric: bool) -> QuantSpec:
         """An unsigned grid that the target asks for, whatever the recipe's bits are."""
-        return QuantSpec(Grid(bits, signed=False), symmetric, None, self.recipe.activations.range)
+        return QuantSpec(Grid(bits, signed=False), symmetric, None, _range_search(self.recipe.activations))
 
     def _activation_rule(self, point: fx.Node) -> tuple[ActivationRule, str]:
         """The recipe's rule for a point, and which override gave it."""
@@ -250,7 +250,8 @@ class _Plan:
                 rule = changed(rule, chosen.override.weights)
         axis = 0 if rule.granularity == "per_channel" else None
         limit = self._limit(node, rule)
-        return QuantSpec(Grid(rule.bits, signed=rule.symmetric, limit=limit), rule.symmetric, axis, rule.range)
+        grid = Grid(rule.bits, signed=rule.symmetric, limit=limit)
+        return QuantSpec(grid, rule.symmetric, axis, _range_search(rule))
 
     def _limit(self, node: fx.Node, rule: WeightRule) -> int | None:
         """The code limit of this layer's weight; raises where the kernels cannot hold an asymmetric weight."""
@@ -328,6 +329,12 @@ class _Plan:
         if override.weights is not None and chosen.nodes.isdisjoint(self.weighted):
             return "weights, but selects no convolution or linear layer"
         return ""
+
+
+def _range_search(rule: WeightRule | ActivationRule) -> RangeSearch:
+    """The rule's search; a parameter that it does not state is the search's default."""
+    stated = {key: getattr(rule, key) for key in ("exponent", "percentile") if getattr(rule, key) is not None}
+    return RangeSearch(rule.range, **stated)
 
 
 def _matches(path: str, pattern: str) -> bool:

@@ -15,6 +15,10 @@ import torch
 from torch import Tensor
 
 SCALE_FLOOR = 1e-8  # an all-zero channel gets this scale and value 0 (methods_reconstruction: test T1)
+# Every range search by name, and the one parameter that it takes; docs/numerics.md says what each does.
+RANGE_PARAMETER = {
+    "minmax": None, "average": None, "percentile": "percentile", "mse": "exponent", "mse_shrink": "exponent",
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,25 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class RangeSearch:
+    """How calibration chooses the range of a tensor; `calib/observers.py` does it.
+
+    Args:
+        kind: a key of `RANGE_PARAMETER`.
+        exponent: of the error that `mse` and `mse_shrink` minimise: 2.4 in BRECQ, QDrop and PD-Quant, 2 in AdaRound.
+        percentile: the share of the values, by magnitude, that `percentile` keeps inside the range.
+    """
+
+    kind: str = "mse"
+    exponent: float = 2.4
+    percentile: float = 0.99999
+
+    def __post_init__(self) -> None:
+        if self.kind not in RANGE_PARAMETER:
+            raise ValueError(f"there is no range search '{self.kind}', only {', '.join(RANGE_PARAMETER)}")
+
+
+@dataclass(frozen=True)
 class QuantSpec:
     """How one tensor is to be quantized; no numbers.
 
@@ -63,13 +86,13 @@ class QuantSpec:
         grid: the integers that exist.
         symmetric: the zero point is 0 (with an unsigned grid: data that cannot be negative).
         axis: per-channel axis of a weight; None for one scale per tensor.
-        range: name of the range search that calibration uses (`minmax`, `mse`).
+        range: the range search that calibration uses.
     """
 
     grid: Grid
     symmetric: bool
     axis: int | None = None
-    range: str = "mse"
+    range: RangeSearch = RangeSearch()
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,20 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import RecipeError, nearest_spelling
+from pipeline.grid import RANGE_PARAMETER
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 MIN_BITS, MAX_BITS = 2, 8
 
 Bits = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
-RangeSearch = Literal["minmax", "mse"]
+RangeName = Literal["minmax", "mse", "mse_shrink", "average", "percentile"]
+# Below 1 a far outlier costs hardly more than a near one; above 4 small errors underflow in float32.
+Exponent = Annotated[float, Field(ge=1.0, le=4.0)]
+Percentile = Annotated[float, Field(gt=0.0, le=1.0)]
 # Which layers keep 8 bits; what each name stands for is the table of pipeline/policy.py.
 PolicyName = Literal["none", "qdrop", "brecq", "brecq-intended", "captq"]
 Rule = TypeVar("Rule", "WeightRule", "ActivationRule")
+AnyRule = TypeVar("AnyRule", "WeightRule", "ActivationRule", "RuleChange")
 
 _BITS_IN_NAME = re.compile(r"(?P<stem>.*_)w(?P<weights>\d+)a(?P<activations>\d+)")
 _BITS_SWAPPED = re.compile(r"(?P<stem>.*_)a(?P<activations>\d+)w(?P<weights>\d+)")
@@ -37,13 +42,30 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _parameter_fits_range(rule: AnyRule) -> AnyRule:
+    """A parameter that the range search beside it does not read is a mistake, not a wish to be dropped."""
+    for key in ("exponent", "percentile"):
+        takers = " or ".join(name for name, parameter in RANGE_PARAMETER.items() if parameter == key)
+        if getattr(rule, key) is not None and RANGE_PARAMETER.get(rule.range) != key:
+            beside = f"range: {rule.range}" if rule.range else "no range in the same override"
+            raise ValueError(f"'{key}' belongs to range: {takers}, and beside it stands {beside}")
+    return rule
+
+
 class WeightRule(_Frozen):
-    """How the weights of every convolution and linear layer are quantized."""
+    """How the weights of every convolution and linear layer are quantized.
+
+    `exponent` and `percentile` are the parameters of some range searches; None for the search's default.
+    """
 
     bits: Bits
     symmetric: bool
     granularity: Literal["per_channel", "per_tensor"]
-    range: RangeSearch
+    range: RangeName
+    exponent: Exponent | None = None
+    percentile: Percentile | None = None
+
+    _fits = model_validator(mode="after")(_parameter_fits_range)
 
 
 class ActivationRule(_Frozen):
@@ -52,15 +74,26 @@ class ActivationRule(_Frozen):
     bits: Bits
     symmetric: bool
     granularity: Literal["per_tensor"]
-    range: RangeSearch
+    range: RangeName
+    exponent: Exponent | None = None
+    percentile: Percentile | None = None
+
+    _fits = model_validator(mode="after")(_parameter_fits_range)
 
 
 class RuleChange(_Frozen):
-    """The part of a rule that an override replaces; what is None stays as it was."""
+    """The part of a rule that an override replaces; what is None stays as it was.
+
+    A range search is one thing with its parameter: `range` replaces both, and a parameter is stated beside it.
+    """
 
     bits: Bits | None = None
     symmetric: bool | None = None
-    range: RangeSearch | None = None
+    range: RangeName | None = None
+    exponent: Exponent | None = None
+    percentile: Percentile | None = None
+
+    _fits = model_validator(mode="after")(_parameter_fits_range)
 
 
 class Override(_Frozen):
@@ -167,7 +200,10 @@ class Recipe(_Frozen):
 
 def changed(rule: Rule, change: RuleChange | None) -> Rule:
     """`rule` with the stated fields of `change` put in place of its own."""
-    return rule.model_copy(update=change.model_dump(exclude_none=True)) if change else rule
+    if change is None:
+        return rule
+    search = {"exponent": change.exponent, "percentile": change.percentile} if change.range is not None else {}
+    return rule.model_copy(update=change.model_dump(exclude_none=True) | search)
 
 
 def available_recipes(folder: Path = RECIPES) -> list[str]:

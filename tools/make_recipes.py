@@ -122,7 +122,7 @@ FAMILIES = (
         "adaround", "Up or Down? Adaptive Rounding for Post-Training Quantization (Nagel et al., ICML 2020), arXiv "
         "2004.10568; numbers from the paper. It quantizes weights only, symmetric per tensor, all layers alike; here "
         "the grids, activation ranges and 8-bit layers are those of the other recipes.",
-        ADAROUND,
+        ADAROUND, weights={"exponent": "2.0"},
     ),
     Family("brecq", f"{BRECQ_PAPER}. rounding_weight: 0.01 is its value for ResNet and RegNet.", BRECQ,
            policy="brecq-intended"),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from calib.observers import weight_params
+from calib import ranges
+from calib.boundary import batches
+from calib.context import Calibration
+from calib.observers import RangeObserver, weight_params
 from calib.ranges import search_ranges, search_unit_ranges
 from pipeline.errors import CalibrationError
 from pipeline.graph import get_attribute, quantizer_of
@@ -35,6 +38,74 @@ def test_activations_see_the_float_network_and_the_asked_images() -> None:
     made.graph(made.images[:10])
     search_ranges(made, images=10)
     assert float(quantizer_of(made.graph, node).scale) == pytest.approx(float(seen[0].max()) / 255)
+
+
+SEARCHES = {
+    "minmax": (), "average": (), "percentile": ("percentile=0.9",), "mse": ("exponent=2.0",), "mse_shrink": (),
+}
+
+
+@pytest.fixture
+def batches_of_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "batches", lambda count: batches(count, 8))
+
+
+def scales_of(search: str, *parameters: str) -> tuple[Calibration, dict[str, torch.Tensor]]:
+    """A calibration with one search for everything, and the scales that it gave."""
+    keys = [f"{rule}.{key}" for rule in ("weights", "activations") for key in (f"range={search}", *parameters)]
+    made = calibration(recipe("minmax_w8a8", "weights.symmetric=false", *keys))
+    return made, {n: q.scale.clone() for n, q in (made.weights() | made.activations()).items() if not q.fixed}
+
+
+@pytest.mark.usefixtures("batches_of_eight")
+@pytest.mark.parametrize(("search", "parameters"), SEARCHES.items())
+def test_what_a_recipe_says_is_what_searches(search: str, parameters: tuple[str, ...]) -> None:
+    made, scales = scales_of(search, *parameters)
+    nodes = {node.name: node for node in made.graph.graph.nodes}
+    for name, quantizer in made.weights().items():
+        assert quantizer.spec.range.kind == search
+        weight = get_attribute(made.graph, nodes[name].args[0])
+        assert torch.equal(scales[name], weight_params(weight, quantizer.spec, name).scale)
+    name, quantizer = next((n, q) for n, q in made.activations().items() if n in scales and n != "x_q")
+    fresh = calibration(recipe("minmax_w8a8"), ranges=False)
+    seen: list[torch.Tensor] = []
+    fresh.activations()[name].phase, fresh.activations()[name].observer = Phase.OBSERVE, seen.append
+    with torch.no_grad():
+        for part in batches(len(fresh.images), 8):
+            fresh.graph(fresh.images[part])
+    observer = RangeObserver(quantizer.spec, name)
+    for second in (False, True)[: 1 + observer.needs_second_pass]:
+        if second:
+            observer.start_second_pass()
+        for x in seen:
+            observer(x)
+    assert torch.equal(scales[name], observer.params().scale)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("percentile", "percentile=0.9"), ("percentile", "percentile=0.8")),
+        (("mse",), ("mse", "exponent=1.0")),
+        (("mse_shrink",), ("mse_shrink", "exponent=1.0")),
+        (("minmax",), ("percentile", "percentile=0.9")),
+        (("minmax",), ("mse_shrink", "exponent=1.0")),
+    ],
+)
+def test_a_search_and_its_parameter_change_the_scales(one: tuple[str, ...], other: tuple[str, ...]) -> None:
+    made, scales = scales_of(*one)
+    _, others = scales_of(*other)
+    for names in (made.weights(), made.activations()):
+        assert any(not torch.equal(scales[name], others[name]) for name in names if name in scales)
+
+
+@pytest.mark.usefixtures("batches_of_eight")
+def test_average_is_over_the_batches_of_the_forward() -> None:
+    _, average = scales_of("average")
+    made, extremes = scales_of("minmax")
+    names = [name for name in made.activations() if name in average]
+    assert all(bool(average[name] <= extremes[name]) for name in names)
+    assert any(bool(average[name] < extremes[name]) for name in names)
 
 
 def test_weights_get_their_own_search() -> None:

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from calib.observers import weight_params
 from calib.rounding import SoftRounding, beta_at, initial_alpha, rectified_sigmoid, regulariser
-from pipeline.grid import Grid, QuantSpec, along
+from pipeline.grid import Grid, QuantSpec, RangeSearch, along
 from pipeline.quantizer import Phase, Quantizer
 
 
 def layer(shape: tuple[int, ...], bits: int, seed: int = 0, search: str = "mse") -> tuple[Quantizer, Tensor]:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    quantizer = Quantizer(QuantSpec(Grid(bits, signed=False), False, 0, search))
+    quantizer = Quantizer(QuantSpec(Grid(bits, signed=False), False, 0, RangeSearch(search)))
     quantizer.set_params(weight_params(weight, quantizer.spec, "w"))
     quantizer.phase = Phase.ON
     return quantizer, weight

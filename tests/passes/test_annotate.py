@@ -14,6 +14,7 @@ from passes import prepare
 from passes.annotate import annotate
 from pipeline.errors import RecipeError, TargetError
 from pipeline.graph import op_name
+from pipeline.grid import RangeSearch
 from pipeline.policy import POLICIES
 from pipeline.recipe import Override, RuleChange, load_recipe
 from pipeline.target import OpRule
@@ -238,9 +239,26 @@ def test_activations_are_what_enters_the_layer():
     graph = plan("residual", overrides=[override("blocks.0.conv2", activations={"bits": 6, "range": "minmax"})])
     conv = nets.find(graph, "conv2d", 2)
     entering = conv.args[0].meta["quant"]
-    assert (entering.output.grid.bits, entering.output.range, entering.note) == (6, "minmax", "input of blocks.0.conv2")
+    assert (entering.output.grid.bits, entering.output.range.kind, entering.note) == (
+        6, "minmax", "input of blocks.0.conv2")
     assert sorted(b for _, b, _, _ in outputs(graph)).count(6) == 1
-    assert {a.output.range for n, a in annotations(graph).items() if a.output and n is not conv.args[0]} == {"mse"}
+    assert {a.output.range.kind for n, a in annotations(graph).items() if a.output and n is not conv.args[0]} == {"mse"}
+
+
+def test_range_searches_reach_the_specs_with_their_parameters():
+    graph = plan(
+        "residual", "weights.range=mse_shrink", "weights.exponent=2.0", "activations.range=percentile",
+        "activations.percentile=0.99",
+        overrides=[override("first", {"range": "percentile"}, {"range": "mse", "exponent": 3.0})],
+    )
+    found = annotations(graph).values()
+    searches = [annotation.weight.range for annotation in found if annotation.weight is not None]
+    assert searches[0] == RangeSearch("percentile") and set(searches[1:]) == {RangeSearch("mse_shrink", exponent=2.0)}
+    # What enters the first layer is the network's input, whose grid is the target's business.
+    assert {a.output.range for a in found if a.output} == {RangeSearch("percentile", percentile=0.99)}
+    graph = plan("residual", overrides=[override("blocks.0.conv2", activations={"range": "mse", "exponent": 3.0})])
+    entering = nets.find(graph, "conv2d", 2).args[0]
+    assert entering.meta["quant"].output.range == RangeSearch("mse", exponent=3.0)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +298,7 @@ def test_an_output_whose_bits_are_not_the_recipe_s_to_choose(target, where):
 def test_an_output_whose_bits_are_the_target_s_still_takes_another_range():
     graph = plan("residual", overrides=[override("penultimate", output={"range": "minmax"})])
     spec = nets.find(graph, "conv2d", 4).meta["quant"].output
-    assert (spec.grid.bits, spec.range) == (8, "minmax")
+    assert (spec.grid.bits, spec.range.kind) == (8, "minmax")
 
 
 @pytest.mark.parametrize("where", ["layer9.*", "op:conv3d", "blocks.0.conv"])

@@ -9,7 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.grid import SCALE_FLOOR, Grid, QParams, QuantSpec, along, dequantize, params_from_range, quantize
+from pipeline.grid import (
+    SCALE_FLOOR,
+    Grid,
+    QParams,
+    QuantSpec,
+    RangeSearch,
+    along,
+    dequantize,
+    params_from_range,
+    quantize,
+)
 
 GRIDS = st.builds(Grid, st.integers(2, 8), st.booleans(), st.booleans())
 # Powers of two make ties exact: x / scale is a multiple of one half in both implementations.
@@ -82,6 +92,12 @@ def test_descriptions_are_frozen_values():
     assert Grid(4, True) == Grid(4, True) and hash(SYMMETRIC) == hash(dataclasses.replace(SYMMETRIC))
     with pytest.raises(dataclasses.FrozenInstanceError):
         SYMMETRIC.symmetric = False
+
+
+def test_a_range_search_is_one_of_a_few():
+    assert ASYMMETRIC.range == RangeSearch("mse", exponent=2.4)
+    with pytest.raises(ValueError, match="no range search 'max', only minmax, average"):
+        RangeSearch("max")
 
 
 RANGE = st.floats(-1e4, 1e4, width=32)

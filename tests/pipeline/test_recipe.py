@@ -1,12 +1,14 @@
 """Recipes: the shipped files say what their names say, and every wrong key or value is one clear RecipeError."""
 
 import re
+from typing import get_args
 
 import pytest
 import yaml
 
 from pipeline.errors import RecipeError
-from pipeline.recipe import RECIPES, RuleChange, available_recipes, changed, load_recipe
+from pipeline.grid import RANGE_PARAMETER
+from pipeline.recipe import RECIPES, RangeName, RuleChange, available_recipes, changed, load_recipe
 
 MINIMAL = """\
 name: own
@@ -246,6 +248,80 @@ def test_an_override_that_does_nothing_is_refused(write, override):
 def test_a_name_that_tells_other_bits_is_refused(write):
     with pytest.raises(RecipeError, match="'own_w2a8' does not say the recipe's bits .w4a8"):
         load_recipe(write("name: own", "name: own_w2a8"))
+
+
+# --- range searches ---
+
+
+SEARCHES = {"minmax": "", "average": "", "percentile": "percentile: 0.999", "mse": "exponent: 2.0",
+            "mse_shrink": "exponent: 2"}
+
+
+def test_the_range_searches_are_those_of_the_grid():
+    assert set(get_args(RangeName)) == set(RANGE_PARAMETER) == set(SEARCHES)
+
+
+@pytest.mark.parametrize(("search", "parameter"), SEARCHES.items())
+def test_a_range_search_with_its_parameter_survives_the_canonical_text(write, tmp_path, search, parameter):
+    recipe = load_recipe(write("range: mse", f"range: {search}" + (f", {parameter}" if parameter else "")))
+    stated = {key: value for key in ("exponent", "percentile") if (value := getattr(recipe.weights, key)) is not None}
+    assert recipe.weights.range == search and stated == (yaml.safe_load(f"{{{parameter}}}") or {})
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(recipe.to_yaml())
+    assert load_recipe(copy) == recipe
+    assert (recipe.sha256 != load_recipe(write("range: mse", f"range: {search}")).sha256) == bool(parameter)
+
+
+@pytest.mark.parametrize(
+    ("sets", "key", "takers", "beside"),
+    [
+        (["weights.percentile=0.9"], "percentile", "percentile", "mse"),
+        (["activations.exponent=2.0"], "exponent", "mse or mse_shrink", "minmax"),
+        (["activations.range=average", "activations.percentile=0.9"], "percentile", "percentile", "average"),
+        (["weights.exponent=2.0", "weights.range=percentile"], "exponent", "mse or mse_shrink", "percentile"),
+        (["overrides=[{where: first, weights: {range: minmax, exponent: 2.0}}]"], "exponent", "mse or mse_shrink",
+         "minmax"),
+    ],
+)
+def test_a_parameter_that_the_search_does_not_read_is_refused(write, sets, key, takers, beside):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(), sets)
+    assert caught.value.what == f"'{key}' belongs to range: {takers}, and beside it stands range: {beside}"
+    assert "--set" in caught.value.where
+
+
+def test_the_same_in_a_file_names_the_rule(write):
+    with pytest.raises(RecipeError, match="'percentile' belongs to range: percentile") as caught:
+        load_recipe(write("range: minmax", "range: minmax, percentile: 0.9"))
+    assert "activations" in caught.value.hint
+
+
+def test_an_override_states_the_search_beside_its_parameter(write):
+    # mse is the rule's search, but other overrides may have changed it: one line has to say what it means.
+    lone = "overrides: [{where: first, weights: {exponent: 2.0}}]"
+    with pytest.raises(RecipeError, match="no range in the same override"):
+        load_recipe(write("seed: 3", f"seed: 3\n{lone}"))
+    load_recipe(write("seed: 3", "seed: 3\n" + lone.replace("{exponent", "{range: mse, exponent")))
+
+
+@pytest.mark.parametrize("text", ["exponent=0.5", "exponent=4.1", "exponent=.nan", "exponent='2'", "exponent=true"])
+def test_an_exponent_outside_1_to_4_is_refused(text):
+    with pytest.raises(RecipeError, match="'weights.exponent' is"):
+        load_recipe("qdrop_w4a4", [f"weights.{text}"])
+
+
+@pytest.mark.parametrize("share", ["0", "-0.5", "1.01", "99.99", ".nan"])
+def test_a_percentile_is_a_share(share):
+    with pytest.raises(RecipeError, match="'weights.percentile' is"):
+        load_recipe("qdrop_w4a4", ["weights.range=percentile", f"weights.percentile={share}"])
+
+
+def test_an_override_replaces_a_search_with_its_parameter():
+    rule = load_recipe("qdrop_w4a4", ["weights.exponent=2.0"]).weights
+    for change in (RuleChange(range="percentile", percentile=0.9), RuleChange(range="minmax"), RuleChange(range="mse")):
+        after = changed(rule, change)
+        assert (after.range, after.exponent, after.percentile) == (change.range, None, change.percentile)
+    assert changed(rule, RuleChange(bits=8)).exponent == 2.0
 
 
 # --- --set ---
