@@ -38,7 +38,8 @@ def test_each_passes_rate_follows_its_own_steps(steps: int) -> None:
 def test_two_passes_stand_in_the_log() -> None:
     made = calibration(recipe("brecq_w2a4"), ranges=False)
     logs = brecq(made, BRECQParameters(**SMALL))
-    assert [(log.stage, log.name) for log in logs] == [("weights", n) for n in UNITS] + [("activations", n) for n in UNITS]
+    stages = ("weights", "activations")
+    assert [(log.stage, log.name) for log in logs] == [(stage, name) for stage in stages for name in UNITS]
     assert [log.steps for log in logs[:4]] == [0, 40, 40, 40]
     # The classifier has no scale of its own but the pooled features', the stem is skipped.
     assert [log.steps for log in logs[4:7]] == [0, 20, 20]
