@@ -1,15 +1,21 @@
-"""The tiny network of `tests.tiny` under a recipe, ready for calibration: shared by the tests of this folder."""
+"""Tiny networks under a recipe, ready for calibration: shared by the tests of this folder."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 
+from backends import reference
+from calib.boundary import Boundary, Stretch, stretches
+from calib.calibrate import calibrate
 from calib.context import Calibration
 from calib.ranges import search_ranges
+from calib.reconstruct import UnitWork, unit_work
+from pipeline.graph import get_attribute
 from pipeline.recipe import Recipe, load_recipe
-from pipeline.stages import Quantized, UnitLog
+from pipeline.stages import Calibrated, Quantized, UnitLog
 from pipeline.target import OpRule, Target
+from tests import nets
 from tests.tiny import model_and_images, quantized_net
 
 CPU = torch.device("cpu")
@@ -26,15 +32,35 @@ TARGET = Target(
     },
 )
 
+PAPER = reference.TARGET  # the papers' own world: no runtime's limits
+WITHOUT_STEPS = ("nearest", "mse", "minmax")
+
 
 def recipe(name: str = "qdrop_w4a4", *sets: str, steps: int = 40, batch: int = 8) -> Recipe:
-    own = [f"images.batch_size={batch}"] + ([f"method.steps={steps}"] if name.startswith("qdrop") else [])
+    own = [f"images.batch_size={batch}"]
+    if not name.startswith(WITHOUT_STEPS):
+        own.append(f"method.steps={steps}")
+    if name.startswith("brecq"):
+        own.append(f"method.activation_steps={steps}")
     return load_recipe(name, [*own, *sets])
 
 
-def net(of: Recipe | None = None, samples: int = IMAGES) -> tuple[Quantized, Tensor]:
-    model, images = model_and_images(samples=samples)
-    quantized, _ = quantized_net(TARGET, of or recipe(), model, images)
+def subject(name: str = "tiny", samples: int = IMAGES) -> tuple[nn.Module, Tensor]:
+    """A model and images: `tiny` (one batch norm, a skip over two units) or one of `tests.nets` by its name.
+
+    `residual` has basic blocks full of batch norms, `mobile` inverted residuals with linear bottlenecks.
+    """
+    if name == "tiny":
+        return model_and_images(samples=samples)
+    model, images = nets.build(name)
+    return model, torch.randn(samples, *images.shape[1:], generator=torch.Generator().manual_seed(0))
+
+
+def net(
+    of: Recipe | None = None, samples: int = IMAGES, name: str = "tiny", target: Target = TARGET
+) -> tuple[Quantized, Tensor]:
+    model, images = subject(name, samples)
+    quantized, _ = quantized_net(target, of or recipe(), model, images)
     return quantized, images
 
 
@@ -57,10 +83,61 @@ class Notes:
             raise KeyboardInterrupt
 
 
-def calibration(of: Recipe | None = None, ranges: bool = True, watcher: Notes | None = None) -> Calibration:
-    """A calibration of the tiny network, its ranges searched."""
-    quantized, images = net(of)
+def calibration(
+    of: Recipe | None = None, ranges: bool = True, watcher: Notes | None = None, name: str = "tiny",
+    target: Target = TARGET,
+) -> Calibration:
+    """A calibration of a tiny network, its ranges searched."""
+    quantized, images = net(of, name=name, target=target)
     made = Calibration(quantized.graph, quantized.units, images, quantized.recipe, CPU, watcher or Notes())
     if ranges:
         search_ranges(made)
     return made
+
+
+def walk_over(made: Calibration) -> tuple[list[Stretch], Boundary]:
+    """The path over the units, and the boundary in front of it."""
+    path = stretches(made.graph, [unit.nodes for unit in made.units])
+    return path, Boundary(made.graph, made.images, CPU)
+
+
+def work_at(made: Calibration, unit: int) -> tuple[UnitWork, Boundary]:
+    """A unit in front of its training, everything before it as its quantizers stand."""
+    path, boundary = walk_over(made)
+    for place, stretch in enumerate(path):
+        boundary.run_teacher(stretch)
+        if stretch.unit == unit:
+            return unit_work(made, boundary, path, place, made.units[unit]), boundary
+        boundary.run_student(stretch, keep=True)
+        boundary.cross(stretch)
+    raise AssertionError(f"no unit {unit}")
+
+
+def everything(work: UnitWork) -> slice:
+    """All images of a unit."""
+    return slice(0, work.count)
+
+
+def answer(work: UnitWork) -> Tensor:
+    """The unit's output for all images, as its quantizers stand."""
+    with torch.no_grad():
+        return work.student(*(value.rows(everything(work)) for value in work.inputs))[0]
+
+
+def calibrated(of: Recipe, name: str = "tiny", target: Target = TARGET, watcher: Notes | None = None) -> Calibrated:
+    """A tiny network through the whole stage, by the recipe's method."""
+    quantized, images = net(of, name=name, target=target)
+    return calibrate(quantized, images, progress=watcher)
+
+
+def output_error(result: Calibrated, name: str = "tiny") -> float:
+    """Mean squared distance of the calibrated network's answers from the float network's."""
+    images = subject(name)[1]
+    with torch.no_grad():
+        return float((result.graph(images) - result.quantized.teacher(images)).square().mean())
+
+
+def weight_of(graph: fx.GraphModule, node: str) -> Tensor:
+    """The float weight behind the quantizer at `node`."""
+    found = next(n for n in graph.graph.nodes if n.name == node)
+    return get_attribute(graph, found.args[0])

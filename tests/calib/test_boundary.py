@@ -47,7 +47,7 @@ def test_stretches_cover_the_graph_in_order() -> None:
     assert sorted(forgotten) == sorted({name for stretch in walk for name in stretch.inputs})
 
 
-def test_t16_t18_incremental_values_are_those_of_the_whole_network() -> None:
+def test_T16_t18_incremental_values_are_those_of_the_whole_network() -> None:
     made = calibration()
     walk, boundary = walk_over(made)
     names = [node.name for node in made.graph.graph.nodes if node.op in ("call_function", "call_module")]
@@ -68,7 +68,7 @@ def test_t16_t18_incremental_values_are_those_of_the_whole_network() -> None:
     assert set(boundary.student) == {"linear"}
 
 
-def test_t17_the_target_is_the_float_network_whatever_happens_to_the_quantized_one() -> None:
+def test_T17_the_target_is_the_float_network_whatever_happens_to_the_quantized_one() -> None:
     made = calibration()
     walk, boundary = walk_over(made)
     boundary.run_teacher(walk[0])
@@ -82,7 +82,7 @@ def test_t17_the_target_is_the_float_network_whatever_happens_to_the_quantized_o
     assert float(after.min()) >= 0.0 and after.unique().numel() > 1000
 
 
-def test_t12_loss_is_a_mean_over_positions_and_a_sum_over_channels() -> None:
+def test_T12_loss_is_a_mean_over_positions_and_a_sum_over_channels() -> None:
     made = calibration()
     walk, boundary = walk_over(made)
     boundary.run_teacher(walk[0])

@@ -30,7 +30,7 @@ def activations(channels_last: bool = False) -> Tensor:
 @pytest.mark.parametrize("factor", [False, True])
 @pytest.mark.parametrize("keep", [0.5, 0.3, 1.0])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_t3_values_and_gradients_are_the_formulas(channels_last: bool, keep: float, factor: bool) -> None:
+def test_T3_values_and_gradients_are_the_formulas(channels_last: bool, keep: float, factor: bool) -> None:
     node = quantizer()
     x = activations(channels_last).requires_grad_()
     pull = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
@@ -50,14 +50,14 @@ def test_t3_values_and_gradients_are_the_formulas(channels_last: bool, keep: flo
     assert torch.allclose(scale.grad, expected, rtol=1e-5)
 
 
-def test_t13_keep_one_is_bit_identical_to_the_quantizer() -> None:
+def test_T13_keep_one_is_bit_identical_to_the_quantizer() -> None:
     node, x = quantizer(), activations()
     assert torch.equal(Mixing(node, node.scale, 1.0, MaskSource(0, CPU), True)(x), node(x))
     quantized, teacher = torch.randn(2, 4, 6)
     assert mix_inputs(quantized, teacher, 1.0, MaskSource(0, CPU)) is quantized
 
 
-def test_t13_keep_zero_is_the_float_value_and_no_gradient() -> None:
+def test_T13_keep_zero_is_the_float_value_and_no_gradient() -> None:
     node, x = quantizer(), activations().requires_grad_()
     scale = node.scale.clone().requires_grad_()
     out = Mixing(node, scale, 0.0, MaskSource(0, CPU), True)(x)
@@ -68,7 +68,7 @@ def test_t13_keep_zero_is_the_float_value_and_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.25, 0.9])
-def test_t14_share_of_kept_elements(keep: float) -> None:
+def test_T14_share_of_kept_elements(keep: float) -> None:
     like = torch.empty(64, 10, 9, 9)
     mask = MaskSource(3, CPU).draw(like, keep)
     assert set(mask.unique().tolist()) == {0.0, 1.0}
@@ -78,7 +78,7 @@ def test_t14_share_of_kept_elements(keep: float) -> None:
     assert float(mask.mean(dim=(1, 2, 3)).std()) < 0.1 and float(mask.mean(dim=(0, 2, 3)).std()) < 0.1
 
 
-def test_t14_masks_are_fresh_and_seeded() -> None:
+def test_T14_masks_are_fresh_and_seeded() -> None:
     like = torch.empty(32, 100)
     source, again = MaskSource(3, CPU), MaskSource(3, CPU)
     first, second = source.draw(like, 0.5), source.draw(like, 0.5)
@@ -87,7 +87,7 @@ def test_t14_masks_are_fresh_and_seeded() -> None:
     assert torch.equal(first, again.draw(like, 0.5))
 
 
-def test_t14_mixed_input_is_on_average_the_mean_of_both() -> None:
+def test_T14_mixed_input_is_on_average_the_mean_of_both() -> None:
     quantized, teacher = torch.randn(2, 40, 50, generator=torch.Generator().manual_seed(0))
     source = MaskSource(1, CPU)
     draws = [mix_inputs(quantized, teacher, 0.5, source) for _ in range(400)]
@@ -101,7 +101,7 @@ def test_flat_is_memory_order_without_a_copy() -> None:
     assert flat(x).data_ptr() == x.data_ptr() and torch.equal(flat(x), x.permute(0, 2, 3, 1).reshape(-1))
 
 
-def test_t3_the_quantizers_own_gradient_is_the_formula() -> None:
+def test_T3_the_quantizers_own_gradient_is_the_formula() -> None:
     node, x = quantizer(), activations().requires_grad_()
     node.scale = node.scale.clone().requires_grad_()
     node(x).sum().backward()

@@ -34,7 +34,7 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-def test_t10_never_worse_than_nearest_and_every_unit_is_logged() -> None:
+def test_T10_never_worse_than_nearest_and_every_unit_is_logged() -> None:
     made = calibration()
     logs = reconstruct(made, Walk(40), trainer)
     assert [log.name for log in logs] == [unit.name for unit in made.units]
@@ -115,7 +115,7 @@ def test_without_resume_checkpoints_are_not_read(tmp_path: Path) -> None:
         assert made.progress.trained == 160
 
 
-def test_t18_later_units_do_not_matter() -> None:
+def test_T18_later_units_do_not_matter() -> None:
     plain, changed = calibration(), calibration()
     changed.graph.get_parameter("head.weight").data.mul_(3.0)
     changed.graph.get_parameter("outer.weight").data.neg_()

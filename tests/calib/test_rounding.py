@@ -22,7 +22,7 @@ def layer(shape: tuple[int, ...], bits: int, seed: int = 0, search: str = "mse")
     return quantizer, weight
 
 
-def test_t4_soft_weight_starts_as_the_clipped_float_weight() -> None:
+def test_T4_soft_weight_starts_as_the_clipped_float_weight() -> None:
     layers = [layer((5, 4, 3, 3), 4), layer((7, 20), 2, seed=1)]
     rounding = SoftRounding(layers)
     rounding.attach()
@@ -34,12 +34,12 @@ def test_t4_soft_weight_starts_as_the_clipped_float_weight() -> None:
         assert torch.allclose(quantizer(weight), clipped, atol=2e-6)
 
 
-def test_t4_alpha_inverts_h() -> None:
+def test_T4_alpha_inverts_h() -> None:
     fraction = torch.linspace(0, 0.9999, 101)
     assert torch.allclose(rectified_sigmoid(initial_alpha(fraction)), fraction, atol=1e-5)
 
 
-def test_t5_saturation_and_middle() -> None:
+def test_T5_saturation_and_middle() -> None:
     end = math.log(11.0)
     assert float(rectified_sigmoid(torch.tensor(end + 1e-3))) == 1.0
     assert float(rectified_sigmoid(torch.tensor(-end - 1e-3))) == 0.0
@@ -47,7 +47,7 @@ def test_t5_saturation_and_middle() -> None:
     assert float(rectified_sigmoid(torch.tensor(0.0))) == pytest.approx(0.5)
 
 
-def test_t5_hardening_the_start_is_nearest_rounding() -> None:
+def test_T5_hardening_the_start_is_nearest_rounding() -> None:
     quantizer, weight = layer((6, 4, 3, 3), 4)
     nearest = quantizer.quantize(weight)
     rounding = SoftRounding([(quantizer, weight)])
@@ -61,21 +61,21 @@ def test_t5_hardening_the_start_is_nearest_rounding() -> None:
     ("step", "beta"),
     [(3999, None), (4000, 20), (4500, 19.4375), (6000, 17.75), (8000, 15.5), (12000, 11), (18000, 4.25), (20000, 2)],
 )
-def test_t6_beta_schedule(step: int, beta: float | None) -> None:
+def test_T6_beta_schedule(step: int, beta: float | None) -> None:
     assert beta_at(step, 20000, 0.2, 20.0, 2.0) == (None if beta is None else pytest.approx(beta))
 
 
-def test_t6_regulariser_at_turn_on() -> None:
+def test_T6_regulariser_at_turn_on() -> None:
     h = torch.rand(200_000, generator=torch.Generator().manual_seed(0))
     assert float(regulariser(h, 20.0)) / h.numel() == pytest.approx(1 - 1 / 21, abs=2e-3)
 
 
-def test_t7_regulariser_is_zero_only_for_decided_weights() -> None:
+def test_T7_regulariser_is_zero_only_for_decided_weights() -> None:
     assert float(regulariser(torch.tensor([0.0, 1.0, 1.0]), 7.0)) == 0.0
     assert float(regulariser(torch.tensor([0.0, 0.999]), 7.0)) > 0.0
 
 
-def test_t7_regulariser_gradient_pushes_away_from_one_half() -> None:
+def test_T7_regulariser_gradient_pushes_away_from_one_half() -> None:
     quantizer = Quantizer(QuantSpec(Grid(4, signed=False), False, 0))
     weight = torch.tensor([[0.5, 0.3, 0.7, 15.0]])
     quantizer.spec = QuantSpec(Grid(4, signed=False), True, 0)
@@ -115,7 +115,7 @@ def test_gradient_is_autograds(beta: float | None) -> None:
         begin += expected.numel()
 
 
-def test_t8_no_weight_moves_by_more_than_one_step() -> None:
+def test_T8_no_weight_moves_by_more_than_one_step() -> None:
     quantizer, weight = layer((6, 4, 3, 3), 4)
     rounding = SoftRounding([(quantizer, weight)])
     with torch.no_grad():

@@ -45,7 +45,7 @@ def error(work: UnitWork) -> float:
     return float((answer(work) - work.targets[0].rows(slice(0, work.count))).square().mean())
 
 
-def test_t9_hard_is_far_better_than_nearest_and_close_to_soft() -> None:
+def test_T9_hard_is_far_better_than_nearest_and_close_to_soft() -> None:
     # 2 bits, input and output float: rounding alone.
     work, _ = work_of(2, "weights.bits=2", "name=rounding")
     for quantizer in (*work.activations, *work.inner):
@@ -61,7 +61,7 @@ def test_t9_hard_is_far_better_than_nearest_and_close_to_soft() -> None:
     assert hard < 0.7 * nearest and hard < 1.5 * soft
 
 
-def test_t11_rates_alpha_constant_scales_cosine_to_zero() -> None:
+def test_T11_rates_alpha_constant_scales_cosine_to_zero() -> None:
     work, _ = work_of(1)
     trainer = UnitTrainer(work, settings(steps=10, scale_learning_rate=0.01))
     trainer._attach()
@@ -74,7 +74,7 @@ def test_t11_rates_alpha_constant_scales_cosine_to_zero() -> None:
     assert [rate for _, rate in seen] == pytest.approx(expected, rel=1e-5)
 
 
-def test_t13_keep_zero_leaves_the_scales_alone() -> None:
+def test_T13_keep_zero_leaves_the_scales_alone() -> None:
     work, _ = work_of(1)
     before = [float(quantizer.scale) for quantizer in work.activations]
     UnitTrainer(work, settings(keep_prob=0.0)).train(lambda count: None)
@@ -89,7 +89,7 @@ def test_scales_move_and_stay_positive() -> None:
     assert after != before and min(after) > 0.0
 
 
-def test_t15_nothing_random_is_left() -> None:
+def test_T15_nothing_random_is_left() -> None:
     work, _ = work_of(2)
     trainer = UnitTrainer(work, SETTINGS)
     trainer.train(lambda count: None)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from calib.methods import METHODS, find_method
 from pipeline.errors import RecipeError
+from pipeline.graph import bias_quantizer_of, is_constant, quantizer_of
+from pipeline.quantizer import Phase
 from pipeline.recipe import MethodChoice, available_recipes, load_recipe
+from pipeline.stages import Calibrated
+from tests.calib.nets import calibrated, recipe, subject
+
+NAMES = ("adaround", "brecq", "lsq", "nearest", "pdquant", "qdrop")
+LEARNING = tuple(name for name in NAMES if name != "nearest")
 
 
 def choice(name: str, **parameters: object) -> MethodChoice:
@@ -17,7 +25,7 @@ def test_every_shipped_recipe_finds_its_method() -> None:
     for name in available_recipes():
         method, parameters = find_method(load_recipe(name).method)
         assert isinstance(parameters, method.parameters) and "images" in method.needs
-    assert set(METHODS.names()) >= {"nearest", "qdrop"}
+    assert set(METHODS.names()) == set(NAMES)
 
 
 def test_an_unknown_method_is_answered_with_the_nearest_spelling() -> None:
@@ -36,3 +44,34 @@ def test_an_unknown_parameter_is_answered_with_the_nearest_spelling() -> None:
 def test_a_value_that_is_not_allowed_is_named(key: str, value: object) -> None:
     with pytest.raises(RecipeError, match=f"'{key}' is {value!r}"):
         find_method(choice("qdrop", **{key: value}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_refuses_an_unknown_parameter(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"method '{name}'.*pace"):
+        find_method(choice(name, pace=5))
+
+
+def made_by(name: str, *sets: str) -> Calibrated:
+    return calibrated(recipe(f"{name}_w2a4", *sets, steps=30))
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_same_seed_same_numbers_other_seed_others(name: str) -> None:
+    first, again, other = (made_by(name, *sets).graph.state_dict() for sets in ((), (), ("seed=6",)))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_random_or_open_is_left(name: str) -> None:
+    graph, images = made_by(name).graph, subject()[1]
+    for node in graph.graph.nodes:
+        quantizer, bias = quantizer_of(graph, node), bias_quantizer_of(graph, node)
+        if quantizer is not None:
+            assert quantizer.phase is Phase.ON and (quantizer.codes is not None) == is_constant(node)
+            assert quantizer.rounding is None and quantizer.mixing is None and quantizer.observer is None
+            assert not quantizer.scale.requires_grad and bool(torch.isfinite(quantizer.scale).all())
+        if bias is not None:
+            assert bias.phase is Phase.ON
+    assert torch.equal(graph(images), graph(images))

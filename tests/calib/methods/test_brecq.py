@@ -1,0 +1,108 @@
+"""BRECQ: the released script's defaults, two passes, Fisher weighting, interruption in the second pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from calib.calibrate import calibrate
+from calib.methods.brecq import BRECQParameters, brecq
+from tests.calib.nets import Notes, calibrated, calibration, net, output_error, recipe, weight_of
+
+UNITS = ["stem", "inner", "outer", "head"]
+MINMAX = "activations.range=minmax"  # leaves learned scales something to improve
+SMALL = {"steps": 40, "activation_steps": 20, "init_images": 16}
+
+
+def test_defaults_are_the_released_scripts() -> None:
+    parameters = BRECQParameters()
+    weights, activations = parameters.weight_settings, parameters.activation_settings
+    assert (weights.steps, weights.learning_rate, weights.rounding_weight) == (20_000, 1e-3, 0.01)
+    assert (weights.warmup, weights.beta_start, weights.beta_end, weights.descent) == (0.2, 20.0, 2.0, "linear")
+    assert (weights.keep_prob, weights.scale_learning_rate, weights.sampler) == (1.0, 0.0, "permutation")
+    assert (activations.steps, activations.scale_learning_rate, activations.rounding) == (5_000, 4e-4, False)
+    assert (activations.keep_prob, activations.gradient_factor) == (1.0, False)
+    assert (parameters.activation_exponent, parameters.init_images) == (2.4, 64)
+    assert (parameters.fisher, parameters.skip_stem) == ("off", True)
+
+
+@pytest.mark.parametrize("steps", [100, 5_000])
+def test_each_passes_rate_follows_its_own_steps(steps: int) -> None:
+    parameters = BRECQParameters(steps=2 * steps, activation_steps=steps)
+    assert parameters.weight_settings.learning_rate * 2 * steps == pytest.approx(20.0)
+    assert parameters.activation_settings.scale_learning_rate * steps == pytest.approx(2.0)
+
+
+def test_two_passes_stand_in_the_log() -> None:
+    made = calibration(recipe("brecq_w2a4"), ranges=False)
+    logs = brecq(made, BRECQParameters(**SMALL))
+    stages = ("weights", "activations")
+    assert [(log.stage, log.name) for log in logs] == [(stage, name) for stage in stages for name in UNITS]
+    assert [log.steps for log in logs[:4]] == [0, 40, 40, 40]
+    # The classifier has no scale of its own but the pooled features', the stem is skipped.
+    assert [log.steps for log in logs[4:7]] == [0, 20, 20]
+    assert all(log.flipped == 0.0 == log.undecided for log in logs[4:])
+    assert made.progress.trained == sum(log.steps for log in logs)
+
+
+def test_better_than_nearest() -> None:
+    of = recipe("brecq_w2a4", "method.init_images=48", steps=150)
+    result = calibrated(of)
+    first = [log for log in result.log if log.stage == "weights"]
+    assert sum(log.loss_hard for log in first) < 0.8 * sum(log.loss_nearest for log in first)
+    assert output_error(result) < 0.8 * output_error(calibrated(recipe("nearest_w2a4", f"policy={of.policy}")))
+
+
+@pytest.mark.parametrize("skipped", [True, False])
+def test_skip_stem_leaves_the_first_unit_at_nearest(skipped: bool) -> None:
+    made = calibration(recipe("brecq_w2a4", "policy=none"), ranges=False)
+    logs = brecq(made, BRECQParameters(**{**SMALL, "skip_stem": skipped, "steps": 150}))
+    quantizer = made.weights()["conv2d_w"]
+    codes, quantizer.codes = quantizer.codes, None
+    nearest = quantizer.quantize(weight_of(made.graph, "conv2d_w"))
+    assert torch.equal(codes, nearest.int()) == skipped
+    assert (logs[0].steps == logs[4].steps == 0) == skipped
+
+
+def codes(**changes: object) -> torch.Tensor:
+    """Of a network whose answers differ from image to image, so that predictions have a gradient."""
+    made = calibration(recipe("brecq_w2a4"), ranges=False)
+    weight, bias = (made.graph.get_parameter(f"head.{name}").data for name in ("weight", "bias"))
+    weight.mul_(200.0)
+    with torch.no_grad():
+        bias.sub_(made.graph(made.images).mean(0))
+    logs = brecq(made, BRECQParameters(**{**SMALL, **changes}))
+    assert all(torch.isfinite(torch.tensor(log.loss_hard)) for log in logs)
+    return torch.cat([quantizer.codes.flatten() for quantizer in made.weights().values()])
+
+
+def test_fisher_changes_the_rounding() -> None:
+    """`off` -> `diag` -> `full`: three different losses, three different roundings."""
+    plain, diagonal, full = codes(), codes(fisher="diag"), codes(fisher="full")
+    assert not torch.equal(plain, diagonal) and not torch.equal(plain, full) and not torch.equal(diagonal, full)
+
+
+@pytest.mark.parametrize("changes", [{"activation_exponent": 2.0}, {"scale_learning_rate": 4e-5}, {"init_images": 48}])
+def test_the_second_pass_follows_its_parameters(changes: dict[str, object]) -> None:
+    scales = []
+    for extra in ({}, changes):
+        made = calibration(recipe("brecq_w4a2", MINMAX), ranges=False)
+        brecq(made, BRECQParameters(**{**SMALL, "activation_steps": 60, **extra}))
+        scales.append(torch.stack([quantizer.scale for quantizer in made.activations().values()]))
+    assert not torch.equal(*scales)
+
+
+@pytest.mark.parametrize("stop_at", [2, 4, 6, 7])
+def test_resuming_is_bit_identical_in_either_pass(tmp_path: Path, stop_at: int) -> None:
+    of = recipe("brecq_w2a2", "method.init_images=16", steps=30)
+    quantized, images = net(of)
+    expected = calibrate(quantized, images)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(quantized, images, progress=Notes(stop_at), checkpoints=tmp_path)
+    watcher = Notes()
+    resumed = calibrate(quantized, images, progress=watcher, checkpoints=tmp_path, resume=True)
+    left, right = expected.graph.state_dict(), resumed.graph.state_dict()
+    assert left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+    assert watcher.trained == sum(log.steps for log in expected.log[stop_at:]) and len(watcher.logs) == 8

@@ -1,0 +1,85 @@
+"""PD-Quant: the released code's defaults, both additions do something, better than nearest rounding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from calib.methods.pdquant import PDQuantParameters, pdquant
+from calib.methods.qdrop import QDropParameters, qdrop
+from pipeline.stages import UnitLog
+from tests.calib.nets import PAPER, calibrated, calibration, output_error, recipe
+
+SMALL = {"steps": 40, "init_images": 16, "tail_precision": "float32"}
+
+
+def test_defaults_are_the_released_codes_for_resnet() -> None:
+    parameters = PDQuantParameters()
+    settings, correction = parameters.settings, parameters.correction
+    assert (settings.steps, settings.learning_rate, settings.scale_learning_rate) == (20_000, 3e-3, 4e-5)
+    assert (settings.keep_prob, settings.rounding_weight, settings.warmup) == (0.5, 0.01, 0.2)
+    assert (settings.beta_start, settings.beta_end, settings.descent) == (20.0, 2.0, "linear")
+    assert (settings.gradient_factor, settings.sampler) == (False, "replacement")
+    assert (parameters.temperature, parameters.reconstruction_weight, parameters.init_images) == (4.0, 0.1, 256)
+    assert (correction.steps, correction.learning_rate, correction.tie) == (500, 1e-3, 0.02)
+
+
+@pytest.mark.parametrize("steps", [100, 1000, 20_000, 40_000])
+def test_reach_does_not_depend_on_the_steps(steps: int) -> None:
+    parameters = PDQuantParameters(steps=steps)
+    assert parameters.settings.learning_rate * 0.8 * steps == pytest.approx(48.0)
+    assert parameters.correction.steps <= 500
+    assert parameters.correction.learning_rate * parameters.correction.steps == pytest.approx(0.5)
+    paper = PDQuantParameters(steps=steps, schedule="paper")
+    assert (paper.settings.learning_rate, paper.correction.learning_rate, paper.correction.steps) == (3e-3, 1e-3, 500)
+
+
+def test_better_than_nearest() -> None:
+    of = recipe("pdquant_w2a2", "method.correction_steps=100", "method.init_images=48", steps=150)
+    result = calibrated(of)
+    assert sum(log.loss_hard for log in result.log) < 0.8 * sum(log.loss_nearest for log in result.log)
+    assert output_error(result) < 0.8 * output_error(calibrated(recipe("nearest_w2a2", f"policy={of.policy}")))
+
+
+def numbers(**changes: object) -> torch.Tensor:
+    """Scales and codes of a network with batch norms in every block."""
+    made = calibration(recipe("pdquant_w2a2"), ranges=False, name="residual", target=PAPER)
+    pdquant(made, PDQuantParameters(**{**SMALL, **changes}))
+    scales = [quantizer.scale.reshape(1) for quantizer in made.activations().values()]
+    return torch.cat(scales + [quantizer.codes.flatten() for quantizer in made.weights().values()])
+
+
+@pytest.fixture(scope="module")
+def plain() -> torch.Tensor:
+    return numbers()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"reconstruction_weight": None}, {"reconstruction_weight": 1.0}, {"temperature": 1.0}, {"correction_steps": 0},
+     {"keep_prob": 1.0}, {"init_images": 48}, {"tail_precision": "bfloat16"},
+     {"correction_rate": 0.1}],
+)  # fmt: skip
+def test_every_parameter_makes_a_difference(plain: torch.Tensor, changes: dict[str, object]) -> None:
+    assert not torch.equal(plain, numbers(**changes))
+
+
+def test_the_tie_makes_a_difference_from_the_second_correction_step_on() -> None:
+    """The distance from the start has no gradient at the start: where `fast` leaves one step, the tie is idle."""
+    several = {"schedule": "paper", "correction_steps": 5}
+    assert not torch.equal(numbers(**several), numbers(**several, correction_tie=1e-3))
+
+
+def test_without_its_additions_it_is_qdrops_first_release() -> None:
+    """Bit for bit: prediction difference off, correction off, QDrop's rate."""
+    results: list[tuple[tuple[UnitLog, ...], torch.Tensor]] = []
+    for method, parameters in (
+        (pdquant, PDQuantParameters(steps=40, learning_rate=1e-3, reconstruction_weight=None, correction_steps=0,
+                                    init_images=16)),
+        (qdrop, QDropParameters(steps=40, branch="master", init_images=16)),
+    ):
+        made = calibration(recipe("pdquant_w2a2"), ranges=False)
+        logs = method(made, parameters)
+        codes = torch.cat([quantizer.codes.flatten() for quantizer in made.weights().values()])
+        results.append(([log.loss_hard for log in logs], codes))
+    assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])

@@ -1,0 +1,100 @@
+"""The float network behind a unit: its logits and gradients against autograd through the model itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from calib.reconstruct import UnitWork
+from calib.tail import resolve_precision
+from pipeline.graph import quantizers
+from tests.calib.nets import CPU, answer, calibration, everything, recipe, work_at
+from tests.tiny import model_and_images
+
+INDEX = torch.tensor([3, 0, 3, 17])
+
+
+def inner() -> tuple[UnitWork, Tensor]:
+    """The unit over which the skip passes, and the value that skips: the stem's quantized output."""
+    made = calibration(recipe("qdrop_w2a2"))
+    work, boundary = work_at(made, 1)
+    return work, boundary.student["relu_q"].rows(INDEX)
+
+
+def behind_inner(output: Tensor, skip: Tensor) -> Tensor:
+    """What the model does behind its layer `inner`, written down by hand."""
+    model = model_and_images()[0]
+    x = torch.relu(skip + model.outer(output))
+    return model.head(x.mean(dim=(2, 3)))
+
+
+def test_logits_are_the_rest_of_the_float_network_with_the_skip_from_the_quantized_prefix() -> None:
+    work, skip = inner()
+    output = answer(work)[INDEX]
+    with torch.no_grad():
+        expected = behind_inner(output, skip)
+        found = work.make_tail("float32").logits([output], INDEX)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_autograds() -> None:
+    work, skip = inner()
+    output = answer(work)[INDEX]
+    pull = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
+    leaf = output.clone().requires_grad_()
+    behind_inner(leaf, skip).backward(pull)
+    seen: list[Tensor] = []
+
+    def by_logits(logits: Tensor) -> Tensor:
+        seen.append(logits)
+        return pull
+
+    (found,) = work.make_tail("float32").gradients([output], INDEX, by_logits)
+    torch.testing.assert_close(found, leaf.grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(seen[0], behind_inner(output, skip), rtol=1e-4, atol=1e-5)
+    assert not seen[0].requires_grad
+
+
+def test_the_classifiers_tail_is_the_identity() -> None:
+    work, _ = work_at(calibration(), 3)
+    tail = work.make_tail("float32")
+    output, pull = torch.randn(4, 5), torch.randn(4, 5)
+    assert tail.logits([output], INDEX) is output
+    assert torch.equal(tail.gradients([output], INDEX, lambda logits: pull)[0], pull)
+
+
+def test_bfloat16_points_the_same_way_and_leaves_the_graph_in_float32() -> None:
+    work, _ = inner()
+    output = answer(work)[INDEX]
+    pull = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
+    exact, coarse = (
+        work.make_tail(precision).gradients([output], INDEX, lambda logits: pull)[0]
+        for precision in ("float32", "bfloat16")
+    )
+    assert exact.dtype == coarse.dtype == torch.float32 and not torch.equal(exact, coarse)
+    assert float(torch.cosine_similarity(exact.flatten(), coarse.flatten(), dim=0)) > 0.995
+    assert {parameter.dtype for parameter in work.teacher.parameters()} == {torch.float32}
+
+
+def test_an_output_that_the_prediction_does_not_need_gets_no_gradient() -> None:
+    work, _ = inner()
+    tail = work.make_tail("float32")
+    tail._outputs = (*tail._outputs, "nobody")
+    output = answer(work)[INDEX]
+    gradients = tail.gradients([output, torch.ones(4, 2)], INDEX, torch.ones_like)
+    assert torch.equal(gradients[1], torch.zeros(4, 2)) and float(gradients[0].abs().max()) > 0.0
+
+
+def test_no_quantizer_stands_in_the_tail() -> None:
+    work, _ = inner()
+    assert quantizers(work.student) and not quantizers(work.make_tail("float32")._module)
+    assert work.make_tail("float32").logits([answer(work)], torch.arange(work.count)).shape == (work.count, 5)
+    assert everything(work) == slice(0, 48)
+
+
+def test_precision_is_what_was_asked_and_auto_what_the_device_multiplies_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve_precision("float32", CPU) is torch.float32 and resolve_precision("bfloat16", CPU) is torch.bfloat16
+    for fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda fast=fast: fast)
+        assert resolve_precision("auto", CPU) is expected
