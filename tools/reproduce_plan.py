@@ -195,7 +195,8 @@ def captq() -> Group:
         for name in STATISTICS
     )
     return Group("captq", (
-        Line(RESNET, "qdrop_w2a2", (*steps, policy), (1, 2, 3), "pool", note="a plain draw"),
+        # Not beside QDrop's own figure, which is of a low-bit stem output (methods_reconstruction T26).
+        Line(RESNET, "qdrop_w2a2", (*steps, policy), (1, 2, 3), "pool", note="a plain draw", paper="qdrop, 8-bit stem"),
         Line(RESNET, "captq_w2a2", (*steps, policy), (1, 2, 3, 4, 5), "pool", paper="captq+qdrop"),
         *smooth,
     ))
