@@ -41,7 +41,7 @@ def test_stretches_cover_the_graph_in_order() -> None:
     assert sorted(forgotten) == sorted({name for stretch in walk for name in stretch.inputs})
 
 
-def test_T16_t18_incremental_values_are_those_of_the_whole_network() -> None:
+def test_T18_incremental_values_are_those_of_the_whole_network() -> None:
     made = calibration()
     walk, boundary = walk_over(made)
     names = [node.name for node in made.graph.graph.nodes if node.op in ("call_function", "call_module")]

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from calib.boundary import Stored
-from calib.correction import VARIANCE_FLOOR, Correction, correct, statistics_loss
+from calib.correction import Correction, correct, statistics_loss
 from calib.reconstruct import UnitWork
 from pipeline.norms import FoldedNorm, folded_norm
 from tests.calib.nets import PAPER, calibration, everything, recipe, work_at
 
+FLOOR = 1e-6  # of a variance, in the released code
 PAPERS = Correction(steps=20, learning_rate=1e-3, tie=0.02, batch=16)
 
 
@@ -39,13 +40,14 @@ def test_statistics_loss_is_the_papers_sum_over_batch_norms() -> None:
     torch.manual_seed(0)
     norms = [lively_norm(4), lively_norm(6)]
     values = [torch.randn(5, 4, 6, 6) * 2 + 1, torch.randn(5, 6, 3, 3)]
+    values[0][:, 0] = 0.7  # a flat channel: its deviation is the floor's
     with torch.no_grad():
         found = statistics_loss(tuple(n(v) for n, v in zip(norms, values, strict=True)), [folded(n) for n in norms])
     expected = 0.0
     for norm, value in zip(norms, values, strict=True):
         mean = value.mean((2, 3))
-        deviation = torch.sqrt(value.var((2, 3), unbiased=True) + VARIANCE_FLOOR)
-        running = torch.sqrt(norm.running_var + VARIANCE_FLOOR)
+        deviation = torch.sqrt(value.var((2, 3), unbiased=True) + FLOOR)
+        running = torch.sqrt(norm.running_var + FLOOR)
         gaps = (mean - norm.running_mean, deviation - running)
         expected += sum(float(gap.square().sum(1).mean()) for gap in gaps)
     assert float(found) == pytest.approx(expected, rel=1e-4)
@@ -135,9 +137,9 @@ def loss_of(work: UnitWork, inputs: Sequence[Tensor], tie: float) -> float:
     """The whole loss that the correction descends, of all images, as section 5.3 writes it."""
     total = 0.0
     for norm, value in norm_inputs(work, inputs):
-        deviation = torch.sqrt(value.var((2, 3)) + VARIANCE_FLOOR)
+        deviation = torch.sqrt(value.var((2, 3)) + FLOOR)
         total += float((value.mean((2, 3)) - norm.mean).square().sum(1).mean())
-        total += float((deviation - torch.sqrt(norm.variance + VARIANCE_FLOOR)).square().sum(1).mean())
+        total += float((deviation - torch.sqrt(norm.variance + FLOOR)).square().sum(1).mean())
     for value, original in zip(inputs, rows_of(work.float_inputs, work), strict=True):
         total += float((value - original).square().sum(1).mean()) / tie
     return total

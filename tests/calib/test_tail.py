@@ -8,10 +8,10 @@ from torch import Tensor
 
 from calib.objectives import PredictionDifference
 from calib.reconstruct import UnitWork
-from calib.tail import resolve_precision
+from calib.tail import Tail, resolve_precision
 from calib.trainer import Settings, UnitTrainer
 from pipeline.graph import quantizers
-from tests.calib.nets import CPU, answer, calibration, everything, recipe, work_at
+from tests.calib.nets import CPU, answer, calibration, recipe, work_at
 from tests.tiny import model_and_images
 
 INDEX = torch.tensor([3, 0, 3, 17])
@@ -105,19 +105,12 @@ def test_T22_nothing_in_the_tail_is_updated() -> None:
 
 
 def test_an_output_that_the_prediction_does_not_need_gets_no_gradient() -> None:
-    work, _ = inner()
-    tail = work.make_tail("float32")
-    tail._outputs = (*tail._outputs, "nobody")
-    output = answer(work)[INDEX]
-    gradients = tail.gradients([output, torch.ones(4, 2)], INDEX, torch.ones_like)
+    made = calibration(recipe("qdrop_w2a2"))
+    work, boundary = work_at(made, 1)
+    behind = [name for unit in made.units[2:] for name in unit.nodes]
+    tail = Tail(made.graph, behind, (*work.student.output_names, "nobody"), boundary.student)
+    gradients = tail.gradients([answer(work)[INDEX], torch.ones(4, 2)], INDEX, torch.ones_like)
     assert torch.equal(gradients[1], torch.zeros(4, 2)) and float(gradients[0].abs().max()) > 0.0
-
-
-def test_no_quantizer_stands_in_the_tail() -> None:
-    work, _ = inner()
-    assert quantizers(work.student) and not quantizers(work.make_tail("float32")._module)
-    assert work.make_tail("float32").logits([answer(work)], torch.arange(work.count)).shape == (work.count, 5)
-    assert everything(work) == slice(0, 48)
 
 
 def test_precision_is_what_was_asked_and_auto_what_the_device_multiplies_in(monkeypatch: pytest.MonkeyPatch) -> None:

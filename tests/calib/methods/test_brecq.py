@@ -12,7 +12,7 @@ from calib.context import Calibration
 from calib.methods.brecq import BRECQParameters, brecq
 from calib.ranges import search_ranges_in_order, search_weight_ranges
 from calib.reconstruct import UnitWork, Walk, reconstruct
-from calib.trainer import UnitTrainer
+from calib.trainer import MakeObjective, Settings, UnitTrainer
 from pipeline.quantizer import Phase
 from pipeline.stages import UnitLog
 from tests.calib.nets import PAPER, Notes, calibrated, calibration, net, output_error, recipe, weight_of
@@ -94,6 +94,30 @@ def test_T19_the_first_pass_leaves_activations_float_and_the_stem_at_nearest(nam
     nearest = quantizer.quantize(weight_of(made.graph, "conv2d_w")).int()
     assert torch.equal(codes, nearest) and len(watcher.stem) > 8
     assert all(seen is not None and torch.equal(seen, nearest) for seen in watcher.stem)
+
+
+@pytest.mark.parametrize("name", ["residual", "mobile"])
+def test_T19_what_each_pass_trains_on(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The first on the prefix with rounded weights, the second on the float network's own values; targets are float."""
+    seen: dict[str, list[bool]] = {"weights": [], "activations": []}
+
+    class Noting(UnitTrainer):
+        def __init__(self, work: UnitWork, settings: Settings, make_objective: MakeObjective | None = None) -> None:
+            super().__init__(work, settings, make_objective)
+            index = torch.arange(work.count)
+            fed = self.objective.inputs(index)
+            same = all(torch.equal(a, b.rows(index)) for a, b in zip(fed, work.float_inputs, strict=True))
+            seen["weights" if settings.rounding else "activations"].append(same)
+            (target,) = work.targets
+            torch.testing.assert_close(
+                work.teacher(*(value.rows(index) for value in work.float_inputs))[0], target.rows(index)
+            )
+
+    monkeypatch.setattr("calib.methods.brecq.UnitTrainer", Noting)
+    made = calibration(recipe("brecq_w2a4"), ranges=False, name=name, target=PAPER)
+    brecq(made, BRECQParameters(**SMALL))
+    assert len(seen["weights"]) == len(made.units) - 1 and not any(seen["weights"])
+    assert seen["activations"] and all(seen["activations"])
 
 
 def hardened(name: str) -> Calibration:
