@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 
 from calib.reconstruct import UnitWork
-from calib.tail import resolve_precision
 from pipeline.graph import quantizers
-from tests.calib.nets import CPU, answer, calibration, everything, recipe, work_at
+from tests.calib.nets import answer, calibration, everything, recipe, work_at
 from tests.tiny import model_and_images
 
 INDEX = torch.tensor([3, 0, 3, 17])
@@ -91,10 +89,3 @@ def test_no_quantizer_stands_in_the_tail() -> None:
     assert quantizers(work.student) and not quantizers(work.make_tail("float32")._module)
     assert work.make_tail("float32").logits([answer(work)], torch.arange(work.count)).shape == (work.count, 5)
     assert everything(work) == slice(0, 48)
-
-
-def test_precision_is_what_was_asked_and_auto_what_the_device_multiplies_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolve_precision("float32", CPU) is torch.float32 and resolve_precision("bfloat16", CPU) is torch.bfloat16
-    for fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda fast=fast: fast)
-        assert resolve_precision("auto", CPU) is expected
