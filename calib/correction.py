@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from calib.losses import positions, reconstruction_loss
+from calib.precision import Precision, resolve_precision
 from calib.reconstruct import UnitWork
 from pipeline.norms import FoldedNorm, folded_norm
 
@@ -29,12 +30,14 @@ class Correction:
         tie: lambda_c; smaller ties the corrected inputs closer to the original ones.
         learning_rate: of Adam, reduced to a tenth where the loss stays on a plateau.
         batch: images corrected together; they only share the plateau's scheduler.
+        precision: of the unit's layers while inputs are corrected; statistics and inputs are float32.
     """
 
     steps: int
     learning_rate: float
     tie: float
     batch: int
+    precision: Precision = "float32"
 
 
 class _Watched:
@@ -116,8 +119,11 @@ def _descend(watched: _Watched, original: list[Tensor], correction: Correction) 
         optimiser, factor=PLATEAU_FACTOR, patience=max(1, round(PLATEAU_PATIENCE * correction.steps)),
         min_lr=SMALLEST_RATE * correction.learning_rate,
     )
+    device = original[0].device
+    dtype = resolve_precision(correction.precision, device)
     for _ in range(correction.steps):
-        answers = watched(*corrected)
+        with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+            answers = watched(*corrected)
         tie = sum(reconstruction_loss(*pair) for pair in zip(corrected, original, strict=True))
         loss = statistics_loss(answers, watched.norms) + tie / correction.tie
         gradients = torch.autograd.grad(loss, corrected)

@@ -84,22 +84,25 @@ class PredictionDifference(Reconstruction):
         logits: of the float network for the original images.
         temperature: of both softmaxes.
         weight: of the prediction difference (the paper's 1 / lambda_r).
+        images: how many of a step's images make half B; None for all.
     """
 
     def __init__(
         self, work: UnitWork, masks: MaskSource, keep_prob: float, tail: Tail, logits: Tensor, temperature: float,
-        weight: float,
+        weight: float, images: int | None = None,
     ) -> None:
         super().__init__(work, masks, keep_prob)
+        self.images = images
         self.tail, self.logits, self.temperature, self.weight = tail, logits, temperature, weight
 
     def inputs(self, index: Tensor) -> list[Tensor]:
-        plain = [value.rows(index) for value in self.work.inputs]
+        plain = [value.rows(index[: self.images]) for value in self.work.inputs]
         return [torch.cat(halves) for halves in zip(super().inputs(index), plain, strict=True)]
 
     def gradients(self, outputs: Sequence[Tensor], index: Tensor) -> list[Tensor]:
         count = index.shape[0]
         first = super().gradients([output[:count] for output in outputs], index)
+        index = index[: self.images]
         second = self.tail.gradients([output[count:] for output in outputs], index, self._by_logits(index))
         return [torch.cat([a, b.mul_(self.weight)]) for a, b in zip(first, second, strict=True)]
 

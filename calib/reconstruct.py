@@ -17,7 +17,8 @@ from torch import Tensor
 
 from calib.boundary import EVALUATION_BATCH, Boundary, Stored, Stretch, batches, stretches
 from calib.context import Calibration
-from calib.tail import Precision, Tail
+from calib.precision import Precision
+from calib.tail import Tail
 from pipeline.dialect import WEIGHTED
 from pipeline.errors import CalibrationError
 from pipeline.graph import get_attribute, is_constant, op_name, quantizer_of

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, fx
 
 from calib.boundary import Stored
+from calib.precision import Precision, resolve_precision
 from pipeline.graph import extract
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class Tail:
@@ -27,7 +25,7 @@ class Tail:
         names: nodes behind the unit; none for the last unit, whose output is the prediction.
         outputs: names of the unit's outputs, in order.
         others: values of the quantized prefix that skip over the unit.
-        precision: what the tail computes in; see `resolve_precision`. Logits are float32 either way.
+        precision: what the tail computes in; see `calib.precision`. Logits are float32 either way.
     """
 
     def __init__(
@@ -62,16 +60,3 @@ class Tail:
             torch.zeros_like(leaf) if gradient is None else gradient
             for leaf, gradient in zip(leaves, gradients, strict=True)
         ]
-
-
-def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the device multiplies matrices in it, else float32.
-
-    Only the direction of a gradient hangs on it (methods_reconstruction section 11.4); on a CPU with AMX the tail takes
-    two fifths of the time.
-    """
-    if precision != "auto":
-        return torch.float32 if precision == "float32" else torch.bfloat16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32

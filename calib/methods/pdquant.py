@@ -7,16 +7,18 @@ the loss; and the float inputs and targets are corrected towards the batch norms
 
 from __future__ import annotations
 
+import math
+
 from pydantic import Field
 
 from calib.context import Calibration
 from calib.correction import Correction, correct
 from calib.methods import method
 from calib.objectives import PredictionDifference
+from calib.precision import Precision
 from calib.ranges import search_ranges, search_unit_ranges
 from calib.reconstruct import UnitWork, Walk, reconstruct
 from calib.schedule import RoundingParameters, rate_factor
-from calib.tail import Precision
 from calib.trainer import MakeObjective, Settings, UnitTrainer
 from pipeline.stages import UnitLog
 
@@ -33,11 +35,12 @@ class PDQuantParameters(RoundingParameters):
         temperature: of the softmaxes whose divergence is the prediction difference.
         reconstruction_weight: lambda_r; the prediction difference is divided by it. None leaves the difference out.
         correction_steps: of the distribution correction, at the paper's number of steps; 0 leaves it out. `fast`
-            takes the same share of them as of `steps`, at a rate that keeps their reach.
+            takes the same share of them as of `steps`.
         correction_rate: Adam's, of the corrected inputs.
         correction_tie: lambda_c; smaller ties corrected inputs closer to the original ones.
         correction_batch: images corrected at once; they share the plateau's scheduler only. The paper's code: 32.
-        tail_precision: in which the rest of the network computes the prediction; see `calib.tail`.
+        precision: in which the rest of the network, and the unit while inputs are corrected, compute.
+        prediction_images: how many images of a step go through the rest of the network; None for all, as in the paper.
         init_images: how many images the activation ranges of a unit see, on the quantized prefix.
     """
 
@@ -51,7 +54,8 @@ class PDQuantParameters(RoundingParameters):
     correction_rate: float = Field(default=1e-3, gt=0.0)
     correction_tie: float = Field(default=0.02, gt=0.0)
     correction_batch: int = Field(default=64, ge=1)
-    tail_precision: Precision = "auto"
+    precision: Precision = "auto"
+    prediction_images: int | None = Field(default=None, ge=1)
     init_images: int = Field(default=256, ge=1)
 
     @property
@@ -66,11 +70,13 @@ class PDQuantParameters(RoundingParameters):
 
     @property
     def correction(self) -> Correction:
-        """The distribution correction, scaled alike."""
+        """The distribution correction; its rate is not scaled.
+
+        Adam's first steps move every element by the whole rate, whatever its gradient: few large ones are noise.
+        """
         factor = rate_factor(self.schedule, self.steps, PAPER_STEPS)
-        steps = min(self.correction_steps, -(-self.correction_steps // max(1, round(factor))))
-        rate = self.correction_rate * (self.correction_steps / steps if steps else 1.0)
-        return Correction(steps, rate, self.correction_tie, self.correction_batch)
+        steps = min(self.correction_steps, math.ceil(self.correction_steps / factor))
+        return Correction(steps, self.correction_rate, self.correction_tie, self.correction_batch, self.precision)
 
 
 @method("pdquant", PDQuantParameters, needs={"images", "bn_statistics", "tail"})
@@ -94,6 +100,6 @@ def _objective(calibration: Calibration, parameters: PDQuantParameters) -> MakeO
         return None
     weight = 1.0 / parameters.reconstruction_weight
     return lambda work, masks: PredictionDifference(
-        work, masks, parameters.keep_prob, work.make_tail(parameters.tail_precision), calibration.teacher_logits,
-        parameters.temperature, weight,
+        work, masks, parameters.keep_prob, work.make_tail(parameters.precision), calibration.teacher_logits,
+        parameters.temperature, weight, parameters.prediction_images,
     )

@@ -99,6 +99,18 @@ def test_prediction_difference_gradients_are_autograds_of_both_terms(unit: int) 
     assert float(leaf.grad[4:].abs().max()) > 0.0
 
 
+def test_fewer_images_may_go_through_the_tail() -> None:
+    """The first of the batch; the gradient of what goes through is that of a batch of so many."""
+    work, logits = work_of(1)
+    few = PredictionDifference(work, masks(), 0.5, work.make_tail("float32"), logits, TEMPERATURE, WEIGHT, images=2)
+    (both,) = few.inputs(INDEX)
+    assert both.shape[0] == 6 and torch.equal(both[4:], work.inputs[0].rows(INDEX[:2]))
+    (output,) = outputs_of(work, [both])
+    (found,) = few.gradients([output], INDEX)
+    other = prediction(work, logits).gradients([torch.cat([output[:2], output[4:]])], INDEX[:2])[0]
+    torch.testing.assert_close(found[4:], other[2:], rtol=1e-5, atol=1e-7)
+
+
 def test_fisher_cache_is_one_plus_the_divergences_gradient_image_by_image() -> None:
     work, logits = work_of(1)
     tail = work.make_tail("float32")

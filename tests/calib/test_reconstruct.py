@@ -41,7 +41,7 @@ def test_every_unit_is_logged_and_reported() -> None:
     logs = reconstruct(made, Walk(40), trainer)
     assert [log.name for log in logs] == [unit.name for unit in made.units]
     assert all(log.loss_hard <= log.loss_nearest for log in logs if not log.kept_nearest)
-    assert sum(log.kept_nearest for log in logs) <= 2 and all(log.seconds > 0 for log in logs)
+    assert sum(log.kept_nearest for log in logs) < len(logs) and all(log.seconds > 0 for log in logs)
     assert made.progress.total == 4 and made.progress.trained == 160 and tuple(made.progress.logs) == logs
     assert all(quantizer.codes is not None for quantizer in made.weights().values())
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 
 from calib.objectives import PredictionDifference
 from calib.reconstruct import UnitWork
-from calib.tail import Tail, resolve_precision
+from calib.tail import Tail
 from calib.trainer import Settings, UnitTrainer
 from pipeline.graph import quantizers
-from tests.calib.nets import CPU, answer, calibration, recipe, work_at
+from tests.calib.nets import answer, calibration, recipe, work_at
 from tests.tiny import model_and_images
 
 INDEX = torch.tensor([3, 0, 3, 17])
@@ -111,10 +110,3 @@ def test_an_output_that_the_prediction_does_not_need_gets_no_gradient() -> None:
     tail = Tail(made.graph, behind, (*work.student.output_names, "nobody"), boundary.student)
     gradients = tail.gradients([answer(work)[INDEX], torch.ones(4, 2)], INDEX, torch.ones_like)
     assert torch.equal(gradients[1], torch.zeros(4, 2)) and float(gradients[0].abs().max()) > 0.0
-
-
-def test_precision_is_what_was_asked_and_auto_what_the_device_multiplies_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolve_precision("float32", CPU) is torch.float32 and resolve_precision("bfloat16", CPU) is torch.bfloat16
-    for fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda fast=fast: fast)
-        assert resolve_precision("auto", CPU) is expected
