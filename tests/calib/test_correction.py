@@ -206,7 +206,7 @@ def test_T23_running_statistics_and_parameters_stay(name: str, unit: int) -> Non
 @pytest.mark.parametrize(("name", "unit"), NAMES)
 def test_T23_means_of_images_move_towards_the_running_means(name: str, unit: int) -> None:
     work = unit_of(name, unit)
-    corrected = correct(work, Correction(60, 5e-3, 1.0, 24))
+    corrected = correct(work, Correction(80, 1e-2, 1.0, 24))
     gaps: list[float] = []
     for inputs in (work.float_inputs, corrected.teacher_inputs):
         found = norm_inputs(work, rows_of(inputs, work))
