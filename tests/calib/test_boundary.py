@@ -5,15 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from calib.boundary import Boundary, Stored, Stretch, stretches
-from calib.context import Calibration
+from calib.boundary import Stored
 from pipeline.graph import extract, quantizer_of
-from tests.calib.nets import CPU, calibration
-
-
-def walk_over(made: Calibration) -> tuple[list[Stretch], Boundary]:
-    walk = stretches(made.graph, [unit.nodes for unit in made.units])
-    return walk, Boundary(made.graph, made.images, CPU)
+from tests.calib.nets import CPU, PAPER, calibration, walk_over, work_at
 
 
 def test_codes_are_stored_exactly_in_one_byte() -> None:
@@ -47,7 +41,7 @@ def test_stretches_cover_the_graph_in_order() -> None:
     assert sorted(forgotten) == sorted({name for stretch in walk for name in stretch.inputs})
 
 
-def test_T16_t18_incremental_values_are_those_of_the_whole_network() -> None:
+def test_T18_incremental_values_are_those_of_the_whole_network() -> None:
     made = calibration()
     walk, boundary = walk_over(made)
     names = [node.name for node in made.graph.graph.nodes if node.op in ("call_function", "call_module")]
@@ -62,9 +56,8 @@ def test_T16_t18_incremental_values_are_those_of_the_whole_network() -> None:
                 found = store[name].rows(slice(0, len(made.images)))
                 assert torch.allclose(found, expected[name], rtol=1e-4, atol=1e-5)
         boundary.cross(stretch)
-    # T16: the first unit's input is never mixed.
+    # The first unit's input is never mixed, and what nobody reads any more is gone.
     assert set(walk[1].inputs) <= boundary.raw and not set(walk[2].inputs) & boundary.raw
-    # What nobody reads any more is gone.
     assert set(boundary.student) == {"linear"}
 
 
@@ -80,6 +73,32 @@ def test_T17_the_target_is_the_float_network_whatever_happens_to_the_quantized_o
     after = boundary.teacher[walk[1].outputs[0]].rows(slice(0, 48))
     assert torch.equal(before, after)
     assert float(after.min()) >= 0.0 and after.unique().numel() > 1000
+
+
+@pytest.mark.parametrize("name", ["tiny", "residual", "mobile"])
+def test_T16_the_first_unit_sees_the_image_itself(name: str) -> None:
+    """Xq = Xf = image where pixels stay in float; a target with 8-bit pixels quantizes them, and mixes nothing."""
+    work, boundary = work_at(calibration(name=name, target=PAPER), 0)
+    whole = slice(0, work.count)
+    assert torch.equal(work.inputs[0].rows(whole), work.float_inputs[0].rows(whole))
+    assert torch.equal(work.inputs[0].rows(whole), calibration(name=name, target=PAPER).images)
+    assert work.teacher_inputs == (None,) and len(boundary.raw) == 1
+    quantized, _ = work_at(calibration(), 0)
+    assert quantized.teacher_inputs == (None,)
+
+
+@pytest.mark.parametrize("name", ["tiny", "residual", "mobile"])
+def test_T17_targets_lie_behind_the_activation_and_on_no_grid(name: str) -> None:
+    made = calibration(name=name, target=PAPER)
+    activated = 0
+    for unit in range(len(made.units)):
+        work, _ = work_at(made, unit)
+        (target,) = (value.rows(slice(0, work.count)) for value in work.targets)
+        assert target.unique().numel() > min(0.2 * target.numel(), 200)
+        if any(node.op == "call_function" and "relu" in str(node.target) for node in work.teacher.graph.nodes):
+            assert float(target.min()) >= 0.0
+            activated += 1
+    assert activated == {"tiny": 3, "residual": 3, "mobile": 0}[name]  # ReLU6 is hardtanh; bottlenecks are linear
 
 
 def test_T12_loss_is_a_mean_over_positions_and_a_sum_over_channels() -> None:

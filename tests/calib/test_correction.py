@@ -1,16 +1,20 @@
-"""PD-Quant's distribution correction: the statistics loss against batch norm itself, and what a run does."""
+"""PD-Quant's distribution correction: the statistics loss against batch norm itself, and what a run does (T23)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from calib.correction import VARIANCE_FLOOR, Correction, correct, statistics_loss
+from calib.boundary import Stored
+from calib.correction import Correction, correct, statistics_loss
 from calib.reconstruct import UnitWork
-from pipeline.norms import FoldedNorm
+from pipeline.norms import FoldedNorm, folded_norm
 from tests.calib.nets import PAPER, calibration, everything, recipe, work_at
 
+FLOOR = 1e-6  # of a variance, in the released code
 PAPERS = Correction(steps=20, learning_rate=1e-3, tie=0.02, batch=16)
 
 
@@ -36,13 +40,14 @@ def test_statistics_loss_is_the_papers_sum_over_batch_norms() -> None:
     torch.manual_seed(0)
     norms = [lively_norm(4), lively_norm(6)]
     values = [torch.randn(5, 4, 6, 6) * 2 + 1, torch.randn(5, 6, 3, 3)]
+    values[0][:, 0] = 0.7  # a flat channel: its deviation is the floor's
     with torch.no_grad():
         found = statistics_loss(tuple(n(v) for n, v in zip(norms, values, strict=True)), [folded(n) for n in norms])
     expected = 0.0
     for norm, value in zip(norms, values, strict=True):
         mean = value.mean((2, 3))
-        deviation = torch.sqrt(value.var((2, 3), unbiased=True) + VARIANCE_FLOOR)
-        running = torch.sqrt(norm.running_var + VARIANCE_FLOOR)
+        deviation = torch.sqrt(value.var((2, 3), unbiased=True) + FLOOR)
+        running = torch.sqrt(norm.running_var + FLOOR)
         gaps = (mean - norm.running_mean, deviation - running)
         expected += sum(float(gap.square().sum(1).mean()) for gap in gaps)
     assert float(found) == pytest.approx(expected, rel=1e-4)
@@ -98,3 +103,100 @@ def test_the_image_itself_is_corrected_for_the_first_unit() -> None:
     corrected = correct(work, PAPERS)
     assert float(difference(work, corrected).max()) > 1e-3
     assert corrected.inputs is work.inputs
+
+
+NAMES = [("residual", 1), ("residual", 2), ("mobile", 2), ("residual", 0)]
+
+
+class Recorder(fx.Interpreter):
+    """Runs the float unit and keeps what its folded layers answer, beside the norms that they took in."""
+
+    def run_node(self, n: fx.Node) -> object:
+        result = super().run_node(n)
+        if (norm := folded_norm(n)) is not None:
+            self.found.append((norm, result))
+        return result
+
+
+def norm_inputs(work: UnitWork, inputs: Sequence[Tensor]) -> list[tuple[FoldedNorm, Tensor]]:
+    """(norm, its input [N, C, H, W]) of every batch norm in the unit."""
+    recorder = Recorder(work.teacher)
+    recorder.found = []
+    with torch.no_grad():
+        recorder.run(*inputs)
+    return [
+        (norm, (value - over(norm.beta)) / over(norm.factor) + over(norm.mean)) for norm, value in recorder.found
+    ]
+
+
+def over(channels: Tensor) -> Tensor:
+    return channels[:, None, None]
+
+
+def loss_of(work: UnitWork, inputs: Sequence[Tensor], tie: float) -> float:
+    """The whole loss that the correction descends, of all images, as section 5.3 writes it."""
+    total = 0.0
+    for norm, value in norm_inputs(work, inputs):
+        deviation = torch.sqrt(value.var((2, 3)) + FLOOR)
+        total += float((value.mean((2, 3)) - norm.mean).square().sum(1).mean())
+        total += float((deviation - torch.sqrt(norm.variance + FLOOR)).square().sum(1).mean())
+    for value, original in zip(inputs, rows_of(work.float_inputs, work), strict=True):
+        total += float((value - original).square().sum(1).mean()) / tie
+    return total
+
+
+def rows_of(stored: Sequence[Stored], work: UnitWork) -> list[Tensor]:
+    return [value.rows(everything(work)) for value in stored]
+
+
+def unit_of(name: str, unit: int) -> UnitWork:
+    return work_at(calibration(recipe("pdquant_w4a4"), name=name, target=PAPER), unit)[0]
+
+
+@pytest.mark.parametrize(("name", "unit"), NAMES)
+@pytest.mark.parametrize("tie", [0.02, 1.0])
+def test_T23_the_loss_does_not_increase(name: str, unit: int, tie: float) -> None:
+    work = unit_of(name, unit)
+    corrected = correct(work, Correction(100, 1e-3, tie, 16))
+    before = loss_of(work, rows_of(work.float_inputs, work), tie)
+    assert loss_of(work, rows_of(corrected.teacher_inputs, work), tie) < before
+
+
+@pytest.mark.parametrize(("name", "unit"), NAMES)
+def test_T23_tied_to_the_limit_inputs_stay(name: str, unit: int) -> None:
+    """lambda_c -> 0; Adam's first step is its rate whatever the gradient, so single elements end within the rate."""
+    work = unit_of(name, unit)
+    corrected = correct(work, Correction(100, 1e-3, 1e-9, 16))
+    assert float(difference(work, corrected).max()) < 1e-3
+
+
+def test_T23_without_a_batch_norm_inputs_are_the_very_same() -> None:
+    work = block(3)
+    corrected = correct(work, PAPERS)
+    assert corrected.teacher_inputs is work.teacher_inputs and corrected.targets is work.targets
+
+
+@pytest.mark.parametrize(("name", "unit"), NAMES)
+def test_T23_running_statistics_and_parameters_stay(name: str, unit: int) -> None:
+    """Batch norms are folded away: their statistics are constants beside the layers, and layers' weights stay too."""
+    work = unit_of(name, unit)
+    norms = [norm for norm, _ in norm_inputs(work, rows_of(work.float_inputs, work))]
+    assert norms
+    kept = [(norm.mean.clone(), norm.variance.clone()) for norm in norms]
+    parameters = {key: value.clone() for key, value in work.teacher.named_parameters()}
+    correct(work, PAPERS)
+    for norm, (mean, variance) in zip(norms, kept, strict=True):
+        assert torch.equal(norm.mean, mean) and torch.equal(norm.variance, variance)
+    for key, value in work.teacher.named_parameters():
+        assert torch.equal(value, parameters[key]) and value.grad is None
+
+
+@pytest.mark.parametrize(("name", "unit"), NAMES)
+def test_T23_means_of_images_move_towards_the_running_means(name: str, unit: int) -> None:
+    work = unit_of(name, unit)
+    corrected = correct(work, Correction(200, 2e-3, 1.0, 16))
+    gaps: list[float] = []
+    for inputs in (work.float_inputs, corrected.teacher_inputs):
+        found = norm_inputs(work, rows_of(inputs, work))
+        gaps.append(sum(float((value.mean((2, 3)) - norm.mean).square().sum(1).mean()) for norm, value in found))
+    assert gaps[1] < 0.95 * gaps[0]

@@ -1,4 +1,4 @@
-"""Losses: values by the papers' formulas, closed-form gradients against autograd of the values."""
+"""Losses: values by the papers' formulas, gradients against autograd; methods_reconstruction T12, T20 and T22."""
 
 from __future__ import annotations
 
@@ -92,3 +92,48 @@ def test_gradients_leave_their_arguments_alone() -> None:
     full_fisher_gradient(output, target, weight)
     prediction_gradient(output[:, :, 0, 0], target[:, :, 0, 0], 2.0)
     assert all(torch.equal(*values) for values in zip(kept, (output, target, weight), strict=True))
+
+
+def test_T12_tiling_changes_nothing_and_duplicated_channels_count_twice() -> None:
+    output, target = pair((6, 4, 3, 5))
+    loss = float(reconstruction_loss(output, target))
+    tiled = reconstruction_loss(output.repeat(1, 1, 1, 2), target.repeat(1, 1, 1, 2))
+    doubled = reconstruction_loss(output.repeat(1, 2, 1, 1), target.repeat(1, 2, 1, 1))
+    assert float(tiled) == pytest.approx(loss, rel=1e-6) and float(doubled) == pytest.approx(2 * loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [2.0, 2.4])
+def test_T12_the_batch_size_does_not_matter_in_expectation(exponent: float) -> None:
+    """Batches of any size that cover the images equally often have the whole set's loss on average."""
+    output, target = pair((24, 4, 3, 5))
+    whole = float(reconstruction_loss(output, target, exponent))
+    for size in (1, 4, 12):
+        parts = zip(output.split(size), target.split(size), strict=True)
+        losses = [float(reconstruction_loss(*part, exponent)) for part in parts]
+        assert sum(losses) / len(losses) == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [2.0, 2.4])
+def test_T20_fisher_without_gradient_is_the_plain_error_and_never_less(exponent: float) -> None:
+    """Of the diagonal form, whose weight is abs(G) + 1. The full form divides by 100 and has no such relation."""
+    output, target = pair((6, 4, 3, 5))
+    plain = reconstruction_loss(output, target, exponent)
+    assert torch.equal(reconstruction_loss(output, target, exponent, torch.ones_like(output)), plain)
+    for seed in range(5):
+        gradient = torch.randn(output.shape, generator=torch.Generator().manual_seed(seed))
+        assert float(reconstruction_loss(output, target, exponent, gradient.abs() + 1.0)) >= float(plain)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_T22_no_prediction_difference_for_identical_logits(temperature: float) -> None:
+    logits, other = pair((6, 7))
+    assert float(prediction_loss(logits, logits.clone(), temperature)) == 0.0
+    assert not prediction_gradient(logits, logits.clone(), temperature).any()
+    assert float(prediction_loss(logits, other, temperature)) > 0.0
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_T22_gradient_is_the_difference_of_softmaxes(temperature: float) -> None:
+    logits, teacher = pair((6, 7))
+    expected = (torch.softmax(logits / temperature, 1) - torch.softmax(teacher / temperature, 1)) / (temperature * 6)
+    torch.testing.assert_close(prediction_gradient(logits, teacher, temperature), expected, rtol=1e-6, atol=1e-8)

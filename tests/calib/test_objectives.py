@@ -112,6 +112,18 @@ def test_fisher_cache_is_one_plus_the_divergences_gradient_image_by_image() -> N
         torch.testing.assert_close(cache.rows(index), leaf.grad.abs() + 1.0, rtol=1e-5, atol=1e-6)
 
 
+def test_T20_a_prediction_that_ignores_the_unit_gives_plain_errors() -> None:
+    """G = 0: the cache is 1 everywhere, and the weighted gradients are the plain ones bit for bit."""
+    made = calibration(recipe("qdrop_w2a2"))
+    made.graph.get_parameter("head.weight").data.zero_()
+    work, _ = work_at(made, 1)
+    weights = fisher_weights(work, work.make_tail("float32"), made.teacher_logits)
+    assert bool((weights[0].rows(slice(0, work.count)) == 1.0).all())
+    output = outputs_of(work, Reconstruction(work, masks()).inputs(INDEX))
+    plain, weighted = (Reconstruction(work, masks(), weights=w).gradients(output, INDEX)[0] for w in (None, weights))
+    assert torch.equal(plain, weighted) and bool(plain.any())
+
+
 def test_the_networks_own_image_is_never_mixed() -> None:
     work, _ = work_of(0)
     assert work.teacher_inputs == (None,)

@@ -1,10 +1,11 @@
-"""The float network behind a unit: its logits and gradients against autograd through the model itself."""
+"""The float network behind a unit: its logits and gradients against autograd through the model itself; T22."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from calib.objectives import PredictionDifference
 from calib.reconstruct import UnitWork
 from pipeline.graph import quantizers
 from tests.calib.nets import answer, calibration, everything, recipe, work_at
@@ -54,7 +55,7 @@ def test_gradients_are_autograds() -> None:
     assert not seen[0].requires_grad
 
 
-def test_the_classifiers_tail_is_the_identity() -> None:
+def test_T22_the_classifiers_tail_is_the_identity() -> None:
     work, _ = work_at(calibration(), 3)
     tail = work.make_tail("float32")
     output, pull = torch.randn(4, 5), torch.randn(4, 5)
@@ -75,12 +76,37 @@ def test_bfloat16_points_the_same_way_and_leaves_the_graph_in_float32() -> None:
     assert {parameter.dtype for parameter in work.teacher.parameters()} == {torch.float32}
 
 
+def test_T22_nothing_in_the_tail_is_updated() -> None:
+    """Neither parameters nor quantizers behind the unit, and no gradient is left on a parameter anywhere."""
+    made = calibration(recipe("pdquant_w2a2"))
+    work, _ = work_at(made, 1)
+    behind = [name for unit in made.units[2:] for name in unit.nodes]
+    quantized = {name: q for name, q in quantizers(made.graph).items() if name in behind}
+    before = {name: (q.scale.clone(), q.zero_point.clone()) for name, q in quantized.items()}
+    parameters = {name: value.clone() for name, value in made.graph.named_parameters()}
+    settings = Settings(steps=20, keep_prob=0.5, scale_learning_rate=0.1, learning_rate=0.1)
+    trainer = UnitTrainer(
+        work, settings,
+        lambda work, masks: PredictionDifference(
+            work, masks, 0.5, work.make_tail("float32"), made.teacher_logits, 4.0, 1000.0
+        ),
+    )  # fmt: skip
+    started = trainer.rounding.alpha.detach().clone()
+    trainer.train(lambda count: None)
+    assert not torch.equal(trainer.rounding.alpha, started)
+    for name, value in made.graph.named_parameters():
+        assert torch.equal(value, parameters[name]) and value.grad is None
+    for name, quantizer in quantized.items():
+        assert torch.equal(quantizer.scale, before[name][0]) and torch.equal(quantizer.zero_point, before[name][1])
+        assert quantizer.codes is None and quantizer.rounding is None
+
+
 def test_an_output_that_the_prediction_does_not_need_gets_no_gradient() -> None:
-    work, _ = inner()
-    tail = work.make_tail("float32")
-    tail._outputs = (*tail._outputs, "nobody")
-    output = answer(work)[INDEX]
-    gradients = tail.gradients([output, torch.ones(4, 2)], INDEX, torch.ones_like)
+    made = calibration(recipe("qdrop_w2a2"))
+    work, boundary = work_at(made, 1)
+    behind = [name for unit in made.units[2:] for name in unit.nodes]
+    tail = Tail(made.graph, behind, (*work.student.output_names, "nobody"), boundary.student)
+    gradients = tail.gradients([answer(work)[INDEX], torch.ones(4, 2)], INDEX, torch.ones_like)
     assert torch.equal(gradients[1], torch.zeros(4, 2)) and float(gradients[0].abs().max()) > 0.0
 
 

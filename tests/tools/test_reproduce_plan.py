@@ -5,6 +5,7 @@ import fnmatch
 import pytest
 from bench_rows import DS_CNN, RESNET
 from reproduce_cell import SUBJECTS
+from reproduce_papers import published
 from reproduce_plan import (
     BEST_LOSES,
     BITS,
@@ -20,6 +21,9 @@ from reproduce_plan import (
     budget,
     cells_of,
 )
+
+from pipeline.policy import policy_overrides
+from pipeline.recipe import load_recipe
 
 GROUPS = {group.name: group for group in PLAN}
 
@@ -96,3 +100,33 @@ def test_names_tell_what_is_run_and_can_be_chosen_by_a_glob():
 def test_brecq_gives_a_quarter_of_its_steps_to_its_second_stage_and_nearest_has_none():
     assert budget("brecq", 1000)[:2] == ("method.steps=1000", "method.activation_steps=250")
     assert budget("qdrop", 300) == ("method.steps=300",) and budget("nearest", 300) == ()
+
+
+EIGHT_BIT_STEM = {"CaPTQ": True, "QDrop": False, "QDrop code": False, "PD-Quant": False, "PD-Quant code": False}
+
+
+def stem_has_8_bits(line):
+    """Does the recipe of `line`, as the plan edits it, hold the output of the first layer at 8 bits?"""
+    recipe = load_recipe(line.recipe, list(line.sets))
+    rules = (*policy_overrides(recipe), *recipe.overrides)
+    return any(rule.where == "first" and rule.output is not None and rule.output.bits == 8 for rule in rules)
+
+
+def test_T26_stems_have_equal_bits_on_both_sides_of_a_published_figure():
+    """CaPTQ's figures come with an 8-bit stem output, QDrop's and PD-Quant's with a low one; ours beside them too.
+
+    BRECQ's lines are left out: they run with the bits that all methods share, and their figures show a method's place.
+    """
+    compared = {True: 0, False: 0}
+    for line in (line for group in PLAN for line in group.lines if line.published_as != "brecq"):
+        paper = published(line.published_as, line.bits, line.subject)
+        if paper is not None and paper[1] in EIGHT_BIT_STEM:
+            assert stem_has_8_bits(line) == EIGHT_BIT_STEM[paper[1]], line
+            compared[EIGHT_BIT_STEM[paper[1]]] += 1
+    assert min(compared.values()) > 0
+
+
+def test_T26_captq_and_a_plain_draw_are_compared_at_an_8_bit_stem_output():
+    (lines,) = (group.lines for group in PLAN if group.name == "captq")
+    methods = {line.method for line in lines}
+    assert {"qdrop", "captq"} <= methods and all(stem_has_8_bits(line) for line in lines)

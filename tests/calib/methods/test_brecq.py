@@ -8,8 +8,14 @@ import pytest
 import torch
 
 from calib.calibrate import calibrate
+from calib.context import Calibration
 from calib.methods.brecq import BRECQParameters, brecq
-from tests.calib.nets import Notes, calibrated, calibration, net, output_error, recipe, weight_of
+from calib.ranges import search_ranges_in_order, search_weight_ranges
+from calib.reconstruct import UnitWork, Walk, reconstruct
+from calib.trainer import MakeObjective, Settings, UnitTrainer
+from pipeline.quantizer import Phase
+from pipeline.stages import UnitLog
+from tests.calib.nets import PAPER, Notes, calibrated, calibration, net, output_error, recipe, weight_of
 
 UNITS = ["stem", "inner", "outer", "head"]
 MINMAX = "activations.range=minmax"  # leaves learned scales something to improve
@@ -53,6 +59,109 @@ def test_better_than_nearest() -> None:
     first = [log for log in result.log if log.stage == "weights"]
     assert sum(log.loss_hard for log in first) < 0.8 * sum(log.loss_nearest for log in first)
     assert output_error(result) < 0.8 * output_error(calibrated(recipe("nearest_w2a4", f"policy={of.policy}")))
+
+
+class Watching(Notes):
+    """Notes, at every report of the first pass, which quantizers are on, and the stem's codes."""
+
+    def watch(self, made: Calibration) -> None:
+        self.made, self.phases, self.stem = made, set(), []
+
+    def done(self, log: UnitLog) -> None:
+        super().done(log)
+        self.look(log.stage)
+
+    def step(self, count: int) -> None:
+        super().step(count)
+        self.look("weights" if len(self.logs) < 4 else "activations")
+
+    def look(self, stage: str) -> None:
+        if stage == "weights":
+            self.phases |= {quantizer.phase for quantizer in self.made.activations().values()}
+        codes = self.made.weights()["conv2d_w"].codes
+        self.stem.append(None if codes is None else codes.clone())
+
+
+@pytest.mark.parametrize("name", ["tiny", "residual", "mobile"])
+def test_T19_the_first_pass_leaves_activations_float_and_the_stem_at_nearest(name: str) -> None:
+    watcher = Watching()
+    made = calibration(recipe("brecq_w2a4"), ranges=False, watcher=watcher, name=name, target=PAPER)
+    watcher.watch(made)
+    brecq(made, BRECQParameters(**SMALL))
+    assert watcher.phases == {Phase.OFF}
+    quantizer = made.weights()["conv2d_w"]
+    codes, quantizer.codes = quantizer.codes, None
+    nearest = quantizer.quantize(weight_of(made.graph, "conv2d_w")).int()
+    assert torch.equal(codes, nearest) and len(watcher.stem) > 8
+    assert all(seen is not None and torch.equal(seen, nearest) for seen in watcher.stem)
+
+
+@pytest.mark.parametrize("name", ["residual", "mobile"])
+def test_T19_what_each_pass_trains_on(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The first on the prefix with rounded weights, the second on the float network's own values; targets are float."""
+    seen: dict[str, list[bool]] = {"weights": [], "activations": []}
+
+    class Noting(UnitTrainer):
+        def __init__(self, work: UnitWork, settings: Settings, make_objective: MakeObjective | None = None) -> None:
+            super().__init__(work, settings, make_objective)
+            index = torch.arange(work.count)
+            fed = self.objective.inputs(index)
+            same = all(torch.equal(a, b.rows(index)) for a, b in zip(fed, work.float_inputs, strict=True))
+            seen["weights" if settings.rounding else "activations"].append(same)
+            (target,) = work.targets
+            torch.testing.assert_close(
+                work.teacher(*(value.rows(index) for value in work.float_inputs))[0], target.rows(index)
+            )
+
+    monkeypatch.setattr("calib.methods.brecq.UnitTrainer", Noting)
+    made = calibration(recipe("brecq_w2a4"), ranges=False, name=name, target=PAPER)
+    brecq(made, BRECQParameters(**SMALL))
+    assert len(seen["weights"]) == len(made.units) - 1 and not any(seen["weights"])
+    assert seen["activations"] and all(seen["activations"])
+
+
+def hardened(name: str) -> Calibration:
+    """In front of the second pass: weights decided, every activation range searched in order."""
+    made = calibration(recipe("brecq_w4a2", MINMAX), ranges=False, name=name, target=PAPER)
+    search_weight_ranges(made)
+    for node, quantizer in made.weights().items():
+        quantizer.harden(quantizer.quantize(weight_of(made.graph, node)))
+    search_ranges_in_order(made, 32)
+    return made
+
+
+def learn_scales(made: Calibration, only: str | None = None) -> None:
+    """The second pass, over all units or over one of them."""
+    settings = BRECQParameters(activation_steps=60).activation_settings
+
+    def trainer(work: UnitWork) -> UnitTrainer | None:
+        wanted = bool(work.activations) and only in (None, work.unit.name)
+        return UnitTrainer(work, settings) if wanted else None
+
+    reconstruct(made, Walk(60, stage="activations", inputs="teacher", exponent=2.4), trainer)
+
+
+def scales_of(made: Calibration) -> torch.Tensor:
+    return torch.stack([quantizer.scale for quantizer in made.activations().values()])
+
+
+@pytest.mark.parametrize("name", ["residual", "mobile"])
+def test_T19_the_second_pass_touches_no_code_and_does_not_depend_on_the_order(name: str) -> None:
+    """Inputs are the float network's, so units in any order get the same scales bit for bit.
+
+    In the papers' world: on a target with int32 biases a layer's bias is rounded to a step that contains the scale in
+    front of it, which may have been learned a moment ago or not.
+    """
+    forward, backward = hardened(name), hardened(name)
+    start = scales_of(forward)
+    codes = {node: quantizer.codes.clone() for node, quantizer in forward.weights().items()}
+    learn_scales(forward)
+    for unit in reversed(backward.units):
+        learn_scales(backward, unit.name)
+    assert torch.equal(scales_of(forward), scales_of(backward))
+    assert int((scales_of(forward) != start).sum()) >= 2
+    for node, quantizer in forward.weights().items():
+        assert torch.equal(quantizer.codes, codes[node])
 
 
 @pytest.mark.parametrize("skipped", [True, False])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -83,3 +85,31 @@ def test_without_its_additions_it_is_qdrops_first_release() -> None:
         codes = torch.cat([quantizer.codes.flatten() for quantizer in made.weights().values()])
         results.append(([log.loss_hard for log in logs], codes))
     assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])
+
+
+def statistics(method: str, seed: int) -> list[list[float]]:
+    """Of every unit that trains: log of its loss after training, soft and hard, share of flipped weights."""
+    made = calibration(recipe("pdquant_w2a2", f"seed={seed}"), ranges=False, name="residual", target=PAPER)
+    shared = {"steps": 100, "init_images": 48, "schedule": "paper", "learning_rate": 0.1, "scale_learning_rate": 2e-3}
+    if method == "pdquant":
+        logs = pdquant(made, PDQuantParameters(
+            **shared, reconstruction_weight=1e9, correction_tie=1e-9, correction_steps=20, tail_precision="float32"
+        ))  # fmt: skip
+    else:
+        logs = qdrop(made, QDropParameters(**shared, branch="master"))
+    return [[math.log(log.loss_soft), math.log(log.loss_hard), log.flipped] for log in logs]
+
+
+def test_T24_in_the_limit_it_is_qdrops_first_release_in_distribution() -> None:
+    """lambda_r -> infinity, lambda_c -> 0, QDrop's rate: the same statistics of every unit over seeds.
+
+    Not bit for bit, because the second half of the batch takes its own random bits. Rates are the paper's times the
+    same factor in both, for a hundred steps.
+    """
+    seeds = range(6)
+    left, right = (torch.tensor([statistics(method, seed) for seed in seeds]) for method in ("pdquant", "qdrop"))
+    assert not torch.equal(left, right)
+    spread = torch.sqrt((left.var(0) + right.var(0)) / len(seeds))
+    assert bool(((left.mean(0) - right.mean(0)).abs() <= 4.0 * spread + 0.005).all())
+    # The comparison can tell losses of blocks apart that differ by a fifth; the classifier's own vary more.
+    assert float(spread[:3, :2].max()) < 0.05
