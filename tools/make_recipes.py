@@ -75,8 +75,8 @@ BRECQ_PAPER = (
 )
 PDQUANT_PAPER = (
     "PD-Quant: Post-Training Quantization based on Prediction Difference Metric (Liu et al., CVPR 2023), arXiv "
-    "2212.07048; numbers from the released code and its settings for {networks}, but for prediction_images: half of a "
-    "step's images go through the rest of the network, the authors' code takes all (null)."
+    "2212.07048; numbers from the released code and its settings for {networks}, but for prediction_images: 20 of a "
+    "step's 32 images go through the rest of the network, the authors' code takes all (null)."
 )
 CAPTQ_PAPER = "Calibration Data Selection for Visual Services based on PTQ (CaPTQ), \"{row}\": {selection} {method}"
 RANDOM = "the public code's draw, one image of each class and the rest at random, no image twice;"
@@ -89,7 +89,7 @@ BRECQ = {
 PDQUANT = {
     "name": "pdquant", "steps": "20000", "keep_prob": "0.5", "rounding_weight": "0.01", "temperature": "4.0",
     "reconstruction_weight": "0.1", "correction_tie": "0.02", "learning_rate": "3.0e-3",
-    "scale_learning_rate": "4.0e-5", "prediction_images": "16", "schedule": "fast",
+    "scale_learning_rate": "4.0e-5", "prediction_images": "20", "schedule": "fast",
 }
 ADAROUND = {
     "name": "adaround", "steps": "10000", "rounding_weight": "0.01", "learning_rate": "1.0e-3", "warmup": "0.2",
