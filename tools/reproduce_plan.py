@@ -90,7 +90,9 @@ class Line:
     @property
     def published_as(self) -> str:
         """Method of the published figures that stand beside it."""
-        return self.paper or self.method.partition("-")[0]
+        own = self.method.partition("-")[0]
+        # Figures of QDrop and PD-Quant are of a low-bit stem output (methods_reconstruction T26).
+        return self.paper or (f"{own}, 8-bit stem" if "policy=captq" in self.sets else own)
 
     @property
     def bits(self) -> str:

@@ -126,7 +126,6 @@ def test_T26_stems_have_equal_bits_on_both_sides_of_a_published_figure():
     assert min(compared.values()) > 0
 
 
-def test_T26_captq_and_a_plain_draw_are_compared_at_an_8_bit_stem_output():
+def test_T26_selections_of_images_are_compared_at_an_8_bit_stem_output():
     (lines,) = (group.lines for group in PLAN if group.name == "captq")
-    methods = {line.method for line in lines}
-    assert {"qdrop", "captq"} <= methods and all(stem_has_8_bits(line) for line in lines)
+    assert any(line.method == "captq" for line in lines) and all(stem_has_8_bits(line) for line in lines)
