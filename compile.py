@@ -33,7 +33,7 @@ from backends.describe import tensor_table
 from backends.exact import ExactArithmetic
 from backends.placement import PlacementRow, placement_table
 from calib.calibrate import calibrate
-from calib.methods import find_method
+from calib.methods import check_needs, find_method
 from calib.sources import draw, find_source
 from pipeline import cli_options as cli
 from pipeline.artifact import (
@@ -154,6 +154,7 @@ def plan(
             f"target '{backend.name}' has no device profile '{chosen}'", allowed=", ".join(backend.profiles)
         )
     quantized = passes.quantize(captured, recipe, backend.target(chosen))
+    check_needs(recipe.method, quantized)
     for node, reason in backend.unsupported(quantized.graph):
         raise TargetError(
             f"target '{backend.name}' can compute {node.target} neither in integers nor in float: {reason}",
@@ -174,7 +175,7 @@ def target_notes(quantized: Quantized) -> list[str]:
 
 def method_notes(calibrated: Calibrated) -> list[str]:
     """What a user should know about how calibration went."""
-    kept = [unit.name for unit in calibrated.log if unit.kept_nearest]
+    kept = [unit.title for unit in calibrated.log if unit.kept_nearest]
     if not kept:
         return []
     names = ", ".join(kept[:3]) + (", ..." if len(kept) > 3 else "")
@@ -396,10 +397,10 @@ def main(
 
 
 def _check_needs(recipe: Recipe, calib_data: Path | None) -> None:
-    method, _ = find_method(recipe.method)
-    if calib_data is None:
+    method, parameters = find_method(recipe.method)
+    if calib_data is None and "images" in method.needed(parameters):
         raise InputError(
-            f"the method '{method.name}' needs {' and '.join(sorted(method.needs))}", where="--calib-data",
+            f"the method '{method.name}' needs images", where="--calib-data",
             hint="Give a folder of images or an .npz; --dry-run needs none.",
         )
 

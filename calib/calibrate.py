@@ -10,7 +10,7 @@ from torch import Tensor
 
 from calib.checkpoints import UnitCheckpoints, run_key, tensors_sha256
 from calib.context import Calibration
-from calib.methods import find_method
+from calib.methods import check_needs, find_method
 from pipeline.errors import CalibrationError
 from pipeline.stages import Calibrated, Quantized
 from pipeline.watcher import CalibrationWatcher, Quiet
@@ -43,6 +43,7 @@ def calibrate(
         CalibrationError: images that do not fit, values that are not finite.
     """
     method, parameters = find_method(quantized.recipe.method)
+    check_needs(quantized.recipe.method, quantized)
     images = _checked(images, quantized)
     device = torch.device(device)
     # Channels last, as images lie in memory: convolution kernels then copy neither.

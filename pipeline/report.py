@@ -94,7 +94,7 @@ hardened. *Undecided* is the share of weights whose soft rounding was not 0 or 1
 | unit | steps | nearest | soft | hard | undecided | flipped | seconds | |
 |---|---|---|---|---|---|---|---|---|
 {% for unit in log -%}
-| {{ unit.name }} | {{ unit.steps }} | {{ "%.4g" % unit.loss_nearest }} | {{ "%.4g" % unit.loss_soft }} | \
+| {{ unit.title }} | {{ unit.steps }} | {{ "%.4g" % unit.loss_nearest }} | {{ "%.4g" % unit.loss_soft }} | \
 {{ "%.4g" % unit.loss_hard }} | {{ "%.2f" % (100 * unit.undecided) }} % | {{ "%.2f" % (100 * unit.flipped) }} % | \
 {{ "%.1f" % unit.seconds }} | {{ "kept nearest rounding" if unit.kept_nearest else "" }} |
 {% endfor %}

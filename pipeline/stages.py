@@ -89,6 +89,11 @@ class UnitLog:
     kept_nearest: bool = False
     stage: str = ""
 
+    @property
+    def title(self) -> str:
+        """Name and, where there are several, pass."""
+        return f"{self.name} ({self.stage})" if self.stage else self.name
+
 
 @dataclass(frozen=True)
 class Calibrated:

@@ -112,7 +112,7 @@ def build_json(
         "seed": manifest.seed,
         "sizes": manifest.sizes,
         "notes": list(notes),
-        "units_kept_nearest": [unit.name for unit in log if unit.kept_nearest],
+        "units_kept_nearest": [unit.title for unit in log if unit.kept_nearest],
         "seconds": round(seconds, 1),
         **parity.to_json(),
     }

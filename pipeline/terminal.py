@@ -94,7 +94,7 @@ class Terminal:
         place = f"{self.units_done}/{self.units_total}"
         kept = "; kept nearest rounding" if log.kept_nearest else ""
         loss = f"loss {log.loss_nearest:.3g} -> {log.loss_hard:.3g}"
-        self._event(f"  {place:>7}  {log.name}: {loss}, {_duration(log.seconds)}{kept}")
+        self._event(f"  {place:>7}  {log.title}: {loss}, {_duration(log.seconds)}{kept}")
 
     def proving(self, done: int, total: int) -> None:
         if self._progress is None:

@@ -164,10 +164,10 @@ def order() -> Group:
     lines = []
     for subject, bits, method in product(NETWORKS, BITS, METHODS):
         steps = 300 if subject == RESNET else 500
-        judged = (subject, bits) in RANKED_AT or (subject, bits) == (DS_CNN, "w4a4")
-        required = Required(cost=(line(subject, "qdrop", bits, steps), 3.0)) if method == "pdquant" else None
-        entry = line(subject, method, bits, steps, required=required)
-        lines.append(entry if judged else replace(entry, seeds=SEEDS[:1]))
+        seeds = SEEDS if (subject, bits) in (*RANKED_AT, (DS_CNN, "w4a4")) else SEEDS[:1]
+        yardstick = replace(line(subject, "qdrop", bits, steps), seeds=seeds)
+        required = Required(cost=(yardstick, 3.0)) if method == "pdquant" else None
+        lines.append(replace(line(subject, method, bits, steps, required=required), seeds=seeds))
     return Group("order", tuple(lines), view="order")
 
 

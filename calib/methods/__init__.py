@@ -1,23 +1,31 @@
 """One paper, one file. A method states its parameters, with the paper's values as defaults, and what it needs.
 
-`@method("name", Parameters, needs={"images"})` registers a function `(calibration, parameters) -> unit logs`.
+`@method("name", Parameters, needs={"images"})` registers a function `(calibration, parameters) -> unit logs`. What a
+method needs may hang on its parameters; all of it is checked before an image is read.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from calib.context import Calibration
 from calib.parameters import Parameters, checked_parameters
 from pipeline.errors import RecipeError
+from pipeline.graph import tensor_shape
+from pipeline.norms import folded_norm
 from pipeline.recipe import MethodChoice
 from pipeline.registry import Registry, discover
-from pipeline.stages import UnitLog
+from pipeline.stages import Quantized, UnitLog
 
 P = TypeVar("P", bound=Parameters)
+
+
+Run = Callable[[Calibration, P], tuple[UnitLog, ...]]
+Need = Literal["images", "bn_statistics", "tail"]
+Needs = Set[Need] | Callable[[P], Set[Need]]
 
 
 @dataclass(frozen=True)
@@ -25,27 +33,28 @@ class Method(Generic[P]):
     """A registered method.
 
     Args:
-        needs: what must be at hand: `images`, `labels`, `bn_statistics`, `tail`.
+        needs: what must be at hand: `images`; `bn_statistics`, a batch norm folded into some layer; `tail`, a
+            prediction [N, classes] at the end of the network. A set, or a function of the parameters.
     """
 
     name: str
     parameters: type[P]
-    needs: frozenset[str]
-    run: Callable[[Calibration, P], tuple[UnitLog, ...]]
+    needs: Needs[P]
+    run: Run[P]
+
+    def needed(self, parameters: P) -> Set[Need]:
+        """What a run with these parameters needs."""
+        return self.needs(parameters) if callable(self.needs) else self.needs
 
 
 METHODS: Registry[Method[Any]] = Registry("method", RecipeError)
 
 
-def method(
-    name: str, parameters: type[P], needs: set[str]
-) -> Callable[[Callable[[Calibration, P], tuple[UnitLog, ...]]], Callable[[Calibration, P], tuple[UnitLog, ...]]]:
+def method(name: str, parameters: type[P], needs: Needs[P]) -> Callable[[Run[P]], Run[P]]:
     """Register the decorated function as method `name`."""
 
-    def register(
-        run: Callable[[Calibration, P], tuple[UnitLog, ...]]
-    ) -> Callable[[Calibration, P], tuple[UnitLog, ...]]:
-        METHODS.register(name)(Method(name, parameters, frozenset(needs), run))
+    def register(run: Run[P]) -> Run[P]:
+        METHODS.register(name)(Method(name, parameters, needs, run))
         return run
 
     return register
@@ -60,3 +69,26 @@ def find_method(choice: MethodChoice) -> tuple[Method[Any], Parameters]:
     discover(sys.modules[__name__])
     found = METHODS.get(choice.name)
     return found, checked_parameters(found.parameters, choice.parameters, f"method '{choice.name}'", "method")
+
+
+def check_needs(choice: MethodChoice, quantized: Quantized) -> None:
+    """Refuse a method on a network that lacks what it works with.
+
+    Raises:
+        RecipeError: what is missing, and which parameter does without it.
+    """
+    found, parameters = find_method(choice)
+    needed = found.needed(parameters)
+    nodes = quantized.graph.graph.nodes
+    if "bn_statistics" in needed and not any(folded_norm(node) is not None for node in nodes):
+        raise RecipeError(
+            f"the method '{found.name}' needs the statistics of batch norms, and the model has none", where="method",
+            hint="--set method.correction_steps=0 leaves out what needs them, or take qdrop.",
+        )
+    (answer,) = next(node for node in nodes if node.op == "output").all_input_nodes
+    shape = tensor_shape(answer)
+    if "tail" in needed and len(shape) != 2:
+        raise RecipeError(
+            f"the method '{found.name}' compares predictions, and the model's output has the shape {list(shape)}",
+            where="method", allowed="[images, classes]", hint="Take qdrop, or brecq with method.fisher=off.",
+        )

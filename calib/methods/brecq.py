@@ -11,7 +11,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from calib.context import Calibration
-from calib.methods import method
+from calib.methods import Need, method
 from calib.objectives import Fisher, FullFisher, Reconstruction, fisher_weights
 from calib.ranges import search_ranges_in_order, search_weight_ranges
 from calib.reconstruct import UnitWork, Walk, reconstruct
@@ -65,7 +65,11 @@ class BRECQParameters(RoundingParameters):
         )
 
 
-@method("brecq", BRECQParameters, needs={"images"})
+def _needs(parameters: BRECQParameters) -> set[Need]:
+    return {"images"} if parameters.fisher == "off" else {"images", "tail"}
+
+
+@method("brecq", BRECQParameters, needs=_needs)
 def brecq(calibration: Calibration, parameters: BRECQParameters) -> tuple[UnitLog, ...]:
     """First all weights, then all activation scales."""
     stem = calibration.units[0].name if parameters.skip_stem else None

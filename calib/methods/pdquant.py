@@ -13,7 +13,7 @@ from pydantic import Field
 
 from calib.context import Calibration
 from calib.correction import Correction, correct
-from calib.methods import method
+from calib.methods import Need, method
 from calib.objectives import PredictionDifference
 from calib.precision import Precision
 from calib.ranges import search_ranges, search_unit_ranges
@@ -79,7 +79,16 @@ class PDQuantParameters(RoundingParameters):
         return Correction(steps, self.correction_rate, self.correction_tie, self.correction_batch, self.precision)
 
 
-@method("pdquant", PDQuantParameters, needs={"images", "bn_statistics", "tail"})
+def _needs(parameters: PDQuantParameters) -> set[Need]:
+    needs: set[Need] = {"images"}
+    if parameters.correction_steps:
+        needs.add("bn_statistics")
+    if parameters.reconstruction_weight is not None:
+        needs.add("tail")
+    return needs
+
+
+@method("pdquant", PDQuantParameters, needs=_needs)
 def pdquant(calibration: Calibration, parameters: PDQuantParameters) -> tuple[UnitLog, ...]:
     """Every unit in order: ranges on the prefix, corrected inputs, training through the rest of the network."""
     search_ranges(calibration, parameters.init_images)

@@ -24,7 +24,7 @@ def choice(name: str, **parameters: object) -> MethodChoice:
 def test_every_shipped_recipe_finds_its_method() -> None:
     for name in available_recipes():
         method, parameters = find_method(load_recipe(name).method)
-        assert isinstance(parameters, method.parameters) and "images" in method.needs
+        assert isinstance(parameters, method.parameters) and "images" in method.needed(parameters)
     assert set(METHODS.names()) == set(NAMES)
 
 
