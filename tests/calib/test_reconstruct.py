@@ -8,17 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from calib.boundary import Boundary, stretches
 from calib.checkpoints import UnitCheckpoints, run_key
 from calib.context import Calibration
 from calib.methods.qdrop import QDropParameters
-from calib.reconstruct import UnitWork, Walk, reconstruct
+from calib.ranges import search_ranges
+from calib.reconstruct import UnitWork, Walk, _Run, reconstruct
 from calib.trainer import UnitTrainer
 from pipeline.errors import CalibrationError
 from pipeline.graph import extract
 from pipeline.stages import UnitLog
-from tests.calib.nets import CPU, PAPER, Notes, answer, calibration, recipe
+from tests.calib.nets import CPU, PAPER, TARGET, Notes, answer, calibration, recipe
+from tests.tiny import quantized_net
 
 SETTINGS = QDropParameters(steps=40).settings
 
@@ -296,3 +299,36 @@ def test_ranges_may_be_prepared_before_each_unit() -> None:
     order: list[str] = []
     reconstruct(made, Walk(40), trainer, prepare=lambda work: order.append(work.unit.name))
     assert order == [unit.name for unit in made.units]
+
+
+class Chain(nn.Module):
+    """As many equal layers as asked for, one behind the other."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(depth)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return x.mean(dim=(2, 3))
+
+
+def test_memory_is_one_units_and_does_not_grow_with_the_depth() -> None:
+    """Section 11.5: codes of the quantized input, float input and target of one unit, whatever stands around it."""
+    images = torch.rand(16, 3, 8, 8)
+    peaks = []
+    for depth in (3, 9):
+        quantized, _ = quantized_net(TARGET, recipe(batch=8), Chain(depth).eval(), images)
+        made = Calibration(quantized.graph, quantized.units, images, quantized.recipe, CPU, Notes())
+        search_ranges(made)
+        live: list[int] = []
+
+        def note(work: UnitWork, live: list[int] = live) -> None:
+            live.append(sum(value.nbytes for value in {*run.boundary.student.values(), *run.boundary.teacher.values()}))
+
+        run = _Run(made, Walk(1), note, None)
+        run.run()
+        assert len(live) == depth
+        peaks.append(max(live[1:-1]))
+    assert peaks[0] == peaks[1] == images.numel() * (1 + 4 + 4)

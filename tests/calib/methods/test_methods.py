@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
-from calib.methods import METHODS, find_method
+from calib.methods import METHODS, check_needs, find_method
 from pipeline.errors import RecipeError
 from pipeline.graph import bias_quantizer_of, is_constant, quantizer_of
 from pipeline.quantizer import Phase
 from pipeline.recipe import MethodChoice, available_recipes, load_recipe
 from pipeline.stages import Calibrated
-from tests.calib.nets import calibrated, recipe, subject
+from tests.calib.nets import TARGET, calibrated, recipe, subject
+from tests.tiny import quantized_net
 
 NAMES = ("adaround", "brecq", "lsq", "nearest", "pdquant", "qdrop")
 LEARNING = tuple(name for name in NAMES if name != "nearest")
@@ -75,3 +77,37 @@ def test_nothing_random_or_open_is_left(name: str) -> None:
         if bias is not None:
             assert bias.phase is Phase.ON
     assert torch.equal(graph(images), graph(images))
+
+
+class Plain(nn.Module):
+    """No batch norm; answers with one number a pixel where `flat` is off."""
+
+    def __init__(self, flat: bool) -> None:
+        super().__init__()
+        self.conv, self.flat = nn.Conv2d(3, 4, 3, padding=1), flat
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.conv(x))
+        return x.mean(dim=(2, 3)) if self.flat else x
+
+
+@pytest.mark.parametrize(
+    ("flat", "sets", "missing"),
+    [
+        (True, ("name=pdquant_w4a4",), "statistics of batch norms"),
+        (True, ("name=pdquant_w4a4", "method.correction_steps=0"), None),
+        (False, ("name=pdquant_w4a4", "method.correction_steps=0"), "compares predictions"),
+        (False, ("name=pdquant_w4a4", "method.correction_steps=0", "method.reconstruction_weight=null"), None),
+        (False, ("name=brecq_w4a4", "method.fisher=diag"), "compares predictions"),
+        (False, ("name=brecq_w4a4",), None),
+        (False, ("name=qdrop_w4a4",), None),
+    ],
+)
+def test_what_a_method_needs_is_checked_on_the_network(flat: bool, sets: tuple[str, ...], missing: str | None) -> None:
+    of = load_recipe(sets[0].removeprefix("name="), sets[1:])
+    quantized, _ = quantized_net(TARGET, of, Plain(flat).eval(), torch.rand(4, 3, 8, 8))
+    if missing is None:
+        check_needs(of.method, quantized)
+        return
+    with pytest.raises(RecipeError, match=missing):
+        check_needs(of.method, quantized)
