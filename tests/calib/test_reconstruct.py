@@ -317,18 +317,21 @@ class Chain(nn.Module):
 def test_memory_is_one_units_and_does_not_grow_with_the_depth() -> None:
     """Section 11.5: codes of the quantized input, float input and target of one unit, whatever stands around it."""
     images = torch.rand(16, 3, 8, 8)
-    peaks = []
-    for depth in (3, 9):
-        quantized, _ = quantized_net(TARGET, recipe(batch=8), Chain(depth).eval(), images)
-        made = Calibration(quantized.graph, quantized.units, images, quantized.recipe, CPU, Notes())
-        search_ranges(made)
-        live: list[int] = []
-
-        def note(work: UnitWork, live: list[int] = live) -> None:
-            live.append(sum(value.nbytes for value in {*run.boundary.student.values(), *run.boundary.teacher.values()}))
-
-        run = _Run(made, Walk(1), note, None)
-        run.run()
-        assert len(live) == depth
-        peaks.append(max(live[1:-1]))
+    peaks = [max(bytes_before_each_unit(depth, images)[1:-1]) for depth in (3, 9)]
     assert peaks[0] == peaks[1] == images.numel() * (1 + 4 + 4)
+
+
+def bytes_before_each_unit(depth: int, images: torch.Tensor) -> list[int]:
+    """Stored values in front of each unit's training."""
+    quantized, _ = quantized_net(TARGET, recipe(batch=8), Chain(depth).eval(), images)
+    made = Calibration(quantized.graph, quantized.units, images, quantized.recipe, CPU, Notes())
+    search_ranges(made)
+    live: list[int] = []
+
+    def note(work: UnitWork) -> None:
+        live.append(sum(value.nbytes for value in {*run.boundary.student.values(), *run.boundary.teacher.values()}))
+
+    run = _Run(made, Walk(1), note, None)
+    run.run()
+    assert len(live) == depth
+    return live
