@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from calib.parameters import Parameters
+from calib.trainer import Settings
 
 Schedule = Literal["paper", "fast"]
 
@@ -41,3 +42,11 @@ class RoundingParameters(Parameters):
     beta_start: float = Field(default=20.0, gt=1.0)
     beta_end: float = Field(default=2.0, gt=1.0)
     schedule: Schedule = "fast"
+
+    def rounding_settings(self, paper_steps: int) -> Settings:
+        """The step loop's settings as far as they are about rounding, the rate scaled to the number of steps."""
+        return Settings(
+            steps=self.steps, rounding_weight=self.rounding_weight,
+            learning_rate=self.learning_rate * rate_factor(self.schedule, self.steps, paper_steps),
+            warmup=self.warmup, beta_start=self.beta_start, beta_end=self.beta_end,
+        )

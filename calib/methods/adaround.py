@@ -8,6 +8,8 @@ on the rounded network, and nothing about them is learned.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import Field
 
 from calib.context import Calibration
@@ -16,7 +18,7 @@ from calib.partition import layers
 from calib.ranges import search_activation_ranges, search_weight_ranges
 from calib.reconstruct import UnitWork, Walk, reconstruct
 from calib.rounding import Descent
-from calib.schedule import RoundingParameters, rate_factor
+from calib.schedule import RoundingParameters
 from calib.trainer import Sampler, Settings, UnitTrainer
 from pipeline.stages import UnitLog
 
@@ -41,12 +43,7 @@ class AdaRoundParameters(RoundingParameters):
     @property
     def settings(self) -> Settings:
         """The step loop's settings, the rate scaled to the number of steps."""
-        factor = rate_factor(self.schedule, self.steps, PAPER_STEPS)
-        return Settings(
-            steps=self.steps, rounding_weight=self.rounding_weight, learning_rate=self.learning_rate * factor,
-            warmup=self.warmup, beta_start=self.beta_start, beta_end=self.beta_end, descent=self.descent,
-            sampler=self.sampler,
-        )
+        return replace(self.rounding_settings(PAPER_STEPS), descent=self.descent, sampler=self.sampler)
 
 
 @method("adaround", AdaRoundParameters, needs={"images"})

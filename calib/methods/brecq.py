@@ -8,6 +8,8 @@ activation scales of each block on the float network's values, with rounding dec
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import Field
 
 from calib.context import Calibration
@@ -49,11 +51,7 @@ class BRECQParameters(RoundingParameters):
     @property
     def weight_settings(self) -> Settings:
         """Of the first pass."""
-        factor = rate_factor(self.schedule, self.steps, PAPER_STEPS)
-        return Settings(
-            steps=self.steps, rounding_weight=self.rounding_weight, learning_rate=self.learning_rate * factor,
-            warmup=self.warmup, beta_start=self.beta_start, beta_end=self.beta_end, sampler=self.sampler,
-        )
+        return replace(self.rounding_settings(PAPER_STEPS), sampler=self.sampler)
 
     @property
     def activation_settings(self) -> Settings:

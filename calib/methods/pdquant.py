@@ -8,6 +8,7 @@ the loss; and the float inputs and targets are corrected towards the batch norms
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from pydantic import Field
 
@@ -62,10 +63,9 @@ class PDQuantParameters(RoundingParameters):
     def settings(self) -> Settings:
         """The step loop's settings, rates scaled to the number of steps."""
         factor = rate_factor(self.schedule, self.steps, PAPER_STEPS)
-        return Settings(
-            steps=self.steps, keep_prob=self.keep_prob, rounding_weight=self.rounding_weight,
-            learning_rate=self.learning_rate * factor, scale_learning_rate=self.scale_learning_rate * factor,
-            warmup=self.warmup, beta_start=self.beta_start, beta_end=self.beta_end,
+        return replace(
+            self.rounding_settings(PAPER_STEPS), keep_prob=self.keep_prob,
+            scale_learning_rate=self.scale_learning_rate * factor,
         )
 
     @property

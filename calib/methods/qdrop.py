@@ -7,6 +7,7 @@ rounding and activation scales are learned in one run.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
@@ -47,11 +48,9 @@ class QDropParameters(RoundingParameters):
     def settings(self) -> Settings:
         """The step loop's settings, rates scaled to the number of steps."""
         factor = rate_factor(self.schedule, self.steps, PAPER_STEPS)
-        return Settings(
-            steps=self.steps, keep_prob=self.keep_prob, rounding_weight=self.rounding_weight,
-            learning_rate=self.learning_rate * factor, scale_learning_rate=self.scale_learning_rate * factor,
-            warmup=self.warmup, beta_start=self.beta_start, beta_end=self.beta_end,
-            gradient_factor=self.branch == "qdrop", sampler=self.sampler,
+        return replace(
+            self.rounding_settings(PAPER_STEPS), keep_prob=self.keep_prob, sampler=self.sampler,
+            scale_learning_rate=self.scale_learning_rate * factor, gradient_factor=self.branch == "qdrop",
         )
 
 
