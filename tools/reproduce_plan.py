@@ -179,7 +179,8 @@ def authors() -> Group:
     def theirs(subject: str, steps: int, least: float) -> Line:
         edits = (f"method.steps={steps}", f"method.activation_steps={steps // 4}", "method.schedule=paper",
                  "policy=brecq")
-        return Line(subject, "brecq_w4a4", edits, SEEDS, required=Required(least=least), note="the script's bits, rates")
+        note = "bits and rates of the script"
+        return Line(subject, "brecq_w4a4", edits, SEEDS, required=Required(least=least), note=note)
 
     depthwise = "pdquant-mobilenetv2"
     least = {
