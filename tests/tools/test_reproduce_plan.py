@@ -32,13 +32,16 @@ def test_every_method_meets_every_bit_width_on_both_networks_at_one_budget():
     lines = {(line.subject, line.method, line.bits): line for line in GROUPS["order"].lines}
     assert set(lines) == {(n, m, b) for n in NETWORKS for m in METHODS for b in BITS}
     assert all(POLICY in line.sets for line in lines.values())
-    steps = {RESNET: "method.steps=300", DS_CNN: "method.steps=500"}
-    assert all(steps[line.subject] in line.sets for line in lines.values() if line.method != "nearest")
+    for subject, bits in ((n, b) for n in NETWORKS for b in BITS):
+        own = {step for (n, m, b), line in lines.items() if (n, b) == (subject, bits) and m != "nearest"
+               for step in line.sets if step.startswith("method.steps=")}
+        assert len(own) == 1
 
 
 def test_a_ranking_is_judged_on_three_seeds():
     judged = [line for line in GROUPS["order"].lines if (line.subject, line.bits) in RANKED_AT]
-    assert len(judged) == 2 * len(METHODS) and all(len(set(line.seeds)) == 3 for line in judged)
+    ranked = [line for line in judged if line.method in RANKING]
+    assert len(ranked) == 2 * len(RANKING) and all(len(set(line.seeds)) == 3 for line in ranked)
     assert all(len(set(line.seeds)) == 3 for line in GROUPS["authors"].lines)
 
 
@@ -61,7 +64,7 @@ def test_the_ranking_is_of_methods_that_are_run_where_it_is_judged():
 def test_the_figures_of_the_authors_code_are_required(subject, recipe, edit, least):
     found = [line.required.least for line in GROUPS["authors"].lines
              if (line.subject, line.recipe) == (subject, recipe) and edit in line.sets and line.required]
-    assert found == [least]
+    assert set(found) == {least}
 
 
 def test_what_a_line_is_compared_with_is_run_by_the_plan():
