@@ -228,6 +228,17 @@ def explained() -> Group:
     ))
 
 
+def stages() -> Group:
+    """Why BRECQ does not rank above AdaRound at W2A2: the rounding alone, and BRECQ without its second pass."""
+    eight = "activations.bits=8"
+    scales = ("method.steps=300", "method.activation_steps=1", "method.skip_stem=false", POLICY)
+    return Group("stages", (
+        replace(line(RESNET, "adaround", "w2a2", 300, eight), seeds=SEEDS[:1], note="weights of 2 bits alone"),
+        replace(line(RESNET, "brecq", "w2a2", 300, eight), seeds=SEEDS[:1], note="weights of 2 bits alone"),
+        Line(RESNET, "brecq_w2a2", scales, SEEDS[:1], note="first pass, then ranges as searched"),
+    ))
+
+
 def captq() -> Group:
     """Which images: class-covering draws, and the smoothest of each class, from the same pool of 4,096."""
     steps, policy = budget("qdrop", 300), "policy=captq"
@@ -249,7 +260,7 @@ def best() -> Group:
     return Group("best", view="best")
 
 
-PLAN = (authors(), short(), order(), wide_stem(), captq(), explained(), best())
+PLAN = (authors(), short(), order(), stages(), wide_stem(), captq(), explained(), best())
 
 
 def cells_of(groups: tuple[Group, ...]) -> list[Cell]:
