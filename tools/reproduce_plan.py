@@ -195,6 +195,8 @@ def authors() -> Group:
     lines = [line(*experiment, required=Required(least=figure)) for experiment, figure in least.items()]
     for schedule in ("fast", "paper"):
         lines += [theirs(RESNET, 500, 87.5, schedule), theirs(DS_CNN, 1000, 84.8, schedule)]
+    shipped = ("method.steps=500", "method.activation_steps=125")
+    lines.append(Line(RESNET, "brecq_w4a4", shipped, SEEDS, required=Required(least=87.5), note="the recipe as it is"))
     lines.append(line(DS_CNN, depthwise, "w4a4", 500, WITHOUT_PREDICTION, note="prediction loss off: theirs 85.6"))
     lines.append(line(RESNET, "pdquant", "w2a2", 300, required=Required(above=line(RESNET, "qdrop", "w2a2", 300))))
     return Group("authors", tuple(lines))
