@@ -96,9 +96,12 @@ class Line:
 
     @property
     def bits(self) -> str:
-        """`w4a4` of `qdrop_w4a4`; empty where the name does not end in bits."""
-        found = re.search(r"_(w\d+a\d+)$", self.recipe)
-        return found[1] if found else ""
+        """`w4a4` of `qdrop_w4a4`, `w4a8` with the edit `activations.bits=8`; empty where the name has no bits."""
+        found = re.search(r"_(w\d+)(a\d+)$", self.recipe)
+        if not found:
+            return ""
+        edited = [edit.rpartition("=")[2] for edit in self.sets if edit.startswith("activations.bits=")]
+        return f"{found[1]}a{edited[-1]}" if edited else found[1] + found[2]
 
     @property
     def cells(self) -> list[Cell]:
@@ -196,8 +199,7 @@ def authors() -> Group:
     for schedule in ("fast", "paper"):
         lines += [theirs(RESNET, 500, 87.5, schedule), theirs(DS_CNN, 1000, 84.8, schedule)]
     shipped = ("method.steps=500", "method.activation_steps=125")
-    for more, note in (((), "the recipe as it is"), (("method.fisher=diag",), "the paper's Fisher weighting")):
-        lines.append(Line(RESNET, "brecq_w4a4", (*shipped, *more), SEEDS, required=Required(least=87.5), note=note))
+    lines.append(Line(RESNET, "brecq_w4a4", shipped, SEEDS, required=Required(least=87.5), note="the recipe as it is"))
     lines.append(line(DS_CNN, depthwise, "w4a4", 500, WITHOUT_PREDICTION, note="prediction loss off: theirs 85.6"))
     lines.append(line(RESNET, "pdquant", "w2a2", 300, required=Required(above=line(RESNET, "qdrop", "w2a2", 300))))
     return Group("authors", tuple(lines))
@@ -220,12 +222,6 @@ def wide_stem() -> Group:
                                            "method.activation_exponent=2.0", "policy=brecq"), SEEDS,
                     note="squared error in the second pass")
     return Group("wide_stem", (depthwise, qdrop, exponent))
-
-
-def explained() -> Group:
-    """PD-Quant without its distribution correction."""
-    off = "method.correction_steps=0"
-    return Group("explained", (line(DS_CNN, "pdquant-mobilenetv2", "w4a4", 500, off, note="without correction"),))
 
 
 def stages() -> Group:
@@ -260,7 +256,7 @@ def best() -> Group:
     return Group("best", view="best")
 
 
-PLAN = (authors(), short(), order(), stages(), wide_stem(), captq(), explained(), best())
+PLAN = (authors(), short(), order(), stages(), wide_stem(), captq(), best())
 
 
 def cells_of(groups: tuple[Group, ...]) -> list[Cell]:

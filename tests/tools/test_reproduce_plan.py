@@ -106,6 +106,7 @@ def test_names_tell_what_is_run_and_can_be_chosen_by_a_glob():
     line = Line(RESNET, "qdrop-mnasnet_w2a2")
     assert (line.method, line.published_as, line.bits) == ("qdrop-mnasnet", "qdrop", "w2a2")
     assert Line(RESNET, "mine").bits == ""
+    assert Line(RESNET, "qdrop_w2a2", ("activations.bits=8",)).bits == "w2a8"
     assert Line(RESNET, "captq_w2a2", paper="captq+qdrop").published_as == "captq+qdrop"
 
 
