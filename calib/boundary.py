@@ -179,4 +179,3 @@ class Boundary:
             self.raw.update(stretch.outputs)
         for name in stretch.forget:
             del self.student[name], self.teacher[name]
-

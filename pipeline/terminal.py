@@ -72,7 +72,8 @@ class Terminal:
             self._event(f"  float: {line}", "yellow")
 
     def units(self, total: int, steps: int) -> None:
-        self.units_total, self._steps, self.units_done, self._seen = total, steps, 0, 0
+        self.units_total, self._steps = total, steps
+        self.units_done = self._seen = self._trained = 0  # a method may walk over the units more than once
         self._first_step = self._clock()
         self._event(f"  {total} units of {steps:,} steps; loss with nearest rounding -> learned:")
         self._bar(total * steps)

@@ -108,6 +108,18 @@ def test_resumed_units_do_not_enter_the_estimate(plain):
     assert "about 30 min to go" in said(plain)
 
 
+def test_a_second_pass_counts_its_units_and_its_steps_from_none(plain):
+    plain.units(1, 100)
+    plain.step(100)
+    plain.done(log("first"))
+    plain.units(10, 20_000)
+    for _ in range(3):
+        plain._clock.now += 1
+        plain.step(100)
+    plain.done(log("second"))
+    assert "about 33 min to go" in said(plain) and "1/10  second" in said(plain)
+
+
 def test_the_estimate_counts_the_steps_of_all_units_so_far(plain):
     plain.units(1000, 100)
     for _ in range(3):
