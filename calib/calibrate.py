@@ -25,6 +25,7 @@ def calibrate(
     checkpoints: Path | None = None,
     resume: bool = False,
     data_sha256: str = "",
+    labels: Tensor | None = None,
 ) -> Calibrated:
     """Choose all numbers with the recipe's method.
 
@@ -33,10 +34,12 @@ def calibrate(
     the recipe's seed, the device and the data, never on progress, checkpoints or resume.
 
     Args:
-        images: float32 [N, C, H, W] (or the model's own input shape), at least one batch of the recipe.
+        images: float32 [N, C, H, W] (or the model's own input shape), at least one batch of the recipe; N = 0 where the
+            method needs none.
         checkpoints: folder in which finished units are kept.
         resume: go on behind the last unit found there.
         data_sha256: hash of the data set, for the checkpoints' key; computed where empty.
+        labels: int64 [N] of the images, where they are known.
 
     Raises:
         RecipeError: the recipe's method or its parameters.
@@ -44,26 +47,34 @@ def calibrate(
     """
     method, parameters = find_method(quantized.recipe.method)
     check_needs(quantized.recipe.method, quantized)
-    images = _checked(images, quantized)
+    needed = method.needed(parameters)
+    images = _checked(images, quantized, "images" in needed)
+    if "labels" in needed and labels is None:
+        raise CalibrationError(
+            f"the method '{method.name}' needs the images' labels, and there are none",
+            allowed="a folder with one subfolder a class, or an .npz with x and y",
+        )
     device = torch.device(device)
     # Channels last, as images lie in memory: convolution kernels then copy neither.
     graph = copy.deepcopy(quantized.graph).to(device).to(memory_format=torch.channels_last)
     store = None if checkpoints is None else UnitCheckpoints(checkpoints, _key(quantized, images, device, data_sha256))
     calibration = Calibration(
-        graph, quantized.units, images, quantized.recipe, device, progress or Quiet(), store, resume
+        graph, quantized.units, images, quantized.recipe, device, progress or Quiet(), store, resume, labels,
+        quantized.captured.num_classes,
     )
     log = method.run(calibration, parameters)
-    return Calibrated(graph.cpu().to(memory_format=torch.contiguous_format), quantized, log)
+    graph = graph.cpu().to(memory_format=torch.contiguous_format)
+    return Calibrated(graph, quantized, log, calibration.findings)
 
 
-def _checked(images: Tensor, quantized: Quantized) -> Tensor:
+def _checked(images: Tensor, quantized: Quantized, needed: bool) -> Tensor:
     expected, batch = quantized.captured.input_shape, quantized.recipe.images.batch_size
     if tuple(images.shape[1:]) != tuple(expected):
         raise CalibrationError(
             f"calibration images have shape {list(images.shape[1:])}", allowed=f"the model's {list(expected)}",
             hint="set --input-size, or prepare the images as for the model's training",
         )
-    if images.shape[0] < batch:
+    if needed and images.shape[0] < batch:
         raise CalibrationError(
             f"{images.shape[0]} calibration images do not fill one batch of {batch}", hint="give more images or lower "
             "the recipe's images.batch_size",

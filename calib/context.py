@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -14,7 +14,7 @@ from calib.checkpoints import UnitCheckpoints
 from pipeline.graph import extract, is_constant, quantizer_of
 from pipeline.quantizer import Quantizer
 from pipeline.recipe import Recipe
-from pipeline.stages import Unit
+from pipeline.stages import Findings, Unit
 from pipeline.watcher import CalibrationWatcher
 
 
@@ -25,10 +25,14 @@ class Calibration:
     Args:
         graph: the copy that is being calibrated, on `device`.
         units: in execution order.
-        images: [N, C, H, W], finite, N at least one batch; wherever the caller keeps them.
+        images: [N, C, H, W], finite, wherever the caller keeps them; N is at least one batch where the method needs
+            images, and 0 where the recipe has none.
         recipe: seed and batch size are the method's business, its parameters come separately.
         checkpoints: where finished units are kept; None for nowhere.
         resume: use the units found there.
+        labels: int64 [N] of the images; None where they are not known.
+        classes: width of the network's output.
+        findings: what the method has to tell beside numbers.
     """
 
     graph: fx.GraphModule
@@ -39,6 +43,14 @@ class Calibration:
     progress: CalibrationWatcher
     checkpoints: UnitCheckpoints | None = None
     resume: bool = False
+    labels: Tensor | None = None
+    classes: int = 0
+    findings: Findings = field(default_factory=Findings)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of an image."""
+        return tuple(self.images.shape[1:])
 
     def activations(self) -> dict[str, Quantizer]:
         """Distinct activation quantizers whose numbers are free, by node name."""

@@ -79,7 +79,7 @@ def _statistics(graph: fx.GraphModule, node: fx.Node, factor: Tensor, shift: Ten
     """What the batch norm knew about its input, kept for methods that align statistics."""
     args = bound_args(node)
     mean, variance = (get_attribute(graph, args[key]).double() for key in ("running_mean", "running_var"))
-    return FoldedNorm(factor.float(), (shift + mean * factor).float(), mean.float(), variance.float())
+    return FoldedNorm(factor.float(), (shift + mean * factor).float(), mean.float(), variance.float(), args["eps"])
 
 
 def _fold(graph: fx.GraphModule, layer: fx.Node, factor: Tensor, shift: Tensor) -> None:

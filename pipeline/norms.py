@@ -24,12 +24,14 @@ class FoldedNorm:
         factor: gamma / sqrt(variance + eps).
         beta: its bias.
         mean, variance: running statistics of x.
+        eps: what is added to the variance before the root.
     """
 
     factor: Tensor
     beta: Tensor
     mean: Tensor
     variance: Tensor
+    eps: float = 1e-5
 
     @property
     def usable(self) -> Tensor:
@@ -37,7 +39,7 @@ class FoldedNorm:
         return self.factor.abs() > SMALLEST_FACTOR
 
     def to(self, device: torch.device) -> FoldedNorm:
-        return FoldedNorm(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        return FoldedNorm(*(v.to(device) for v in (self.factor, self.beta, self.mean, self.variance)), self.eps)
 
 
 def folded_norm(node: fx.Node) -> FoldedNorm | None:

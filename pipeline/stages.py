@@ -96,12 +96,44 @@ class UnitLog:
 
 
 @dataclass(frozen=True)
+class EpochLog:
+    """What happened in one epoch of a method that trains the whole network.
+
+    Args:
+        number: from 1.
+        steps: of this epoch.
+        measured: losses and shares by name, in the order in which they are shown.
+    """
+
+    number: int
+    steps: int
+    measured: dict[str, float]
+    seconds: float
+
+
+@dataclass
+class Findings:
+    """What a method has to tell beside the numbers that it chose; filled while it runs.
+
+    Args:
+        epochs: of methods that train the whole network.
+        notes: sentences for the report and the terminal.
+        images: float32 [N, C, H, W] that no camera took: what a generator made, for people to look at.
+    """
+
+    epochs: list[EpochLog] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    images: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Calibrated:
     """Same graph; numbers chosen, weight codes hardened, nothing frozen yet."""
 
     graph: fx.GraphModule
     quantized: Quantized
     log: tuple[UnitLog, ...] = field(default=())
+    findings: Findings = field(default_factory=Findings)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.stages import Quantized, UnitLog
+from pipeline.stages import EpochLog, Quantized, UnitLog
 from pipeline.summary import float_lines, placement_counts
 
 WIDE = 10_000  # columns of a log: lines are cut by who reads them
@@ -51,6 +51,7 @@ class Terminal:
         self.current = "start"
         self.checkpoints: Path | None = None  # where finished units are kept, told when a run stops
         self.unit_names: list[str] = []
+        self._part = "unit"
         self.units_total = self.units_done = 0
         self._steps = self._seen = self._trained = 0
         self._estimated = False
@@ -96,6 +97,22 @@ class Terminal:
         kept = "; kept nearest rounding" if log.kept_nearest else ""
         loss = f"loss {log.loss_nearest:.3g} -> {log.loss_hard:.3g}"
         self._event(f"  {place:>7}  {log.title}: {loss}, {_duration(log.seconds)}{kept}")
+
+    def training(self, epochs: int, steps: int) -> None:
+        self.units_total, self._steps, self.unit_names, self._part = epochs, steps, [], "epoch"
+        self.units_done = self._seen = self._trained = 0
+        self._first_step = self._clock()
+        self._event(f"  {epochs} epochs of {steps:,} steps:")
+        self._bar(epochs * steps)
+
+    def epoch(self, log: EpochLog) -> None:
+        self.units_done += 1
+        self._seen = 0
+        if not self._trained:
+            self._first_step = self._clock()
+        self._advance(self.units_done * self._steps)
+        values = ", ".join(f"{name} {value:.3g}" for name, value in log.measured.items())
+        self._event(f"  {self.units_done:>4}/{self.units_total}  {values}; {_duration(log.seconds)}")
 
     def proving(self, done: int, total: int) -> None:
         if self._progress is None:
@@ -218,7 +235,7 @@ class Terminal:
         if self.units_done >= self.units_total:
             return "comparing codes"
         name = self.unit_names[self.units_done] if self.units_done < len(self.unit_names) else ""
-        return f"unit {self.units_done + 1}/{self.units_total} {name[-20:]}"
+        return f"{self._part} {self.units_done + 1}/{self.units_total} {name[-20:]}"
 
     def _estimate(self, elapsed: float) -> None:
         self._estimated = True

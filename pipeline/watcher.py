@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from pipeline.stages import Quantized, UnitLog
+from pipeline.stages import EpochLog, Quantized, UnitLog
 
 
 class CalibrationWatcher(Protocol):
@@ -19,6 +19,12 @@ class CalibrationWatcher(Protocol):
 
     def done(self, log: UnitLog) -> None:
         """A unit is hardened."""
+
+    def training(self, epochs: int, steps: int) -> None:
+        """Training of the whole network starts: this many epochs, this many steps each."""
+
+    def epoch(self, log: EpochLog) -> None:
+        """An epoch is over; one without seconds comes from a checkpoint."""
 
 
 class Watcher(CalibrationWatcher, Protocol):
@@ -50,6 +56,12 @@ class Quiet:
         """Nothing."""
 
     def done(self, log: UnitLog) -> None:
+        """Nothing."""
+
+    def training(self, epochs: int, steps: int) -> None:
+        """Nothing."""
+
+    def epoch(self, log: EpochLog) -> None:
         """Nothing."""
 
     def proving(self, done: int, total: int) -> None:

@@ -24,7 +24,7 @@ P = TypeVar("P", bound=Parameters)
 
 
 Run = Callable[[Calibration, P], tuple[UnitLog, ...]]
-Need = Literal["images", "bn_statistics", "tail"]
+Need = Literal["images", "labels", "bn_statistics", "tail"]
 Needs = Set[Need] | Callable[[P], Set[Need]]
 
 
@@ -33,8 +33,8 @@ class Method(Generic[P]):
     """A registered method.
 
     Args:
-        needs: what must be at hand: `images`; `bn_statistics`, a batch norm folded into some layer; `tail`, a
-            prediction [N, classes] at the end of the network. A set, or a function of the parameters.
+        needs: what must be at hand: `images`, and `labels` of theirs; `bn_statistics`, a batch norm folded into some
+            layer; `tail`, a prediction [N, classes] at the end of the network. A set, or a function of the parameters.
     """
 
     name: str

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from calib.boundary import Stored
-from calib.correction import Correction, correct, statistics_loss
+from calib.correction import Correction, correct
 from calib.reconstruct import UnitWork
 from pipeline.norms import FoldedNorm, folded_norm
 from tests.calib.nets import PAPER, calibration, everything, recipe, work_at
@@ -22,51 +22,6 @@ PAPERS = Correction(steps=20, learning_rate=1e-3, tie=0.02, batch=16)
 def block(unit: int = 1) -> UnitWork:
     """A basic block with two batch norms behind a max-pool (1), or the classifier (3)."""
     return work_at(calibration(recipe("pdquant_w4a4"), name="residual", target=PAPER), unit)[0]
-
-
-def lively_norm(channels: int) -> nn.BatchNorm2d:
-    norm = nn.BatchNorm2d(channels).eval()
-    for values in (norm.running_mean, norm.weight.data, norm.bias.data):
-        values.normal_()
-    norm.running_var.uniform_(0.5, 2.0)
-    return norm
-
-
-def folded(norm: nn.BatchNorm2d) -> FoldedNorm:
-    factor = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
-    return FoldedNorm(factor, norm.bias.detach(), norm.running_mean, norm.running_var)
-
-
-def test_statistics_loss_is_the_papers_sum_over_batch_norms() -> None:
-    torch.manual_seed(0)
-    norms = [lively_norm(4), lively_norm(6)]
-    values = [torch.randn(5, 4, 6, 6) * 2 + 1, torch.randn(5, 6, 3, 3)]
-    values[0][:, 0] = 0.7  # a flat channel: its deviation is the floor's
-    with torch.no_grad():
-        found = statistics_loss(tuple(n(v) for n, v in zip(norms, values, strict=True)), [folded(n) for n in norms])
-    expected = 0.0
-    for norm, value in zip(norms, values, strict=True):
-        mean = value.mean((2, 3))
-        deviation = torch.sqrt(value.var((2, 3), unbiased=True) + FLOOR)
-        running = torch.sqrt(norm.running_var + FLOOR)
-        gaps = (mean - norm.running_mean, deviation - running)
-        expected += sum(float(gap.square().sum(1).mean()) for gap in gaps)
-    assert float(found) == pytest.approx(expected, rel=1e-4)
-
-
-def test_a_dead_channel_is_left_out() -> None:
-    norm = FoldedNorm(torch.tensor([0.0, 1.0]), *torch.zeros(2, 2), torch.ones(2))
-    answer = torch.randn(3, 2, 5, 5)
-    other = answer.clone()
-    other[:, 0] += 100.0
-    assert float(statistics_loss((answer,), [norm])) == float(statistics_loss((other,), [norm]))
-
-
-def test_without_positions_only_means_are_compared() -> None:
-    norm = FoldedNorm(torch.ones(4), torch.zeros(4), torch.full((4,), 0.5), torch.ones(4))
-    answer = torch.randn(6, 4)
-    expected = float(answer.square().sum(1).mean())
-    assert float(statistics_loss((answer,), [norm])) == pytest.approx(expected, rel=1e-5)
 
 
 def difference(work: UnitWork, corrected: UnitWork) -> Tensor:
