@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from calib.context import Calibration
-from calib.finetune import milestone_factor, set_rate, share_right, student_loss, train
+from calib.finetune import MILESTONES, Milestones, milestone_factor, set_rate, share_right, student_loss, train
 from calib.generator import Conditioning, Forge, Judged, make_generator
 from calib.parameters import Parameters
 from calib.precision import Precision
@@ -34,7 +34,8 @@ class GenerativeParameters(Parameters):
         warmup_epochs: how many the generator learns alone, before the student is trained.
         learning_rate: of the student: SGD with Nesterov momentum 0.9.
         weight_decay: on all of its parameters.
-        generator_learning_rate: of Adam; a tenth at a quarter, half and three quarters of the epochs.
+        generator_learning_rate: of Adam.
+        milestones: shares of the epochs at which learning rates fall to a tenth: 100, 200 and 300 of 400 in the papers.
         conditioning: of the generator: `embedding` (GDFQ's CIFAR variant) or `norm` (its ImageNet variant, and FDDA's).
         temperature: of both softmaxes of the distillation.
         tracking: how ranges follow; see `calib.tracking`.
@@ -49,6 +50,7 @@ class GenerativeParameters(Parameters):
     learning_rate: float = Field(default=1e-4, gt=0.0)
     weight_decay: float = Field(default=1e-4, ge=0.0)
     generator_learning_rate: float = Field(default=1e-3, gt=0.0)
+    milestones: Milestones = MILESTONES
     conditioning: Conditioning = "embedding"
     temperature: float = Field(default=20.0, gt=0.0)
     tracking: Tracking = "ema_corrected"
@@ -107,7 +109,7 @@ class GenerativeCourse:
     def begin(self, epoch: int) -> None:
         """Rates and ranges of this epoch."""
         self._epoch, self._step = epoch, 0
-        factor = milestone_factor(epoch, self.parameters.epochs)
+        factor = milestone_factor(epoch, self.parameters.epochs, self.parameters.milestones)
         set_rate(self.forge.optimiser, self.parameters.generator_learning_rate * factor)
         self.student.train(self._trains)
         if not self._ranges_follow:

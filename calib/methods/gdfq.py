@@ -49,8 +49,9 @@ class Gdfq:
         return judged.images.detach(), judged.labels, judged.logits.detach()
 
     def student_rate(self, epoch: int, step: int) -> float:
-        """A tenth at a quarter, half and three quarters of the epochs."""
-        return self.parameters.learning_rate * milestone_factor(epoch, self.parameters.epochs)
+        """A tenth at each milestone."""
+        own = self.parameters
+        return own.learning_rate * milestone_factor(epoch, own.epochs, own.milestones)
 
     def state(self) -> dict[str, Any]:
         """Nothing: all random numbers are the forge's."""
