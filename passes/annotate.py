@@ -100,8 +100,7 @@ class _Plan:
         self.selections = [*(self._selection(override) for override in policy_overrides(recipe)), *self.own]
         self._signs: dict[fx.Node, bool] = {}
         self._ruled: dict[fx.Node, bool] = {}  # points under the recipe's rule: whether their bits are as well
-        self.points: dict[fx.Node, Annotation] = {}
-        self._find_points()
+        self.points = self._find_points()
 
     # -- structure ---------------------------------------------------------------------------------------------
 
@@ -128,8 +127,9 @@ class _Plan:
 
     # -- points ------------------------------------------------------------------------------------------------
 
-    def _find_points(self) -> None:
-        """Fill `points`: every point with its annotation, in execution order."""
+    def _find_points(self) -> dict[fx.Node, Annotation]:
+        """Every point with its annotation, in execution order."""
+        found: dict[fx.Node, Annotation] = {}
         taken: set[fx.Node] = set()
         for node in self.nodes:
             if node in taken or node.op == "output":
@@ -143,7 +143,8 @@ class _Plan:
                 taken.update(chain)
                 annotation, node = self._computed(node, chain[-1]), chain[-1]
             if annotation is not None:
-                self.points[node] = annotation
+                found[node] = annotation
+        return found
 
     def _input(self, node: fx.Node) -> Annotation | None:
         if self.target.input_bits is None or not self._needed(node):
@@ -173,21 +174,12 @@ class _Plan:
         bits, note = prescribed or (rule.bits, note)
         positive = self._positive(tail)
         if rule.levels == "nested" and prescribed is None:
-            refusal = self._refuses_nested(node, positive)
-            if not refusal:
+            if positive:
                 return Annotation(self._nested(tail, rule), note=note)
-            note = "; ".join(filter(None, (note, refusal)))
+            note = "; ".join(filter(None, (note, "uniform levels: can be negative")))
         symmetric = positive or rule.symmetric
         grid = Grid(bits, signed=symmetric and not positive)
         return Annotation(QuantSpec(grid, symmetric, None, _range_search(rule)), note=note)
-
-    def _refuses_nested(self, node: fx.Node, positive: bool) -> str:
-        """Why the levels behind `node` stay uniform where the recipe wants nested ones; empty where they do not."""
-        if not positive:
-            return "uniform levels: can be negative"
-        # Right behind float arithmetic one code may be off by rounding; there a step must be a step of the grid.
-        off_grid = any(self.source(n) not in self.points for n in node.all_input_nodes if not is_constant(n))
-        return "uniform levels: an operand is in float" if off_grid and self.target.input_bits is not None else ""
 
     def _nested(self, tail: fx.Node, rule: ActivationRule) -> QuantSpec:
         axis = channel_axis(tail)

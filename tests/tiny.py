@@ -9,7 +9,7 @@ import passes
 from calib.multibit import TABLES, MultibitWeights
 from pipeline.capture import capture
 from pipeline.graph import get_attribute, is_constant, quantizer_of, tensor_shape
-from pipeline.grid import params_from_range
+from pipeline.grid import QParams, params_from_range
 from pipeline.quantizer import Phase
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.stages import Calibrated, Quantized, Reference
@@ -95,7 +95,10 @@ def multibit_recipe(*edits: str, policy: str = "none") -> Recipe:
 
 
 def fill_levels(quantized: Quantized, images: Tensor) -> Calibrated:
-    """`calibrate_by_range`, then every number of bits from 0 to 4 on channels of every tensor whose levels want it."""
+    """`calibrate_by_range`, then every number of bits from 0 to 4 on channels of every tensor whose levels want it.
+
+    Activations are clipped at a third of their range, so that the few codes of each channel all occur.
+    """
     calibrated = calibrate_by_range(quantized, images)
     for index, node in enumerate(calibrated.graph.graph.nodes):
         quantizer = quantizer_of(calibrated.graph, node)
@@ -104,6 +107,7 @@ def fill_levels(quantized: Quantized, images: Tensor) -> Calibrated:
         channels = tensor_shape(node)[0 if is_constant(node) else 1]
         bits = (torch.arange(channels) * 3 + index) % 5
         if quantizer.spec.levels == "nested":
+            quantizer.set_params(QParams(quantizer.scale / 3, quantizer.zero_point))
             quantizer.set_channel_bits(bits)
             continue
         weight = get_attribute(calibrated.graph, node.args[0]).detach()
