@@ -165,7 +165,7 @@ def _levels(tensors: Sequence[TensorEntry]) -> list[str]:
         count, packed = sum(entry.count for entry in weights), packed_bytes(weights)
         lines.append(
             f"{len(weights)} weight tensors have {_average(weights):.2f} bits on average as codebooks per channel: "
-            f"their int8 container costs {count:,} bytes, packed storage would be {packed:,}."
+            f"{packed:,} bytes packed, {count:,} in the int8 container that integer kernels read."
         )
     activations = [entry for entry in tensors if entry.levels == "nested"]
     if activations:

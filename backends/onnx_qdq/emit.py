@@ -193,6 +193,8 @@ class _Emission:
 
     def _weight_codes(self, weight: PackedWeight) -> ir.Value:
         """int8 codes of a weight: an initializer, or the operators that unpack it while the session loads."""
+        if weight.groups:
+            return self._rows(weight)
         if not weight.planes:
             return self.writer.constant(weight.codes)
         planes = [self._plane(plane.data, plane.table, weight.shape) for plane in weight.planes]
@@ -209,6 +211,22 @@ class _Emission:
             flat = write.call("Reshape", [codes, self._ints([-1])])
             codes = write.call("Slice", [flat, self._ints([0]), self._ints([count])])
         return write.call("Reshape", [codes, self._ints(shape)])
+
+    def _rows(self, weight: PackedWeight) -> ir.Value:
+        """Codebooks: the rows of each number of bits from their palette, put in the order of the channels."""
+        write, parts = self.writer, []
+        for group in weight.groups:
+            if not group.planes:
+                parts.append(write.call("Expand", [write.constant(group.palette), self._ints(group.shape)]))
+                continue
+            planes = [self._plane(plane.data, plane.table, group.shape) for plane in group.planes]
+            number = planes[0] if len(planes) == 1 else self._summed(planes, None)
+            index = write.call("Cast", [number], {"to": _dtype("INT32")})
+            parts.append(write.call("Gather", [write.constant(group.palette), index], {"axis": 0}))
+        if len(parts) == 1:
+            return parts[0]
+        order = write.call("Cast", [write.constant(weight.order)], {"to": _dtype("INT32")})
+        return write.call("Gather", [write.call("Concat", parts, {"axis": 0}), order], {"axis": 0})
 
     def _summed(self, planes: list[ir.Value], offset: np.ndarray | None) -> ir.Value:
         """Sum of planes minus the zero points; in int32, because runtimes have no int8 Add."""
