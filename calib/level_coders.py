@@ -136,7 +136,7 @@ class NestedCoder(nn.Module):
         return (self.clip.detach() / NESTED_CODES).clamp(min=SCALE_FLOOR)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The quantized value. Its gradient by x is 1 inside the clip; by the clip 1 above, (Q(x) - x) / clip inside."""
+        """The quantized value. Its gradient by x is 1 inside the clip; by the clip 1 above, (Q(x) - x)/clip inside."""
         if not bool(self.started):
             self._start(x)
         clip = self.clip.clamp(min=SCALE_FLOOR * NESTED_CODES)
