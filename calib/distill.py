@@ -8,7 +8,7 @@ channels whose factor is zero tell nothing and are left out; `unit` may be switc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,50 +42,64 @@ class Distillation:
     precision: Precision = "float32"
 
 
-def distil(
-    watched: Watched, shape: Sequence[int], count: int, seed: int, device: torch.device,
-    how: Distillation | None = None, stepped: Callable[[int], None] | None = None,
-) -> Tensor:
-    """One batch of images that give the float network's batch norms what they saw in training.
+class Pixels:
+    """One batch of images on their way, and what moves them.
 
     Args:
         watched: the float network with its tap; only its answers are read, so `Watched(..., outputs=False)` is faster.
         shape: (C, H, W) of an image.
         count: images of the batch.
         seed: of the start; it decides the images on one device.
-        stepped: is told after each step.
-
-    Returns:
-        float32 [count, C, H, W] on `device`.
 
     Raises:
-        CalibrationError: the network has no batch norm, or the loss is not finite.
+        CalibrationError: the network has no batch norm.
+    """
+
+    def __init__(
+        self, watched: Watched, shape: Sequence[int], count: int, seed: int, device: torch.device, how: Distillation
+    ) -> None:
+        if not watched.norms:
+            raise CalibrationError(
+                "images cannot be distilled: the model has no batch norm behind a layer",
+                hint="Give calibration images and another images.source.",
+            )
+        self._watched, self._unit = watched, how.unit
+        self._dtype = resolve_precision(how.precision, device)
+        self._images = first_images(shape, count, seed).to(device).requires_grad_(True)
+        self._optimiser = torch.optim.Adam([self._images], lr=how.learning_rate)
+        self._schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self._optimiser, factor=DECAY, patience=PATIENCE, min_lr=min(LOWEST_RATE, how.learning_rate)
+        )
+
+    @property
+    def images(self) -> Tensor:
+        """float32 [count, C, H, W] as they are now."""
+        return self._images.detach()
+
+    def step(self) -> float:
+        """One step of Adam; returns the loss in front of it."""
+        loss = distillation_loss(self._watched, self._images, self._unit, self._dtype)
+        (self._images.grad,) = torch.autograd.grad(loss, [self._images])
+        self._optimiser.step()
+        value = float(loss.detach())
+        self._schedule.step(value)
+        return value
+
+
+def distil(
+    watched: Watched, shape: Sequence[int], count: int, seed: int, device: torch.device,
+    how: Distillation | None = None,
+) -> Tensor:
+    """One batch of images that give the float network's batch norms what they saw in training.
+
+    Returns:
+        float32 [count, C, H, W] on `device`; see `Pixels`.
     """
     how = how or Distillation()
-    if not watched.norms:
-        raise CalibrationError(
-            "images cannot be distilled: the model has no batch norm behind a layer",
-            hint="Give calibration images and another images.source.",
-        )
-    images = first_images(shape, count, seed).to(device).requires_grad_(True)
-    optimiser = torch.optim.Adam([images], lr=how.learning_rate)
-    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimiser, factor=DECAY, patience=PATIENCE, min_lr=min(LOWEST_RATE, how.learning_rate)
-    )
-    dtype = resolve_precision(how.precision, device)
-    loss = images.new_zeros(())
+    pixels = Pixels(watched, shape, count, seed, device, how)
     for _ in range(how.iterations):
-        loss = distillation_loss(watched, images, how.unit, dtype)
-        (images.grad,) = torch.autograd.grad(loss, [images])
-        optimiser.step()
-        schedule.step(float(loss.detach()))
-        if stepped is not None:
-            stepped(1)
-    if not bool(torch.isfinite(loss)):
-        raise CalibrationError(
-            f"distilling images failed: the loss is {float(loss)}", hint="Lower the learning rate."
-        )
-    return images.detach()
+        pixels.step()
+    return pixels.images
 
 
 def first_images(shape: Sequence[int], count: int, seed: int) -> Tensor:
