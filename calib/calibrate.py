@@ -34,8 +34,7 @@ def calibrate(
     the recipe's seed, the device and the data, never on progress, checkpoints or resume.
 
     Args:
-        images: float32 [N, C, H, W] (or the model's own input shape), at least one batch of the recipe; N = 0 where the
-            method needs none.
+        images: float32 [N, C, H, W] (or the model's own input shape); N = 0 where the method needs none.
         checkpoints: folder in which finished units are kept.
         resume: go on behind the last unit found there.
         data_sha256: hash of the data set, for the checkpoints' key; computed where empty.
@@ -68,17 +67,14 @@ def calibrate(
 
 
 def _checked(images: Tensor, quantized: Quantized, needed: bool) -> Tensor:
-    expected, batch = quantized.captured.input_shape, quantized.recipe.images.batch_size
+    expected = quantized.captured.input_shape
     if tuple(images.shape[1:]) != tuple(expected):
         raise CalibrationError(
             f"calibration images have shape {list(images.shape[1:])}", allowed=f"the model's {list(expected)}",
             hint="set --input-size, or prepare the images as for the model's training",
         )
-    if needed and images.shape[0] < batch:
-        raise CalibrationError(
-            f"{images.shape[0]} calibration images do not fill one batch of {batch}", hint="give more images or lower "
-            "the recipe's images.batch_size",
-        )
+    if needed and images.shape[0] == 0:
+        raise CalibrationError("there are no calibration images", hint="give some, or take a method that needs none")
     if not bool(torch.isfinite(images).all()):
         wrong = (~torch.isfinite(images.flatten(1))).any(dim=1).nonzero().flatten().tolist()
         raise CalibrationError(

@@ -1,7 +1,8 @@
-"""Finished units on disk, so that an interrupted calibration goes on where it stopped.
+"""Finished units and epochs on disk, so that an interrupted calibration goes on where it stopped.
 
-One safetensors file a unit, written under another name and renamed, in a folder named after everything that the
-numbers depend on: another model, recipe, data set, target or engine never finds the wrong file.
+One safetensors file a unit, or one file for the state of a training, written under another name and renamed, in a
+folder named after everything that the numbers depend on: another model, recipe, data set, target or engine never finds
+the wrong file.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,10 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.errors import CalibrationError
-from pipeline.stages import UnitLog
+from pipeline.stages import EpochLog, UnitLog
 
 # Raise it when a change of the engine changes results.
 ENGINE_VERSION = 2
+TRAINING = "training.pt"
 
 
 def run_key(*facts: str) -> str:
@@ -59,12 +62,16 @@ class UnitCheckpoints:
 
     def save(self, index: int, log: UnitLog, tensors: Mapping[str, Tensor]) -> None:
         """Write unit `index` of the log's stage; raises CalibrationError where the disk does not take it."""
-        path = self._path(index, log.stage)
-        partial = path.with_suffix(".partial")
         metadata = {"key": self.key, "log": json.dumps(dataclasses.asdict(log))}
+        kept = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        self._write(self._path(index, log.stage), lambda partial: save_file(kept, partial, metadata))
+
+    def _write(self, path: Path, write: Callable[[Path], None]) -> None:
+        """Have `write` fill another file, which then takes the place of `path`."""
+        partial = path.with_suffix(".partial")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial, metadata)
+            write(partial)
             os.replace(partial, path)
         except (OSError, SafetensorError) as error:
             with contextlib.suppress(OSError):
@@ -88,3 +95,25 @@ class UnitCheckpoints:
             return None
         log = UnitLog(**json.loads(metadata["log"]))
         return (log, tensors) if log.name == name else None
+
+    def save_training(self, state: Mapping[str, Any], epochs: Iterable[EpochLog]) -> None:
+        """Write the state of a training behind its last finished epoch, over the one before.
+
+        Args:
+            state: tensors, numbers, strings, and lists and dicts of such.
+        """
+        content = {"key": self.key, "state": dict(state), "epochs": [dataclasses.asdict(log) for log in epochs]}
+        self._write(self.folder / TRAINING, lambda partial: torch.save(content, partial))
+
+    def load_training(self) -> tuple[dict[str, Any], list[EpochLog]] | None:
+        """What `save_training` wrote; None without a readable file of this run."""
+        path = self.folder / TRAINING
+        if not path.is_file():
+            return None
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # half a file makes the unpickler stumble in any way that there is
+            return None
+        if content.get("key") != self.key:
+            return None
+        return content["state"], [EpochLog(**log) for log in content["epochs"]]

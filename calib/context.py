@@ -25,8 +25,7 @@ class Calibration:
     Args:
         graph: the copy that is being calibrated, on `device`.
         units: in execution order.
-        images: [N, C, H, W], finite, wherever the caller keeps them; N is at least one batch where the method needs
-            images, and 0 where the recipe has none.
+        images: [N, C, H, W], finite, wherever the caller keeps them; N is 0 where the method needs none.
         recipe: seed and batch size are the method's business, its parameters come separately.
         checkpoints: where finished units are kept; None for nowhere.
         resume: use the units found there.

@@ -129,8 +129,14 @@ def reconstruct(
         prepare: called with each unit before its nearest-rounding loss is measured (ranges on the quantized prefix).
 
     Raises:
-        CalibrationError: a loss that is not finite; names the unit.
+        CalibrationError: fewer images than a step takes, or a loss that is not finite; names the unit.
     """
+    images, batch = calibration.images.shape[0], calibration.recipe.images.batch_size
+    if images < batch:
+        raise CalibrationError(
+            f"{images} calibration images do not fill one batch of {batch}", hint="give more images or lower the "
+            "recipe's images.batch_size",
+        )
     return _Run(calibration, walk, make_trainer, prepare).run()
 
 

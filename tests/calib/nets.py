@@ -64,6 +64,19 @@ def net(
     return quantized, images
 
 
+def responsive(of: Recipe, target: Target = TARGET) -> tuple[Quantized, Tensor]:
+    """A residual network whose running statistics are those of noise images, and whose classes are far apart."""
+    model, images = subject("residual")
+    with torch.no_grad():
+        model.train()
+        for _ in range(20):
+            model(images)
+        *_, head = (module for module in model.modules() if isinstance(module, nn.Linear))
+        head.weight.mul_(20.0)
+    quantized, _ = quantized_net(target, of, model.eval(), images)
+    return quantized, images
+
+
 class Notes:
     """A watcher that remembers; raises `KeyboardInterrupt` when `stop_at` units are done."""
 

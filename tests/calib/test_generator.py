@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from calib.generator import LATENT, Conditioning, Forge, Generator, gdfq_loss, make_generator
 from calib.statistics import alignment_loss, watched_network
-from pipeline.stages import Quantized
-from tests.calib.nets import CPU, PAPER, recipe, subject
-from tests.tiny import quantized_net
+from tests.calib.nets import CPU, PAPER, recipe, responsive
 
 CLASSES = 5
 
 
-def network() -> tuple[Quantized, torch.Tensor]:
-    """A network whose running statistics are those of noise images, and whose classes are far apart."""
-    model, images = subject("residual")
-    with torch.no_grad():
-        model.train()
-        for _ in range(20):
-            model(images)
-        *_, head = (module for module in model.modules() if isinstance(module, nn.Linear))
-        head.weight.mul_(20.0)
-    return quantized_net(PAPER, recipe("qdrop_w4a4"), model.eval(), images)
-
-
 def forge(seed: int = 0, conditioning: Conditioning = "embedding", rate: float = 1e-3) -> Forge:
-    quantized, images = network()
+    quantized, images = responsive(recipe("qdrop_w4a4"), PAPER)
     generator = make_generator(images.shape[1:], CLASSES, conditioning, seed, CPU)
     return Forge(generator, watched_network(quantized.graph, CPU), CLASSES, 16, rate, seed, "float32", CPU)
 

@@ -1,0 +1,187 @@
+"""Generator and student in turns: the training that GDFQ and FDDA share; what differs between them is a `Paper`.
+
+One step (methods_generative_qat section 3.3): images are drawn, the float network judges them, the generator takes a
+step, and the student learns from the same images, made before that step. While the generator is still alone, the
+student only looks on, for its activation ranges.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from calib.context import Calibration
+from calib.finetune import MILESTONES, Milestones, milestone_factor, set_rate, share_right, student_loss, train
+from calib.generator import Conditioning, Forge, Judged, make_generator
+from calib.parameters import Parameters
+from calib.precision import Precision
+from calib.statistics import alignment_loss, watched_network
+from calib.student import MinMaxWeights, NormMode, Student
+from calib.tracking import TrackedRange, Tracking
+
+SHOWN = 64  # generated images that the report shows
+
+
+class GenerativeParameters(Parameters):
+    """What both papers have.
+
+    Args:
+        epochs, steps: of the whole training, and of an epoch.
+        range_epochs: how many epochs the student's activation ranges follow the generated images before they stay.
+        warmup_epochs: how many the generator learns alone, before the student is trained.
+        learning_rate: of the student: SGD with Nesterov momentum 0.9.
+        weight_decay: on all of its parameters.
+        generator_learning_rate: of Adam.
+        milestones: shares of the epochs at which learning rates fall to a tenth: 100, 200 and 300 of 400 in the papers.
+        conditioning: of the generator: `embedding` (GDFQ's CIFAR variant) or `norm` (its ImageNet variant, and FDDA's).
+        temperature: of both softmaxes of the distillation.
+        tracking: how ranges follow; see `calib.tracking`.
+        norm: the student's batch norms: `frozen` statistics with gamma and beta trained, as in the papers, or `train`.
+        precision: of generator and teacher; the student is float32.
+    """
+
+    epochs: int = Field(default=400, ge=1)
+    steps: int = Field(default=200, ge=1)
+    range_epochs: int = Field(default=4, ge=1)
+    warmup_epochs: int = Field(default=4, ge=0)
+    learning_rate: float = Field(default=1e-4, gt=0.0)
+    weight_decay: float = Field(default=1e-4, ge=0.0)
+    generator_learning_rate: float = Field(default=1e-3, gt=0.0)
+    milestones: Milestones = MILESTONES
+    conditioning: Conditioning = "embedding"
+    temperature: float = Field(default=20.0, gt=0.0)
+    tracking: Tracking = "ema_corrected"
+    norm: NormMode = "frozen"
+    precision: Precision = "auto"
+
+
+class Paper(Protocol):
+    """What one paper asks of generator and student."""
+
+    def generator_loss(self, judged: Judged, forge: Forge, epoch: int) -> Tensor:
+        """Of a batch of random labels; may draw more from `forge`."""
+
+    def student_batch(self, judged: Judged, forge: Forge) -> tuple[Tensor, Tensor, Tensor]:
+        """(images, labels, the float network's logits) that the student learns from."""
+
+    def student_rate(self, epoch: int, step: int) -> float:
+        """Learning rate of a step of an epoch, both counted from 0."""
+
+    def state(self) -> dict[str, Any]:
+        """What the paper's own random draws depend on."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put back what `state` gave."""
+
+
+class GenerativeCourse:
+    """A `calib.finetune.Course` of generator and student.
+
+    Args:
+        distillation: what an image's divergence from the float network counts beside its cross entropy.
+    """
+
+    def __init__(
+        self, calibration: Calibration, parameters: GenerativeParameters, paper: Paper, distillation: float,
+    ) -> None:
+        self.parameters, self.paper, self.distillation = parameters, paper, distillation
+        device, classes = calibration.device, calibration.classes
+        generator = make_generator(
+            calibration.shape, classes, parameters.conditioning, calibration.seed("generator"), device
+        )
+        self.forge = Forge(
+            generator, watched_network(calibration.graph, device), classes, calibration.recipe.images.batch_size,
+            parameters.generator_learning_rate, calibration.seed("noise"), parameters.precision, device,
+        )
+        self.student = Student(
+            calibration, lambda quantizer: MinMaxWeights(quantizer.spec),
+            lambda quantizer: TrackedRange(quantizer.spec, parameters.tracking), parameters.norm,
+        )
+        self.optimiser = torch.optim.SGD(
+            self.student.parameters(), lr=parameters.learning_rate, momentum=0.9, nesterov=True,
+            weight_decay=parameters.weight_decay,
+        )
+        self._epoch = self._step = 0
+
+    def begin(self, epoch: int) -> None:
+        """Rates and ranges of this epoch."""
+        self._epoch, self._step = epoch, 0
+        factor = milestone_factor(epoch, self.parameters.epochs, self.parameters.milestones)
+        set_rate(self.forge.optimiser, self.parameters.generator_learning_rate * factor)
+        self.student.train(self._trains)
+        if not self._ranges_follow:
+            for site in self.student.sites.values():
+                if isinstance(site, TrackedRange):
+                    site.close()
+
+    @property
+    def _ranges_follow(self) -> bool:
+        return self._epoch < self.parameters.range_epochs
+
+    @property
+    def _trains(self) -> bool:
+        return self._epoch >= self.parameters.warmup_epochs
+
+    def step(self) -> dict[str, float]:
+        """One step of the generator and, where its time has come, one of the student."""
+        judged = self.forge.draw()
+        loss = self.forge.step(lambda: self.paper.generator_loss(judged, self.forge, self._epoch))
+        with torch.no_grad():
+            aligned = float(alignment_loss(judged.statistics, self.forge.running))
+        measured = {"generator": loss, "statistics": aligned, "obeyed": judged.obeyed}
+        if self._trains:
+            measured |= self._learn(judged)
+        elif self._ranges_follow:
+            with torch.no_grad():
+                self.student(judged.images.detach())
+        self._step += 1
+        return measured
+
+    def _learn(self, judged: Judged) -> dict[str, float]:
+        images, labels, teacher = self.paper.student_batch(judged, self.forge)
+        logits = self.student(images)
+        loss = student_loss(logits, labels, teacher, self.distillation, self.parameters.temperature)
+        set_rate(self.optimiser, self.paper.student_rate(self._epoch, self._step))
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        agreed = share_right(logits, teacher.argmax(1))
+        return {"student": float(loss.detach()), "agreed": agreed}
+
+    def end(self, epoch: int) -> dict[str, float]:
+        """Nothing beside the averages."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Generator, student, both optimisers, and where the random numbers are."""
+        return {
+            "generator": self.forge.generator.state_dict(), "adam": self.forge.optimiser.state_dict(),
+            "noise": self.forge.random.get_state(), "student": self.student.state_dict(),
+            "sgd": self.optimiser.state_dict(), "paper": self.paper.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.forge.generator.load_state_dict(state["generator"])
+        self.forge.optimiser.load_state_dict(state["adam"])
+        self.forge.random.set_state(state["noise"])
+        self.student.load_state_dict(state["student"])
+        self.optimiser.load_state_dict(state["sgd"])
+        self.paper.restore(state["paper"])
+
+
+def run(calibration: Calibration, parameters: GenerativeParameters, paper: Paper, distillation: float) -> None:
+    """Train, write the student into the graph, and keep some of the images for people to look at."""
+    course = GenerativeCourse(calibration, parameters, paper, distillation)
+    train(calibration, course, parameters.epochs, parameters.steps)
+    with torch.no_grad():
+        parts = [course.forge.draw() for _ in range(-(-SHOWN // course.forge.batch))]
+    obeyed = sum(judged.obeyed for judged in parts) / len(parts)
+    calibration.findings.images = torch.cat([judged.images for judged in parts])[:SHOWN].cpu()
+    calibration.findings.notes.append(
+        f"the float network puts {100 * obeyed:.0f} % of the generated images into the class that was ordered"
+    )
+    course.student.settle()

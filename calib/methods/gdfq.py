@@ -1,0 +1,74 @@
+"""GDFQ: Generative Low-bitwidth Data Free Quantization.
+
+Xu, Li, Zhuang, Liu, Cao, Liang, Tan; ECCV 2020, arXiv 2003.03603. No image is read: a generator learns to make images
+that the float network recognises and whose batch-norm statistics are those of the training set, and in turns the
+quantized network is trained on them to answer like the float one (methods_generative_qat section 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor
+
+from calib.context import Calibration
+from calib.finetune import milestone_factor
+from calib.generative import GenerativeParameters, run
+from calib.generator import Forge, Judged, gdfq_loss
+from calib.methods import method
+from pipeline.stages import UnitLog
+
+
+class GdfqParameters(GenerativeParameters):
+    """Defaults are those of the authors' code for CIFAR-100, but for `tracking`.
+
+    Args:
+        statistics_weight: of the batch-norm statistics in the generator's loss.
+        distillation: alpha. The authors average the divergence over images *and classes*, so that alpha * T^2 counts
+            T^2 / classes times an image's divergence: 40 for 10 classes, 0.4 for 1,000.
+    """
+
+    statistics_weight: float = Field(default=0.1, ge=0.0)
+    distillation: float = Field(default=1.0, ge=0.0)
+
+
+@dataclass(frozen=True)
+class Gdfq:
+    """A `calib.generative.Paper`."""
+
+    parameters: GdfqParameters
+
+    def generator_loss(self, judged: Judged, forge: Forge, epoch: int) -> Tensor:
+        """CE(teacher(x), y) + 0.1 * L_BNS."""
+        return gdfq_loss(judged, forge.running, self.parameters.statistics_weight)
+
+    def student_batch(self, judged: Judged, forge: Forge) -> tuple[Tensor, Tensor, Tensor]:
+        """The generated images as they are, with the labels that were ordered."""
+        return judged.images.detach(), judged.labels, judged.logits.detach()
+
+    def student_rate(self, epoch: int, step: int) -> float:
+        """A tenth at each milestone."""
+        own = self.parameters
+        return own.learning_rate * milestone_factor(epoch, own.epochs, own.milestones)
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: all random numbers are the forge's."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+def divergence_weight(alpha: float, temperature: float, classes: int) -> float:
+    """What the divergence of one image counts: alpha * T^2 / classes."""
+    return alpha * temperature * temperature / classes
+
+
+@method("gdfq", GdfqParameters, needs={"bn_statistics", "tail"})
+def gdfq(calibration: Calibration, parameters: GdfqParameters) -> tuple[UnitLog, ...]:
+    """Train generator and student in turns; no unit is reconstructed, so there is no unit log."""
+    weight = divergence_weight(parameters.distillation, parameters.temperature, calibration.classes)
+    run(calibration, parameters, Gdfq(parameters), weight)
+    return ()
