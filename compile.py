@@ -55,9 +55,9 @@ from pipeline.graph import module_path, quantizer_of, where
 from pipeline.inputs import ImageOptions, InputShape, open_samples, parse_input_size, shape_without_data
 from pipeline.modelfile import LoadedModel, load_model
 from pipeline.parity import FLOAT_ROUNDING, LOGITS, Arithmetic, ParityReport, Runner, apply_gates, compare
+from pipeline.pictures import save_grid
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.registry import discover
-from pipeline.pictures import save_grid
 from pipeline.report import PICTURES, render_report
 from pipeline.stages import Calibrated, EpochLog, Quantized, Reference
 from pipeline.summary import build_json, build_lines, plan_json, verdict

@@ -12,7 +12,8 @@ from pipeline.stages import Quantized
 from pipeline.watcher import Quiet
 from tests.calib.nets import net, recipe
 
-SETS = ("images.source=generated", "images.batch=8", "images.iterations=200", "images.count=20")
+SETS = ("images.source=generated", "images.batch=8", "images.iterations=200", "images.count=20",
+        "images.precision=float32")
 
 
 def quantized(*sets: str) -> Quantized:
