@@ -8,8 +8,8 @@ What differs from the paper, because here everything runs in integers: the autho
 the network's input, the inner input of a residual sum and the average in front of the classifier stay float.
 Distilled images are no guide to the range of an average: batch norms know how a channel varies over images and
 positions together, not how its average differs from image to image, and images that are optimised all alike have all
-about the same one (ResNet-20: 1.0 at most, 4.5 with real images). An average never leaves the range of what is averaged,
-so it gets that range.
+about the same one (ResNet-20: 1.0 at most, 4.5 with real images). An average never leaves the range of what is
+averaged, so it gets that range.
 """
 
 from __future__ import annotations
