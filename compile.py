@@ -45,13 +45,14 @@ from pipeline.artifact import (
     check_out,
     file_table,
     package_versions,
+    packed_bytes,
     write_artifact,
 )
 from pipeline.capture import capture
 from pipeline.data import Batches, array_batches, check_against_model
 from pipeline.errors import InputError, ParityError, RecipeError, TargetError
 from pipeline.exits import exit_codes
-from pipeline.graph import module_path, quantizer_of, where
+from pipeline.graph import is_constant, module_path, quantizer_of, where
 from pipeline.inputs import ImageOptions, InputShape, open_samples, parse_input_size, shape_without_data
 from pipeline.modelfile import LoadedModel, load_model
 from pipeline.parity import FLOAT_ROUNDING, LOGITS, Arithmetic, ParityReport, Runner, apply_gates, compare
@@ -177,8 +178,8 @@ def target_notes(quantized: Quantized) -> list[str]:
     """What a user of this target should know about this recipe on this graph."""
     target, recipe = quantized.target, quantized.recipe
     notes = target.notes_for(recipe.weights.bits, recipe.activations.bits)
-    quantizers = (quantizer_of(quantized.graph, node) for node in quantized.graph.graph.nodes)
-    if any(quantizer is not None and quantizer.spec.grid.limit is not None for quantizer in quantizers):
+    weights = (quantizer_of(quantized.graph, node) for node in quantized.graph.graph.nodes if is_constant(node))
+    if any(quantizer is not None and quantizer.spec.grid.limit is not None for quantizer in weights):
         notes.append(f"weight codes keep to +-{target.weights.wide_limit}: {target.weights.wide_limit_reason}")
     return notes
 
@@ -380,7 +381,6 @@ def _manifest(
 ) -> Manifest:
     target = reference.quantized.target
     tensors = tensor_table(reference.graph, target)
-    weight_bits = sum(entry.bits * entry.count for entry in tensors if entry.kind == "weight")
     return Manifest(
         version=VERSION,
         recipe=RecipeEntry(name=recipe.name, policy=recipe.policy, text=recipe.to_yaml(), sha256=recipe.sha256),
@@ -393,7 +393,7 @@ def _manifest(
         seed=recipe.seed,
         tensors=tensors,
         files={},
-        sizes={"model": (folder / backend.model_file).stat().st_size, "weights_packed": -(-weight_bits // 8)},
+        sizes={"model": (folder / backend.model_file).stat().st_size, "weights_packed": packed_bytes(tensors)},
     )
 
 

@@ -1,14 +1,15 @@
-"""The per-tensor table of the manifest: bits, scale, zero point and a hash of every constant's codes."""
+"""The per-tensor table of the manifest: bits, levels, scale, zero point and a hash of every constant's codes."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
 from torch import fx
 
 from pipeline.artifact import TensorEntry
-from pipeline.graph import bias_quantizer_of, is_constant, module_path, quantizer_of
+from pipeline.graph import bias_quantizer_of, is_constant, module_path, quantizer_of, tensor_shape
 from pipeline.quantizer import Quantizer
 from pipeline.target import Target
 
@@ -34,12 +35,17 @@ def tensor_table(graph: fx.GraphModule, target: Target) -> list[TensorEntry]:
 def _entry(node: fx.Node, quantizer: Quantizer, target: Target) -> TensorEntry:
     kind = "weight" if is_constant(node) else "activation"
     spec = quantizer.spec
+    # Channels of one tensor have equally many elements, so their mean is the tensor's.
+    channel_bits = None if quantizer.channel_bits is None else quantizer.channel_bits.tolist()
+    bits = spec.grid.bits if channel_bits is None else sum(channel_bits) / len(channel_bits)
     return TensorEntry(
-        name=node.name, module=module_path(node), kind=kind, bits=spec.grid.bits, signed=spec.grid.signed,
+        name=node.name, module=module_path(node), kind=kind, bits=bits, signed=spec.grid.signed,
         symmetric=spec.symmetric, axis=spec.axis, scale=quantizer.scale.tolist(),
         zero_point=quantizer.zero_point.tolist(), container=target.containers[kind],
         count=None if quantizer.codes is None else quantizer.codes.numel(),
         codes_sha256=None if quantizer.codes is None else _digest(quantizer.codes),
+        levels=spec.levels, channel_bits=channel_bits,
+        elements=math.prod(tensor_shape(node)[1:]) if kind == "activation" else None,
     )
 
 

@@ -4,7 +4,8 @@ What every integer runtime shares is written once: walking the regions, moving c
 integer convolution. What differs is how a 32-bit sum becomes an 8-bit code; a backend supplies that as one function
 per region kind.
 
-Containers are uint8 always: `container code = grid code - qmin`, so every grid starts at 0 in its container.
+Containers are uint8 always: `container code = grid code - qmin`, so every grid starts at 0 in its container. Nested
+levels are one more step behind any kernel, on the integers: a multiple per channel of a grid that starts at 0.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from backends.regions import Region, find_regions, grid_node
-from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, is_constant, op_name, quantizer_of
+from pipeline.graph import (
+    bias_quantizer_of,
+    bound_args,
+    get_attribute,
+    is_constant,
+    op_name,
+    quantizer_of,
+    tensor_shape,
+)
+from pipeline.grid import regrid
 from pipeline.parity import FLOAT_ROUNDING, LOGITS
 from pipeline.quantizer import Quantizer
 from pipeline.target import Target
@@ -34,12 +44,20 @@ class CodeGrid:
         scale: float32, rank 0.
         zero_point: in the container, 0 ... 255.
         low, high: least and largest code that may occur; bits below 8 and fused activations narrow them.
+        multiples: int32 [C, 1, ...], shaped to broadcast over samples, of which the codes of each channel are multiples
+            (nested levels); None for all codes, and where codes have settled already.
     """
 
     scale: Tensor
     zero_point: int
     low: int
     high: int
+    multiples: Tensor | None = None
+
+    def settle(self, codes: Tensor) -> Tensor:
+        """Codes [N, C, ...] of a kernel brought to the ends of the grid, and to its channels' multiples."""
+        codes = codes.clamp(self.low, self.high)
+        return codes if self.multiples is None else regrid(codes, self.multiples.to(codes.device).flatten())
 
     def code_of(self, value: float) -> int:
         """Container code of one real number, by QuantizeLinear's formula, saturated to 0 ... 255."""
@@ -87,19 +105,23 @@ def container(quantizer: Quantizer) -> CodeGrid:
 
 
 def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
-    """Grid of the region's result, its ends narrowed by the activations that the region absorbs; None if in float.
+    """Grid of the region's result, with multiples, ends narrowed by the activations it absorbs; None if in float.
 
     Clamping codes equals clamping values, because quantizing is monotone: `Q(clip(x, a, b)) = clip(Q(x), Q(a), Q(b))`.
     """
     if region.quantizer is None:
         return None
-    grid = container(graph.get_submodule(str(region.quantizer.target)))
+    quantizer = graph.get_submodule(str(region.quantizer.target))
+    grid = container(quantizer)
     low, high = grid.low, grid.high
     for node in region.absorbed:
         least, most = _activation_range(node)
         first, last = grid.code_of(least), grid.code_of(most)
         low, high = min(max(low, first), last), max(min(high, last), first)
-    return CodeGrid(grid.scale, grid.zero_point, min(low, grid.high), min(high, grid.high))
+    multiples = quantizer.multiples
+    if multiples is not None:
+        multiples = multiples.detach().cpu().reshape(-1, *[1] * (len(tensor_shape(region.quantizer)) - 2))
+    return CodeGrid(grid.scale, grid.zero_point, min(low, grid.high), min(high, grid.high), multiples)
 
 
 def _activation_range(node: fx.Node) -> tuple[float, float]:
@@ -189,7 +211,7 @@ def _explained(value: Tensor, grid: CodeGrid) -> tuple[Tensor, Tensor]:
     """Least and largest uint8 code of float values [N, ...] that the float rounding of another library explains."""
     largest = value.abs().flatten(1).amax(1).reshape(-1, *[1] * (value.dim() - 1))
     margin = FLOAT_ROUNDING * torch.maximum(largest, 255 * grid.scale.to(value.device))
-    low, high = (quantize_float(end, grid).clamp(grid.low, grid.high) for end in (value - margin, value + margin))
+    low, high = (grid.settle(quantize_float(end, grid)) for end in (value - margin, value + margin))
     return low.to(torch.uint8), high.to(torch.uint8)
 
 
@@ -212,8 +234,8 @@ class Execution:
         graph: frozen, with integer weights (`dialect.verify(graph, "frozen")`).
         target: says which operators run in integers.
         kernels: per region kind, a function of (execution, region, input values, output grid) that returns the
-            codes before the grid's ends are applied, or float32 values where the region has no quantizer. Layout
-            operators, the network input and float regions need none.
+            codes before the grid's ends and multiples are applied, or float32 values where the region has no
+            quantizer. Layout operators, the network input and float regions need none.
     """
 
     def __init__(self, graph: fx.GraphModule, target: Target, kernels: Mapping[str, Kernel]) -> None:
@@ -275,9 +297,9 @@ class Execution:
             return self._move(region.anchor, values)
         if region.kind in ("input", "float"):
             value = self._float_of(region, values)
-            return value if grid is None else Codes(quantize_float(value, grid).clamp(grid.low, grid.high), grid)
+            return value if grid is None else Codes(grid.settle(quantize_float(value, grid)), grid)
         result = self.kernels[region.kind](self, region, [values[node] for node in region.inputs], grid)
-        return result if grid is None else Codes(result.clamp(grid.low, grid.high), grid)
+        return result if grid is None else Codes(grid.settle(result), grid)
 
     def _float_of(self, region: Region, values: dict[fx.Node, Value]) -> Tensor:
         """The float value in front of the quantizer of an `input` or `float` region."""

@@ -20,8 +20,8 @@ class PlacementRow:
         name: node name of its value, also the tensor's name in the artifact.
         op: operator with its fused activations, `conv2d+relu`.
         runs: `integer`, `layout` (codes move unchanged) or `float`.
-        weight, output: bits, None where there is none.
-        grid: `unsigned`, `signed` or `asymmetric` output.
+        weight, output: bits, None where there is none; of levels that are not uniform the recipe's, an average.
+        grid: `unsigned`, `signed`, `asymmetric` or `nested` output.
         note: the reason of a decision that is not simply the recipe's rule.
         source: `file.py:58` of the operator.
     """
@@ -54,7 +54,7 @@ def placement_table(graph: fx.GraphModule, target: Target) -> list[PlacementRow]
             op="+".join([operator, *map(op_name, region.absorbed)]),
             runs="layout" if region.is_layout else "integer" if region.integer else "float",
             weight=_weight_bits(graph, region.anchor),
-            output=quantizer.spec.grid.bits if quantizer is not None else None,
+            output=quantizer.spec.bits if quantizer is not None else None,
             grid=_grid_kind(quantizer),
             note="; ".join(note for note in notes if note),
             source=source_line(region.anchor),
@@ -72,7 +72,8 @@ def _weight_bits(graph: fx.GraphModule, node: fx.Node) -> str | None:
     quantizer = _weight_quantizer(graph, node)
     if quantizer is None:
         return None
-    return f"{quantizer.spec.grid.bits}{'' if quantizer.spec.symmetric else ' asym'}"
+    levels = "" if quantizer.spec.levels == "uniform" else f" {quantizer.spec.levels}"
+    return f"{quantizer.spec.bits}{levels}{'' if quantizer.spec.symmetric else ' asym'}"
 
 
 def _limit_note(graph: fx.GraphModule, node: fx.Node) -> str:
@@ -84,6 +85,8 @@ def _limit_note(graph: fx.GraphModule, node: fx.Node) -> str:
 def _grid_kind(quantizer: object) -> str | None:
     if quantizer is None:
         return None
+    if quantizer.spec.levels != "uniform":
+        return quantizer.spec.levels
     if not quantizer.spec.symmetric:
         return "asymmetric"
     return "signed" if quantizer.spec.grid.signed else "unsigned"

@@ -97,8 +97,8 @@ class GenerativeCourse:
             parameters.generator_learning_rate, calibration.seed("noise"), parameters.precision, device,
         )
         self.student = Student(
-            calibration, lambda quantizer: MinMaxWeights(quantizer.spec),
-            lambda quantizer: TrackedRange(quantizer.spec, parameters.tracking), parameters.norm,
+            calibration, lambda quantizer, _: MinMaxWeights(quantizer.spec),
+            lambda quantizer, _: TrackedRange(quantizer.spec, parameters.tracking), parameters.norm,
         )
         self.optimiser = torch.optim.SGD(
             self.student.parameters(), lr=parameters.learning_rate, momentum=0.9, nesterov=True,

@@ -25,6 +25,7 @@ from pipeline.graph import (
     op_name,
     quantizer_of,
     set_attribute,
+    tensor_shape,
     where,
 )
 from pipeline.grid import SCALE_FLOOR, QParams, QuantSpec, along, dequantize, params_from_range, quantize
@@ -32,6 +33,7 @@ from pipeline.norms import FoldedNorm, folded_norm
 from pipeline.quantizer import Phase, Quantizer
 
 NormMode = Literal["frozen", "train"]
+MakeCoder = Callable[[Quantizer, tuple[int, ...]], nn.Module]
 MOMENTUM = 0.1
 
 
@@ -40,6 +42,8 @@ class WeightCoder(Protocol):
 
     scale: Tensor
     """Of the last call, rank 0 or [channels]."""
+    channel_bits: Tensor | None
+    """int [channels] where levels are not uniform."""
 
     def __call__(self, weight: Tensor) -> Tensor:
         """The quantized value of `weight`, with whatever gradient the method defines."""
@@ -74,6 +78,8 @@ def rounded(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Te
 
 class MinMaxWeights(nn.Module):
     """Weights between their own extremes, of each output channel, found anew at every call."""
+
+    channel_bits = None
 
     def __init__(self, spec: QuantSpec) -> None:
         super().__init__()
@@ -209,6 +215,8 @@ class Layer(nn.Module):
         else:
             params, codes = self.coder.codes(weight)
         self.quantizer.set_params(params)
+        if self.coder.channel_bits is not None:
+            self.quantizer.set_channel_bits(self.coder.channel_bits)
         self.quantizer.harden(codes)
 
 
@@ -230,9 +238,9 @@ class Student(nn.Module):
 
     Args:
         calibration: its graph is read here and written by `settle`.
-        weights: makes the coder of one layer's weight from its quantizer.
-        activations: makes the coder of one activation from its quantizer; quantizers that the target fixes are not
-            asked for.
+        weights: makes the coder of one layer's weight from its quantizer and shape [O, ...].
+        activations: makes the coder of one activation from its quantizer and the shape [C, ...] of one image's;
+            quantizers that the target fixes are not asked for.
         mode: of all batch norms; see `Layer`.
 
     Raises:
@@ -240,8 +248,7 @@ class Student(nn.Module):
     """
 
     def __init__(
-        self, calibration: Calibration, weights: Callable[[Quantizer], nn.Module],
-        activations: Callable[[Quantizer], nn.Module], mode: NormMode,
+        self, calibration: Calibration, weights: MakeCoder, activations: MakeCoder, mode: NormMode,
     ) -> None:
         super().__init__()
         self.graph = [calibration.graph]  # in a list: its parameters are not the student's
@@ -254,12 +261,14 @@ class Student(nn.Module):
                 self._add_layer(node, weights, mode, owners)
             elif quantizer is not None and not is_constant(node):
                 if quantizer not in self._coders:
-                    self._coders[quantizer] = FixedGrid(quantizer) if quantizer.fixed else activations(quantizer)
+                    self._coders[quantizer] = (
+                        FixedGrid(quantizer) if quantizer.fixed else activations(quantizer, tensor_shape(node)[1:])
+                    )
                 self.sites[node.name] = self._coders[quantizer]
         self.to(calibration.device)
 
     def _add_layer(
-        self, node: fx.Node, weights: Callable[[Quantizer], nn.Module], mode: NormMode, owners: dict[str, fx.Node]
+        self, node: fx.Node, weights: MakeCoder, mode: NormMode, owners: dict[str, fx.Node]
     ) -> None:
         graph, weight = self.graph[0], bound_args(node)["weight"]
         owner = owners.setdefault(str(_parameter(weight).target), node)
@@ -269,7 +278,7 @@ class Student(nn.Module):
                 hint="take a method that reconstructs, for example qdrop",
             )
         quantizer = quantizer_of(graph, weight)
-        coder = nn.Identity() if quantizer is None else weights(quantizer)
+        coder = nn.Identity() if quantizer is None else weights(quantizer, tuple(_value(graph, weight).shape))
         bias = bound_args(node)["bias"]
         rounds = bias_quantizer_of(graph, bias) if bias is not None else None
         source = self._coders[rounds.parents[0]] if rounds is not None else None

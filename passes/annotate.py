@@ -14,8 +14,8 @@ from torch import fx
 
 from pipeline.dialect import LAYOUT, POOLS, WEIGHTED
 from pipeline.errors import RecipeError, TargetError
-from pipeline.graph import absorbed, bound_args, is_constant, module_path, op_name, where
-from pipeline.grid import Grid, QuantSpec, RangeSearch
+from pipeline.graph import absorbed, bound_args, is_constant, module_path, op_name, tensor_shape, where
+from pipeline.grid import NESTED_CODES, Grid, QuantSpec, RangeSearch
 from pipeline.policy import policy_overrides
 from pipeline.recipe import ActivationRule, Override, Recipe, WeightRule, changed
 from pipeline.target import OpRule, Target
@@ -23,6 +23,10 @@ from pipeline.target import OpRule, Target
 # Operators whose result is an average or a rearrangement of their input: never negative where the input is not.
 MONOTONE = LAYOUT | POOLS | {"cat", "add", "mul"}
 NON_NEGATIVE = frozenset({"relu", "sigmoid", "hardsigmoid"})
+# int8 codes of a codebook per channel; narrow, because every codebook has both signs.
+CODEBOOK_BITS = 8
+# All nested grids on one: codes 0 ... 105.
+NESTED_GRID = Grid(7, signed=False, limit=NESTED_CODES)
 
 
 @dataclass(frozen=True)
@@ -169,9 +173,23 @@ class _Plan:
         self._ruled[tail] = prescribed is None
         bits, note = prescribed or (rule.bits, note)
         positive = self._positive(tail)
+        if rule.levels == "nested" and prescribed is None:
+            if positive:
+                return Annotation(self._nested(tail, rule), note=note)
+            note = "; ".join(filter(None, (note, "uniform levels: can be negative")))
         symmetric = positive or rule.symmetric
         grid = Grid(bits, signed=symmetric and not positive)
         return Annotation(QuantSpec(grid, symmetric, None, _range_search(rule)), note=note)
+
+    def _nested(self, tail: fx.Node, rule: ActivationRule) -> QuantSpec:
+        axis = channel_axis(tail)
+        if axis != 1:
+            found = "cannot be told" if axis is None else f"are on axis {axis}"
+            raise TargetError(
+                f"levels: nested gives bits to channels on axis 1; here they {found}", where=where(tail),
+                allowed="activations.levels: uniform", hint="or an override of this layer to 8 bits",
+            )
+        return QuantSpec(NESTED_GRID, True, None, _range_search(rule), "nested", rule.bits)
 
     def _wanted_by_papers(self, tail: fx.Node) -> bool:
         """Without integer runtime limits a linear tensor that only enters wide sums stays in float."""
@@ -249,12 +267,14 @@ class _Plan:
             if chosen.override.weights is not None and node in chosen.nodes:
                 rule = changed(rule, chosen.override.weights)
         axis = 0 if rule.granularity == "per_channel" else None
-        limit = self._limit(node, rule)
-        grid = Grid(rule.bits, signed=rule.symmetric, limit=limit)
+        if rule.levels == "multibit":
+            grid = Grid(CODEBOOK_BITS, signed=True, narrow=True, limit=self._limit(node, rule, CODEBOOK_BITS))
+            return QuantSpec(grid, True, axis, _range_search(rule), "multibit", rule.bits)
+        grid = Grid(rule.bits, signed=rule.symmetric, limit=self._limit(node, rule, rule.bits))
         return QuantSpec(grid, rule.symmetric, axis, _range_search(rule))
 
-    def _limit(self, node: fx.Node, rule: WeightRule) -> int | None:
-        """The code limit of this layer's weight; raises where the kernels cannot hold an asymmetric weight."""
+    def _limit(self, node: fx.Node, rule: WeightRule, bits: int) -> int | None:
+        """The limit of this layer's codes of `bits`; raises where the kernels cannot hold an asymmetric weight."""
         limits = self.target.weights
         layer = f"recipe '{self.recipe.name}', layer {module_path(node) or node.name} ({where(node)})"
         if not limits.zero_points and not rule.symmetric and rule.bits > 7:
@@ -264,7 +284,7 @@ class _Plan:
                 hint="--set weights.symmetric=true (or in the override of this layer), or --target reference",
             )
         wide = self._input_bits(node) >= 8 and limits.wide_limit is not None
-        if not wide or (1 << rule.bits) // (2 if rule.symmetric else 1) <= limits.wide_limit:
+        if not wide or (1 << bits) // (2 if rule.symmetric else 1) <= limits.wide_limit:
             return None
         if not rule.symmetric:
             raise TargetError(
@@ -329,6 +349,30 @@ class _Plan:
         if override.weights is not None and chosen.nodes.isdisjoint(self.weighted):
             return "weights, but selects no convolution or linear layer"
         return ""
+
+
+def channel_axis(node: fx.Node) -> int | None:
+    """The axis of a value on which the channels lie; None where a layout operator hides it."""
+    name = op_name(node)
+    sources = [source for source in node.all_input_nodes if not is_constant(source)]
+    if node.op != "call_function" or name in WEIGHTED or not sources:
+        return 1
+    if name.startswith("linear_"):
+        return len(tensor_shape(node)) - 1
+    axis = channel_axis(sources[0])
+    if name == "view":
+        return _axis_behind_view(axis, tensor_shape(sources[0]), tensor_shape(node))
+    if name == "permute" and axis is not None:
+        rank = len(tensor_shape(node))
+        return [dim % rank for dim in bound_args(node)["dims"]].index(axis)
+    return axis
+
+
+def _axis_behind_view(axis: int | None, before: tuple[int | None, ...], after: tuple[int | None, ...]) -> int | None:
+    """An axis with everything in front of it untouched stays; features and maps have channels of their own."""
+    if axis is not None and before[:axis + 1] == after[:axis + 1]:
+        return axis
+    return 1 if len(after) in (2, 4) else None
 
 
 def _range_search(rule: WeightRule | ActivationRule) -> RangeSearch:

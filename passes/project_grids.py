@@ -2,7 +2,8 @@
 
 * A bias must fit int32 at scale input * weight. A channel whose weights are all zero has an arbitrary, tiny scale; a
   channel with tiny weights and a large bias overflows. Such a channel gets the smallest weight scale that fits: exact
-  for a zero channel, a coarser grid otherwise.
+  for a zero channel, a coarser grid otherwise. A channel with a codebook keeps one: its values are rounded, not the
+  weights, so that it has no more values than before.
 * Asymmetric weights on a target without weight zero points must fit int8 as `code - zero_point`.
 """
 
@@ -68,6 +69,8 @@ def _fit_bias(
     # A hair more, so that the scale still fits after it is rounded to float32.
     factor = torch.where(over, steps / BIAS_LIMIT * (1 + 2.0**-20), torch.ones_like(steps))
     scale = weight.scale.detach().double() * (factor if weight.scale.dim() else factor.max())
+    if weight.spec.levels == "multibit":
+        weights = weight.dequantize(old.to(weights.dtype))
     weight.set_params(QParams(scale.float(), weight.zero_point))
     # A channel whose scale stays keeps its codes: calibration may have decided them otherwise than nearest.
     raised = along(over, weight.spec.axis, weights.dim()) if weight.scale.dim() else over.any()

@@ -1,7 +1,8 @@
 """One grid where a concatenation joins tensors: its producers take over its quantizer, it becomes a layout operator.
 
 A producer that also feeds something else, or whose grid the target prescribes, keeps its own; the runtime then
-requantizes that input of the concatenation. Sharing is identity: two nodes that call one module.
+requantizes that input of the concatenation. So do nested levels: their bits belong to the channels of one tensor.
+Sharing is identity: two nodes that call one module.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def share_grids(graph: fx.GraphModule, target: Target) -> bool:
 def _share(graph: fx.GraphModule, node: fx.Node) -> bool:
     users = list(node.users)
     quantizer = quantizer_of(graph, users[0]) if len(users) == 1 else None
-    if quantizer is None:
+    if quantizer is None or quantizer.spec.levels == "nested":
         return False
     sources = list(node.all_input_nodes)
     private = [n for n in sources if quantizer_of(graph, n) is not None and len(n.users) == 1]

@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import InputError
+from pipeline.grid import Levels
 
 PRODUCT = "isobit"
 MANIFEST = "manifest.json"
@@ -79,13 +81,15 @@ class TargetEntry(_Frozen):
 class TensorEntry(_Frozen):
     """One quantized tensor: real = scale * (code - zero_point), with one number or one per index of `axis`.
 
-    `count` is the number of codes of a constant; None for an activation, whose size varies with the batch.
+    `count` is the number of codes of a constant; None for an activation, whose size varies with the batch: `elements`
+    is its size for one sample. `bits` are of the grid; where `levels` are not uniform they are the mean of
+    `channel_bits`, and the codes lie in a wider grid.
     """
 
     name: str
     module: str
     kind: Literal["activation", "weight", "bias"]
-    bits: int
+    bits: int | float
     signed: bool
     symmetric: bool
     axis: int | None
@@ -94,6 +98,9 @@ class TensorEntry(_Frozen):
     container: str
     count: int | None
     codes_sha256: str | None
+    levels: Levels = "uniform"
+    channel_bits: list[int] | None = None
+    elements: int | None = None
 
 
 class FileEntry(_Frozen):
@@ -121,6 +128,18 @@ class Manifest(_Frozen):
     def to_json(self) -> str:
         """JSON with sorted keys: equal manifests give equal bytes."""
         return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def packed_bytes(tensors: Iterable[TensorEntry]) -> int:
+    """What the weight codes take where each is stored in its own bits."""
+    return math.ceil(sum(_code_bits(entry) for entry in tensors if entry.kind == "weight") / 8)
+
+
+def _code_bits(entry: TensorEntry) -> int:
+    """Bits of all codes of a constant: exact integers, as channels are equally large."""
+    if entry.channel_bits is None:
+        return int(entry.bits) * entry.count
+    return sum(entry.channel_bits) * entry.count // len(entry.channel_bits)
 
 
 def read_manifest(folder: Path) -> Manifest:

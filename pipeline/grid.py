@@ -10,6 +10,7 @@ None of them knows how the integers are stored: containers belong to the target.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +20,13 @@ SCALE_FLOOR = 1e-8  # an all-zero channel gets this scale and value 0 (methods_r
 RANGE_PARAMETER = {
     "minmax": None, "average": None, "percentile": "percentile", "mse": "exponent", "mse_shrink": "exponent",
 }
+
+# Which of a grid's codes a tensor may take: all of them; of a weight, a codebook of 2^bits per output channel
+# (calib/multibit.py); of an activation, the multiples of one integer per channel (`regrid`).
+Levels = Literal["uniform", "multibit", "nested"]
+MAX_CHANNEL_BITS = 4  # of levels that are not uniform; a tensor of more bits has uniform ones
+NESTED_CODES = 105  # lcm(1, 3, 7, 15): grids of 1 to 4 bits on [0, a] are all multiples of the step a / 105
+_ZERO_BITS = 2 * NESTED_CODES + 1  # a multiple of which every code up to 105 is less than a half
 
 
 @dataclass(frozen=True)
@@ -87,12 +95,22 @@ class QuantSpec:
         symmetric: the zero point is 0 (with an unsigned grid: data that cannot be negative).
         axis: per-channel axis of a weight; None for one scale per tensor.
         range: the range search that calibration uses.
+        levels: which codes of the grid are used. `multibit`: a weight's codebook per output channel; `nested`: an
+            activation's bits per channel. Both are chosen by calibration.
+        nominal_bits: bits of the recipe where the levels are not uniform; the grid is wider.
     """
 
     grid: Grid
     symmetric: bool
     axis: int | None = None
     range: RangeSearch = RangeSearch()
+    levels: Levels = "uniform"
+    nominal_bits: int | None = None
+
+    @property
+    def bits(self) -> int:
+        """What the recipe asks for: the grid's bits, or those of its levels."""
+        return self.grid.bits if self.nominal_bits is None else self.nominal_bits
 
 
 @dataclass(frozen=True)
@@ -133,6 +151,25 @@ def along(values: Tensor, axis: int | None, rank: int) -> Tensor:
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
     """Codes of `x`, as integers in the dtype of `x`. `scale` and `zero_point` broadcast against `x`."""
     return torch.round(x / scale).add_(zero_point).clamp_(grid.qmin, grid.qmax)
+
+
+def nested_multiples(bits: Tensor) -> Tensor:
+    """The multiple int32 [C] of which codes 0 ... 105 of a channel with `bits` [C] of 0 to 4 bits are: 105 / (2^b - 1).
+
+    All are odd. 0 bits: so large a multiple that every code is rounded to 0.
+    """
+    steps = (1 << bits.to(torch.int32)) - 1
+    return torch.where(bits == 0, _ZERO_BITS, NESTED_CODES // steps.clamp(min=1)).to(torch.int32)
+
+
+def regrid(codes: Tensor, multiples: Tensor) -> Tensor:
+    """Codes [N, C, ...] of any floating type, each on the nearest multiple of its channel's [C].
+
+    There are no ties, because an odd multiple has no integer in the middle between two of its own: the result depends
+    on no rounding mode. Of x / scale it gives what rounding to the coarse grid at once would, except at exact ties.
+    """
+    multiples = along(multiples.to(codes.dtype), 1, codes.dim())
+    return torch.round(codes / multiples).mul_(multiples)
 
 
 def dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:

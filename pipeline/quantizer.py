@@ -14,7 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.grid import Grid, QParams, QuantSpec, along, dequantize, quantize
+from pipeline.grid import (
+    MAX_CHANNEL_BITS,
+    Grid,
+    QParams,
+    QuantSpec,
+    along,
+    dequantize,
+    nested_multiples,
+    quantize,
+    regrid,
+)
 
 
 class Phase(enum.Enum):
@@ -53,6 +63,10 @@ class Quantizer(nn.Module):
         zero_point: int32, same shape.
         rounding: None for round-half-to-even, or what maps a weight to its fake-quantized value while its rounding is
             learned; calibration sets it and `harden` removes it.
+        channel_bits: int32, bits of every channel where the spec's levels are not uniform: of output channels of a
+            weight, of axis 1 of an activation. None before calibration has chosen them.
+        multiples: int32 [C], the integer of which the codes of each channel of a nested activation are multiples; None
+            for every other tensor.
         codes: int32 codes of a constant once they are decided (hardened or frozen); None before, and for activations.
         fixed: the target prescribes the numbers; calibration leaves them alone.
         observer: what `Phase.OBSERVE` feeds; set and removed by `calib`.
@@ -68,6 +82,8 @@ class Quantizer(nn.Module):
         self.register_buffer("scale", None)
         self.register_buffer("zero_point", None)
         self.register_buffer("codes", None)
+        self.register_buffer("channel_bits", None)
+        self.register_buffer("multiples", None)
         self.rounding: Callable[[Tensor], Tensor] | None = None
         self.observer: Callable[[Tensor], None] | None = None
         self.mixing: Callable[[Tensor], Tensor] | None = None
@@ -76,6 +92,16 @@ class Quantizer(nn.Module):
         """Store scale and zero point (checked against the spec) and forget codes that belonged to other numbers."""
         params.check(self.spec)
         self.scale, self.zero_point, self.codes = params.scale, params.zero_point, None
+
+    def set_channel_bits(self, bits: Tensor) -> None:
+        """Store the bits [channels], integers from 0 to 4, of a tensor whose levels are not uniform."""
+        if self.spec.levels == "uniform":
+            raise ValueError("bits per channel belong to levels that are not uniform")
+        if bits.dim() != 1 or int(bits.min()) < 0 or int(bits.max()) > MAX_CHANNEL_BITS:
+            raise ValueError(f"bits per channel are a vector of 0 to {MAX_CHANNEL_BITS}, not {bits.tolist()}")
+        self.channel_bits = bits.detach().to(torch.int32)
+        if self.spec.levels == "nested":
+            self.multiples = nested_multiples(self.channel_bits)
 
     @property
     def params(self) -> QParams:
@@ -90,7 +116,8 @@ class Quantizer(nn.Module):
         """Codes of `x` in its own dtype; the stored codes where they are decided."""
         if self.codes is not None:
             return self.codes.to(x.dtype)
-        return quantize(x, *self.aligned(x), self.spec.grid)
+        codes = quantize(x, *self.aligned(x), self.spec.grid)
+        return codes if self.multiples is None else regrid(codes, self.multiples)
 
     def dequantize(self, codes: Tensor) -> Tensor:
         return dequantize(codes, *self.aligned(codes))
@@ -101,8 +128,11 @@ class Quantizer(nn.Module):
             return self.dequantize(self.codes.to(x.dtype))
         scale, zero_point = self.aligned(x)
         if not torch.is_grad_enabled():  # every evaluation: the same numbers without a mask for the gradient
-            return dequantize(quantize(x, scale, zero_point, self.spec.grid), scale, zero_point)
-        return dequantize(_CodesStraightThrough.apply(x / scale, zero_point, self.spec.grid), scale, zero_point)
+            return dequantize(self.quantize(x), scale, zero_point)
+        codes = _CodesStraightThrough.apply(x / scale, zero_point, self.spec.grid)
+        if self.multiples is not None:  # straight through the second rounding too
+            codes = codes + (regrid(codes, self.multiples) - codes).detach()
+        return dequantize(codes, scale, zero_point)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.phase is Phase.OFF:
@@ -125,7 +155,8 @@ class Quantizer(nn.Module):
     def extra_repr(self) -> str:
         grid = self.spec.grid
         kind = "per channel" if self.spec.axis is not None else "per tensor"
-        return f"{grid.bits} bits [{grid.qmin}, {grid.qmax}], {kind}, {self.phase.value}"
+        levels = "" if self.spec.levels == "uniform" else f" {self.spec.levels}"
+        return f"{self.spec.bits} bits{levels} [{grid.qmin}, {grid.qmax}], {kind}, {self.phase.value}"
 
 
 class BiasQuantizer(nn.Module):

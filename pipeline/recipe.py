@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import RecipeError, nearest_spelling
-from pipeline.grid import RANGE_PARAMETER
+from pipeline.grid import MAX_CHANNEL_BITS, RANGE_PARAMETER
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 MIN_BITS, MAX_BITS = 2, 8
@@ -52,10 +52,19 @@ def _parameter_fits_range(rule: AnyRule) -> AnyRule:
     return rule
 
 
+def _levels_fit_bits(rule: AnyRule) -> AnyRule:
+    """Levels that are not uniform exist for 1 to 4 bits a channel."""
+    if rule.levels != "uniform" and rule.bits > MAX_CHANNEL_BITS:
+        raise ValueError(f"levels: {rule.levels} has at most {MAX_CHANNEL_BITS} bits, not {rule.bits}")
+    return rule
+
+
 class WeightRule(_Frozen):
     """How the weights of every convolution and linear layer are quantized.
 
-    `exponent` and `percentile` are the parameters of some range searches; None for the search's default.
+    `exponent` and `percentile` are the parameters of some range searches; None for the search's default. `levels:
+    multibit` gives every output channel a codebook of 2^K values with K = 0 ... 4, of which `bits` is the average; an
+    override to more than 4 bits makes a layer uniform again.
     """
 
     bits: Bits
@@ -64,12 +73,24 @@ class WeightRule(_Frozen):
     range: RangeName
     exponent: Exponent | None = None
     percentile: Percentile | None = None
+    levels: Literal["uniform", "multibit"] = "uniform"
 
     _fits = model_validator(mode="after")(_parameter_fits_range)
+    _levels = model_validator(mode="after")(_levels_fit_bits)
+
+    @model_validator(mode="after")
+    def _codebooks_are_symmetric(self) -> WeightRule:
+        if self.levels == "multibit" and not (self.symmetric and self.granularity == "per_channel"):
+            raise ValueError("levels: multibit stands beside symmetric: true and granularity: per_channel")
+        return self
 
 
 class ActivationRule(_Frozen):
-    """How activations are quantized: one grid for a whole tensor, because integer kernels sum over channels."""
+    """How activations are quantized: one grid for a whole tensor, because integer kernels sum over channels.
+
+    `levels: nested` gives every channel of a tensor that cannot be negative 0 to 4 bits of its own, of which `bits` is
+    the average, on one common grid.
+    """
 
     bits: Bits
     symmetric: bool
@@ -77,12 +98,16 @@ class ActivationRule(_Frozen):
     range: RangeName
     exponent: Exponent | None = None
     percentile: Percentile | None = None
+    levels: Literal["uniform", "nested"] = "uniform"
 
     _fits = model_validator(mode="after")(_parameter_fits_range)
+    _levels = model_validator(mode="after")(_levels_fit_bits)
 
 
 class RuleChange(_Frozen):
     """The part of a rule that an override replaces; what is None stays as it was.
+
+    More than 4 bits are uniform levels, whatever the rule's are: the 8-bit layers of a policy.
 
     A range search is one thing with its parameter: `range` replaces both, and a parameter is stated beside it.
     """
@@ -186,6 +211,9 @@ class Recipe(_Frozen):
     def to_yaml(self) -> str:
         """The whole recipe as YAML in one canonical order: equal recipes give equal text, and it loads again."""
         content = self.model_dump(exclude_none=True)
+        for rule in (content["weights"], content["activations"]):
+            if rule["levels"] == "uniform":  # the text, and so the hash, of every recipe that does not state it
+                rule.pop("levels")
         content["images"].pop("parameters")
         content["images"] |= dict(sorted(self.images.parameters.items()))
         content["method"] = {"name": self.method.name, **dict(sorted(self.method.parameters.items()))}
@@ -204,7 +232,8 @@ def changed(rule: Rule, change: RuleChange | None) -> Rule:
     if change is None:
         return rule
     search = {"exponent": change.exponent, "percentile": change.percentile} if change.range is not None else {}
-    return rule.model_copy(update=change.model_dump(exclude_none=True) | search)
+    levels = {"levels": "uniform"} if (change.bits or 0) > MAX_CHANNEL_BITS else {}
+    return rule.model_copy(update=change.model_dump(exclude_none=True) | search | levels)
 
 
 def available_recipes(folder: Path = RECIPES) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from pipeline.artifact import Manifest
+from pipeline.artifact import Manifest, TensorEntry, packed_bytes
 from pipeline.parity import ParityReport
 from pipeline.stages import EpochLog, UnitLog
 
@@ -83,6 +83,9 @@ Kernels of the runtime: {{ parity.integer_ops.integer }} integer, {{ parity.inte
 | {{ name }} | {{ "{:,}".format(entry.bytes) }} | `{{ entry.sha256[:16] }}` |
 {% endfor %}
 The model's weight codes alone take {{ "{:,}".format(manifest.sizes.weights_packed) }} bytes.
+{%- for line in levels %}
+{{ line }}
+{%- endfor %}
 
 ## Placement
 
@@ -160,6 +163,7 @@ def render_report(
         trainings={title: _epoch_table(epochs) for title, epochs in (trainings or {}).items() if epochs},
         notes=notes,
         files=sorted(manifest.files.items()),
+        levels=_levels(manifest.tensors),
         placement=placement,
         log=log,
         packages=", ".join(f"{name} {version}" for name, version in sorted(manifest.packages.items())),
@@ -174,6 +178,32 @@ def _verdict(parity: ParityReport) -> str:
         return f"{codes.differing:,} of {codes.compared:,} integer codes differ from the reference."
     where = " that integer kernels compute" if parity.deployed.boundaries else ""
     return f"All {codes.compared:,} integer codes of the artifact{where} equal the reference."
+
+
+def _levels(tensors: Sequence[TensorEntry]) -> list[str]:
+    """What levels that are not uniform really cost, in sentences; none where all are."""
+    lines = []
+    weights = [entry for entry in tensors if entry.levels == "multibit"]
+    if weights:
+        count, packed = sum(entry.count for entry in weights), packed_bytes(weights)
+        lines.append(
+            f"{len(weights)} weight tensors have {_average(weights):.2f} bits on average as codebooks per channel: "
+            f"{packed:,} bytes packed, {count:,} in the int8 container that integer kernels read."
+        )
+    activations = [entry for entry in tensors if entry.levels == "nested"]
+    if activations:
+        count = sum(entry.elements for entry in activations)
+        lines.append(
+            f"{len(activations)} activation tensors have {_average(activations):.2f} bits on average on nested grids "
+            f"per channel: their uint8 container costs {count:,} bytes a sample at run time."
+        )
+    return lines
+
+
+def _average(entries: Sequence[TensorEntry]) -> float:
+    """Mean bits of a code, each tensor weighted by its size."""
+    sizes = [entry.count if entry.count is not None else entry.elements for entry in entries]
+    return sum(entry.bits * size for entry, size in zip(entries, sizes, strict=True)) / sum(sizes)
 
 
 def _accuracies(parity: ParityReport) -> list[dict[str, str]]:

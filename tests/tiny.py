@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 import passes
+from calib.multibit import TABLES, MultibitWeights
 from pipeline.capture import capture
-from pipeline.graph import get_attribute, is_constant, quantizer_of
-from pipeline.grid import params_from_range
+from pipeline.graph import get_attribute, is_constant, quantizer_of, tensor_shape
+from pipeline.grid import QParams, params_from_range
 from pipeline.quantizer import Phase
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.stages import Calibrated, Quantized, Reference
@@ -83,3 +84,41 @@ def frozen_reference(target: Target, recipe: Recipe | str = "qdrop_w4a4", model:
     """The whole chain up to the frozen reference."""
     quantized, images = quantized_net(target, recipe, model, images)
     return passes.legalize(calibrate_by_range(quantized, images))[0], images
+
+
+def multibit_recipe(*edits: str, policy: str = "none") -> Recipe:
+    """Codebooks per channel and nested activation bits, two on average."""
+    return load_recipe("minmax_w8a8", [
+        "name=levels", "weights={bits: 2, symmetric: true, granularity: per_channel, range: minmax, levels: multibit}",
+        "activations.bits=2", "activations.levels=nested", f"policy={policy}", *edits,
+    ])  # fmt: skip
+
+
+def fill_levels(quantized: Quantized, images: Tensor) -> Calibrated:
+    """`calibrate_by_range`, then every number of bits from 0 to 4 on channels of every tensor whose levels want it.
+
+    Activations are clipped at a third of their range, so that the few codes of each channel all occur.
+    """
+    calibrated = calibrate_by_range(quantized, images)
+    for index, node in enumerate(calibrated.graph.graph.nodes):
+        quantizer = quantizer_of(calibrated.graph, node)
+        if quantizer is None or quantizer.spec.levels == "uniform":
+            continue
+        channels = tensor_shape(node)[0 if is_constant(node) else 1]
+        bits = (torch.arange(channels) * 3 + index) % 5
+        if quantizer.spec.levels == "nested":
+            quantizer.set_params(QParams(quantizer.scale / 3, quantizer.zero_point))
+            quantizer.set_channel_bits(bits)
+            continue
+        weight = get_attribute(calibrated.graph, node.args[0]).detach()
+        kappa = torch.tensor([book.kappa for book in TABLES["laplace"]])
+        clip = kappa[bits] * weight.flatten(1).abs().mean(1)
+        MultibitWeights(bits, clip, limit=quantizer.spec.grid.qmax).settle(quantizer, weight)
+    return calibrated
+
+
+def frozen_levels(target: Target, recipe: Recipe | None = None, model: nn.Module | None = None,
+                  images: Tensor | None = None) -> tuple[Reference, Tensor]:
+    """A frozen reference with codebooks and nested activations."""
+    quantized, images = quantized_net(target, recipe or multibit_recipe(), model, images)
+    return passes.legalize(fill_levels(quantized, images))[0], images

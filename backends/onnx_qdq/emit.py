@@ -1,4 +1,4 @@
-"""From the frozen graph to `model.onnx`: quantizers become Q [Clip] DQ, regions become nodes in one of two forms.
+"""From the frozen graph to `model.onnx`: quantizers become Q [Clip] [Mul Mul] DQ, regions become nodes in two forms.
 
 `qdq`: DQ -> operator -> Q around float operators, which an optimised session fuses into integer kernels.
 `qoperator`: the integer kernels themselves, which every session runs as they are.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import torch
 from torch import fx
 
 from backends.integer import (
@@ -36,6 +37,7 @@ from pipeline.graph import (
     tensor_shape,
     where,
 )
+from pipeline.grid import NESTED_CODES
 from pipeline.parity import LOGITS
 from pipeline.quantizer import Quantizer
 from pipeline.stages import Reference
@@ -191,6 +193,8 @@ class _Emission:
 
     def _weight_codes(self, weight: PackedWeight) -> ir.Value:
         """int8 codes of a weight: an initializer, or the operators that unpack it while the session loads."""
+        if weight.groups:
+            return self._rows(weight)
         if not weight.planes:
             return self.writer.constant(weight.codes)
         planes = [self._plane(plane.data, plane.table, weight.shape) for plane in weight.planes]
@@ -208,6 +212,22 @@ class _Emission:
             codes = write.call("Slice", [flat, self._ints([0]), self._ints([count])])
         return write.call("Reshape", [codes, self._ints(shape)])
 
+    def _rows(self, weight: PackedWeight) -> ir.Value:
+        """Codebooks: the rows of each number of bits from their palette, put in the order of the channels."""
+        write, parts = self.writer, []
+        for group in weight.groups:
+            if not group.planes:
+                parts.append(write.call("Expand", [write.constant(group.palette), self._ints(group.shape)]))
+                continue
+            planes = [self._plane(plane.data, plane.table, group.shape) for plane in group.planes]
+            number = planes[0] if len(planes) == 1 else self._summed(planes, None)
+            index = write.call("Cast", [number], {"to": _dtype("INT32")})
+            parts.append(write.call("Gather", [write.constant(group.palette), index], {"axis": 0}))
+        if len(parts) == 1:
+            return parts[0]
+        order = write.call("Cast", [write.constant(weight.order)], {"to": _dtype("INT32")})
+        return write.call("Gather", [write.call("Concat", parts, {"axis": 0}), order], {"axis": 0})
+
     def _summed(self, planes: list[ir.Value], offset: np.ndarray | None) -> ir.Value:
         """Sum of planes minus the zero points; in int32, because runtimes have no int8 Add."""
         wide = [self.writer.call("Cast", [plane], {"to": _dtype("INT32")}) for plane in planes]
@@ -219,15 +239,31 @@ class _Emission:
 
     def _quantize(self, value: ir.Value, grid: CodeGrid, name: str) -> _CodesValue:
         """QuantizeLinear, and an integer Clip where the grid is narrower than its container."""
-        narrow = (grid.low, grid.high) != (0, 255)
         inputs = [value, self._scale(grid.scale), self._byte(grid.zero_point)]
-        codes = self.writer.call("QuantizeLinear", inputs, name=None if narrow else name)
-        return _CodesValue(self._clip(codes, grid, name) if narrow else codes, grid)
+        codes = self.writer.call("QuantizeLinear", inputs, name=None if _settles(grid) else name)
+        return _CodesValue(self._settled(codes, grid, name) if _settles(grid) else codes, grid)
 
-    def _clip(self, codes: ir.Value, grid: CodeGrid, name: str) -> ir.Value:
+    def _settled(self, codes: ir.Value, grid: CodeGrid, name: str) -> ir.Value:
+        """Clip to the ends of the grid and, where channels have bits of their own, two integer products.
+
+        round(code * levels / 105) is the code on the channel's own grid of `levels` steps, times 105 / levels is on
+        the common one again: `pipeline.grid.regrid`, exact in any rounding mode because there are no ties.
+        """
         low = self._byte(grid.low) if grid.low > 0 else None
         high = self._byte(grid.high) if grid.high < 255 else None
-        return self.writer.call("Clip", [codes, low, high], name=name)
+        if grid.multiples is None:
+            return self.writer.call("Clip", [codes, low, high], name=name)
+        levels = NESTED_CODES // grid.multiples.numpy()  # 0 where the channel has no bits
+        back = np.where(levels > 0, grid.multiples.numpy(), 0)
+        codes = self.writer.call("Clip", [codes, low, high])
+        return self._product(self._product(codes, levels, 1 / NESTED_CODES), back, 1.0, name)
+
+    def _product(self, codes: ir.Value, factors: np.ndarray, scale: float, name: str | None = None) -> ir.Value:
+        """round(codes * factors * scale), uint8: what a session fuses into QLinearMul."""
+        plain, step = CodeGrid(torch.tensor(1.0), 0, 0, 255), CodeGrid(torch.tensor(scale), 0, 0, 255)
+        constant = self._dequantize(_CodesValue(self.writer.constant(factors.astype(np.uint8)), step))
+        value = self.writer.call("Mul", [self._dequantize(_CodesValue(codes, plain)), constant])
+        return self.writer.call("QuantizeLinear", [value, self._scale(1.0), self._byte(0)], name=name)
 
     def _dequantize(self, codes: _CodesValue, name: str | None = None) -> ir.Value:
         inputs = [codes.value, self._scale(codes.grid.scale), self._byte(codes.grid.zero_point)]
@@ -250,11 +286,16 @@ class _OperatorEmission(_Emission):
     """One emission in `qoperator` form: the regions that run in integers are single integer operators."""
 
     def _integer(self, region: Region, grid: CodeGrid) -> _CodesValue:
-        narrow = (grid.low, grid.high) != (0, 255)
         name = region.quantizer.name
         kernel_grid = gate_grid(grid) if region.kind == "hardsigmoid" else grid
-        codes = self._kernel(region, kernel_grid, None if narrow else name)
-        return _CodesValue(self._clip(codes, grid, name) if narrow else codes, grid)
+        codes = self._kernel(region, kernel_grid, None if _settles(grid) else name)
+        return _CodesValue(self._settled(codes, grid, name) if _settles(grid) else codes, grid)
+
+    def _product(self, codes: ir.Value, factors: np.ndarray, scale: float, name: str | None = None) -> ir.Value:
+        """The kernel itself."""
+        operands = [codes, self._scale(1.0), self._byte(0), self.writer.constant(factors.astype(np.uint8))]
+        steps = [self._scale(scale), self._byte(0), self._scale(1.0), self._byte(0)]
+        return self.writer.call("QLinearMul", [*operands, *steps], domain=CONTRIB, name=name)
 
     def _output_value(self, region: Region) -> ir.Value:
         if not region.integer:
@@ -320,6 +361,11 @@ _KERNELS = {
     "avg_pool2d": "QLinearAveragePool",
     "sigmoid": "QLinearSigmoid",
 }
+
+
+def _settles(grid: CodeGrid) -> bool:
+    """Something stands between a kernel's saturated bytes and the codes of this grid."""
+    return (grid.low, grid.high) != (0, 255) or grid.multiples is not None
 
 
 def _channel_scale(quantizer: Quantizer, channels: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """One paper, one file. A method states its parameters, with the paper's values as defaults, and what it needs.
 
 `@method("name", Parameters, needs={"images"})` registers a function `(calibration, parameters) -> unit logs`. What a
-method needs may hang on its parameters; all of it is checked before an image is read.
+method needs may hang on its parameters; all of it is checked before an image is read, as is that it fills the levels
+which the recipe asks for.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from calib.context import Calibration
 from calib.parameters import Parameters, checked_parameters
 from pipeline.errors import RecipeError
 from pipeline.graph import tensor_shape
+from pipeline.grid import Levels
 from pipeline.norms import folded_norm
-from pipeline.recipe import MethodChoice
+from pipeline.recipe import MethodChoice, Recipe
 from pipeline.registry import Registry, discover
 from pipeline.stages import Quantized, UnitLog
 
@@ -35,12 +37,14 @@ class Method(Generic[P]):
     Args:
         needs: what must be at hand: `images`, and `labels` of theirs; `bn_statistics`, a batch norm folded into some
             layer; `tail`, a prediction [N, classes] at the end of the network. A set, or a function of the parameters.
+        fills: the levels beyond uniform ones whose codebooks and bits per channel it chooses.
     """
 
     name: str
     parameters: type[P]
     needs: Needs[P]
     run: Run[P]
+    fills: Set[Levels] = frozenset()
 
     def needed(self, parameters: P) -> Set[Need]:
         """What a run with these parameters needs."""
@@ -50,11 +54,13 @@ class Method(Generic[P]):
 METHODS: Registry[Method[Any]] = Registry("method", RecipeError)
 
 
-def method(name: str, parameters: type[P], needs: Needs[P]) -> Callable[[Run[P]], Run[P]]:
+def method(
+    name: str, parameters: type[P], needs: Needs[P], fills: Set[Levels] = frozenset()
+) -> Callable[[Run[P]], Run[P]]:
     """Register the decorated function as method `name`."""
 
     def register(run: Run[P]) -> Run[P]:
-        METHODS.register(name)(Method(name, parameters, needs, run))
+        METHODS.register(name)(Method(name, parameters, needs, run, fills))
         return run
 
     return register
@@ -72,12 +78,13 @@ def find_method(choice: MethodChoice) -> tuple[Method[Any], Parameters]:
 
 
 def check_needs(choice: MethodChoice, quantized: Quantized) -> None:
-    """Refuse a method on a network that lacks what it works with.
+    """Refuse a method on a network that lacks what it works with, and for levels that it does not fill.
 
     Raises:
         RecipeError: what is missing, and which parameter does without it.
     """
     found, parameters = find_method(choice)
+    _check_fills(found, quantized.recipe)
     needed = found.needed(parameters)
     nodes = quantized.graph.graph.nodes
     if "bn_statistics" in needed and not any(folded_norm(node) is not None for node in nodes):
@@ -92,3 +99,14 @@ def check_needs(choice: MethodChoice, quantized: Quantized) -> None:
             f"the method '{found.name}' compares predictions, and the model's output has the shape {list(shape)}",
             where="method", allowed="[images, classes]", hint="Take qdrop, or brecq with method.fisher=off.",
         )
+
+
+def _check_fills(found: Method[Any], recipe: Recipe) -> None:
+    for part, rule in (("weights", recipe.weights), ("activations", recipe.activations)):
+        if rule.levels != "uniform" and rule.levels not in found.fills:
+            able = [name for name in METHODS.names() if rule.levels in METHODS.get(name).fills]
+            raise RecipeError(
+                f"the method '{found.name}' cannot choose {part}.levels: {rule.levels}",
+                where=f"recipe '{recipe.name}'", allowed=", ".join([f"{part}.levels: uniform", *able]),
+                hint=f"--set {part}.levels=uniform",
+            )

@@ -3,7 +3,7 @@
 from backends.describe import tensor_table
 from backends.onnx_qdq.target import TARGETS
 from pipeline.graph import quantizers
-from tests.tiny import frozen_reference
+from tests.tiny import frozen_levels, frozen_reference
 
 
 def test_every_tensor_is_described_once_with_its_numbers():
@@ -24,3 +24,14 @@ def test_one_changed_code_changes_only_that_hash():
     codes.view(-1)[7] = 15 - codes.view(-1)[7]
     after = {e.name: e.codes_sha256 for e in tensor_table(reference.graph, TARGETS["generic"])}
     assert {name for name in before if before[name] != after[name]} == {"conv2d_1_w"}
+
+
+def test_levels_are_described_by_what_their_channels_have():
+    reference, _ = frozen_levels(TARGETS["generic"])
+    table = {entry.name: entry for entry in tensor_table(reference.graph, TARGETS["generic"])}
+    weight, activation = table["conv2d_1_w"], table["relu_q"]
+    assert (weight.levels, weight.container, len(weight.channel_bits)) == ("multibit", "int8", 8)
+    assert weight.bits == sum(weight.channel_bits) / 8 and 0 in weight.channel_bits and 4 in weight.channel_bits
+    assert (activation.levels, activation.elements, activation.count) == ("nested", 8 * 8 * 8, None)
+    assert activation.bits == sum(activation.channel_bits) / 8
+    assert table["x_q"].levels == "uniform" and table["x_q"].channel_bits is None and table["x_q"].bits == 8

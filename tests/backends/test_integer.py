@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from backends.exact import ExactArithmetic
 from backends.integer import (
     CodeGrid,
     Codes,
@@ -20,9 +21,9 @@ from backends.integer import (
 from backends.onnx_qdq.arithmetic import KERNELS
 from backends.onnx_qdq.target import TARGETS
 from pipeline.capture import capture
-from pipeline.graph import op_name, quantizer_of
+from pipeline.graph import op_name, quantizer_of, quantizers
 from tests.backends.onnx_qdq.cases import frozen
-from tests.tiny import frozen_reference
+from tests.tiny import frozen_levels, frozen_reference
 
 F = nn.functional
 GRID = CodeGrid(torch.tensor(0.1), 37, 0, 255)
@@ -131,3 +132,23 @@ def test_observed_codes_keep_a_difference_where_it_arises():
     assert torch.equal(results["relu_q"], expected["relu_q"])  # its own inputs are as before
     assert not torch.equal(results["relu_1_q"], expected["relu_1_q"])  # it reads the changed codes
     assert torch.equal(results["conv2d_2_q"], expected["conv2d_2_q"])  # it reads relu_1_q as observed
+
+
+def test_nested_codes_settle_on_the_multiples_of_their_channels():
+    grid = CodeGrid(torch.tensor(0.1), 0, 0, 90, torch.tensor([105, 35, 15, 7, 211]).reshape(-1, 1, 1))
+    codes = torch.arange(256.0).expand(1, 5, -1)
+    settled = grid.settle(codes[..., None])[0, :, :, 0]
+    assert [row.unique().tolist() for row in settled[:3]] == [[0, 105], [0, 35, 70, 105], [15.0 * i for i in range(7)]]
+    assert settled[3].max() == 91 and not settled[4].any()  # clamped to 90 first, then to the nearest multiple
+    assert torch.equal(CodeGrid(torch.tensor(0.1), 0, 3, 90).settle(codes), codes.clamp(3, 90))
+
+
+def test_integer_and_exact_evaluation_regrid_alike():
+    reference, images = frozen_levels(TARGETS["vnni"])
+    expected = ExactArithmetic(reference).run(images)
+    got = Execution(reference.graph, TARGETS["vnni"], KERNELS).run(images)
+    quantizer = quantizers(reference.graph)["relu_q"]
+    codes = torch.from_numpy(expected["relu_q"])
+    assert not bool((codes % quantizer.multiples.reshape(-1, 1, 1)).any())
+    assert len(codes.unique()) > 4 and bool((quantizer.channel_bits == 0).any())
+    assert all(np.array_equal(expected[name], got[name].numpy()) for name in expected if name != "logits")

@@ -5,7 +5,7 @@ from torch import nn
 
 from backends.onnx_qdq.target import TARGETS
 from backends.placement import placement_table
-from tests.tiny import quantized_net
+from tests.tiny import multibit_recipe, quantized_net
 
 
 def rows(profile="generic", **kwargs):
@@ -32,3 +32,10 @@ def test_a_float_operator_is_named_with_its_reason():
     table = rows(model=model, images=torch.randn(4, 3, 8, 8))
     row = next(row for row in table.values() if row.op == "gelu")
     assert row.runs == "float" and "no integer kernel for gelu" in row.note
+
+
+def test_levels_that_are_not_uniform_are_named_with_the_recipe_s_bits():
+    table = rows(recipe=multibit_recipe())
+    assert (table["relu_1_q"].weight, table["relu_1_q"].output, table["relu_1_q"].grid) == ("2 multibit", 2, "nested")
+    assert "+-64" in table["relu_q"].note and table["relu_1_q"].note == ""
+    assert table["conv2d_2_q"].grid == "asymmetric"

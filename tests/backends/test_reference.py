@@ -8,7 +8,7 @@ import backends.reference  # noqa: F401  registers the target
 from backends.base import BACKENDS
 from backends.exact import ExactArithmetic
 from pipeline.graph import bias_quantizer_of, is_constant, quantizer_of, quantizers
-from tests.tiny import frozen_reference, quantized_net
+from tests.tiny import frozen_levels, frozen_reference, quantized_net
 
 BACKEND = BACKENDS.get("reference")
 
@@ -43,3 +43,12 @@ def test_emitting_leaves_the_reference_runnable(tmp_path):
     before = reference.evaluate(images)
     BACKEND.emit(reference, tmp_path)
     assert torch.equal(before, reference.evaluate(images))
+
+
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")
+def test_levels_survive_the_saved_graph(tmp_path):
+    reference, images = frozen_levels(BACKEND.target("paper"))
+    assert quantizers(reference.graph)["relu_q"].multiples is not None
+    BACKEND.emit(reference, tmp_path)
+    expected, got = ExactArithmetic(reference).run(images), BACKEND.open(tmp_path, "float64").run(images)
+    assert all(np.array_equal(expected[name], got[name]) for name in expected)

@@ -36,14 +36,14 @@ class Through(nn.Module):
 
 
 def student(calibration: Calibration, mode: NormMode = "frozen") -> Student:
-    return Student(calibration, lambda q: MinMaxWeights(q.spec), lambda q: TrackedRange(q.spec, "union"), mode)
+    return Student(calibration, lambda q, _: MinMaxWeights(q.spec), lambda q, _: TrackedRange(q.spec, "union"), mode)
 
 
 @pytest.mark.parametrize("mode", ["frozen", "train"])
 @pytest.mark.parametrize("name", NETS)
 def test_without_quantizers_it_is_the_float_network(name: str, mode: NormMode) -> None:
     calibration, images = made(name)
-    made_student = Student(calibration, lambda q: Through(), lambda q: Through(), mode).eval()
+    made_student = Student(calibration, lambda q, _: Through(), lambda q, _: Through(), mode).eval()
     with torch.no_grad():
         torch.testing.assert_close(made_student(images), calibration.graph(images), rtol=1e-3, atol=1e-4)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -18,7 +19,7 @@ from pipeline.grid import RangeSearch
 from pipeline.policy import POLICIES
 from pipeline.recipe import Override, RuleChange, load_recipe
 from pipeline.target import OpRule
-from tests import nets
+from tests import nets, tiny
 
 GENERIC, VNNI = TARGETS["generic"], TARGETS["vnni"]
 
@@ -480,3 +481,84 @@ def test_second_run_decides_the_same():
     before = annotations(graph)
     annotate(graph, load_recipe("qdrop_w4a4"), GENERIC)
     assert annotations(graph) == before
+
+
+# --- levels that are not uniform
+
+
+def levels(model, *edits, target=GENERIC, policy="none"):
+    """Name -> spec of every quantizer under codebooks and nested activations."""
+    captured, _ = nets.captured_net(model) if isinstance(model, str) else nets.captured_of(model, 3, 6, 6)
+    graph = prepare(captured.graph)
+    annotate(graph, tiny.multibit_recipe(*edits, policy=policy), target)
+    found = {}
+    for node, annotation in annotations(graph).items():
+        found |= {f"{node.name}_w": annotation.weight, f"{node.name}_q": annotation.output}
+    return {name: spec for name, spec in found.items() if spec is not None}, annotations(graph)
+
+
+def test_codebooks_lie_in_narrow_8_bit_grids_that_keep_to_the_limit_behind_8_bit_inputs():
+    specs, _ = levels("residual")
+    weight = [spec for name, spec in specs.items() if name.endswith("_w")]
+    assert {(spec.levels, spec.bits, spec.axis, spec.symmetric) for spec in weight} == {("multibit", 2, 0, True)}
+    assert [(spec.grid.qmin, spec.grid.qmax) for spec in weight[:2]] == [(-64, 64), (-127, 127)]
+    specs, _ = levels("residual", target=VNNI)
+    assert {spec.grid.qmax for name, spec in specs.items() if name.endswith("_w")} == {127}
+
+
+def test_nested_grids_are_where_the_recipe_decides_and_uniform_ones_where_the_target_does():
+    specs, _ = levels("residual")
+    nested = {name for name, spec in specs.items() if spec.levels == "nested"}
+    assert nested == {name for name in specs if name.startswith(("relu", "mean"))}
+    assert {(specs[name].grid.qmin, specs[name].grid.qmax, specs[name].bits) for name in nested} == {(0, 105, 2)}
+    assert {spec.grid.bits for name, spec in specs.items() if name.endswith("_q") and name not in nested} == {8}
+
+
+def test_the_8_bit_layers_of_a_policy_are_uniform_again():
+    specs, found = levels("residual", policy="brecq-intended")
+    weight = [spec for name, spec in specs.items() if name.endswith("_w")]
+    for spec in (weight[0], weight[-1]):
+        assert (spec.levels, spec.grid.bits, spec.symmetric, spec.grid.narrow) == ("uniform", 8, True, False)
+    assert all(spec.levels == "multibit" for spec in weight[1:-1])
+    outputs = [annotation.output.levels for annotation in found.values() if annotation.output is not None]
+    assert outputs[:2] == ["uniform", "uniform"] and outputs[-1] == "uniform" and "nested" in outputs
+    # Behind an 8-bit output the codebook keeps to the limit.
+    assert weight[1].grid.qmax == 64 and weight[2].grid.qmax == 127
+
+
+def test_a_tensor_that_can_be_negative_stays_uniform_and_says_so():
+    _, found = levels(Call(lambda net, x: net.fc(net.b(net.a(x)).relu().mean((2, 3)))))
+    first = next(annotation for node, annotation in found.items() if op_name(node) == "conv2d")
+    assert (first.output.levels, first.output.grid.bits) == ("uniform", 2)
+    assert "can be negative" in first.note
+
+
+def test_what_enters_or_leaves_a_float_operator_stays_uniform():
+    _, found = levels(Call(lambda net, x: net.fc(net.b(F.gelu(net.a(x).relu())).relu().mean((2, 3)))))
+    specs = [annotation.output for annotation in found.values() if annotation.output is not None]
+    assert [(spec.levels, spec.grid.bits) for spec in specs] == [
+        ("uniform", 8), ("uniform", 8), ("uniform", 8), ("nested", 7), ("nested", 7)]
+
+
+def test_channels_that_are_not_on_axis_1_are_refused():
+    def last(net, x):
+        y = net.a(x).relu().permute(0, 2, 3, 1) + net.b(x).relu().permute(0, 2, 3, 1)
+        return net.fc(net.c(y.permute(0, 3, 1, 2)).relu().mean((2, 3)))
+
+    with pytest.raises(TargetError, match="on axis 3"):
+        levels(Call(last))
+
+
+def test_channels_are_followed_through_layout_operators():
+    def shuffled(net, x):
+        y = net.a(x).relu()
+        y = torch.cat([y, y], 1).view(-1, 2, 3, 6, 6).transpose(1, 2).reshape(-1, 6, 6, 6)
+        return net.fc((y[:, :3] + y[:, 3:]).mean((2, 3)))
+
+    specs, _ = levels(Call(shuffled))
+    assert specs["add_q"].levels == "nested"
+
+
+def test_an_override_to_8_bits_is_uniform_too():
+    specs, _ = levels("residual", "overrides=[{where: blocks.0.conv2, weights: {bits: 8}}]")
+    assert [spec.levels for name, spec in specs.items() if name.endswith("_w")].count("uniform") == 1

@@ -132,3 +132,40 @@ def test_unfinished_graphs_are_refused_with_their_place(spoil, words):
     with pytest.raises(CalibrationError, match=words) as error:
         freeze(graph)
     assert error.value.where.startswith("node conv2d")
+
+
+def filled():
+    quantized, x = tiny.quantized_net(TARGET, tiny.multibit_recipe())
+    return tiny.fill_levels(quantized, x).graph
+
+
+def test_levels_and_their_bits_are_frozen():
+    graph = filled()
+    freeze(graph)
+    weight, activation = quantizers(graph)["conv2d_1_w"], quantizers(graph)["relu_q"]
+    assert [len(row.unique()) <= 1 << bits for row, bits in zip(weight.codes, weight.channel_bits, strict=True)]
+    assert not weight.codes[weight.channel_bits == 0].any() and bool((weight.scale > 0).all())
+    assert activation.multiples is not None
+
+
+@pytest.mark.parametrize("name", ["conv2d_1_w", "relu_q"])
+def test_levels_without_bits_are_refused(name):
+    graph = filled()
+    quantizers(graph)[name].channel_bits = None
+    with pytest.raises(CalibrationError, match="no bits for 8 channels"):
+        freeze(graph)
+    quantizers(graph)[name].channel_bits = torch.ones(7, dtype=torch.int32)
+    with pytest.raises(CalibrationError, match="7 bits for 8 channels"):
+        freeze(graph)
+
+
+@pytest.mark.parametrize("bits", [0, 2])
+def test_a_channel_with_more_values_than_its_bits_is_refused(bits):
+    graph = filled()
+    weight = quantizers(graph)["conv2d_1_w"]
+    channel = weight.channel_bits.tolist().index(bits)
+    weight.codes[channel] = 5
+    if bits:
+        weight.codes[channel].view(-1)[:5] = torch.arange(5, dtype=torch.int32)
+    with pytest.raises(CalibrationError, match=f"channel {channel} has {bits} bits"):
+        freeze(graph)

@@ -13,7 +13,7 @@ from backends.reference import TARGET as PAPER
 from passes import project_grids
 from passes.project_grids import BIAS_LIMIT
 from pipeline.errors import TargetError
-from pipeline.graph import bias_quantizer_of, bound_args, quantizer_of
+from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, quantizer_of
 from pipeline.grid import Grid, QParams, QuantSpec
 from pipeline.recipe import load_recipe
 from tests import nets, tiny
@@ -117,3 +117,23 @@ def test_asymmetric_weights_of_7_bits_fit_and_of_8_do_not():
     with pytest.raises(TargetError, match="-255..255 do not fit int8") as error:
         project_grids(asymmetric(8), TARGET)
     assert "node conv2d (0" in error.value.where
+
+
+def test_a_codebook_that_cannot_hold_its_bias_stays_a_codebook():
+    quantized, x = tiny.quantized_net(TARGET, tiny.multibit_recipe())
+    graph = tiny.fill_levels(quantized, x).graph
+    args = bound_args(nets.find(graph, "conv2d", 1))
+    weight, bias = quantizer_of(graph, args["weight"]), get_attribute(graph, args["bias"].args[0])
+    assert weight.channel_bits.tolist()[:5] != [0] * 5
+    before, scale = weight.codes.clone(), weight.scale.clone()
+    pruned = weight.channel_bits.tolist().index(0)
+    rich = weight.channel_bits.tolist().index(4)
+    steps = BIAS_LIMIT * quantizer_of(graph, bound_args(nets.find(graph, "conv2d", 1))["input"]).scale * scale
+    with torch.no_grad():
+        bias[pruned], bias[rich] = 50 * steps[pruned], 4 * steps[rich]
+    assert "2 channel scale(s) raised" in project_grids(graph, TARGET)[0]
+    assert not weight.codes[pruned].any()
+    assert torch.equal(weight.codes[rich], torch.round(before[rich] * (scale[rich] / weight.scale[rich])).int())
+    assert len(weight.codes[rich].unique()) <= 16
+    others = [channel for channel in range(len(before)) if channel not in (pruned, rich)]
+    assert torch.equal(weight.codes[others], before[others])

@@ -14,7 +14,7 @@ from passes.share_grids import share_grids
 from pipeline.graph import quantizer_of
 from pipeline.recipe import load_recipe
 from pipeline.target import OpRule
-from tests import nets
+from tests import nets, tiny
 
 TARGET = TARGETS["generic"]
 
@@ -91,3 +91,14 @@ def test_only_where_the_target_says_so(output):
     before = nets.snapshot(graph)
     assert not share_grids(graph, target)
     assert nets.snapshot(graph) == before
+
+
+def test_nested_levels_are_never_shared():
+    captured, _ = nets.captured_of(Joined(lambda a, b: (a.relu(), b.relu())), 3, 4, 4)
+    graph = prepare(captured.graph)
+    annotate(graph, tiny.multibit_recipe(), TARGET)
+    insert_quantizers(graph)
+    joined = nets.find(graph, "cat")
+    assert {quantizer_of(graph, node).spec.levels for node in (*joined.all_input_nodes, *joined.users)} == {"nested"}
+    assert not share_grids(graph, TARGET)
+    assert len({node.target for node in (*joined.all_input_nodes, *joined.users)}) == 3

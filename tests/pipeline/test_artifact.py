@@ -21,6 +21,7 @@ from pipeline.artifact import (
     check_out,
     file_table,
     package_versions,
+    packed_bytes,
     read_manifest,
     sha256_file,
     write_artifact,
@@ -254,3 +255,13 @@ def test_a_place_that_cannot_hold_the_folder_is_found_before_work(tmp_path, monk
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # the suite may run as root, who may write anywhere
     with pytest.raises(InputError, match="no permission to write"):
         check_out(tmp_path / "new" / "deep" / "out")
+
+
+def test_packed_bytes_count_every_channel_s_own_bits():
+    common = {"module": "", "signed": True, "symmetric": True, "axis": 0, "scale": [1.0], "zero_point": [0],
+              "container": "int8", "codes_sha256": ""}
+    uniform = TensorEntry(name="a", kind="weight", bits=8, count=10, **common)
+    mixed = TensorEntry(name="b", kind="weight", bits=7 / 3, count=27, levels="multibit", channel_bits=[0, 4, 3],
+                        **common)
+    other = TensorEntry(name="c", kind="activation", bits=8, count=None, **common)
+    assert packed_bytes([uniform, mixed, other]) == 10 + 8  # 63 bits are 8 bytes

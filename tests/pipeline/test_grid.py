@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from fractions import Fraction
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.grid import (
+    NESTED_CODES,
     SCALE_FLOOR,
     Grid,
     QParams,
@@ -17,8 +19,10 @@ from pipeline.grid import (
     RangeSearch,
     along,
     dequantize,
+    nested_multiples,
     params_from_range,
     quantize,
+    regrid,
 )
 
 GRIDS = st.builds(Grid, st.integers(2, 8), st.booleans(), st.booleans())
@@ -171,3 +175,37 @@ def test_numbers_that_do_not_fit_their_spec(scale, zero_point, words):
 def test_symmetric_means_zero_point_zero():
     with pytest.raises(ValueError, match="zero points 1"):
         QParams(torch.tensor(1.0), torch.tensor(1)).check(SYMMETRIC)
+
+
+def test_nested_multiples_are_the_published_ones_and_odd():
+    multiples = nested_multiples(torch.tensor([1, 2, 3, 4, 0]))
+    assert multiples.tolist()[:4] == [105, 35, 15, 7] and bool((multiples % 2 == 1).all())
+    assert not regrid(torch.arange(106.0).reshape(1, 1, -1), multiples[4:]).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_regridding_has_no_ties_and_is_rounding_at_once_except_at_exact_ties(dtype):
+    """x / scale in steps of 1/64, against exact fractions: only halves of the fine grid may go either way."""
+    bits = torch.arange(5)
+    multiples = nested_multiples(bits).tolist()
+    ratios = [Fraction(n, 64) for n in range(-64, 108 * 64)]
+    codes = torch.tensor([min(max(round(r), 0), NESTED_CODES) for r in ratios], dtype=dtype)
+    got = regrid(codes.expand(1, 5, -1), nested_multiples(bits))[0]
+    ties = 0
+    for channel, multiple in enumerate(multiples):
+        for code, result in zip(codes.tolist(), got[channel].tolist(), strict=True):
+            assert Fraction(int(code), multiple) % 1 != Fraction(1, 2)
+            assert result == multiple * round(Fraction(int(code), multiple))
+        for ratio, result in zip(ratios, got[channel].tolist(), strict=True):
+            exact = min(max(ratio, 0), NESTED_CODES) / multiple
+            if exact % 1 == Fraction(1, 2):
+                ties += 1
+                assert abs(result / multiple - exact) == 0.5
+            else:
+                assert result == multiple * round(exact)
+    assert ties == 1 + 3 + 7 + 15
+
+
+def test_bits_of_a_spec_are_those_of_its_levels():
+    assert QuantSpec(Grid(4, False), True).bits == 4
+    assert QuantSpec(Grid(7, False, limit=NESTED_CODES), True, levels="nested", nominal_bits=2).bits == 2

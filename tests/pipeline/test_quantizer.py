@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from pipeline.grid import Grid, QParams, QuantSpec
+from pipeline.grid import NESTED_CODES, Grid, QParams, QuantSpec
 from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
 
 ACTIVATION = QuantSpec(Grid(4, signed=False), symmetric=False)
@@ -143,3 +143,54 @@ def test_copies_keep_the_tie_inside_the_copy(bias):
     twin = copy.deepcopy(holder)
     assert twin[2].parents[0] is twin[0] and twin[2].parents[1] is twin[1]
     assert twin[0] is not holder[0]
+
+
+def nested(bits, scale=0.01):
+    quantizer = Quantizer(QuantSpec(Grid(7, signed=False, limit=NESTED_CODES), True, None, levels="nested"))
+    quantizer.set_params(QParams(torch.tensor(scale), torch.tensor(0, dtype=torch.int32)))
+    quantizer.set_channel_bits(torch.tensor(bits))
+    quantizer.phase = Phase.ON
+    return quantizer
+
+
+def test_a_nested_quantizer_has_the_levels_of_its_channels_bits():
+    x = torch.linspace(-0.2, 1.3, 3001).expand(1, 5, -1)
+    values = nested([0, 1, 2, 3, 4])(x)
+    clip = 0.01 * NESTED_CODES
+    assert [len(row.unique()) for row in values[0]] == [1, 2, 4, 8, 16]
+    assert not values[0, 0].any()
+    for bits in range(1, 5):
+        steps = (1 << bits) - 1
+        assert torch.allclose(values[0, bits].unique(), clip * torch.arange(steps + 1) / steps)
+
+
+def test_nested_gradients_are_straight_through_the_clamp_and_the_clip_s():
+    x = torch.tensor([-0.5, 0.1, 0.52, 0.9, 3.0]).reshape(1, 1, -1).requires_grad_()
+    quantizer = nested([2])
+    quantizer.scale = torch.nn.Parameter(quantizer.scale)
+    value = quantizer(x)
+    with torch.no_grad():
+        assert torch.equal(quantizer(x), value)
+    value.sum().backward()
+    assert x.grad.flatten().tolist() == [0, 1, 1, 1, 0]
+    clip = 0.01 * NESTED_CODES
+    inside = (value - x)[0, 0, 1:4].sum() / clip  # per unit of the clip: (Q - x) / a inside, 1 above, 0 below
+    assert torch.allclose(quantizer.scale.grad / NESTED_CODES, inside + 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [[5], [-1], [[2]]])
+def test_bits_per_channel_that_do_not_exist(bits):
+    with pytest.raises(ValueError, match="0 to 4"):
+        nested([2]).set_channel_bits(torch.tensor(bits))
+
+
+def test_uniform_levels_have_no_bits_per_channel():
+    with pytest.raises(ValueError, match="not uniform"):
+        Quantizer(QuantSpec(Grid(4, False), True)).set_channel_bits(torch.tensor([2]))
+
+
+def test_a_codebook_s_quantizer_has_bits_and_no_multiples():
+    quantizer = Quantizer(QuantSpec(Grid(8, True, True), True, 0, levels="multibit", nominal_bits=2))
+    quantizer.set_channel_bits(torch.tensor([0, 4]))
+    assert quantizer.multiples is None and quantizer.channel_bits.tolist() == [0, 4]
+    assert "2 bits multibit [-127, 127]" in repr(quantizer)

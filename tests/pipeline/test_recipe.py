@@ -8,7 +8,7 @@ import yaml
 
 from pipeline.errors import RecipeError
 from pipeline.grid import RANGE_PARAMETER
-from pipeline.recipe import RECIPES, RangeName, RuleChange, available_recipes, changed, load_recipe
+from pipeline.recipe import RECIPES, RangeName, Recipe, RuleChange, available_recipes, changed, load_recipe
 
 MINIMAL = """\
 name: own
@@ -455,3 +455,33 @@ def test_changed_replaces_only_what_is_stated():
     assert changed(rule, None) is rule
     assert changed(rule, RuleChange(bits=8)).model_dump() == {**rule.model_dump(), "bits": 8}
     assert changed(rule, RuleChange(symmetric=True)).model_dump() == {**rule.model_dump(), "symmetric": True}
+
+
+LEVELS = ("weights={bits: 2, symmetric: true, granularity: per_channel, range: mse, levels: multibit}",
+          "activations.levels=nested", "activations.bits=2", "name=x")
+
+
+def test_levels_are_read_and_stay_in_the_text_only_where_they_are_not_uniform():
+    plain, chosen = load_recipe("qdrop_w4a4"), load_recipe("qdrop_w4a4", LEVELS)
+    assert (chosen.weights.levels, chosen.activations.levels) == ("multibit", "nested")
+    assert "levels" not in plain.to_yaml() and chosen.to_yaml().count("levels") == 2
+    assert Recipe.model_validate(yaml.safe_load(chosen.to_yaml())) == chosen
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [("weights.bits=5", "at most 4 bits"), ("activations.bits=8", "at most 4 bits"),
+     ("weights.symmetric=false", "symmetric: true"), ("weights.granularity=per_tensor", "per_channel"),
+     ("weights.levels=nested", "levels"), ("activations.levels=multibit", "levels")],
+)
+def test_levels_that_do_not_exist(edit, words):
+    with pytest.raises(RecipeError, match=words):
+        load_recipe("qdrop_w4a4", [*LEVELS, edit])
+
+
+def test_a_change_to_more_than_4_bits_is_uniform():
+    recipe = load_recipe("qdrop_w4a4", LEVELS)
+    assert changed(recipe.weights, RuleChange(bits=8)).levels == "uniform"
+    assert changed(recipe.weights, RuleChange(bits=3)).levels == "multibit"
+    assert changed(recipe.activations, RuleChange(bits=8)).levels == "uniform"
+    assert changed(recipe.activations, RuleChange(range="minmax")).levels == "nested"

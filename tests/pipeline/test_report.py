@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from backends.placement import PlacementRow
-from pipeline.artifact import CalibrationEntry, FileEntry, Manifest, ModelEntry, RecipeEntry, TargetEntry
+from pipeline.artifact import CalibrationEntry, FileEntry, Manifest, ModelEntry, RecipeEntry, TargetEntry, TensorEntry
 from pipeline.parity import BoundaryCount, CodeCount, FloatOutput, LevelReport, ParityReport
 from pipeline.report import render_report
 from pipeline.stages import UnitLog
@@ -87,3 +87,21 @@ def test_float_operators_get_a_table_of_their_own():
     level.boundaries["gelu_q"].unexplained = 3
     assert "3 codes right behind float operators are wrong" in render(parity(levels=[level]))
     assert "behind a float operator" not in render()
+
+
+def test_levels_say_what_their_container_costs():
+    common = {"module": "", "signed": True, "symmetric": True, "axis": 0, "scale": 1.0, "zero_point": 0,
+              "codes_sha256": ""}
+    tensors = [
+        TensorEntry(name="w", kind="weight", bits=2.5, container="int8", count=8000, levels="multibit",
+                    channel_bits=[1, 4], **common),
+        TensorEntry(name="v", kind="weight", bits=8, container="int8", count=500, **common),
+        TensorEntry(name="a", kind="activation", bits=2.0, container="uint8", count=None, levels="nested",
+                    channel_bits=[0, 4], elements=3000, **common),
+        TensorEntry(name="b", kind="activation", bits=3.0, container="uint8", count=None, levels="nested",
+                    channel_bits=[3], elements=1000, **common),
+    ]
+    text = render_report(MANIFEST.model_copy(update={"tensors": tensors}), parity(), [ROW], (), ())
+    assert "2.50 bits on average as codebooks per channel: 2,500 bytes packed, 8,000 in the int8 container" in text
+    assert "2.25 bits on average on nested grids per channel: their uint8 container costs 4,000 bytes" in text
+    assert "on average" not in render()

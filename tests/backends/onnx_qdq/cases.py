@@ -18,7 +18,7 @@ from pipeline.graph import quantizers
 from pipeline.grid import QParams
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.stages import Captured, Reference
-from tests.tiny import calibrate_by_range
+from tests.tiny import calibrate_by_range, fill_levels, multibit_recipe
 
 F = nn.functional
 
@@ -125,3 +125,10 @@ def frozen(
             quantizer.set_params(QParams(scale, quantizer.zero_point))
     reference, _ = passes.legalize(calibrated)
     return reference, torch.round(images * 128) / 128 if ties else images
+
+
+def frozen_with_levels(name: str, profile: str) -> tuple[Reference, Tensor]:
+    """The same with codebooks of mixed bits and nested activations."""
+    captured, images = _captured(name)
+    quantized = passes.quantize(captured, multibit_recipe(), TARGETS[profile])
+    return passes.legalize(fill_levels(quantized, 0.6 * images))[0], images

@@ -10,9 +10,11 @@ import torch
 from backends.onnx_qdq.arithmetic import IntegerArithmetic
 from backends.onnx_qdq.emit import emit_model, unsupported
 from backends.onnx_qdq.session import OnnxSession, integer_ops
+from backends.onnx_qdq.target import TARGETS
 from pipeline.errors import TargetError
 from pipeline.graph import bias_quantizer_of, is_constant, quantizer_of, quantizers
-from tests.backends.onnx_qdq.cases import MIDDLES, frozen
+from tests.backends.onnx_qdq.cases import MIDDLES, frozen, frozen_with_levels
+from tests.tiny import frozen_levels, multibit_recipe
 
 CASES = [(8, 8, False), (8, 8, True), (4, 4, False), (4, 4, True), (3, 3, False), (2, 2, False)]
 pytestmark = pytest.mark.onnxruntime
@@ -198,3 +200,58 @@ def test_an_operator_without_emitter_is_refused_before_anything_is_written(path)
     with pytest.raises(TargetError, match="logcumsumexp"):
         emit_model(reference, path)
     assert not path.exists()
+
+
+# --- levels that are not uniform --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", ["generic", "vnni"])
+@pytest.mark.parametrize("name", [*(set(MIDDLES) - {"pad_slice"}), "residual", "scaled"])
+def test_codebooks_and_nested_activations_run_in_integer_kernels(name, profile, path):
+    """Mixed 0 to 4 bits in every tensor, both forms, every level: not even an unfused session differs in a code."""
+    if name == "residual":
+        reference, images = frozen_levels(TARGETS[profile])
+    else:
+        reference, images = frozen_with_levels(name, profile)
+    specs = [quantizer.spec for quantizer in quantizers(reference.graph).values()]
+    assert {"multibit", "nested"} <= {spec.levels for spec in specs}
+    expected = IntegerArithmetic(reference).run(images)
+    for form in ("qdq", "qoperator"):
+        emit_model(reference, path, form)
+        for level in ("all", "extended") if form == "qdq" else ("all", "extended", "basic", "disabled"):
+            assert not differing(expected, run(path, images, level)), (form, level)
+        found = integer_ops(path)
+        assert (found["float"] > 0) == (name == "scaled")
+        assert not {"Gather", "Expand"} & set(found["kernels"]), "codebooks are looked up at every inference"
+        assert found["kernels"]["QLinearMul"] >= 2 * sum(spec.levels == "nested" for spec in specs)
+
+
+def test_every_level_of_every_channel_reaches_the_session(path):
+    reference, images = frozen_levels(TARGETS["vnni"], multibit_recipe("weights.levels=uniform", "weights.bits=8"))
+    emit_model(reference, path)
+    got = run(path, images)
+    reached = {bits: set() for bits in range(5)}
+    for name in ("relu_q", "relu_1_q", "relu_2_q"):
+        for channel, bits in enumerate(quantizers(reference.graph)[name].channel_bits.tolist()):
+            reached[bits] |= set(np.unique(got[name][:, channel]).tolist())
+    steps = {bits: (1 << bits) - 1 for bits in range(1, 5)}
+    assert reached == {0: {0}, **{bits: {105 // n * i for i in range(n + 1)} for bits, n in steps.items()}}
+
+
+def test_a_channel_of_0_bits_is_a_row_of_zeros(path):
+    reference, images = frozen_levels(TARGETS["vnni"])
+    weight = quantizers(reference.graph)["conv2d_1_w"]
+    pruned = weight.channel_bits.tolist().index(0)
+    emit_model(reference, path)
+    assert not weight.codes[pruned].any()
+    maps = run(path, images)["relu_1_q"][:, pruned]
+    assert len(np.unique(maps)) == 1, "the channel is its bias, whatever comes in"
+
+
+def test_a_file_without_the_second_rounding_is_seen(path):
+    reference, images = frozen_levels(TARGETS["vnni"])
+    expected = IntegerArithmetic(reference).run(images)
+    broken = copy.deepcopy(reference)
+    quantizers(broken.graph)["relu_1_q"].set_channel_bits(torch.full((8,), 4))
+    emit_model(broken, path)
+    assert "relu_1_q" in differing(expected, run(path, images))

@@ -69,3 +69,44 @@ def test_fields_are_read_from_the_low_bits_up():
     plane, = pack_fields(np.array([1, 2, 15]), 4)
     assert plane.data.tolist() == [0x21, 0x0F]
     assert plane.table[0x21].tolist() == [1 - 8, 2 - 8]
+
+
+# --- codebooks per channel --------------------------------------------------------------------------------------------
+
+BOOKS = {0: [0], 1: [-1, 1], 2: [-49, -11, 11, 49], 3: [-112, -67, -35, -10, 10, 35, 67, 112],
+         4: [sign * code for code in (4, 13, 23, 33, 42, 52, 69, 98) for sign in (-1, 1)]}  # fmt: skip
+
+
+def codebook_quantizer(bits, columns=(4, 3, 3)):
+    random = np.random.default_rng(0)
+    quantizer = Quantizer(QuantSpec(Grid(8, True, True), True, axis=0, levels="multibit", nominal_bits=2))
+    quantizer.set_params(QParams(torch.ones(len(bits)), torch.zeros(len(bits), dtype=torch.int32)))
+    quantizer.set_channel_bits(torch.tensor(bits))
+    quantizer.harden(torch.tensor(np.stack([random.choice(BOOKS[b], columns) for b in bits])))
+    return quantizer
+
+
+@pytest.mark.parametrize("bits", [[3], [0, 0], [2] * 5, [4, 0, 3, 1, 2, 0, 4, 3, 1, 2, 2], [1, 4] * 150])
+@pytest.mark.parametrize("columns", [(4, 3, 3), (5,), (1, 1, 1)])
+def test_codebooks_come_back_in_the_bits_of_their_channels(bits, columns):
+    quantizer = codebook_quantizer(bits, columns)
+    packed = pack_weight(quantizer)
+    assert np.array_equal(unpack(packed), quantizer.codes.numpy()) and unpack(packed).dtype == np.int8
+    size, count = int(np.prod(columns)), len(packed.groups)
+    stored = sum(plane.data.nbytes for group in packed.groups for plane in group.planes)
+    assert stored <= sum(bits) * size / 8 + 2 * count  # a plane's last byte may be part empty
+    assert packed.order.dtype == (np.uint8 if len(bits) <= 256 else np.uint16)
+
+
+def test_codebooks_share_the_tables_of_ordinary_weights():
+    (group,) = pack_weight(codebook_quantizer([4] * 3)).groups
+    assert group.planes[0].table.tobytes() == pack_weight(weight_quantizer(4, (4, 4), symmetric=True)).planes[
+        0].table.tobytes()
+    assert group.palette.dtype == np.int8 and len(group.palette) == 16
+
+
+def test_rows_that_a_projection_took_off_their_common_codebook_stay_int8():
+    quantizer = codebook_quantizer([2, 2])
+    quantizer.codes[0] = torch.round(quantizer.codes[0] / 1.3).int()
+    packed = pack_weight(quantizer)
+    assert packed.groups == () and np.array_equal(unpack(packed), quantizer.codes.numpy())
