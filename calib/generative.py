@@ -7,18 +7,19 @@ student only looks on, for its activation ranges.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from calib.context import Calibration
+from calib.distill import input_moments
 from calib.finetune import MILESTONES, Milestones, milestone_factor, set_rate, share_right, student_loss, train
 from calib.generator import Conditioning, Forge, Judged, make_generator
 from calib.parameters import Parameters
 from calib.precision import Precision
-from calib.statistics import alignment_loss, watched_network
+from calib.statistics import Watched, alignment_loss, watched_network
 from calib.student import MinMaxWeights, NormMode, Student
 from calib.tracking import TrackedRange, Tracking
 
@@ -37,6 +38,8 @@ class GenerativeParameters(Parameters):
         generator_learning_rate: of Adam.
         milestones: shares of the epochs at which learning rates fall to a tenth: 100, 200 and 300 of 400 in the papers.
         conditioning: of the generator: `embedding` (GDFQ's CIFAR variant) or `norm` (its ImageNet variant, and FDDA's).
+        input: `unit` gives generated images mean 0 and deviation 1 in each channel, as normalised inputs have; `free`
+            gives them the moments of the images that are there, or else of distilled ones (`calib.distill`).
         temperature: of both softmaxes of the distillation.
         tracking: how ranges follow; see `calib.tracking`.
         norm: the student's batch norms: `frozen` statistics with gamma and beta trained, as in the papers, or `train`.
@@ -52,6 +55,7 @@ class GenerativeParameters(Parameters):
     generator_learning_rate: float = Field(default=1e-3, gt=0.0)
     milestones: Milestones = MILESTONES
     conditioning: Conditioning = "embedding"
+    input: Literal["unit", "free"] = "unit"
     temperature: float = Field(default=20.0, gt=0.0)
     tracking: Tracking = "ema_corrected"
     norm: NormMode = "frozen"
@@ -89,12 +93,14 @@ class GenerativeCourse:
     ) -> None:
         self.parameters, self.paper, self.distillation = parameters, paper, distillation
         device, classes = calibration.device, calibration.classes
+        teacher = watched_network(calibration.graph, device)
+        moments = _moments(calibration, teacher) if parameters.input == "free" else (None, None)
         generator = make_generator(
-            calibration.shape, classes, parameters.conditioning, calibration.seed("generator"), device
+            calibration.shape, classes, parameters.conditioning, calibration.seed("generator"), device, *moments
         )
         self.forge = Forge(
-            generator, watched_network(calibration.graph, device), classes, calibration.recipe.images.batch_size,
-            parameters.generator_learning_rate, calibration.seed("noise"), parameters.precision, device,
+            generator, teacher, classes, calibration.recipe.images.batch_size, parameters.generator_learning_rate,
+            calibration.seed("noise"), parameters.precision, device,
         )
         self.student = Student(
             calibration, lambda quantizer, _: MinMaxWeights(quantizer.spec),
@@ -171,6 +177,14 @@ class GenerativeCourse:
         self.student.load_state_dict(state["student"])
         self.optimiser.load_state_dict(state["sgd"])
         self.paper.restore(state["paper"])
+
+
+def _moments(calibration: Calibration, teacher: Watched) -> tuple[Tensor, Tensor]:
+    """(mean [C], deviation [C]) of the network's input."""
+    if not len(calibration.images):
+        return input_moments(teacher, calibration.shape, calibration.seed("moments"), calibration.device)
+    rows = calibration.images.transpose(0, 1).flatten(1).to(calibration.device)
+    return rows.mean(1), rows.std(1)
 
 
 def run(calibration: Calibration, parameters: GenerativeParameters, paper: Paper, distillation: float) -> None:
