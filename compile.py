@@ -2,6 +2,7 @@
 
     captured   = capture(model)                 pipeline   float graph, batch norm intact: the teacher
     quantized  = quantize(captured, ...)        passes     quantizers in place; topology is final
+    allocation = allocate(quantized, images)    calib      a recipe with a budget of bits: then quantized once more
     calibrated = calibrate(quantized, images)   calib      numbers; the only step that wants images
     reference  = legalize(calibrated)           passes     codes frozen, immutable: the truth
     files      = backend.emit(reference)        backends   the artifact
@@ -17,7 +18,7 @@ import copy
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,11 +33,14 @@ from backends.base import BACKENDS, Backend
 from backends.describe import tensor_table
 from backends.exact import ExactArithmetic
 from backends.placement import PlacementRow, placement_table
+from calib.allocation import Choice, allocate, find_choices, weight_specs
 from calib.calibrate import calibrate
 from calib.methods import check_needs, find_method
 from calib.sources import draw, find_source
 from pipeline import cli_options as cli
+from pipeline.allocation import Allocation, budget_text
 from pipeline.artifact import (
+    AllocationEntry,
     CalibrationEntry,
     Manifest,
     ModelEntry,
@@ -55,9 +59,9 @@ from pipeline.graph import module_path, quantizer_of, where
 from pipeline.inputs import ImageOptions, open_samples, parse_input_size, shape_without_data, zeros
 from pipeline.modelfile import LoadedModel, load_model
 from pipeline.parity import FLOAT_ROUNDING, LOGITS, Arithmetic, ParityReport, Runner, apply_gates, compare
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipe import BitBudget, Recipe, load_recipe
 from pipeline.registry import discover
-from pipeline.report import render_report
+from pipeline.report import FRONTIER, draw_frontier, render_report
 from pipeline.stages import Calibrated, Quantized, Reference
 from pipeline.summary import build_json, build_lines, plan_json, verdict
 from pipeline.terminal import Terminal, open_console
@@ -163,14 +167,53 @@ def plan(
     return quantized
 
 
+def bit_choices(quantized: Quantized) -> tuple[Choice, ...]:
+    """What a budget of weight bits can be spent on; nothing where the recipe states the bits.
+
+    Every option is placed, so that what the target cannot hold and what no budget can buy is refused here.
+
+    Raises:
+        RecipeError, TargetError: as from `plan`.
+    """
+    recipe, captured, target = quantized.recipe, quantized.captured, quantized.target
+    if not isinstance(recipe.weights.bits, BitBudget):
+        return ()
+    return find_choices(quantized, {
+        bits: weight_specs(passes.quantize(captured, recipe.at_bits(bits), target))
+        for bits in recipe.weights.bits.options
+    })
+
+
+def decide_bits(
+    quantized: Quantized, choices: Sequence[Choice], images: Tensor, device: str, watcher: Watcher
+) -> tuple[Quantized, Allocation | None]:
+    """The network placed again with the best bits for every layer; itself and None where all bits are stated."""
+    if all(choice.fixed is not None for choice in choices):
+        return quantized, None
+    watcher.stage("allocate bits")
+    allocation = allocate(quantized, choices, images, device=device, progress=watcher.allocating)
+    watcher.allocated(allocation)
+    recipe = quantized.recipe.with_bits(allocation.bits)
+    return passes.quantize(quantized.captured, recipe, quantized.target), allocation
+
+
 def target_notes(quantized: Quantized) -> list[str]:
     """What a user of this target should know about this recipe on this graph."""
     target, recipe = quantized.target, quantized.recipe
-    notes = target.notes_for(recipe.weights.bits, recipe.activations.bits)
+    notes = target.notes_for(str(recipe.weights.bits), recipe.activations.bits)
     quantizers = (quantizer_of(quantized.graph, node) for node in quantized.graph.graph.nodes)
     if any(quantizer is not None and quantizer.spec.grid.limit is not None for quantizer in quantizers):
         notes.append(f"weight codes keep to +-{target.weights.wide_limit}: {target.weights.wide_limit_reason}")
     return notes
+
+
+def budget_notes(quantized: Quantized, choices: Sequence[Choice]) -> list[str]:
+    """What a dry run cannot say, because images decide it."""
+    free = sum(choice.fixed is None for choice in choices)
+    if not free:
+        return []
+    budget = budget_text(quantized.recipe.weights.bits)
+    return [f"the weight bits of {free} layers are decided from the images ({budget}); the table shows the widest"]
 
 
 def method_notes(calibrated: Calibrated) -> list[str]:
@@ -216,12 +259,14 @@ def compile_model(
         raise InputError("an accuracy gate needs labels", where="--max-drop", hint="Give --eval-data with labels.")
     watcher.stage("capture and place")
     quantized = plan(loaded, recipe, backend, calibration.example, options.profile)
+    choices = bit_choices(quantized)
     for batches in filter(None, (calibration, evaluation)):
         check_against_model(batches, quantized.captured.input_shape, quantized.captured.num_classes)
-    placement = placement_table(quantized.graph, quantized.target)
-    watcher.planned(quantized, placement)
-    watcher.stage("calibrate")
+    watcher.planned(quantized, placement_table(quantized.graph, quantized.target))
     images, _ = calibration.materialize()
+    quantized, allocation = decide_bits(quantized, choices, images, options.device, watcher)
+    placement = placement_table(quantized.graph, quantized.target)
+    watcher.stage("calibrate")
     calibrated = calibrate(
         quantized, images, device=options.device, progress=watcher, checkpoints=options.checkpoints,
         resume=options.resume, data_sha256=calibration.sha256,
@@ -238,9 +283,11 @@ def compile_model(
         session = backend.open(folder, backend.levels[0])
         write_golden(backend.arithmetic(reference), session, evaluation, folder / "golden.npz")
         (folder / "parity.json").write_text(json.dumps(parity.to_json(), indent=1) + "\n", encoding="utf-8")
-        manifest = _manifest(loaded, recipe, backend, reference, calibration, folder)
+        if allocation is not None:
+            draw_frontier(allocation, folder / FRONTIER)
+        manifest = _manifest(loaded, backend, reference, calibration, allocation, folder)
         manifest = manifest.model_copy(update={"files": file_table(folder)})
-        report = render_report(manifest, parity, placement, calibrated.log, notes)
+        report = render_report(manifest, parity, placement, calibrated.log, notes, allocation)
         (folder / "report.md").write_text(report, encoding="utf-8")
         manifest = manifest.model_copy(update={"files": file_table(folder)})
         (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
@@ -304,9 +351,10 @@ def _on_device(graph: fx.GraphModule, device: torch.device) -> Callable[[Tensor]
 
 
 def _manifest(
-    loaded: LoadedModel, recipe: Recipe, backend: Backend, reference: Reference, calibration: Batches, folder: Path
+    loaded: LoadedModel, backend: Backend, reference: Reference, calibration: Batches, allocation: Allocation | None,
+    folder: Path,
 ) -> Manifest:
-    target = reference.quantized.target
+    recipe, target = reference.quantized.recipe, reference.quantized.target
     tensors = tensor_table(reference.graph, target)
     weight_bits = sum(entry.bits * entry.count for entry in tensors if entry.kind == "weight")
     return Manifest(
@@ -319,6 +367,10 @@ def _manifest(
         seed=recipe.seed,
         tensors=tensors,
         files={},
+        allocation=None if allocation is None else AllocationEntry(
+            budget=budget_text(allocation.budget), bits=dict(allocation.bits), average=allocation.average,
+            omega=allocation.chosen.omega, images=allocation.images,
+        ),
         sizes={"model": (folder / backend.model_file).stat().st_size, "weights_packed": -(-weight_bits // 8)},
     )
 
@@ -413,7 +465,7 @@ def _dry_run(
     shape, source = shape_without_data(loaded, images.size, calib_data)
     quantized = plan(loaded, recipe, backend, zeros(shape), profile)
     placement = placement_table(quantized.graph, quantized.target)
-    notes = target_notes(quantized)
+    notes = [*target_notes(quantized), *budget_notes(quantized, bit_choices(quantized))]
     if as_json:
         terminal.show_json(plan_json(quantized, placement, notes))
     else:

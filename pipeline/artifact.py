@@ -85,6 +85,16 @@ class TensorEntry(_Frozen):
     codes_sha256: str | None
 
 
+class AllocationEntry(_Frozen):
+    """What a budget of weight bits became: bits by module path, their mean over the layers that were open."""
+
+    budget: str
+    bits: dict[str, int]
+    average: float
+    omega: float
+    images: int
+
+
 class FileEntry(_Frozen):
     """One file of the artifact."""
 
@@ -105,6 +115,7 @@ class Manifest(_Frozen):
     seed: int
     tensors: list[TensorEntry]
     files: dict[str, FileEntry]
+    allocation: AllocationEntry | None = None
     sizes: dict[str, int]
 
     def to_json(self) -> str:
