@@ -244,10 +244,11 @@ class _Plan:
         """Spec of a layer's weight; None where the target runs it in float."""
         if self.rule(node).inputs == "float":
             return None
-        rule = self.recipe.weights.at_widest()
+        rule = self.recipe.weights
         for chosen in self.selections:
             if chosen.override.weights is not None and node in chosen.nodes:
                 rule = changed(rule, chosen.override.weights)
+        rule = rule.at_widest()
         axis = 0 if rule.granularity == "per_channel" else None
         limit = self._limit(node, rule)
         grid = Grid(rule.bits, signed=rule.symmetric, limit=limit)
