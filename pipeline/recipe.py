@@ -295,7 +295,7 @@ def changed(rule: Rule, change: RuleChange | None) -> Rule:
 
 
 def weight_change(bits: int) -> RuleChange:
-    """A layer's weights at `bits`; integer kernels want zero point 0, and 8-bit codes have no room to be moved there."""
+    """A layer's weights at `bits`. Integer kernels want zero point 0, and 8-bit codes have no room to be moved."""
     return RuleChange(bits=bits, symmetric=True if bits == MAX_BITS else None)
 
 
