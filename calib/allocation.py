@@ -34,8 +34,7 @@ from pipeline.quantizer import Phase
 from pipeline.recipe import BitBudget
 from pipeline.stages import Quantized
 
-IMAGES = 256  # that sensitivities are means over, spread over the calibration images; the papers' tables take 32 to 64
-BITS_OF_A_BYTE = 8
+IMAGES = 256  # that sensitivities are means over, spread evenly over the calibration images
 
 Specs = Mapping[str, QuantSpec]
 
