@@ -167,6 +167,7 @@ def draw_frontier(allocation: Allocation, path: Path) -> None:
         axes.set(xlabel="bytes of all weight codes", ylabel="sum of omegas, nats")
         if all(point.omega > 0 for point in (*shown, *allocation.uniform.values())):
             axes.set_yscale("log")
+        axes.locator_params(axis="x", nbins=6)
         axes.grid(linewidth=0.3)
         axes.legend(fontsize=7)
         figure.savefig(path, format="svg", metadata={"Date": None})
