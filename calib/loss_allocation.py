@@ -85,6 +85,11 @@ class Pool:
         return taken
 
 
-def share(epoch: int, window: int) -> float:
-    """Of the groups that lose a bit after epoch `epoch` (from 0) of a window: 0.01 rising to 0.30 (released V2)."""
-    return FIRST_SHARE + (LAST_SHARE - FIRST_SHARE) * epoch / max(1, window - 1)
+def share(epoch: int, window: int, bits: float) -> float:
+    """Of the groups that lose a bit after epoch `epoch` (from 0) of a window: 0.01 rising to 0.30 (released V2).
+
+    In a window so short that this does not sum up to `bits`, which every group loses on average, it rises in
+    proportion: the authors' window of 150 epochs needs 37 for two bits.
+    """
+    ramp = [FIRST_SHARE + (LAST_SHARE - FIRST_SHARE) * place / max(1, window - 1) for place in range(window)]
+    return min(1.0, ramp[epoch] * max(1.0, bits / sum(ramp)))

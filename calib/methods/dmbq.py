@@ -205,7 +205,8 @@ class DmbqCourse:
             if not self._allocates(epoch, name):
                 continue
             if place + 1 < self._window:
-                pool.take(max(1, int(share(place, self._window) * pool.count)), self._goal(name))
+                wanted = share(place, self._window, START - self._goal(name))
+                pool.take(max(1, int(wanted * pool.count)), self._goal(name))
             else:
                 while pool.average > self._goal(name) + 1e-9 and pool.take(pool.count, self._goal(name)):
                     pass

@@ -65,5 +65,11 @@ def test_an_epoch_of_counting_begins_at_zero() -> None:
 
 def test_the_share_rises_as_in_the_authors_run() -> None:
     """Test 28: after the first of 151 epochs 7 of 768 and 6 of 672 groups."""
-    assert (int(share(0, 151) * 768), int(share(0, 151) * 672)) == (7, 6)
-    assert share(150, 151) == pytest.approx(0.30) and share(0, 1) == pytest.approx(0.01)
+    assert (int(share(0, 151, 2.0) * 768), int(share(0, 151, 2.0) * 672)) == (7, 6)
+    assert share(150, 151, 2.0) == pytest.approx(0.30)
+
+
+@pytest.mark.parametrize("window", [2, 5, 8])
+def test_a_short_window_takes_as_many_bits_in_larger_portions(window: int) -> None:
+    shares = [share(epoch, window, 1.5) for epoch in range(window)]
+    assert sum(shares) == pytest.approx(1.5, abs=0.51) and shares == sorted(shares) and max(shares) <= 1.0
