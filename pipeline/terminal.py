@@ -259,7 +259,7 @@ class Terminal:
         seconds = elapsed / self._trained * left
         advice = f"; for a quicker try: --set method.steps={ADVISED_STEPS}" if self._steps > ADVISED_STEPS else ""
         if seconds > LONG:
-            self._event(f"  about {_duration(seconds)} to go for {self.units_total} units of {self._steps:,} "
+            self._event(f"  about {_duration(seconds)} to go for {self.units_total} {self._part}s of {self._steps:,} "
                         f"steps{advice}")
 
 
