@@ -34,7 +34,7 @@ from backends.exact import ExactArithmetic
 from backends.placement import PlacementRow, placement_table
 from calib.calibrate import calibrate
 from calib.methods import check_needs, find_method
-from calib.sources import draw, find_source
+from calib.sources import Made, Maker, draw, find_source, make, makes_images
 from pipeline import cli_options as cli
 from pipeline.artifact import (
     CalibrationEntry,
@@ -49,17 +49,18 @@ from pipeline.artifact import (
     write_artifact,
 )
 from pipeline.capture import capture
-from pipeline.data import Batches, check_against_model
-from pipeline.errors import InputError, ParityError, TargetError
+from pipeline.data import Batches, array_batches, check_against_model
+from pipeline.errors import InputError, ParityError, RecipeError, TargetError
 from pipeline.exits import exit_codes
 from pipeline.graph import is_constant, module_path, quantizer_of, where
-from pipeline.inputs import ImageOptions, open_samples, parse_input_size, shape_without_data, zeros
+from pipeline.inputs import ImageOptions, InputShape, open_samples, parse_input_size, shape_without_data
 from pipeline.modelfile import LoadedModel, load_model
 from pipeline.parity import FLOAT_ROUNDING, LOGITS, Arithmetic, ParityReport, Runner, apply_gates, compare
+from pipeline.pictures import save_grid
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.registry import discover
-from pipeline.report import render_report
-from pipeline.stages import Calibrated, Quantized, Reference
+from pipeline.report import PICTURES, render_report
+from pipeline.stages import Calibrated, EpochLog, Quantized, Reference
 from pipeline.summary import build_json, build_lines, plan_json, verdict
 from pipeline.terminal import Terminal, open_console
 from pipeline.watcher import Quiet, Watcher
@@ -99,6 +100,7 @@ class Options:
 class Build:
     """What a build returns: where the artifact lies and everything that its report says.
 
+    `trainings` holds the epochs of what was trained as a whole, by what that was.
     `folder` is the one asked for, or `<out>-failed` where the gate failed.
     """
 
@@ -108,6 +110,7 @@ class Build:
     placement: list[PlacementRow]
     calibrated: Calibrated
     notes: list[str] = field(default_factory=list)
+    trainings: dict[str, list[EpochLog]] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -134,8 +137,15 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         RecipeError: with what there is.
     """
-    find_method(recipe.method)
-    find_source(recipe.images)
+    method, parameters = find_method(recipe.method)
+    source, _ = find_source(recipe.images)
+    wanted = method.needed(parameters) & {"images", "labels"}
+    lacking = sorted(wanted - source.gives) if isinstance(source, Maker) else []
+    if lacking:
+        raise RecipeError(
+            f"the method '{method.name}' needs {' and '.join(lacking)}, and the source '{source.name}' gives none",
+            where="images.source",
+        )
 
 
 def plan(
@@ -190,7 +200,7 @@ def compile_model(
     loaded: LoadedModel | nn.Module,
     recipe: Recipe,
     target: str,
-    calibration: Batches,
+    calibration: Batches | InputShape,
     evaluation: Batches | None,
     out: Path,
     options: Options | None = None,
@@ -202,8 +212,9 @@ def compile_model(
         loaded: a model file as `load_model` returns it, or a module in eval mode.
         recipe: everything that changes numbers.
         target: `onnx`, `reference`, ...
-        calibration, evaluation: images; labels of `evaluation` give the accuracies. Without an evaluation set parity is
-            proven on the calibration images, and no accuracy is measured.
+        calibration: images; where the recipe's source makes them, the shape of the model's input.
+        evaluation: images; their labels give the accuracies. Without an evaluation set parity is proven on the
+            calibration images, or on those that the method made, and no accuracy is measured.
         out: the artifact folder. A build whose gate fails stands at `<out>-failed` instead.
         watcher: is told what happens; silent by default.
 
@@ -213,42 +224,102 @@ def compile_model(
     options, watcher, backend = options or Options(), watcher or Quiet(), BACKENDS.get(target)
     loaded = loaded if isinstance(loaded, LoadedModel) else LoadedModel(loaded, None, type(loaded).__name__, "", None)
     check_out(out, options.overwrite)
+    if isinstance(calibration, Batches) and makes_images(recipe.images):
+        raise RecipeError(
+            f"the source '{recipe.images.source}' makes its images and reads none", where="images.source",
+            hint="Give the shape of the model's input in their place (InputShape), or a recipe that draws images.",
+        )
     if options.max_drop is not None and (evaluation is None or evaluation.labels is None):
         raise InputError("an accuracy gate needs labels", where="--max-drop", hint="Give --eval-data with labels.")
     watcher.stage("capture and place")
     quantized = plan(loaded, recipe, backend, calibration.example, options.profile)
-    for batches in filter(None, (calibration, evaluation)):
-        check_against_model(batches, quantized.captured.input_shape, quantized.captured.num_classes)
+    for batches in (calibration, evaluation):
+        if isinstance(batches, Batches):
+            check_against_model(batches, quantized.captured.input_shape, quantized.captured.num_classes)
     placement = placement_table(quantized.graph, quantized.target)
     watcher.planned(quantized, placement)
+    made = None
+    if isinstance(calibration, InputShape):
+        made = make_images(quantized, options, watcher)
+        images, labels = made.images, made.labels
+        calibration = array_batches(images, labels, recipe.images.batch_size, "calib", "synthetic images")
     watcher.stage("calibrate")
-    images, _ = calibration.materialize()
+    if made is None:
+        images, labels = calibration.materialize()
     calibrated = calibrate(
         quantized, images, device=options.device, progress=watcher, checkpoints=options.checkpoints,
-        resume=options.resume, data_sha256=calibration.sha256,
+        resume=options.resume, data_sha256=calibration.sha256, labels=labels,
     )
+    synthetic = Synthetic.of(made, calibrated)
     watcher.stage("freeze, emit and prove")
     reference, projected = passes.legalize(calibrated)
-    notes = [*target_notes(quantized), *method_notes(calibrated), *projected]
+    notes = [*target_notes(quantized), *synthetic.notes, *method_notes(calibrated), *projected]
     if evaluation is None:
-        evaluation = calibration.without_labels()
-        notes.insert(0, "no evaluation data: parity is proven on the calibration images, no accuracy was measured")
+        evaluation, what = _instead_of_evaluation(calibration, synthetic)
+        notes.insert(0, f"no evaluation data: parity is proven on {what}, no accuracy was measured")
     with write_artifact(out, options.overwrite) as folder:
         backend.emit(reference, folder)
         parity = prove(calibrated, reference, backend, folder, evaluation, options, watcher)
         session = backend.open(folder, backend.levels[0])
         write_golden(backend.arithmetic(reference), session, evaluation, folder / "golden.npz")
         (folder / "parity.json").write_text(json.dumps(parity.to_json(), indent=1) + "\n", encoding="utf-8")
-        manifest = _manifest(loaded, recipe, backend, reference, calibration, folder)
+        if synthetic.images is not None:
+            save_grid(synthetic.images, folder / PICTURES)
+        manifest = _manifest(loaded, recipe, backend, reference, calibration, made is not None, folder)
         manifest = manifest.model_copy(update={"files": file_table(folder)})
-        report = render_report(manifest, parity, placement, calibrated.log, notes)
+        report = render_report(manifest, parity, placement, calibrated.log, notes, synthetic.trainings)
         (folder / "report.md").write_text(report, encoding="utf-8")
         manifest = manifest.model_copy(update={"files": file_table(folder)})
         (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
-        build = Build(out, parity, manifest, placement, calibrated, notes)
+        build = Build(out, parity, manifest, placement, calibrated, notes, synthetic.trainings)
         if not parity.passed:
             raise GateFailed(_keep_failed(build, folder), out)
     return build
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """What a build has to tell about images that no camera took, made by the source or by the method.
+
+    Args:
+        images: for people to look at; None where there are none.
+        notes: for the report.
+        trainings: epochs by what was trained.
+    """
+
+    images: Tensor | None
+    notes: list[str]
+    trainings: dict[str, list[EpochLog]]
+
+    @classmethod
+    def of(cls, made: Made | None, calibrated: Calibrated) -> Synthetic:
+        found = calibrated.findings
+        images = made.images if made is not None and len(made.images) else found.images
+        trainings = {"images": made.findings.epochs if made is not None else [], "network": found.epochs}
+        notes = [*(made.findings.notes if made is not None else ()), *found.notes]
+        return cls(images, notes, {title: epochs for title, epochs in trainings.items() if epochs})
+
+
+def make_images(quantized: Quantized, options: Options, watcher: Watcher) -> Made:
+    """The images that the recipe's source makes, as a stage of its own where there are any."""
+    if quantized.recipe.images.count:
+        watcher.stage("make images")
+    return make(
+        quantized, device=options.device, progress=watcher, checkpoints=options.checkpoints, resume=options.resume
+    )
+
+
+def _instead_of_evaluation(calibration: Batches, synthetic: Synthetic) -> tuple[Batches, str]:
+    """What parity is proven on without evaluation data, and its name; raises InputError where nothing is there."""
+    if len(calibration):
+        return calibration.without_labels(), "the calibration images"
+    if synthetic.images is None:
+        raise InputError(
+            "there are no images to prove parity on: the recipe has none and its method made none",
+            where="--eval-data", hint="Give images to prove it on.",
+        )
+    batch = calibration.batch_size
+    return array_batches(synthetic.images, None, batch, "eval", "synthetic images"), "the images that the method made"
 
 
 def prove(
@@ -305,7 +376,8 @@ def _on_device(graph: fx.GraphModule, device: torch.device) -> Callable[[Tensor]
 
 
 def _manifest(
-    loaded: LoadedModel, recipe: Recipe, backend: Backend, reference: Reference, calibration: Batches, folder: Path
+    loaded: LoadedModel, recipe: Recipe, backend: Backend, reference: Reference, calibration: Batches, synthetic: bool,
+    folder: Path,
 ) -> Manifest:
     target = reference.quantized.target
     tensors = tensor_table(reference.graph, target)
@@ -313,7 +385,9 @@ def _manifest(
         version=VERSION,
         recipe=RecipeEntry(name=recipe.name, policy=recipe.policy, text=recipe.to_yaml(), sha256=recipe.sha256),
         model=ModelEntry(name=loaded.name, sha256=loaded.sha256, arch=loaded.arch),
-        calibration=CalibrationEntry(kind=recipe.images.source, sha256=calibration.sha256, count=len(calibration)),
+        calibration=CalibrationEntry(
+            kind=recipe.images.source, sha256=calibration.sha256, count=len(calibration), synthetic=synthetic
+        ),
         target=TargetEntry(name=target.name, profile=target.profile, runtime=dict(backend.versions())),
         packages=package_versions(*PACKAGES),
         seed=recipe.seed,
@@ -375,15 +449,19 @@ def main(
         images = ImageOptions(mean, std, parse_input_size(input_size))
         if not dry_run:
             check_out(out, overwrite)
-            _check_needs(chosen, calib_data)
+            check_data(chosen, calib_data)
         terminal.stage("load")
         loaded = load_model(model, arch, trust_pickle)
         if dry_run:
             _dry_run(terminal, loaded, chosen, backend, images, calib_data, device_profile, as_json)
             return
+        makes = makes_images(chosen.images)
         calibration, evaluation, notes = open_samples(
-            loaded, chosen, calib_data, eval_data, images, lambda pool: draw(pool, chosen.images, chosen.seed)
+            loaded, chosen, None if makes else calib_data, eval_data, images,
+            lambda pool: draw(pool, chosen.images, chosen.seed),
         )
+        if makes and calib_data is not None:
+            notes.append(f"--calib-data is not read: the recipe's images.source is '{chosen.images.source}'")
         for note in notes:
             terminal.note(note)
         try:
@@ -396,12 +474,13 @@ def main(
         forget_checkpoints(options.checkpoints)
 
 
-def _check_needs(recipe: Recipe, calib_data: Path | None) -> None:
-    method, parameters = find_method(recipe.method)
-    if calib_data is None and "images" in method.needed(parameters):
+def check_data(recipe: Recipe, calib_data: Path | None) -> None:
+    """Raises InputError where the recipe's source draws from data and none is given."""
+    if calib_data is None and not makes_images(recipe.images):
         raise InputError(
-            f"the method '{method.name}' needs images", where="--calib-data",
-            hint="Give a folder of images or an .npz; --dry-run needs none.",
+            f"the method '{recipe.method.name}' needs images, and the source '{recipe.images.source}' draws from data",
+            where="--calib-data", hint="Give a folder of images or an .npz; --dry-run needs none. Or take a recipe "
+            "whose images are made: --set images.source=distilled",
         )
 
 
@@ -410,14 +489,14 @@ def _dry_run(
     calib_data: Path | None, profile: str | None, as_json: bool,
 ) -> None:
     """Everything that can be refused before data is read, and where every layer will run."""
-    shape, source = shape_without_data(loaded, images.size, calib_data)
-    quantized = plan(loaded, recipe, backend, zeros(shape), profile)
+    shape = shape_without_data(loaded, images.size, calib_data)
+    quantized = plan(loaded, recipe, backend, shape.example, profile)
     placement = placement_table(quantized.graph, quantized.target)
     notes = target_notes(quantized)
     if as_json:
         terminal.show_json(plan_json(quantized, placement, notes))
     else:
-        terminal.show_plan(quantized, placement, notes, source)
+        terminal.show_plan(quantized, placement, notes, shape.source)
 
 
 def _show(terminal: Terminal, build: Build, backend: Backend, as_json: bool) -> None:
@@ -425,7 +504,9 @@ def _show(terminal: Terminal, build: Build, backend: Backend, as_json: bool) -> 
     if as_json:
         log = build.calibrated.log
         terminal.show_json(
-            build_json(build.folder, build.manifest, build.parity, build.notes, log, terminal.seconds)
+            build_json(
+                build.folder, build.manifest, build.parity, build.notes, log, terminal.seconds, build.trainings
+            )
         )
         return
     lines = build_lines(build.folder, build.manifest, build.parity, backend.model_file)

@@ -45,6 +45,13 @@ def search_activation_ranges(calibration: Calibration, images: int | None = None
     _switch_on(graph)
 
 
+def round_weights(calibration: Calibration) -> None:
+    """Decide every weight: the nearest code in its quantizer's numbers."""
+    nodes = {node.name: node for node in calibration.graph.graph.nodes}
+    for name, quantizer in calibration.weights().items():
+        quantizer.harden(quantizer.quantize(get_attribute(calibration.graph, nodes[name].args[0])))
+
+
 @torch.no_grad()
 def search_ranges_in_order(calibration: Calibration, images: int) -> None:
     """Like `search_activation_ranges`, but each quantizer sees what the ones before it have already quantized.

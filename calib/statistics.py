@@ -50,10 +50,14 @@ class Watched:
         return self._module(*inputs)
 
 
-def watched_network(graph: fx.GraphModule, device: torch.device) -> Watched:
-    """The whole float network behind a graph with quantizers; shares its parameters and never trains them."""
+def watched_network(graph: fx.GraphModule, device: torch.device, outputs: bool = True) -> Watched:
+    """The whole float network behind a graph with quantizers; shares its parameters and never trains them.
+
+    Args:
+        outputs: False stops the forward pass behind the last batch norm.
+    """
     names = [node.name for node in graph.graph.nodes if node.op not in ("placeholder", "output")]
-    return Watched(extract(graph, names, quantized=False), device)
+    return Watched(extract(graph, names, quantized=False), device, outputs)
 
 
 @dataclass(frozen=True)

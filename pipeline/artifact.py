@@ -52,11 +52,22 @@ class ModelEntry(_Frozen):
 
 
 class CalibrationEntry(_Frozen):
-    """The images that calibration used: `kind` is the recipe's source, `sha256` is `Batches.sha256`."""
+    """The images that calibration used: `kind` is the recipe's source, `sha256` is `Batches.sha256`.
+
+    `synthetic` says that no data was read for them: the source made them, or the method did and `count` is 0.
+    """
 
     kind: str
     sha256: str
     count: int
+    synthetic: bool = False
+
+    @property
+    def text(self) -> str:
+        """For people: `64 samples, source: files`, or `synthetic (distilled, 64 images)`."""
+        if not self.synthetic:
+            return f"{self.count} samples, source: {self.kind}"
+        return f"synthetic ({self.kind}, {self.count} images)" if self.count else "synthetic (made by the method)"
 
 
 class TargetEntry(_Frozen):

@@ -53,7 +53,7 @@ Out = Annotated[Path | None, typer.Option(
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the artifact that is there.")]
 CalibData = Annotated[Path | None, typer.Option(
     help="What calibration images are drawn from: a folder (flat, or one subfolder a class, as imagenet/train), or "
-    ".npz/.npy with x (and y). The recipe's images.source says how.",
+    ".npz/.npy with x (and y). The recipe's images.source says how; one that makes images (zeroq_w8a8) needs none.",
 )]
 EvalData = Annotated[Path | None, typer.Option(
     help="Images to prove parity and measure accuracy on: a folder with one subfolder a class, or .npz with x and y.",
@@ -63,7 +63,7 @@ Mean = Annotated[str | None, typer.Option(
 )]
 Std = Annotated[str | None, typer.Option(metavar="R G B", help="Their standard deviation.")]
 InputSize = Annotated[str | None, typer.Option(
-    metavar="S | C,H,W", help="Resize and centre-crop images to this side; with --dry-run also the model's input.",
+    metavar="S | C,H,W", help="Resize and centre-crop images to this side; without data also the model's input.",
 )]
 DeviceName = Annotated[str, typer.Option(help=f"Where calibration runs: {DEVICES}.")]
 DryRun = Annotated[bool, typer.Option(

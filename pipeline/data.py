@@ -232,6 +232,18 @@ def open_pool(
     return Batches(samples, tuple(range(len(samples))), batch_size, purpose, path, classes)
 
 
+def array_batches(
+    images: Tensor, labels: Tensor | None, batch_size: int, purpose: Purpose, origin: str
+) -> Batches:
+    """Images [N, C, H, W] in memory as `Batches`, in their order; N may be 0.
+
+    Args:
+        origin: where messages say that they are from.
+    """
+    samples = _Arrays(images.detach().cpu().contiguous().numpy(), labels, tuple(images.shape[1:]))
+    return Batches(samples, tuple(range(len(images))), batch_size, purpose, Path(origin))
+
+
 def shuffled(available: int, count: int | None, seed: int) -> list[int]:
     """The numbers below `available` in a random order, cut to `count`: a draw without replacement."""
     return torch.randperm(available, generator=torch.Generator().manual_seed(seed)).tolist()[:count]

@@ -99,8 +99,13 @@ def _first_layer_channels(module: nn.Module | None) -> int | None:
     return None if first is None else first.in_channels
 
 
-def shape_without_data(loaded: LoadedModel, size: InputSize | None, data: Path | None) -> tuple[Shape, str]:
-    """(C, H, W) for a dry run, and where it is from. Of `data` one header is read, and only where nothing else tells.
+def shape_without_data(
+    loaded: LoadedModel, size: InputSize | None, data: Path | None, option: str = "--calib-data"
+) -> InputShape:
+    """(C, H, W), and where it is from. Of `data` one header is read, and only where nothing else tells.
+
+    Args:
+        data: what `option` names.
 
     Raises:
         InputError: nothing tells; says which option would.
@@ -108,16 +113,16 @@ def shape_without_data(loaded: LoadedModel, size: InputSize | None, data: Path |
     sources: tuple[tuple[str, Callable[[], Shape | None]], ...] = (
         ("--input-size", lambda: (_channels(loaded, size), size.height, size.width) if size else None),
         ("the .pt2 file", lambda: exported_shape(loaded)),
-        ("one sample of --calib-data", lambda: peek_shape(data, _channels(loaded, size)) if data else None),
+        (f"one sample of {option}", lambda: peek_shape(data, _channels(loaded, size)) if data else None),
         ("torchvision's default", lambda: _torchvision_shape(loaded)),
     )
     for source, look in sources:
         shape = look()
         if shape is not None:
-            return shape, source
+            return InputShape(shape, source)
     raise InputError(
-        "the shape of the model's input is not known", where=f"--dry-run of '{loaded.name}'",
-        allowed="--input-size channels,height,width, or --calib-data, of which one header is read",
+        "the shape of the model's input is not known", where=f"'{loaded.name}', without a sample",
+        allowed=f"--input-size channels,height,width, or {option}, of which one header is read",
         hint="For example --input-size 3,224,224",
     )
 
@@ -171,9 +176,22 @@ def _array_shape(path: Path) -> Shape:
     return tuple(int(size) for size in shape[1:])
 
 
-def zeros(shape: Shape) -> torch.Tensor:
-    """An example input, float32 [1, C, H, W]: capture looks at its shape only."""
-    return torch.zeros(1, *shape)
+@dataclass(frozen=True)
+class InputShape:
+    """All that is known of the model's input where no calibration data is read.
+
+    Args:
+        shape: (C, H, W).
+        source: what told it.
+    """
+
+    shape: tuple[int, ...]
+    source: str = ""
+
+    @property
+    def example(self) -> torch.Tensor:
+        """Zeros, float32 [1, C, H, W]: capture looks at their shape only."""
+        return torch.zeros(1, *self.shape)
 
 
 # --- the samples ---
@@ -189,24 +207,29 @@ class ImageOptions:
 
 
 def open_samples(
-    loaded: LoadedModel, recipe: Recipe, calibration: Path, evaluation: Path | None, options: ImageOptions,
+    loaded: LoadedModel, recipe: Recipe, calibration: Path | None, evaluation: Path | None, options: ImageOptions,
     draw: Callable[[Batches], Batches],
-) -> tuple[Batches, Batches | None, list[str]]:
+) -> tuple[Batches | InputShape, Batches | None, list[str]]:
     """(calibration set, evaluation set, what a user should know about them).
 
     Args:
+        calibration: None where the recipe's source makes the images: then the model's input shape takes their place.
         draw: chooses the calibration set from everything that `calibration` holds; the recipe's source of images.
 
     Raises:
         InputError: what is there cannot be used for this model.
     """
     images = recipe.images
-    chosen = draw(_opened(loaded, calibration, options, purpose="calib", batch_size=images.batch_size))
+    chosen: Batches | InputShape
+    if calibration is None:
+        chosen = shape_without_data(loaded, options.size, evaluation, "--eval-data")
+    else:
+        chosen = draw(_opened(loaded, calibration, options, purpose="calib", batch_size=images.batch_size))
     proven = None
     if evaluation is not None:
         proven = _opened(loaded, evaluation, options, purpose="eval", batch_size=EVALUATION_BATCH).checked()
     notes = _notes([path for path in (calibration, evaluation) if path is not None], options)
-    if len(chosen) < images.count:
+    if isinstance(chosen, Batches) and len(chosen) < images.count:
         notes.append(f"{len(chosen):,} calibration samples are there, the recipe asks for {images.count:,}")
     return chosen, proven, notes
 

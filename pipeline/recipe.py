@@ -144,14 +144,15 @@ class Override(_Frozen):
 
 
 class ImagesRule(_Frozen):
-    """Where calibration images come from, how many are drawn and in which batches they run.
+    """Where calibration images come from, how many are drawn or made and in which batches they run.
 
+    `count: 0` leaves their number to the source (`one-per-class`, `none`); the source judges whether it knows it.
     `augment: train` crops and flips image files as in training, once for all (`Batches.augmented`); `parameters` are
     those of the source, as written: the source's own file judges them.
     """
 
     source: Annotated[str, Field(min_length=1)]
-    count: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=1)]
     augment: Literal["train", "eval"] = "eval"
     parameters: dict[str, Any] = Field(default_factory=dict)

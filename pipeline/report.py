@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
 
 from pipeline.artifact import Manifest, TensorEntry, packed_bytes
 from pipeline.parity import ParityReport
-from pipeline.stages import UnitLog
+from pipeline.stages import EpochLog, UnitLog
 
 _TEMPLATE = """\
 # {{ manifest.model.name }}: {{ manifest.recipe.name }} for {{ manifest.target.name }} ({{ manifest.target.profile }})
@@ -26,6 +26,13 @@ Seed {{ manifest.seed }}.
 {% for line in notes %}
 * {{ line }}
 {%- endfor %}
+
+{%- if pictures %}
+
+Images that were made for this build; no camera took them:
+
+![synthetic images]({{ pictures }})
+{%- endif %}
 
 ## Parity
 
@@ -102,6 +109,15 @@ hardened. *Undecided* is the share of weights whose soft rounding was not 0 or 1
 {{ "%.1f" % unit.seconds }} | {{ "kept nearest rounding" if unit.kept_nearest else "" }} |
 {% endfor %}
 {%- endif %}
+{%- for title, table in trainings.items() %}
+## Training: {{ title }}
+
+| {{ table.head | join(" | ") }} |
+|{{ "---|" * (table.head | length) }}
+{% for row in table.rows -%}
+| {{ row | join(" | ") }} |
+{% endfor %}
+{%- endfor %}
 ## Recipe
 
 ```yaml
@@ -109,6 +125,9 @@ hardened. *Undecided* is the share of weights whose soft rounding was not 0 or 1
 
 Model file sha256 `{{ manifest.model.sha256 }}`. {{ packages }}.
 """
+
+PICTURES = "calibration.png"
+EPOCH_ROWS = 22  # the first, the last, and twenty between them
 
 _COSTS = (
     ("float", "the trained model"),
@@ -119,7 +138,8 @@ _COSTS = (
 
 
 def render_report(
-    manifest: Manifest, parity: ParityReport, placement: Sequence[Any], log: Sequence[UnitLog], notes: Sequence[str]
+    manifest: Manifest, parity: ParityReport, placement: Sequence[Any], log: Sequence[UnitLog], notes: Sequence[str],
+    trainings: Mapping[str, Sequence[EpochLog]] | None = None,
 ) -> str:
     """Markdown of one build.
 
@@ -128,6 +148,7 @@ def render_report(
         placement: rows of `backends.placement`.
         log: one entry per reconstructed unit.
         notes: what the build has to tell (projected grids, advice of the target).
+        trainings: epochs of what was trained as a whole, by what that was.
     """
     environment = jinja2.Environment(trim_blocks=False, autoescape=False, undefined=jinja2.StrictUndefined)
     calibration = manifest.calibration
@@ -137,7 +158,9 @@ def render_report(
         moved=parity.moved_by_requantization,
         verdict=_verdict(parity),
         accuracies=_accuracies(parity),
-        calibration="none" if calibration is None else f"{calibration.count} samples, source: {calibration.kind}",
+        calibration="none" if calibration is None else calibration.text,
+        pictures=PICTURES if PICTURES in manifest.files else None,
+        trainings={title: _epoch_table(epochs) for title, epochs in (trainings or {}).items() if epochs},
         notes=notes,
         files=sorted(manifest.files.items()),
         levels=_levels(manifest.tensors),
@@ -191,3 +214,16 @@ def _accuracies(parity: ParityReport) -> list[dict[str, str]]:
         rows.append({"stage": stage, "top1": "no labels" if value is None else f"{value:.2f} %", "cost": cost})
         before = value
     return rows
+
+
+def _epoch_table(epochs: Sequence[EpochLog]) -> dict[str, Any]:
+    """Head and rows of at most `EPOCH_ROWS` epochs, evenly spread; a measure that an epoch lacks is left empty."""
+    names = list(dict.fromkeys(name for epoch in epochs for name in epoch.measured))
+    count = min(len(epochs), EPOCH_ROWS)
+    shown = [epochs[round(place * (len(epochs) - 1) / max(count - 1, 1))] for place in range(count)]
+    rows = [
+        [str(epoch.number), str(epoch.steps),
+         *(f"{epoch.measured[name]:.4g}" if name in epoch.measured else "" for name in names), f"{epoch.seconds:.1f}"]
+        for epoch in shown
+    ]
+    return {"head": ["epoch", "steps", *names, "seconds"], "rows": rows}

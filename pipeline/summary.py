@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import Manifest
 from pipeline.errors import CompileError, ExitCode
 from pipeline.parity import ParityReport
-from pipeline.stages import Quantized, UnitLog
+from pipeline.stages import EpochLog, Quantized, UnitLog
 
 RUNNER = "run.py"
 SHOWN_REASONS = 5
@@ -40,7 +41,8 @@ def build_lines(folder: Path, manifest: Manifest, parity: ParityReport, model_fi
         folder: where the artifact stands; for a failed gate the `-failed` one.
     """
     recipe = _row("recipe", f"{manifest.recipe.name}, bit policy {manifest.recipe.policy}")
-    lines = ["", recipe, *_accuracy_lines(parity), "", *_level_lines(parity)]
+    data = [] if manifest.calibration is None else [_row("calibration", manifest.calibration.text)]
+    lines = ["", recipe, *data, *_accuracy_lines(parity), "", *_level_lines(parity)]
     divergence = parity.to_json()["first_divergence"]
     if divergence is not None:
         lines.append(_row("first in", f"{divergence['tensor']} ({divergence['module'] or 'no module'})"))
@@ -97,9 +99,14 @@ def _kernel_lines(integer_ops: dict[str, Any]) -> list[str]:
 
 
 def build_json(
-    folder: Path, manifest: Manifest, parity: ParityReport, notes: Sequence[str], log: Iterable[UnitLog], seconds: float
+    folder: Path, manifest: Manifest, parity: ParityReport, notes: Sequence[str], log: Iterable[UnitLog],
+    seconds: float, trainings: Mapping[str, Sequence[EpochLog]] | None = None,
 ) -> dict[str, Any]:
-    """The `--json` summary of a build: the content of `parity.json` and what it was made from."""
+    """The `--json` summary of a build: the content of `parity.json` and what it was made from.
+
+    Args:
+        trainings: epochs of what was trained as a whole, by what that was.
+    """
     return {
         "exit_code": int(ExitCode.OK if parity.passed else ExitCode.GATE_FAILED),
         "passed": parity.passed,
@@ -110,6 +117,8 @@ def build_json(
         "target": manifest.target.name,
         "profile": manifest.target.profile,
         "seed": manifest.seed,
+        "calibration": None if manifest.calibration is None else manifest.calibration.model_dump(),
+        "trainings": {title: [asdict(epoch) for epoch in epochs] for title, epochs in (trainings or {}).items()},
         "sizes": manifest.sizes,
         "notes": list(notes),
         "units_kept_nearest": [unit.title for unit in log if unit.kept_nearest],

@@ -25,6 +25,9 @@ from typer.testing import CliRunner
 
 import compile as story
 from backends.base import BACKENDS
+from pipeline import data
+from pipeline.errors import RecipeError
+from pipeline.inputs import InputShape
 from pipeline.recipe import load_recipe
 from tests import tiny
 
@@ -190,6 +193,134 @@ def test_two_conditions_of_the_gate_that_are_not_codes(command, tmp_path):
     assert "look at out-failed/parity.json" in result.stdout
 
 
+# --- without data ---
+
+DISTILLED = ("images.source=distilled", "images.count=8", "images.batch=4", "images.iterations=20",
+             "images.batch_size=4")
+
+
+def setting(*texts):
+    return tuple(part for text in texts for part in ("--set", text))
+
+
+DATA_FREE = ("--recipe", "zeroq_w8a8", *setting(*DISTILLED))
+
+
+@pytest.fixture
+def guarded(monkeypatch):
+    """Whatever reads a sample raises until calibration is over; the list of what was read afterwards."""
+    calibrated, read = [], []
+
+    def guard(of, name):
+        real = getattr(of, name)
+
+        def guarded_read(self, *arguments):
+            if not calibrated:
+                raise AssertionError(f"{of.__name__}.{name} before calibration was over")
+            read.append(name)
+            return real(self, *arguments)
+
+        monkeypatch.setattr(of, name, guarded_read)
+
+    for of, name in ((data.Batches, "__iter__"), (data.Batches, "materialize"), (data._Arrays, "read"),
+                     (data._Images, "read"), (data._Arrays, "pixels"), (data._Images, "pixels")):
+        guard(of, name)
+    calibrate = story.calibrate
+
+    def watched(*arguments, **keys):
+        result = calibrate(*arguments, **keys)
+        calibrated.append(True)
+        return result
+
+    monkeypatch.setattr(story, "calibrate", watched)
+    return read
+
+
+@pytest.mark.parametrize("evaluation", ["val.npz", "pixels"])
+def test_without_data_no_sample_is_read_before_evaluation(command, guarded, tmp_path, evaluation):
+    result = command(calib=None, evaluation=evaluation, recipe=DATA_FREE)
+    assert result.exit_code == 0, result.stderr + repr(result.exception)
+    assert "read" in guarded
+    assert "make images" in result.stderr and "synthetic (distilled, 8 images)" in result.stdout
+    folder = tmp_path / "out"
+    report = (folder / "report.md").read_text()
+    assert "Calibration: synthetic (distilled, 8 images)." in report
+    assert "![synthetic images](calibration.png)" in report and "## Training: images" in report
+    manifest = json.loads((folder / "manifest.json").read_text())
+    entry = manifest["calibration"]
+    assert entry["synthetic"] and (entry["kind"], entry["count"]) == ("distilled", 8) and len(entry["sha256"]) == 64
+    assert "calibration.png" in manifest["files"]
+    with Image.open(folder / "calibration.png") as picture:
+        assert picture.mode == "RGB"
+
+
+def test_the_guard_of_the_test_above_is_real(command, guarded):
+    result = command()
+    assert result.exit_code == 3 and "before calibration was over" in result.stderr
+
+
+def test_made_images_prove_parity_where_there_is_nothing_else(command):
+    result = command("--json", "--input-size", "3,8,8", calib=None, evaluation=None, recipe=DATA_FREE)
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert "parity is proven on the calibration images" in summary["notes"][0]
+    assert summary["calibration"]["synthetic"] and len(summary["trainings"]["images"]) == 2
+    assert set(summary["trainings"]["images"][0]) == {"number", "steps", "measured", "seconds"}
+
+
+def test_data_that_is_not_read_is_said_to_be_so(command, guarded):
+    result = command(recipe=DATA_FREE)
+    assert result.exit_code == 0, result.stderr
+    assert "--calib-data is not read: the recipe's images.source is 'distilled'" in result.stderr
+
+
+def test_data_free_reconstruction_is_one_recipe(command):
+    result = command(calib=None, recipe=(*LEARN, *setting(*DISTILLED, "method.steps=20")))
+    assert result.exit_code == 0, result.stderr
+    assert "synthetic (distilled, 8 images)" in result.stdout
+
+
+def test_a_generators_images(command):
+    sets = setting("images.source=generated", "images.count=8", "images.batch_size=4", "images.iterations=100")
+    result = command("--json", calib=None, recipe=("--recipe", "mse_w8a8", *sets))
+    assert result.exit_code == 0, result.stderr
+    assert any("into the class that was ordered" in note for note in json.loads(result.stdout)["notes"])
+
+
+def test_what_a_source_does_not_give_is_refused(command):
+    none = setting("images.source=none", "images.count=0")
+    refused(command(*none, calib=None), "the method 'nearest' needs images, and the source 'none' gives none")
+    refused(command(calib=None, evaluation=None, recipe=DATA_FREE), "the shape of the model's input is not known",
+            "--input-size channels,height,width, or --eval-data")
+
+
+def test_interrupted_images_are_not_made_again(command, monkeypatch, tmp_path):
+    def stop(*arguments, **keys):
+        raise KeyboardInterrupt
+
+    assert command(calib=None, recipe=DATA_FREE, out="expected").exit_code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(story, "calibrate", stop)
+        assert command(calib=None, recipe=DATA_FREE).exit_code == 130
+    with monkeypatch.context() as patch:
+        patch.setattr("calib.sources.distilled.Pixels", stop)
+        resumed = command("--resume", calib=None, recipe=DATA_FREE)
+    assert resumed.exit_code == 0, resumed.stderr
+    assert (tmp_path / "out" / "model.onnx").read_bytes() == (tmp_path / "expected" / "model.onnx").read_bytes()
+
+
+def test_images_and_a_source_that_makes_them_do_not_go_together(files, tmp_path):
+    recipe = load_recipe("zeroq_w8a8", DISTILLED)
+    model, _ = tiny.model_and_images()
+    given = data.open_data(files / "calib.npz", batch_size=4, purpose="calib")
+    with pytest.raises(RecipeError, match="makes its images and reads none"):
+        story.compile_model(model, recipe, "reference", given, None, tmp_path / "a")
+    build = story.compile_model(model, recipe, "reference", InputShape((3, 8, 8)), None, tmp_path / "a")
+    assert build.passed and build.manifest.calibration.synthetic
+    with pytest.raises(RecipeError, match="makes no images"):
+        story.compile_model(model, load_recipe("mse_w8a8"), "reference", InputShape((3, 8, 8)), None, tmp_path / "b")
+
+
 # --- the dry run ---
 
 
@@ -259,7 +390,7 @@ def arrays(folder: Path, **changed) -> Path:
 
 
 def test_calibration_data_is_missing_or_empty(command, tmp_path):
-    refused(command(calib=None), "the method 'nearest' needs images", "--calib-data")
+    refused(command(calib=None), "the method 'nearest' needs images", "'files' draws from data", "--calib-data")
     refused(command(calib=tmp_path / "gone"), "does not exist", "gone")
     (tmp_path / "empty").mkdir()
     refused(command(calib=tmp_path / "empty"), "holds no images", "empty")
@@ -300,7 +431,8 @@ def test_an_image_that_cannot_be_read_is_named(command, files, tmp_path):
     (("--set", "activations.bits=1"), ("'activations.bits' is 1", "from 2 to 8")),
     (("--set", "method.init_image=4"), ("no parameter 'init_image'", "Did you mean 'init_images'?")),
     (("--set", "method.name=qdorp"), ("there is no method 'qdorp'", "Did you mean 'qdrop'?")),
-    (("--set", "images.source=captq"), ("no source of images 'captq'", "captq-smooth, files", "Did you mean 'captq-")),
+    (("--set", "images.source=captq"), ("no source of images 'captq'", "captq-smooth, distilled, files",
+     "Did you mean 'captq-")),
     (("--set", "images.batchsize=4"), ("no parameter 'batchsize'", "Did you mean 'batch_size'?")),
     (("--set", "images.augment=train"), ("prepared already", "calib.npz", "augment: eval")),
     (("--set", "images.source=captq-random", "--set", "images.count=4"), ("4 images cannot cover the 5 classes",)),

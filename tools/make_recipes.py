@@ -23,6 +23,8 @@ WIDTH = 118
 FIXED = "\0"  # a space at which no line is folded
 ALL = ("w8a8", "w4a8", "w4a4", "w3a3", "w2a4", "w2a2", "w4a2")
 BELOW_8 = ALL[1:]
+DATA_FREE_ROWS = ("w8a8", "w4a4", "w3a3", "w2a2")
+ZEROQ_ROWS = ("w8a8", "w4a8", "w8a4", "w4a4")
 CAPTQ_ROWS = ("w4a4", "w3a3", "w2a4", "w2a2")
 
 
@@ -39,6 +41,8 @@ class Family:
         range: of weights and activations.
         source: of the calibration images.
         weights, images: further keys of these rules.
+        overrides: lines of that list, where activations have fewer than 8 bits.
+        at_8: parameters of the method that W8A8 changes.
     """
 
     name: str
@@ -50,6 +54,8 @@ class Family:
     source: str = "files"
     weights: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
+    overrides: Sequence[str] = ()
+    at_8: Mapping[str, str] = field(default_factory=dict)
 
 
 POLICY_COMMENTS = {
@@ -79,6 +85,12 @@ PDQUANT_PAPER = (
     "step's 32 images go through the rest of the network, the authors' code takes all (null)."
 )
 CAPTQ_PAPER = "Calibration Data Selection for Visual Services based on PTQ (CaPTQ), \"{row}\": {selection} {method}"
+ZEROQ_PAPER = (
+    "ZeroQ: A Novel Zero Shot Quantization Framework (Cai et al., CVPR 2020), arXiv 2001.00281; numbers from the "
+    "released code"
+)
+GDFQ_IMAGES = "Generative Low-bitwidth Data Free Quantization (Xu et al., ECCV 2020), arXiv 2003.03603"
+FREE = "Inputs that are not normalised to mean 0 and deviation 1: --set images.input=free"
 RANDOM = "the public code's draw, one image of each class and the rest at random, no image twice;"
 
 QDROP = {"name": "qdrop", "steps": "20000", "keep_prob": "0.5", "rounding_weight": "0.01", "schedule": "fast"}
@@ -94,6 +106,11 @@ PDQUANT = {
 ADAROUND = {
     "name": "adaround", "steps": "10000", "rounding_weight": "0.01", "learning_rate": "1.0e-3", "warmup": "0.2",
     "beta_start": "20.0", "beta_end": "2.0", "schedule": "fast",
+}
+DISTILLED = {"count": "64", "iterations": "500", "learning_rate": "0.5", "batch": "32", "input": "unit"}
+GENERATED = {
+    "count": "1024", "iterations": "4000", "batch": "64", "learning_rate": "1.0e-3", "conditioning": "embedding",
+    "statistics_weight": "0.1", "input": "unit",
 }
 LSQ = {"name": "lsq", "steps": "20000", "scale_learning_rate": "4.0e-5", "schedule": "fast"}
 
@@ -161,6 +178,23 @@ FAMILIES = (
                                           "2102.05426, with the bits of its released script."),
         BRECQ, CAPTQ_ROWS, policy="brecq", source="captq-random",
     ),
+    Family(
+        "zeroq", f"{ZEROQ_PAPER}. No data: 64 images are distilled out of the network, all layers are quantized alike, "
+        "ranges are the extremes. The average in front of the classifier stays float in the paper; here it has 8 bits. "
+        f"At W8A8 ranges are widened by half: distilled images have shorter tails than real ones. {FREE}",
+        {"name": "zeroq", "widen": "1.0", "averages": "input"}, ZEROQ_ROWS, policy="none", range="minmax",
+        source="distilled", images=DISTILLED, overrides=("{where: last, activations: {bits: 8}}",),
+        at_8={"widen": "1.5"},
+    ),
+    Family(
+        "zeroq-qdrop", f"Data-free QDrop: {QDROP_PAPER}; on images distilled as in ZeroQ (Cai et al., CVPR 2020), "
+        f"arXiv 2001.00281. {FREE}",
+        QDROP, DATA_FREE_ROWS, source="distilled", images={**DISTILLED, "count": "256"},
+    ),
+    Family(
+        "generated-qdrop", f"Data-free QDrop: {QDROP_PAPER}; on images of GDFQ's generator: {GDFQ_IMAGES}. {FREE}",
+        QDROP, DATA_FREE_ROWS, source="generated", images=GENERATED,
+    ),
 )
 
 
@@ -184,15 +218,20 @@ def recipe_text(family: Family, bits: str) -> str:
         _mapping("activations:", {"bits": activations, "symmetric": "false", "granularity": "per_tensor",
                                   "range": family.range}),
         f"policy: {policy}",
-        "overrides: []",
+        *_overrides(family, bits),
         "placement: target",
         _mapping("images:", {"source": family.source, "count": "1024", "batch_size": "32",
                              "augment": "eval", **family.images}),
-        _mapping("method:", family.method),
+        _mapping("method:", {**family.method, **(family.at_8 if bits == "w8a8" else {})}),
         "passes: []",
         "seed: 1005",
         "",
     ])
+
+
+def _overrides(family: Family, bits: str) -> list[str]:
+    lines = [] if bits[3] == "8" else family.overrides
+    return ["overrides:", *(f"  - {line}" for line in lines)] if lines else ["overrides: []"]
 
 
 def _mapping(key: str, values: Mapping[str, str]) -> str:

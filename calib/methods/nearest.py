@@ -11,8 +11,7 @@ from pydantic import Field
 from calib.context import Calibration
 from calib.methods import method
 from calib.parameters import Parameters
-from calib.ranges import search_ranges
-from pipeline.graph import get_attribute
+from calib.ranges import round_weights, search_ranges
 from pipeline.stages import UnitLog
 
 
@@ -28,7 +27,5 @@ class NearestParameters(Parameters):
 def nearest(calibration: Calibration, parameters: NearestParameters) -> tuple[UnitLog, ...]:
     """Search ranges, round every weight to its nearest code; nothing is learned, so there is no unit log."""
     search_ranges(calibration, parameters.init_images)
-    nodes = {node.name: node for node in calibration.graph.graph.nodes}
-    for name, quantizer in calibration.weights().items():
-        quantizer.harden(quantizer.quantize(get_attribute(calibration.graph, nodes[name].args[0])))
+    round_weights(calibration)
     return ()

@@ -1,64 +1,147 @@
-"""Where calibration images come from. A source chooses from everything that `--calib-data` holds.
+"""Where calibration images come from: chosen from what `--calib-data` holds, or made out of the float network.
 
 `@source("name", Parameters, needs={"labels"})` registers a function `(pool, parameters, count, seed) -> Batches`, where
 `pool` is everything in the order of the files, `count` how many images the recipe asks for, and the result the chosen
-ones in their order: of fewer than `count` images all are taken. A source sees names, labels and pixels, no model.
+ones in their order: of fewer than `count` images all are taken. It sees names, labels and pixels, no model.
+
+`@maker("name", Parameters, gives={"images"})` registers a function `(calibration, parameters) -> (images, labels)`,
+which sees the network and no data: no image is ever read for it.
+
+`images.count: 0` in a recipe leaves the number of images to the source. A source is registered with `counts=False`
+where it knows that number itself, and then a recipe must leave it; to all others a recipe must state it.
 """
 
 from __future__ import annotations
 
+import copy
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
 
+import torch
+from torch import Tensor
+
+from calib.checkpoints import UnitCheckpoints, run_key, tensors_sha256
+from calib.context import Calibration
 from calib.parameters import Parameters, checked_parameters
 from pipeline.data import Batches
 from pipeline.errors import InputError, RecipeError
+from pipeline.norms import folded_norm
 from pipeline.recipe import IMAGES_KEYS, ImagesRule
 from pipeline.registry import Registry, discover
+from pipeline.stages import Findings, Quantized
+from pipeline.watcher import CalibrationWatcher, Quiet
 
 P = TypeVar("P", bound=Parameters)
+Given = Literal["images", "labels"]
 Choose = Callable[[Batches, P, int, int], Batches]
+Make = Callable[[Calibration, P], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
 class Source(Generic[P]):
-    """A registered source.
+    """A registered source that chooses.
 
     Args:
         needs: what the data must have: `labels` or nothing.
+        counts: whether a recipe says how many images are wanted.
     """
 
     name: str
     parameters: type[P]
     needs: frozenset[str]
     choose: Choose[P]
+    counts: bool = True
 
 
-SOURCES: Registry[Source[Any]] = Registry("source of images", RecipeError)
+@dataclass(frozen=True)
+class Maker(Generic[P]):
+    """A registered source that makes.
+
+    Args:
+        gives: `images`, and `labels` of theirs; nothing for methods that want none.
+        counts: as for `Source`.
+    """
+
+    name: str
+    parameters: type[P]
+    gives: frozenset[Given]
+    make: Make[P]
+    counts: bool = True
 
 
-def source(name: str, parameters: type[P], needs: set[str]) -> Callable[[Choose[P]], Choose[P]]:
-    """Register the decorated function as source `name`."""
+@dataclass(frozen=True)
+class Made:
+    """Images that no camera took.
+
+    Args:
+        images: float32 [N, C, H, W] on the CPU; N may be 0.
+        labels: int64 [N], or None.
+        findings: what the making has to tell.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    findings: Findings
+
+
+SOURCES: Registry[Source[Any] | Maker[Any]] = Registry("source of images", RecipeError)
+
+
+def source(
+    name: str, parameters: type[P], needs: set[str], counts: bool = True
+) -> Callable[[Choose[P]], Choose[P]]:
+    """Register the decorated function as source `name`, which chooses."""
 
     def register(choose: Choose[P]) -> Choose[P]:
-        SOURCES.register(name)(Source(name, parameters, frozenset(needs), choose))
+        SOURCES.register(name)(Source(name, parameters, frozenset(needs), choose, counts))
         return choose
 
     return register
 
 
-def find_source(images: ImagesRule) -> tuple[Source[Any], Parameters]:
+def maker(name: str, parameters: type[P], gives: Set[Given], counts: bool = True) -> Callable[[Make[P]], Make[P]]:
+    """Register the decorated function as source `name`, which makes."""
+
+    def register(make: Make[P]) -> Make[P]:
+        SOURCES.register(name)(Maker(name, parameters, frozenset(gives), make, counts))
+        return make
+
+    return register
+
+
+def find_source(images: ImagesRule) -> tuple[Source[Any] | Maker[Any], Parameters]:
     """The source that a recipe names, and its checked parameters; can be asked before any data is there.
 
     Raises:
-        RecipeError: no such source, an unknown parameter or a value that is not allowed; with the nearest spelling.
+        RecipeError: no such source, an unknown parameter or a value that is not allowed, with the nearest spelling; a
+            number of images where the source knows it, or none where it does not; images to augment that it makes.
     """
     discover(sys.modules[__name__])
     found = SOURCES.get(images.source)
     owner = f"source '{images.source}'"
-    return found, checked_parameters(found.parameters, images.parameters, owner, "images", IMAGES_KEYS)
+    parameters = checked_parameters(found.parameters, images.parameters, owner, "images", IMAGES_KEYS)
+    if found.counts and images.count == 0:
+        raise RecipeError(
+            f"the {owner} draws or makes as many images as the recipe says, and it says 0", where="images.count",
+            allowed="at least 1",
+        )
+    if not found.counts and images.count != 0:
+        raise RecipeError(
+            f"the {owner} knows itself how many images there are", where="images.count", allowed="0",
+            hint="--set images.count=0",
+        )
+    if isinstance(found, Maker) and images.augment != "eval":
+        raise RecipeError(f"the {owner} makes images, and none is augmented", where="images.augment", allowed="eval")
+    return found, parameters
+
+
+def makes_images(images: ImagesRule) -> bool:
+    """Whether the recipe's source reads no data: then there is nothing to give it."""
+    return isinstance(find_source(images)[0], Maker)
 
 
 def draw(pool: Batches, images: ImagesRule, seed: int) -> Batches:
@@ -69,10 +152,12 @@ def draw(pool: Batches, images: ImagesRule, seed: int) -> Batches:
         images, seed: of the recipe.
 
     Raises:
-        RecipeError: see `find_source`.
+        RecipeError: see `find_source`; the source makes its images.
         InputError: the data lacks what the source needs, or cannot be used.
     """
     found, parameters = find_source(images)
+    if isinstance(found, Maker):
+        raise RecipeError(f"the source '{found.name}' draws from no data", where="images.source")
     if "labels" in found.needs and pool.labels is None:
         raise InputError(
             f"the source '{found.name}' needs labels, and there are none", where=str(pool.path),
@@ -82,3 +167,47 @@ def draw(pool: Batches, images: ImagesRule, seed: int) -> Batches:
     if images.augment == "train":
         pool = pool.augmented(seed)
     return found.choose(pool, parameters, images.count, seed).checked()
+
+
+def make(
+    quantized: Quantized, *, device: str | torch.device = "cpu", progress: CalibrationWatcher | None = None,
+    checkpoints: Path | None = None, resume: bool = False,
+) -> Made:
+    """The images that the recipe's source makes; no data is read.
+
+    They depend on the network, on the recipe's `images` and seed, and on the device; the method and the bits change
+    nothing about them.
+
+    Args:
+        checkpoints, resume: as in `calib.calibrate.calibrate`.
+
+    Raises:
+        RecipeError: the source chooses from data; the network has no batch norm that could tell about images.
+        CalibrationError: see the source.
+    """
+    recipe, device = quantized.recipe, torch.device(device)
+    found, parameters = find_source(recipe.images)
+    if not isinstance(found, Maker):
+        raise RecipeError(f"the source '{found.name}' makes no images", where="images.source")
+    nodes = quantized.graph.graph.nodes
+    if found.gives and not any(folded_norm(node) is not None for node in nodes):
+        raise RecipeError(
+            f"the source '{found.name}' needs the statistics of batch norms, and the model has none",
+            where="images.source", hint="--set images.source=files, and give --calib-data.",
+        )
+    graph = copy.deepcopy(quantized.graph).to(device).to(memory_format=torch.channels_last)
+    store = None if checkpoints is None else UnitCheckpoints(checkpoints, _key(quantized, device))
+    calibration = Calibration(
+        graph, (), torch.empty(0, *quantized.captured.input_shape), recipe, device, progress or Quiet(), store, resume,
+        None, quantized.captured.num_classes,
+    )
+    images, labels = found.make(calibration, parameters)
+    return Made(images.float().cpu().contiguous(), None if labels is None else labels.cpu(), calibration.findings)
+
+
+def _key(quantized: Quantized, device: torch.device) -> str:
+    """Of everything that made images depend on."""
+    recipe, captured = quantized.recipe, quantized.captured
+    weights = tensors_sha256(quantized.graph.state_dict().values())
+    rule = json.dumps(recipe.images.model_dump(), sort_keys=True)
+    return run_key("images", captured.sha256, weights, str(captured.input_shape), rule, str(recipe.seed), device.type)

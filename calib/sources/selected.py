@@ -1,4 +1,6 @@
-"""CaPTQ's selected images, "Calibration Data Selection for Visual Services based on PTQ": two sources that need labels.
+"""Sources that need labels: CaPTQ's selected images, and one image of each class.
+
+"Calibration Data Selection for Visual Services based on PTQ" (CaPTQ) gives two of them.
 
 What is public, and what is made of it here:
 
@@ -14,6 +16,9 @@ What is public, and what is made of it here:
 CaPTQ's reconstruction is QDrop's, so both sources combine with any method. A gain is to be judged against several seeds
 of `captq-random` with the same bits: the paper compares its 8-bit stem output with QDrop's low-bit one.
 `captq-smooth` decodes every image of the pool once, one at a time; of all ImageNet that is hours, so give it a part.
+
+`one-per-class` is FDDA's data (Zhong et al., Fine-grained Data Distribution Alignment for Post-Training Quantization,
+ECCV 2022, arXiv 2109.04186): one image of each class at random, and no other.
 """
 
 from __future__ import annotations
@@ -61,10 +66,19 @@ def captq_random(pool: Batches, parameters: RandomParameters, count: int, seed: 
         InputError: fewer images asked for than there are classes.
     """
     generator = torch.Generator().manual_seed(seed)
-    classes = _places_by_class(pool, count)
+    classes = _covered(_places_by_class(pool), count)
     chosen = [places[int(torch.randint(len(places), (1,), generator=generator))] for places in classes.values()]
     remaining = sorted(set(range(len(pool))) - set(chosen))
     chosen += _shuffle(remaining, generator)[: count - len(chosen)]
+    return pool.select(_shuffle(chosen, generator))
+
+
+@source("one-per-class", RandomParameters, needs={"labels"}, counts=False)
+def one_per_class(pool: Batches, parameters: RandomParameters, count: int, seed: int) -> Batches:
+    """One image of each class at random, in random order; `count` is 0, because the data says how many classes."""
+    generator = torch.Generator().manual_seed(seed)
+    classes = _places_by_class(pool)
+    chosen = [places[int(torch.randint(len(places), (1,), generator=generator))] for places in classes.values()]
     return pool.select(_shuffle(chosen, generator))
 
 
@@ -79,7 +93,7 @@ def captq_smooth(pool: Batches, parameters: SmoothParameters, count: int, seed: 
         InputError: fewer images asked for than there are classes.
     """
     generator = torch.Generator().manual_seed(seed)
-    classes, measure = _places_by_class(pool, count), STATISTICS[parameters.statistic]
+    classes, measure = _covered(_places_by_class(pool), count), STATISTICS[parameters.statistic]
 
     def smoothness(place: int) -> tuple[float, int]:
         return measure(pool.pixels(place).double(), *pool.samples.pixel_range), place
@@ -91,11 +105,16 @@ def captq_smooth(pool: Batches, parameters: SmoothParameters, count: int, seed: 
     return pool.select(_shuffle(chosen, generator))
 
 
-def _places_by_class(pool: Batches, count: int) -> dict[int, list[int]]:
+def _places_by_class(pool: Batches) -> dict[int, list[int]]:
     """Places of the images of each class that has any, classes and places rising."""
     classes: dict[int, list[int]] = {label: [] for label in sorted(set(pool.labels.tolist()))}
     for place, label in enumerate(pool.labels.tolist()):
         classes[label].append(place)
+    return classes
+
+
+def _covered(classes: dict[int, list[int]], count: int) -> dict[int, list[int]]:
+    """`classes`, where `count` images can cover them."""
     if count < len(classes):
         raise InputError(
             f"{count} images cannot cover the {len(classes)} classes that are there", where="images.count",

@@ -9,6 +9,7 @@ from torch import nn
 from pipeline.errors import InputError
 from pipeline.inputs import (
     ImageOptions,
+    InputShape,
     InputSize,
     exported_shape,
     image_channels,
@@ -16,7 +17,6 @@ from pipeline.inputs import (
     parse_input_size,
     peek_shape,
     shape_without_data,
-    zeros,
 )
 from pipeline.modelfile import LoadedModel
 from pipeline.recipe import load_recipe
@@ -60,12 +60,12 @@ def test_an_exported_program_knows_its_shape():
 
 def test_the_first_place_that_tells_wins(tmp_path):
     gone = tmp_path / "gone"  # nobody looks at it where something else tells
-    assert shape_without_data(loaded(), InputSize(None, 8, 8), gone) == ((3, 8, 8), "--input-size")
-    assert shape_without_data(exported(), None, gone) == ((1, 4, 5), "the .pt2 file")
+    assert shape_without_data(loaded(), InputSize(None, 8, 8), gone) == InputShape((3, 8, 8), "--input-size")
+    assert shape_without_data(exported(), None, gone) == InputShape((1, 4, 5), "the .pt2 file")
     np.savez(tmp_path / "a.npz", x=np.zeros((2, 12, 4, 4), np.float32))
-    assert shape_without_data(loaded(12), None, tmp_path / "a.npz")[0] == (12, 4, 4)
-    assert shape_without_data(loaded(arch="resnet18"), None, None)[0] == (3, 224, 224)
-    assert shape_without_data(loaded(arch="regnet_x_600mf"), None, None)[0] == (3, 224, 224)
+    assert shape_without_data(loaded(12), None, tmp_path / "a.npz").shape == (12, 4, 4)
+    assert shape_without_data(loaded(arch="resnet18"), None, None).shape == (3, 224, 224)
+    assert shape_without_data(loaded(arch="regnet_x_600mf"), None, None).shape == (3, 224, 224)
     with pytest.raises(InputError, match="shape of the model's input is not known"):
         shape_without_data(loaded(), None, None)
 
@@ -136,4 +136,4 @@ def test_the_draw_chooses_from_everything_and_no_more_is_opened(images):
 
 
 def test_an_example_has_the_shape_and_a_batch_of_one():
-    assert zeros((3, 4, 5)).shape == (1, 3, 4, 5)
+    assert InputShape((3, 4, 5)).example.shape == (1, 3, 4, 5)

@@ -43,10 +43,12 @@ SHIPPED = {
     **dict.fromkeys(("qdrop-mobilenetv2", "qdrop-mnasnet", "brecq-mobilenetv2", "pdquant-regnet",
                      "pdquant-mobilenetv2", "pdquant-mnasnet"), WIDTHS - {"w8a8"}),
     **dict.fromkeys(("captq", "captq-smooth", "captq-brecq"), WIDTHS - {"w8a8", "w4a8", "w4a2"}),
-    "minmax": {"w8a8"}, "mse": {"w8a8"},
+    "minmax": {"w8a8"}, "mse": {"w8a8"}, "zeroq": {"w8a8", "w4a8", "w8a4", "w4a4"},
+    **{key: {"w8a8", "w4a4", "w3a3", "w2a2"} for key in ("zeroq-qdrop", "generated-qdrop")},
 }
-METHOD_OF = {"minmax": "nearest", "mse": "nearest", "captq": "qdrop", "captq-smooth": "qdrop", "captq-brecq": "brecq"}
-STEPS = {"nearest": None, "adaround": 10000}
+METHOD_OF = {"minmax": "nearest", "mse": "nearest", "captq": "qdrop", "captq-smooth": "qdrop", "captq-brecq": "brecq",
+             "zeroq-qdrop": "qdrop", "generated-qdrop": "qdrop"}
+STEPS = {"nearest": None, "zeroq": None, "adaround": 10000}
 
 
 def test_the_shipped_recipes_are_these():
@@ -61,7 +63,7 @@ def test_a_shipped_recipe_is_what_its_name_says(name):
     assert (recipe.weights.bits, recipe.activations.bits) == (int(weights), int(activations))
     assert recipe.method.name == METHOD_OF.get(family, family.split("-")[0])
     assert recipe.method.parameters.get("steps") == STEPS.get(recipe.method.name, 20000)
-    assert recipe.weights.range == recipe.activations.range == ("minmax" if family == "minmax" else "mse")
+    assert recipe.weights.range == recipe.activations.range == ("minmax" if family in ("minmax", "zeroq") else "mse")
 
 
 @pytest.mark.parametrize("name", available_recipes())
@@ -75,13 +77,14 @@ def test_a_shipped_recipe_has_at_most_25_lines_names_its_paper_and_lists_every_k
 @pytest.mark.parametrize("name", available_recipes())
 def test_no_shipped_recipe_asks_for_8_bit_asymmetric_weights(name):
     recipe = load_recipe(name)
-    assert recipe.overrides == () and recipe.weights.symmetric == (recipe.weights.bits == 8)
+    assert all(line.weights is None for line in recipe.overrides)
+    assert recipe.weights.symmetric == (recipe.weights.bits == 8)
 
 
 @pytest.mark.parametrize("name", available_recipes())
 def test_a_shipped_recipe_has_its_paper_s_policy_below_w8a8(name):
     policies = {"captq": "captq", "captq-smooth": "captq", "captq-brecq": "brecq", "brecq": "brecq-intended",
-                "brecq-mobilenetv2": "brecq-intended"}
+                "brecq-mobilenetv2": "brecq-intended", "zeroq": "none"}
     family, bits = name.split("_")
     assert load_recipe(name).policy == ("none" if bits == "w8a8" else policies.get(family, "qdrop"))
 
@@ -105,7 +108,8 @@ def test_an_unknown_name_lists_the_recipes_in_short_and_the_nearest():
     with pytest.raises(RecipeError) as caught:
         load_recipe("qdorp_w4a4")
     assert "{adaround,brecq,lsq,nearest,pdquant,qdrop}_w{2a2,2a4,3a3,4a2,4a4,4a8,8a8}, " in caught.value.allowed
-    assert "{minmax,mse}_w8a8, or the path of a YAML file" in caught.value.allowed
+    assert "{minmax,mse}_w8a8, " in caught.value.allowed
+    assert ", or the path of a YAML file" in caught.value.allowed
     assert "qdrop_w4a4" in caught.value.hint
 
 
@@ -201,7 +205,7 @@ def test_an_unknown_key_names_its_path_and_the_nearest_key(write, old, new, key,
         ("seed: 3", "seed: 3\npolicy: captp", "policy", "none or qdrop or brecq or brecq-intended or captq"),
         ("range: mse", "range: max", "weights.range", "minmax or mse"),
         ("granularity: per_tensor", "granularity: per_channel", "activations.granularity", "per_tensor"),
-        ("count: 64", "count: 0", "images.count", "greater than or equal to 1"),
+        ("count: 64", "count: -1", "images.count", "greater than or equal to 0"),
         ("count: 64", "count: 64.5", "images.count", "valid integer"),
         ("count: 64", "count: 64, augment: training", "images.augment", "train or eval"),
         ("count: 64", "count: 64, 1: 2", "images.1", "valid string"),

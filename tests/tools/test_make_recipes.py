@@ -79,7 +79,7 @@ def test_a_variant_differs_from_its_method_in_those_parameters_only():
     for name in available_recipes():
         family, bits = name.split("_")
         method, _, network = family.partition("-")
-        if not network or method == "captq":
+        if not network or method == "captq" or network == "qdrop":
             continue
         own, base = load_recipe(name), load_recipe(f"{method}_{bits}")
         assert own.model_copy(update={"name": base.name, "method": base.method}) == base
@@ -96,6 +96,23 @@ def test_captq_is_a_selection_and_a_policy_on_another_method(family, source, met
         recipe, base = load_recipe(f"{family}_{bits}"), load_recipe(f"{method}_{bits}")
         assert recipe.images.source == source and recipe.policy == policy
         assert (recipe.method, recipe.weights, recipe.activations) == (base.method, base.weights, base.activations)
+
+
+@pytest.mark.parametrize(("family", "source"), [("zeroq-qdrop", "distilled"), ("generated-qdrop", "generated")])
+def test_data_free_qdrop_is_qdrop_on_images_that_are_made(family, source):
+    for bits in make_recipes.DATA_FREE_ROWS:
+        recipe, base = load_recipe(f"{family}_{bits}"), load_recipe(f"qdrop_{bits}")
+        assert recipe.images.source == source
+        assert recipe.model_copy(update={"name": base.name, "images": base.images}) == base
+
+
+def test_zeroq_holds_the_average_at_8_bits_and_widens_ranges_where_there_are_bits_for_it():
+    for bits in make_recipes.ZEROQ_ROWS:
+        recipe = load_recipe(f"zeroq_{bits}")
+        assert recipe.method.parameters["widen"] == (1.5 if bits == "w8a8" else 1.0)
+        held = [(line.where, line.activations.bits) for line in recipe.overrides]
+        assert held == ([] if recipe.activations.bits == 8 else [("last", 8)])
+        assert (recipe.images.source, recipe.images.count) == ("distilled", 64)
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name)

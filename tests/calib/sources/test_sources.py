@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
-from calib.sources import SOURCES, draw, find_source
+from calib.sources import SOURCES, Maker, Source, draw, find_source, make, makes_images
 from pipeline.data import Batches, open_pool
 from pipeline.errors import InputError, RecipeError
 from pipeline.recipe import ImagesRule, available_recipes, load_recipe
+from tests.calib.nets import PAPER, net, recipe
+from tests.tiny import quantized_net
 
 
 def rule(source: str = "files", count: int = 4, **keys: object) -> ImagesRule:
@@ -40,8 +43,12 @@ def test_these_sources_are_there_and_every_shipped_recipe_finds_its_own() -> Non
     for name in available_recipes():
         found, parameters = find_source(load_recipe(name).images)
         assert isinstance(parameters, found.parameters)
-    assert {name: SOURCES.get(name).needs for name in SOURCES.names()} == {
-        "files": frozenset(), "captq-random": {"labels"}, "captq-smooth": {"labels"},
+    sources = [SOURCES.get(name) for name in SOURCES.names()]
+    assert {found.name: found.needs for found in sources if isinstance(found, Source)} == {
+        "files": frozenset(), "captq-random": {"labels"}, "captq-smooth": {"labels"}, "one-per-class": {"labels"},
+    }
+    assert {found.name: found.gives for found in sources if isinstance(found, Maker)} == {
+        "distilled": {"images"}, "generated": {"images", "labels"}, "none": frozenset(),
     }
 
 
@@ -53,6 +60,11 @@ def test_these_sources_are_there_and_every_shipped_recipe_finds_its_own() -> Non
         (rule("captq-smooth", statistc="entropy"), "no parameter 'statistc'", "Did you mean 'statistic'?"),
         (rule("captq-random", statistic="entropy"), "'captq-random' has no parameter 'statistic'", ""),
         (rule("captq-smooth", statistic="blur"), "'statistic' is 'blur'", ""),
+        (rule(count=0), "as many images as the recipe says, and it says 0", ""),
+        (rule("distilled", count=0), "as many images as the recipe says, and it says 0", ""),
+        (rule("none"), "knows itself how many images there are", "--set images.count=0"),
+        (rule("one-per-class"), "knows itself how many images there are", "--set images.count=0"),
+        (rule("distilled", augment="train"), "makes images, and none is augmented", ""),
     ],
 )
 def test_what_a_source_does_not_know_is_refused(images: ImagesRule, message: str, hint: str) -> None:
@@ -88,3 +100,19 @@ def test_what_was_drawn_is_checked(flat: Batches) -> None:
     Image.new("RGB", (13, 12)).save(flat.path / "3.png")
     with pytest.raises(InputError, match="different sizes"):
         draw(flat, rule(count=6), 0)
+
+
+def test_a_source_draws_or_makes_and_never_both(flat: Batches) -> None:
+    assert makes_images(rule("distilled")) and not makes_images(rule("files"))
+    with pytest.raises(RecipeError, match="draws from no data"):
+        draw(flat, rule("distilled"), 0)
+    quantized, _ = net(recipe("mse_w8a8"))
+    with pytest.raises(RecipeError, match="'files' makes no images"):
+        make(quantized)
+
+
+def test_images_are_not_made_from_a_network_without_batch_norms() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)).eval()
+    quantized, _ = quantized_net(PAPER, recipe("mse_w8a8", "images.source=distilled"), model, torch.zeros(1, 3, 8, 8))
+    with pytest.raises(RecipeError, match="needs the statistics of batch norms, and the model has none"):
+        make(quantized)

@@ -1,0 +1,112 @@
+"""Images of GDFQ's conditional generator, trained alone against the float network; with the labels that were ordered.
+
+Generative Low-bitwidth Data Free Quantization (Xu et al., ECCV 2020), arXiv 2003.03603, without its student: the set is
+drawn when the generator has learned, so that any method can be calibrated on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from calib.context import Calibration
+from calib.distill import input_moments
+from calib.finetune import milestone_factor, set_rate, train
+from calib.generator import Conditioning, Forge, gdfq_loss, make_generator
+from calib.parameters import Parameters
+from calib.precision import Precision
+from calib.sources import maker
+from calib.statistics import alignment_loss, watched_network
+
+STEPS = 100  # of the generator, between two lines of progress
+
+
+class GeneratedParameters(Parameters):
+    """Rates, batch and weights are those of GDFQ's code for CIFAR-100, which trains the generator for 80,000 steps.
+
+    Args:
+        iterations: of Adam, in hundreds.
+        batch: images of one step.
+        learning_rate: of Adam with betas (0.5, 0.999); a tenth at a quarter, half and three quarters of the iterations.
+        conditioning: `embedding` or `norm`, see `calib.generator`.
+        statistics_weight: of the batch-norm statistics beside the cross entropy.
+        input: `unit` gives each channel mean 0 and deviation 1 over a batch, as normalised inputs have them; `free`
+            gives it those of a batch of distilled images, because of inputs that are not normalised the batch norms
+            alone know the scale (`calib.distill.input_moments`).
+        precision: of generator and float network; statistics, losses and images are float32.
+    """
+
+    iterations: int = Field(default=4000, ge=STEPS, multiple_of=STEPS)
+    batch: int = Field(default=64, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0.0)
+    conditioning: Conditioning = "embedding"
+    statistics_weight: float = Field(default=0.1, ge=0.0)
+    input: Literal["unit", "free"] = "unit"
+    precision: Precision = "auto"
+
+
+class GeneratedCourse:
+    """A `calib.finetune.Course`: the generator alone."""
+
+    def __init__(self, calibration: Calibration, parameters: GeneratedParameters, epochs: int) -> None:
+        self._parameters, self._epochs = parameters, epochs
+        device, classes, moments = calibration.device, calibration.classes, (None, None)
+        teacher = watched_network(calibration.graph, device)
+        if parameters.input == "free":
+            moments = input_moments(teacher, calibration.shape, calibration.seed("moments"), device)
+        generator = make_generator(
+            calibration.shape, classes, parameters.conditioning, calibration.seed("generator"), device, *moments
+        )
+        self.forge = Forge(
+            generator, teacher, classes, parameters.batch, parameters.learning_rate, calibration.seed("noise"),
+            parameters.precision, device,
+        )
+
+    def begin(self, epoch: int) -> None:
+        """The learning rate of this share of the training."""
+        set_rate(self.forge.optimiser, self._parameters.learning_rate * milestone_factor(epoch, self._epochs))
+
+    def step(self) -> dict[str, float]:
+        """One step of the generator."""
+        judged = self.forge.draw()
+        loss = self.forge.step(lambda: gdfq_loss(judged, self.forge.running, self._parameters.statistics_weight))
+        with torch.no_grad():
+            aligned = float(alignment_loss(judged.statistics, self.forge.running))
+        return {"generator": loss, "statistics": aligned, "obeyed": judged.obeyed}
+
+    def end(self, epoch: int) -> dict[str, float]:
+        """Nothing beside the averages."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Generator, optimiser, and where the random numbers are."""
+        return {
+            "generator": self.forge.generator.state_dict(), "adam": self.forge.optimiser.state_dict(),
+            "noise": self.forge.random.get_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.forge.generator.load_state_dict(state["generator"])
+        self.forge.optimiser.load_state_dict(state["adam"])
+        self.forge.random.set_state(state["noise"])
+
+
+@maker("generated", GeneratedParameters, gives={"images", "labels"})
+def generated(calibration: Calibration, parameters: GeneratedParameters) -> tuple[Tensor, Tensor]:
+    """`count` images and their labels, drawn when the training is over."""
+    epochs = parameters.iterations // STEPS
+    course = GeneratedCourse(calibration, parameters, epochs)
+    train(calibration, course, epochs, STEPS)
+    count = calibration.recipe.images.count
+    with torch.no_grad():
+        drawn = [course.forge.draw() for _ in range(-(-count // parameters.batch))]
+    images, labels = (torch.cat([getattr(d, part) for d in drawn])[:count] for part in ("images", "labels"))
+    obeyed = sum(judged.obeyed for judged in drawn) / len(drawn)
+    calibration.findings.notes.append(
+        f"the float network puts {100 * obeyed:.0f} % of the generated images into the class that was ordered"
+    )
+    return images, labels
