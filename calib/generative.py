@@ -7,13 +7,14 @@ student only looks on, for its activation ranges.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from calib.context import Calibration
+from calib.distill import input_moments
 from calib.finetune import MILESTONES, Milestones, milestone_factor, set_rate, share_right, student_loss, train
 from calib.generator import Conditioning, Forge, Judged, make_generator
 from calib.parameters import Parameters
@@ -41,6 +42,8 @@ class GenerativeParameters(Parameters):
         tracking: how ranges follow; see `calib.tracking`.
         norm: the student's batch norms: `frozen` statistics with gamma and beta trained, as in the papers, or `train`.
         precision: of generator and teacher; the student is float32.
+        input: as of the source `generated`: `unit` for inputs that are normalised to mean 0 and deviation 1, `free` for
+            others, whose moments the batch norms tell.
     """
 
     epochs: int = Field(default=400, ge=1)
@@ -56,6 +59,7 @@ class GenerativeParameters(Parameters):
     tracking: Tracking = "ema_corrected"
     norm: NormMode = "frozen"
     precision: Precision = "auto"
+    input: Literal["unit", "free"] = "unit"
 
 
 class Paper(Protocol):
@@ -89,12 +93,15 @@ class GenerativeCourse:
     ) -> None:
         self.parameters, self.paper, self.distillation = parameters, paper, distillation
         device, classes = calibration.device, calibration.classes
+        teacher, moments = watched_network(calibration.graph, device), (None, None)
+        if parameters.input == "free":
+            moments = input_moments(teacher, calibration.shape, calibration.seed("moments"), device)
         generator = make_generator(
-            calibration.shape, classes, parameters.conditioning, calibration.seed("generator"), device
+            calibration.shape, classes, parameters.conditioning, calibration.seed("generator"), device, *moments
         )
         self.forge = Forge(
-            generator, watched_network(calibration.graph, device), classes, calibration.recipe.images.batch_size,
-            parameters.generator_learning_rate, calibration.seed("noise"), parameters.precision, device,
+            generator, teacher, classes, calibration.recipe.images.batch_size, parameters.generator_learning_rate,
+            calibration.seed("noise"), parameters.precision, device,
         )
         self.student = Student(
             calibration, lambda quantizer, _: MinMaxWeights(quantizer.spec),
