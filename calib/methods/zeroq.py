@@ -24,6 +24,7 @@ from calib.context import Calibration
 from calib.methods import method
 from calib.parameters import Parameters
 from calib.ranges import round_weights, search_ranges
+from calib.work import Work, WorkFacts
 from pipeline.dialect import POOLS
 from pipeline.graph import op_name, quantizer_of
 from pipeline.grid import params_from_range
@@ -42,7 +43,11 @@ class ZeroqParameters(Parameters):
     averages: Literal["input", "searched"] = "input"
 
 
-@method("zeroq", ZeroqParameters, needs={"images"})
+def _work(parameters: ZeroqParameters, facts: WorkFacts) -> Work:
+    return facts.searched()
+
+
+@method("zeroq", ZeroqParameters, needs={"images"}, work=_work)
 def zeroq(calibration: Calibration, parameters: ZeroqParameters) -> tuple[UnitLog, ...]:
     """Search ranges, widen them, round every weight to its nearest code; nothing is learned."""
     search_ranges(calibration)

@@ -60,7 +60,7 @@ def test_every_parameter_makes_a_difference() -> None:
     for change in (
         {"distillation": 0.0}, {"statistics_weight": 0.0}, {"conditioning": "norm"}, {"norm": "train"},
         {"tracking": "ema_gdfq"}, {"temperature": 2.0}, {"weight_decay": 0.1}, {"learning_rate": 0.1},
-        {"generator_learning_rate": 1e-4}, {"warmup_epochs": 0}, {"range_epochs": 2},
+        {"generator_learning_rate": 1e-4}, {"warmup_epochs": 0}, {"range_epochs": 2}, {"input": "free"},
     ):
         other = trained(**{**few, **change})
         images = subject("residual")[1]
