@@ -19,7 +19,7 @@ from calib.finetune import MILESTONES, Milestones, milestone_factor, set_rate, s
 from calib.generator import Conditioning, Forge, Judged, image_work, make_generator
 from calib.parameters import Parameters
 from calib.precision import Precision
-from calib.statistics import alignment_loss, watched_network
+from calib.statistics import Watched, alignment_loss, watched_network
 from calib.student import MinMaxWeights, NormMode, Student
 from calib.tracking import TrackedRange, Tracking
 from calib.work import STEERED, TRAINED, Work, WorkFacts
@@ -39,12 +39,12 @@ class GenerativeParameters(Parameters):
         generator_learning_rate: of Adam.
         milestones: shares of the epochs at which learning rates fall to a tenth: 100, 200 and 300 of 400 in the papers.
         conditioning: of the generator: `embedding` (GDFQ's CIFAR variant) or `norm` (its ImageNet variant, and FDDA's).
+        input: `unit` gives generated images mean 0 and deviation 1 in each channel, as normalised inputs have; `free`
+            gives them the moments of the images that are there, or else of distilled ones (`calib.distill`).
         temperature: of both softmaxes of the distillation.
         tracking: how ranges follow; see `calib.tracking`.
         norm: the student's batch norms: `frozen` statistics with gamma and beta trained, as in the papers, or `train`.
         precision: of generator and teacher; the student is float32.
-        input: as of the source `generated`: `unit` for inputs that are normalised to mean 0 and deviation 1, `free` for
-            others, whose moments the batch norms tell.
     """
 
     epochs: int = Field(default=400, ge=1)
@@ -56,11 +56,11 @@ class GenerativeParameters(Parameters):
     generator_learning_rate: float = Field(default=1e-3, gt=0.0)
     milestones: Milestones = MILESTONES
     conditioning: Conditioning = "embedding"
+    input: Literal["unit", "free"] = "unit"
     temperature: float = Field(default=20.0, gt=0.0)
     tracking: Tracking = "ema_corrected"
     norm: NormMode = "frozen"
     precision: Precision = "auto"
-    input: Literal["unit", "free"] = "unit"
 
 
 class Paper(Protocol):
@@ -94,9 +94,8 @@ class GenerativeCourse:
     ) -> None:
         self.parameters, self.paper, self.distillation = parameters, paper, distillation
         device, classes = calibration.device, calibration.classes
-        teacher, moments = watched_network(calibration.graph, device), (None, None)
-        if parameters.input == "free":
-            moments = input_moments(teacher, calibration.shape, calibration.seed("moments"), device)
+        teacher = watched_network(calibration.graph, device)
+        moments = _moments(calibration, teacher) if parameters.input == "free" else (None, None)
         generator = make_generator(
             calibration.shape, classes, parameters.conditioning, calibration.seed("generator"), device, *moments
         )
@@ -181,6 +180,14 @@ class GenerativeCourse:
         self.paper.restore(state["paper"])
 
 
+def _moments(calibration: Calibration, teacher: Watched) -> tuple[Tensor, Tensor]:
+    """(mean [C], deviation [C]) of the network's input."""
+    if not len(calibration.images):
+        return input_moments(teacher, calibration.shape, calibration.seed("moments"), calibration.device)
+    rows = calibration.images.transpose(0, 1).flatten(1).to(calibration.device)
+    return rows.mean(1), rows.std(1)
+
+
 def run(calibration: Calibration, parameters: GenerativeParameters, paper: Paper, distillation: float) -> None:
     """Train, write the student into the graph, and keep some of the images for people to look at."""
     course = GenerativeCourse(calibration, parameters, paper, distillation)
@@ -198,7 +205,7 @@ def run(calibration: Calibration, parameters: GenerativeParameters, paper: Paper
 def generator_work(parameters: GenerativeParameters, facts: WorkFacts) -> Work:
     """All steps of the generator, of one batch each, through itself and the float network."""
     step = image_work(facts.shape) * TRAINED + facts.network * STEERED
-    first = moments_work(facts) if parameters.input == "free" else Work()
+    first = moments_work(facts) if parameters.input == "free" and not facts.images else Work()
     return first + step * (parameters.epochs * parameters.steps * facts.batch)
 
 

@@ -7,6 +7,8 @@ an activation.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -114,6 +116,26 @@ class MultibitCoder(nn.Module):
         return QParams(scale, torch.zeros_like(scale, dtype=torch.int32)), codes
 
 
+class _Nested(torch.autograd.Function):
+    """Codes on the step clip / 105, each a multiple of its channel's; see `NestedCoder.forward` for the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, clip: Tensor, multiples: Tensor) -> Tensor:
+        step = clip / NESTED_CODES
+        value = regrid((x / step).round_().clamp_(0, NESTED_CODES), multiples).mul_(step)
+        ctx.save_for_backward(x, clip, value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, clip, value = ctx.saved_tensors
+        inside = (x > 0) & (x < clip)
+        passed = grad * inside
+        # Inside (Q(x) - x) / clip, above 1, below 0, where the value is 0 as well.
+        by_clip = torch.where(inside, value - x, value).mul_(grad).sum() / clip
+        return passed, by_clip.reshape(clip.shape), None
+
+
 class NestedCoder(nn.Module):
     """An activation that cannot be negative, clipped at a learned value, with 0 to 4 bits for each of its channels.
 
@@ -140,11 +162,7 @@ class NestedCoder(nn.Module):
         if not bool(self.started):
             self._start(x)
         clip = self.clip.clamp(min=SCALE_FLOOR * NESTED_CODES)
-        share = (x / clip).clamp(0.0, 1.0)
-        with torch.no_grad():
-            codes = regrid(torch.round(share * NESTED_CODES), nested_multiples(self.bits.to(torch.int32)))
-            rounded = codes / NESTED_CODES
-        value = clip * (share + (rounded - share).detach())
+        value = _Nested.apply(x, clip, nested_multiples(self.bits.to(torch.int32)))
         self.error.watch(x, value)
         return value
 

@@ -79,11 +79,12 @@ def running(norm: FoldedNorm) -> Statistics:
 
 def batch_statistics(answer: Tensor, norm: FoldedNorm) -> Statistics:
     """Statistics of the batch norm's input, computed in float32 from the folded layer's `answer` [N, C, ...]."""
-    usable = norm.usable
-    rows = answer.float().transpose(0, 1).flatten(1)[usable] - norm.beta[usable, None]
-    factor = norm.factor[usable]
-    mean = rows.mean(1)
-    variance = (rows.square().mean(1) - mean.square()).clamp(min=0.0)
+    usable, factor = norm.usable, norm.factor[norm.usable]
+    rows = answer.float().movedim(1, -1).reshape(-1, answer.shape[1]) - norm.beta
+    # Products with a row of ones: reductions over all but the last axis are much slower.
+    ones = rows.new_full((1, rows.shape[0]), 1.0 / rows.shape[0])
+    mean, square = ((ones @ values)[0, usable] for values in (rows, rows * rows))
+    variance = (square - mean.square()).clamp(min=0.0)
     return Statistics(mean / factor + norm.mean[usable], variance / factor.square())
 
 

@@ -28,7 +28,7 @@ from pipeline.graph import (
     tensor_shape,
     where,
 )
-from pipeline.grid import SCALE_FLOOR, QParams, QuantSpec, along, dequantize, params_from_range, quantize
+from pipeline.grid import SCALE_FLOOR, Grid, QParams, QuantSpec, along, dequantize, params_from_range, quantize
 from pipeline.norms import FoldedNorm, folded_norm
 from pipeline.quantizer import Phase, Quantizer
 
@@ -72,8 +72,19 @@ def rounded(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Te
     The papers' straight-through estimator for min-max grids (methods_generative_qat section 1).
     """
     scale, zero_point = (along(v.to(x.dtype), spec.axis, x.dim()) for v in (scale, zero_point))
-    value = dequantize(quantize(x.detach(), scale, zero_point, spec.grid), scale, zero_point)
-    return x + (value - x).detach() if torch.is_grad_enabled() else value
+    return _Rounded.apply(x, scale, zero_point, spec.grid)
+
+
+class _Rounded(torch.autograd.Function):
+    """Quantize and dequantize in one buffer; backwards nothing happens."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
+        return dequantize(quantize(x, scale, zero_point, grid), scale, zero_point)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad, None, None, None
 
 
 class MinMaxWeights(nn.Module):
