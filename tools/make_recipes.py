@@ -259,10 +259,10 @@ FAMILIES = (
     Family(
         "zeroq", f"{ZEROQ_PAPER}. No data: 64 images are distilled out of the network, all layers are quantized alike, "
         "ranges are the extremes. The average in front of the classifier stays float in the paper; here it has 8 bits. "
-        f"At W8A8 ranges are widened by half: distilled images have shorter tails than real ones. {FREE}",
+        f"At W8A8 ranges are wider by a quarter: distilled images have shorter tails than real ones. {FREE}",
         {"name": "zeroq", "widen": "1.0", "averages": "input"}, ZEROQ_ROWS, policy="none", range="minmax",
         source="distilled", images=DISTILLED, overrides=LAST_AT_8,
-        at_8={"widen": "1.5"},
+        at_8={"widen": "1.25"},
     ),
     Family(
         "zeroq-qdrop", f"Data-free QDrop: {QDROP_PAPER}; on images distilled as in ZeroQ (Cai et al., CVPR 2020), "

@@ -110,7 +110,7 @@ def test_data_free_qdrop_is_qdrop_on_images_that_are_made(family, source):
 def test_zeroq_holds_the_average_at_8_bits_and_widens_ranges_where_there_are_bits_for_it():
     for bits in make_recipes.ZEROQ_ROWS:
         recipe = load_recipe(f"zeroq_{bits}")
-        assert recipe.method.parameters["widen"] == (1.5 if bits == "w8a8" else 1.0)
+        assert recipe.method.parameters["widen"] == (1.25 if bits == "w8a8" else 1.0)
         held = [(line.where, line.activations.bits) for line in recipe.overrides]
         assert held == ([] if recipe.activations.bits == 8 else [("last", 8)])
         assert (recipe.images.source, recipe.images.count) == ("distilled", 64)
