@@ -2,6 +2,7 @@
 
     captured   = capture(model)                 pipeline   float graph, batch norm intact: the teacher
     quantized  = quantize(captured, ...)        passes     quantizers in place; topology is final
+    allocation = allocate(quantized, images)    calib      a recipe with a budget of bits: then quantized once more
     calibrated = calibrate(quantized, images)   calib      numbers; the only step that wants images
     reference  = legalize(calibrated)           passes     codes frozen, immutable: the truth
     files      = backend.emit(reference)        backends   the artifact
@@ -17,7 +18,7 @@ import copy
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,12 +33,15 @@ from backends.base import BACKENDS, Backend
 from backends.describe import tensor_table
 from backends.exact import ExactArithmetic
 from backends.placement import PlacementRow, placement_table
+from calib.allocation import Choice, allocate, find_choices, weight_specs
 from calib.calibrate import calibrate
 from calib.estimate import estimate
 from calib.methods import check_needs, find_method
 from calib.sources import Made, Maker, draw, find_source, make, makes_images
 from pipeline import cli_options as cli
+from pipeline.allocation import Allocation, budget_text
 from pipeline.artifact import (
+    AllocationEntry,
     CalibrationEntry,
     Manifest,
     ModelEntry,
@@ -58,9 +62,9 @@ from pipeline.inputs import ImageOptions, InputShape, open_samples, parse_input_
 from pipeline.modelfile import LoadedModel, load_model
 from pipeline.parity import FLOAT_ROUNDING, LOGITS, Arithmetic, ParityReport, Runner, apply_gates, compare
 from pipeline.pictures import save_grid
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipe import BitBudget, Recipe, load_recipe
 from pipeline.registry import discover
-from pipeline.report import PICTURES, render_report
+from pipeline.report import FRONTIER, PICTURES, draw_frontier, render_report
 from pipeline.stages import Calibrated, EpochLog, Quantized, Reference
 from pipeline.summary import build_json, build_lines, plan_json, verdict
 from pipeline.terminal import Terminal, open_console
@@ -175,14 +179,53 @@ def plan(
     return quantized
 
 
+def bit_choices(quantized: Quantized) -> tuple[Choice, ...]:
+    """What a budget of weight bits can be spent on; nothing where the recipe states the bits.
+
+    Every option is placed, so that what the target cannot hold and what no budget can buy is refused here.
+
+    Raises:
+        RecipeError, TargetError: as from `plan`.
+    """
+    recipe, captured, target = quantized.recipe, quantized.captured, quantized.target
+    if not isinstance(recipe.weights.bits, BitBudget):
+        return ()
+    return find_choices(quantized, {
+        bits: weight_specs(passes.quantize(captured, recipe.at_bits(bits), target))
+        for bits in recipe.weights.bits.options
+    })
+
+
+def decide_bits(
+    quantized: Quantized, choices: Sequence[Choice], images: Tensor, device: str, watcher: Watcher
+) -> tuple[Quantized, Allocation | None]:
+    """The network placed again with the best bits for every layer; itself and None where all bits are stated."""
+    if all(choice.fixed is not None for choice in choices):
+        return quantized, None
+    watcher.stage("allocate bits")
+    allocation = allocate(quantized, choices, images, device=device, progress=watcher.allocating)
+    watcher.allocated(allocation)
+    recipe = quantized.recipe.with_bits(allocation.bits)
+    return passes.quantize(quantized.captured, recipe, quantized.target), allocation
+
+
 def target_notes(quantized: Quantized) -> list[str]:
     """What a user of this target should know about this recipe on this graph."""
     target, recipe = quantized.target, quantized.recipe
-    notes = target.notes_for(recipe.weights.bits, recipe.activations.bits)
+    notes = target.notes_for(str(recipe.weights.bits), recipe.activations.bits)
     weights = (quantizer_of(quantized.graph, node) for node in quantized.graph.graph.nodes if is_constant(node))
     if any(quantizer is not None and quantizer.spec.grid.limit is not None for quantizer in weights):
         notes.append(f"weight codes keep to +-{target.weights.wide_limit}: {target.weights.wide_limit_reason}")
     return notes
+
+
+def budget_notes(quantized: Quantized, choices: Sequence[Choice]) -> list[str]:
+    """What a dry run cannot say, because images decide it."""
+    free = sum(choice.fixed is None for choice in choices)
+    if not free:
+        return []
+    budget = budget_text(quantized.recipe.weights.bits)
+    return [f"the weight bits of {free} layers are decided from the images ({budget}); the table shows the widest"]
 
 
 def method_notes(calibrated: Calibrated) -> list[str]:
@@ -234,20 +277,22 @@ def compile_model(
         raise InputError("an accuracy gate needs labels", where="--max-drop", hint="Give --eval-data with labels.")
     watcher.stage("capture and place")
     quantized = plan(loaded, recipe, backend, calibration.example, options.profile)
+    choices = bit_choices(quantized)
     for batches in (calibration, evaluation):
         if isinstance(batches, Batches):
             check_against_model(batches, quantized.captured.input_shape, quantized.captured.num_classes)
-    placement = placement_table(quantized.graph, quantized.target)
-    watcher.planned(quantized, placement)
+    watcher.planned(quantized, placement_table(quantized.graph, quantized.target))
     watcher.expected(estimate(quantized, len(calibration) if isinstance(calibration, Batches) else None).text)
     made = None
     if isinstance(calibration, InputShape):
         made = make_images(quantized, options, watcher)
         images, labels = made.images, made.labels
         calibration = array_batches(images, labels, recipe.images.batch_size, "calib", "synthetic images")
-    watcher.stage("calibrate")
-    if made is None:
+    else:
         images, labels = calibration.materialize()
+    quantized, allocation = decide_bits(quantized, choices, images, options.device, watcher)
+    placement = placement_table(quantized.graph, quantized.target)
+    watcher.stage("calibrate")
     calibrated = calibrate(
         quantized, images, device=options.device, progress=watcher, checkpoints=options.checkpoints,
         resume=options.resume, data_sha256=calibration.sha256, labels=labels,
@@ -267,9 +312,13 @@ def compile_model(
         (folder / "parity.json").write_text(json.dumps(parity.to_json(), indent=1) + "\n", encoding="utf-8")
         if synthetic.images is not None:
             save_grid(synthetic.images, folder / PICTURES)
-        manifest = _manifest(loaded, recipe, backend, reference, calibration, made is not None, folder)
+        if allocation is not None:
+            draw_frontier(allocation, folder / FRONTIER)
+        manifest = _manifest(loaded, backend, reference, calibration, made is not None, allocation, folder)
         manifest = manifest.model_copy(update={"files": file_table(folder)})
-        report = render_report(manifest, parity, placement, calibrated.log, notes, synthetic.trainings)
+        report = render_report(
+            manifest, parity, placement, calibrated.log, notes, synthetic.trainings, allocation
+        )
         (folder / "report.md").write_text(report, encoding="utf-8")
         manifest = manifest.model_copy(update={"files": file_table(folder)})
         (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
@@ -378,10 +427,11 @@ def _on_device(graph: fx.GraphModule, device: torch.device) -> Callable[[Tensor]
 
 
 def _manifest(
-    loaded: LoadedModel, recipe: Recipe, backend: Backend, reference: Reference, calibration: Batches, synthetic: bool,
+    loaded: LoadedModel, backend: Backend, reference: Reference, calibration: Batches, synthetic: bool,
+    allocation: Allocation | None,
     folder: Path,
 ) -> Manifest:
-    target = reference.quantized.target
+    recipe, target = reference.quantized.recipe, reference.quantized.target
     tensors = tensor_table(reference.graph, target)
     return Manifest(
         version=VERSION,
@@ -395,6 +445,10 @@ def _manifest(
         seed=recipe.seed,
         tensors=tensors,
         files={},
+        allocation=None if allocation is None else AllocationEntry(
+            budget=budget_text(allocation.budget), bits=dict(allocation.bits), average=allocation.average,
+            omega=allocation.chosen.omega, images=allocation.images,
+        ),
         sizes={"model": (folder / backend.model_file).stat().st_size, "weights_packed": packed_bytes(tensors)},
     )
 
@@ -494,7 +548,8 @@ def _dry_run(
     shape = shape_without_data(loaded, images.size, calib_data)
     quantized = plan(loaded, recipe, backend, shape.example, profile)
     placement = placement_table(quantized.graph, quantized.target)
-    notes, expected = target_notes(quantized), estimate(quantized)
+    notes = [*target_notes(quantized), *budget_notes(quantized, bit_choices(quantized))]
+    expected = estimate(quantized)
     if as_json:
         terminal.show_json(plan_json(quantized, placement, notes, expected.to_json()))
     else:

@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
+from calib.allocation import allocation_work
 from calib.methods import find_method
 from calib.sources import Maker, find_source
 from calib.work import Work, facts_of
+from pipeline.recipe import BitBudget
 from pipeline.stages import Quantized
 
 CPU_GMACS = 77.0  # 10^9 multiply-accumulates a second, one thread
@@ -27,7 +29,7 @@ GPU_TIMES = 20.0  # as fast as this CPU: assumed
 @dataclass(frozen=True)
 class Estimate:
     """Args:
-    work: of making the images and of calibrating.
+    work: of making the images, of allocating bits and of calibrating.
     threads: of the CPU.
     cpu_s: seconds.
     gpu_s: the same on a GPU; not measured.
@@ -69,6 +71,8 @@ def estimate(quantized: Quantized, images: int | None = None, threads: int | Non
     method, parameters = find_method(recipe.method)
     facts = facts_of(quantized, images)
     work = method.work(parameters, facts) + (source.work(wishes, facts) if makes else Work())
+    if isinstance(recipe.weights.bits, BitBudget):
+        work += allocation_work(recipe.weights.bits, facts)
     threads = threads or torch.get_num_threads()
     seconds = (work.macs / CPU_GMACS + work.values / CPU_VALUES) / 1e9 / threads**THREADS_EXPONENT
     return Estimate(work, threads, seconds, seconds / GPU_TIMES)

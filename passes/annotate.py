@@ -17,7 +17,7 @@ from pipeline.errors import RecipeError, TargetError
 from pipeline.graph import absorbed, bound_args, is_constant, module_path, op_name, tensor_shape, where
 from pipeline.grid import NESTED_CODES, Grid, QuantSpec, RangeSearch
 from pipeline.policy import policy_overrides
-from pipeline.recipe import ActivationRule, Override, Recipe, WeightRule, changed
+from pipeline.recipe import OPERATOR, POSITIONS, ActivationRule, Override, Recipe, WeightRule, changed
 from pipeline.target import OpRule, Target
 
 # Operators whose result is an average or a rearrangement of their input: never negative where the input is not.
@@ -266,6 +266,7 @@ class _Plan:
         for chosen in self.selections:
             if chosen.override.weights is not None and node in chosen.nodes:
                 rule = changed(rule, chosen.override.weights)
+        rule = rule.at_widest()
         axis = 0 if rule.granularity == "per_channel" else None
         if rule.levels == "multibit":
             grid = Grid(CODEBOOK_BITS, signed=True, narrow=True, limit=self._limit(node, rule, CODEBOOK_BITS))
@@ -308,12 +309,12 @@ class _Plan:
 
     def _selected(self, pattern: str) -> set[fx.Node]:
         """The operators that the `where` of an override names."""
-        by_position = {"first": self.weighted[:1], "penultimate": self.weighted[-2:-1], "last": self.weighted[-1:]}
+        by_position = dict(zip(POSITIONS, (self.weighted[:1], self.weighted[-2:-1], self.weighted[-1:]), strict=True))
         if pattern in by_position:
             return set(by_position[pattern])
         operators = [n for n in self.nodes if n.op == "call_function"]
-        if pattern.startswith("op:"):
-            return {n for n in operators if op_name(n) == pattern[3:]}
+        if pattern.startswith(OPERATOR):
+            return {n for n in operators if op_name(n) == pattern.removeprefix(OPERATOR)}
         return {n for n in operators if _matches(module_path(n), pattern)}
 
     def check_overrides(self) -> None:

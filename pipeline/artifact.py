@@ -103,6 +103,16 @@ class TensorEntry(_Frozen):
     elements: int | None = None
 
 
+class AllocationEntry(_Frozen):
+    """What a budget of weight bits became: bits by module path, their mean over the layers that were open."""
+
+    budget: str
+    bits: dict[str, int]
+    average: float
+    omega: float
+    images: int
+
+
 class FileEntry(_Frozen):
     """One file of the artifact."""
 
@@ -123,6 +133,7 @@ class Manifest(_Frozen):
     seed: int
     tensors: list[TensorEntry]
     files: dict[str, FileEntry]
+    allocation: AllocationEntry | None = None
     sizes: dict[str, int]
 
     def to_json(self) -> str:

@@ -17,11 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.recipe import Override, PolicyName, Recipe, RuleChange
+from pipeline.recipe import Override, PolicyName, Recipe, RuleChange, weight_change
 
 _BITS = RuleChange(bits=8)
-# Integer kernels want zero point 0, and 8-bit codes have no room to be moved there.
-_WEIGHTS = RuleChange(bits=8, symmetric=True)
+_WEIGHTS = weight_change(8)
 
 # `activations` of the first layer: pixels have 8 bits, which the papers leave as they are.
 _FIRST = Override(where="first", weights=_WEIGHTS, activations=_BITS)

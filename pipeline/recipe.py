@@ -7,14 +7,26 @@ The parameters of a method and of a source are carried, not judged: only their o
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import re
 from collections.abc import Hashable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.errors import RecipeError, nearest_spelling
 from pipeline.grid import MAX_CHANNEL_BITS, RANGE_PARAMETER
@@ -32,8 +44,12 @@ PolicyName = Literal["none", "qdrop", "brecq", "brecq-intended", "captq"]
 Rule = TypeVar("Rule", "WeightRule", "ActivationRule")
 AnyRule = TypeVar("AnyRule", "WeightRule", "ActivationRule", "RuleChange")
 
-_BITS_IN_NAME = re.compile(r"(?P<stem>.*_)w(?P<weights>\d+)a(?P<activations>\d+)")
-_BITS_SWAPPED = re.compile(r"(?P<stem>.*_)a(?P<activations>\d+)w(?P<weights>\d+)")
+# Weights: a number, or `mp` (mixed precision) and the budget, `mp3` bits on average or `mp0.12mb`.
+_WEIGHTS = r"w(?P<weights>\d+|mp\d+(?:\.\d+)?(?:mb)?)"
+_BITS_IN_NAME = re.compile(rf"(?P<stem>.*_){_WEIGHTS}a(?P<activations>\d+)")
+_BITS_SWAPPED = re.compile(rf"(?P<stem>.*_)a(?P<activations>\d+){_WEIGHTS}")
+POSITIONS = ("first", "penultimate", "last")  # of a layer, as `where` of an override says it
+OPERATOR = "op:"
 
 
 class _Frozen(BaseModel):
@@ -54,9 +70,62 @@ def _parameter_fits_range(rule: AnyRule) -> AnyRule:
 
 def _levels_fit_bits(rule: AnyRule) -> AnyRule:
     """Levels that are not uniform exist for 1 to 4 bits a channel."""
+    if rule.levels != "uniform" and isinstance(rule.bits, BitBudget):
+        raise ValueError(f"levels: {rule.levels} allocates bits by itself: give a number, not a budget")
     if rule.levels != "uniform" and rule.bits > MAX_CHANNEL_BITS:
         raise ValueError(f"levels: {rule.levels} has at most {MAX_CHANNEL_BITS} bits, not {rule.bits}")
     return rule
+
+
+class BitBudget(_Frozen):
+    """Mixed precision: each layer's weight bits are chosen from the images, under a size (docs/methods.md).
+
+    Layers whose bits the policy or an override fixes keep them; the others are *open*.
+
+    Args:
+        average: mean bits of the open layers, weighted by their numbers of weights: `average: 3` has exactly the size
+            of `bits: 3`.
+        budget_mb: size of the codes of all quantized weights, those of fixed bits included, in units of 2^20 bytes as
+            in the papers' tables; biases and scales are not counted.
+        options: the bits that a layer may get.
+    """
+
+    average: Annotated[float, Field(ge=MIN_BITS, le=MAX_BITS)] | None = None
+    budget_mb: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+    options: Annotated[tuple[Bits, ...], Field(strict=False, min_length=2)] = (2, 3, 4, 5, 6, 8)
+
+    @field_validator("options")
+    @classmethod
+    def _sorted_and_distinct(cls, options: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(options)) < len(options):
+            raise ValueError(f"the options {list(options)} hold a number twice")
+        return tuple(sorted(options))
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> BitBudget:
+        if (self.average is None) == (self.budget_mb is None):
+            raise ValueError("a budget of bits states exactly one of average and budget_mb")
+        if self.average is not None and not self.options[0] <= self.average <= self.options[-1]:
+            raise ValueError(f"an average of {self.average:g} bits lies outside the options {list(self.options)}")
+        return self
+
+    def __str__(self) -> str:
+        """As a recipe's name says it: `mp3`, `mp2.5`, `mp0.12mb`."""
+        number = Decimal(str(self.budget_mb if self.average is None else self.average)).normalize()
+        return f"mp{number:f}" + ("mb" if self.average is None else "")
+
+
+# pydantic puts these tags into its locations; `_explained` takes them out again.
+_BITS_TAG, _BUDGET_TAG = "<bits>", "<budget>"
+
+
+def _kind_of_bits(value: Any) -> str:
+    return _BUDGET_TAG if isinstance(value, (Mapping, BitBudget)) else _BITS_TAG
+
+
+WeightBits = Annotated[
+    Annotated[Bits, Tag(_BITS_TAG)] | Annotated[BitBudget, Tag(_BUDGET_TAG)], Discriminator(_kind_of_bits)
+]
 
 
 class WeightRule(_Frozen):
@@ -67,7 +136,7 @@ class WeightRule(_Frozen):
     override to more than 4 bits makes a layer uniform again.
     """
 
-    bits: Bits
+    bits: WeightBits
     symmetric: bool
     granularity: Literal["per_channel", "per_tensor"]
     range: RangeName
@@ -83,6 +152,10 @@ class WeightRule(_Frozen):
         if self.levels == "multibit" and not (self.symmetric and self.granularity == "per_channel"):
             raise ValueError("levels: multibit stands beside symmetric: true and granularity: per_channel")
         return self
+
+    def at_widest(self) -> WeightRule:
+        """This rule with the widest option of its budget; itself where the bits are a number."""
+        return changed(self, weight_change(self.bits.options[-1])) if isinstance(self.bits, BitBudget) else self
 
 
 class ActivationRule(_Frozen):
@@ -208,6 +281,21 @@ class Recipe(_Frozen):
             raise ValueError(f"the name '{self.name}' does not say the recipe's bits (w{content[0]}a{content[1]})")
         return self
 
+    def at_bits(self, bits: int) -> Recipe:
+        """This recipe with every layer that a budget leaves open at `bits`: what one option means."""
+        return self.model_copy(update={"weights": changed(self.weights, weight_change(bits))})
+
+    def with_bits(self, bits: Mapping[str, int]) -> Recipe:
+        """This recipe with a line for the weights of each layer, in front of its own overrides, which go on winning.
+
+        Args:
+            bits: module path -> weight bits, of all layers: a line selects everything inside its module, so that one
+                which stands above others would change them too.
+        """
+        # Sorted, a module comes before what is inside it, and later lines win.
+        lines = [Override(where=exactly(path), weights=weight_change(bits[path])) for path in sorted(bits)]
+        return self.model_copy(update={"overrides": (*lines, *self.overrides)})
+
     def to_yaml(self) -> str:
         """The whole recipe as YAML in one canonical order: equal recipes give equal text, and it loads again."""
         content = self.model_dump(exclude_none=True)
@@ -218,6 +306,8 @@ class Recipe(_Frozen):
         content["images"] |= dict(sorted(self.images.parameters.items()))
         content["method"] = {"name": self.method.name, **dict(sorted(self.method.parameters.items()))}
         # Tuples are not plain YAML.
+        if isinstance(self.weights.bits, BitBudget):
+            content["weights"]["bits"]["options"] = list(self.weights.bits.options)
         content["overrides"], content["passes"] = list(content["overrides"]), list(content["passes"])
         return yaml.safe_dump(content, sort_keys=False, width=120)
 
@@ -234,6 +324,18 @@ def changed(rule: Rule, change: RuleChange | None) -> Rule:
     search = {"exponent": change.exponent, "percentile": change.percentile} if change.range is not None else {}
     levels = {"levels": "uniform"} if (change.bits or 0) > MAX_CHANNEL_BITS else {}
     return rule.model_copy(update=change.model_dump(exclude_none=True) | search | levels)
+
+
+def weight_change(bits: int) -> RuleChange:
+    """A layer's weights at `bits`. Integer kernels want zero point 0, and 8-bit codes have no room to be moved."""
+    return RuleChange(bits=bits, symmetric=True if bits == MAX_BITS else None)
+
+
+def exactly(path: str) -> str:
+    """The `where` of an override that selects the module of this path, and what is inside it."""
+    if path in POSITIONS or path.startswith(OPERATOR):
+        return f"[{path[0]}]{glob.escape(path[1:])}"
+    return glob.escape(path) or "*"
 
 
 def available_recipes(folder: Path = RECIPES) -> list[str]:
@@ -390,16 +492,25 @@ def _let_name_follow_bits(content: dict[Any, Any], edits: list[tuple[str, ...]])
         return
     bits = match.groupdict()
     for tensors in ("weights", "activations"):
-        if (tensors, "bits") in edits or (tensors,) in edits:
+        if any(keys == (tensors,) or keys[:2] == (tensors, "bits") for keys in edits):
             rule = content[tensors]
-            number = rule.get("bits") if isinstance(rule, dict) else None
-            bits[tensors] = number if isinstance(number, int) else bits[tensors]
+            bits[tensors] = _bits_as_named(rule.get("bits") if isinstance(rule, dict) else None) or bits[tensors]
     content["name"] = "{stem}w{weights}a{activations}".format(**bits)
+
+
+def _bits_as_named(bits: Any) -> str:
+    """A number or a budget of bits as a name says it; the empty string for what is neither."""
+    if isinstance(bits, dict):
+        with contextlib.suppress(ValidationError):
+            return str(BitBudget.model_validate(bits))
+    return str(bits) if isinstance(bits, int) else ""
 
 
 def _explained(error: ValidationError, path: Path, edits: list[tuple[str, ...]]) -> RecipeError:
     """One RecipeError for a pydantic report: the first finding in full, the keys of the others behind it."""
     findings = sorted(error.errors(include_url=False), key=lambda finding: finding["type"] != "extra_forbidden")
+    for finding in findings:
+        finding["loc"] = tuple(step for step in finding["loc"] if step not in (_BITS_TAG, _BUDGET_TAG))
     first, others = findings[0], [_key_text(finding["loc"]) for finding in findings[1:]]
     what, allowed, hint = _finding(first)
     if others:
@@ -423,7 +534,8 @@ def _finding(finding: Any) -> tuple[str, str, str]:
     if kind == "value_error":  # raised by the validators above: a sentence of ours
         return str(finding["ctx"]["error"]), "", f"See '{key}'." if key else ""
     if loc[-1:] == ("bits",):
-        return f"'{key}' is {value!r}", f"an integer from {MIN_BITS} to {MAX_BITS}", ""
+        budget = ", or a budget as {average: 3} or {budget_mb: 0.12}" if loc == ("weights", "bits") else ""
+        return f"'{key}' is {value!r}", f"an integer from {MIN_BITS} to {MAX_BITS}{budget}", ""
     if kind == "literal_error":
         choices = re.findall(r"'([^']+)'", finding["ctx"]["expected"])
         return f"'{key}' is {value!r}", " or ".join(choices), nearest_spelling(str(value), choices)
@@ -446,11 +558,11 @@ def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
     return model
 
 
-def _model_inside(annotation: Any) -> type[BaseModel]:
-    """`X` of `X`, `X | None` and `tuple[X, ...]`."""
+def _model_inside(annotation: Any) -> type[BaseModel] | None:
+    """`X` of `X`, `X | None`, `tuple[X, ...]` and `int | X`; None where there is no model."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(_model_inside(part) for part in get_args(annotation) if part not in (type(None), Ellipsis))
+    return next((model for part in get_args(annotation) if (model := _model_inside(part)) is not None), None)
 
 
 def _keys_text(model: type[BaseModel]) -> str:

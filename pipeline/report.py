@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from pipeline.allocation import Allocation, budget_text
 from pipeline.artifact import Manifest, TensorEntry, packed_bytes
 from pipeline.parity import ParityReport
 from pipeline.stages import EpochLog, UnitLog
@@ -87,6 +89,29 @@ The model's weight codes alone take {{ "{:,}".format(manifest.sizes.weights_pack
 {{ line }}
 {%- endfor %}
 
+{%- if allocation %}
+
+## Bits
+
+{{ budget }}. Omega is the divergence of the float network's prediction when the weights of one layer alone have its \
+bits, in nats, a mean over {{ allocation.images }} images; layers are taken to act independently.
+
+| layer | weights | bits | omega |
+|---|---|---|---|
+{% for path, number in allocation.weights.items() -%}
+| {{ path }} | {{ "{:,}".format(number) }} | {{ allocation.bits[path] }} | \
+{{ omegas.get(path, "fixed by the recipe") }} |
+{% endfor %}
+| bits of the open layers | bytes of all weight codes | sum of omegas |
+|---|---|---|
+| **chosen, {{ "%.2f" % allocation.average }} on average** | {{ "{:,}".format(allocation.chosen.bytes) }} | \
+{{ "%.3g" % allocation.chosen.omega }} |
+{% for bits, point in allocation.uniform.items() -%}
+| {{ bits }} everywhere | {{ "{:,}".format(point.bytes) }} | {{ "%.3g" % point.omega }} |
+{% endfor %}
+![sum of omegas against size: the frontier, what was chosen, and equal bits everywhere]({{ frontier }})
+{%- endif %}
+
 ## Placement
 
 | tensor | module | operator | runs | weight bits | output bits | grid | note |
@@ -137,9 +162,43 @@ _COSTS = (
 )
 
 
+FRONTIER = "frontier.svg"
+FRONTIER_POINTS = 2000  # that a curve on a screen can show
+
+
+def draw_frontier(allocation: Allocation, path: Path) -> None:
+    """Size against omega as a small SVG: the frontier, what was chosen, and equal bits everywhere.
+
+    The same numbers give the same bytes.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    step = -(-len(allocation.frontier) // FRONTIER_POINTS)
+    shown = [*allocation.frontier[::step], allocation.frontier[-1]]
+    with matplotlib.rc_context({"svg.hashsalt": "isobit", "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([point.bytes for point in shown], [point.omega for point in shown], linewidth=1, label="frontier")
+        same = list(allocation.uniform.items())
+        axes.plot([point.bytes for _, point in same], [point.omega for _, point in same], "s", markersize=4,
+                  color="C1", label="equal bits everywhere")
+        for bits, point in same:
+            axes.annotate(f"{bits}", (point.bytes, point.omega), xytext=(4, 3), textcoords="offset points", fontsize=7)
+        axes.plot([allocation.chosen.bytes], [allocation.chosen.omega], "o", color="C3", label="chosen")
+        axes.set(xlabel="bytes of all weight codes", ylabel="sum of omegas, nats")
+        if all(point.omega > 0 for point in (*shown, *allocation.uniform.values())):
+            axes.set_yscale("log")
+        axes.locator_params(axis="x", nbins=6)
+        axes.grid(linewidth=0.3)
+        axes.legend(fontsize=7)
+        figure.savefig(path, format="svg", metadata={"Date": None})
+
+
 def render_report(
     manifest: Manifest, parity: ParityReport, placement: Sequence[Any], log: Sequence[UnitLog], notes: Sequence[str],
     trainings: Mapping[str, Sequence[EpochLog]] | None = None,
+    allocation: Allocation | None = None,
 ) -> str:
     """Markdown of one build.
 
@@ -149,6 +208,7 @@ def render_report(
         log: one entry per reconstructed unit.
         notes: what the build has to tell (projected grids, advice of the target).
         trainings: epochs of what was trained as a whole, by what that was.
+        allocation: of weight bits, where the recipe has a budget; `FRONTIER` lies beside the report then.
     """
     environment = jinja2.Environment(trim_blocks=False, autoescape=False, undefined=jinja2.StrictUndefined)
     calibration = manifest.calibration
@@ -166,8 +226,19 @@ def render_report(
         levels=_levels(manifest.tensors),
         placement=placement,
         log=log,
+        allocation=allocation,
+        budget=None if allocation is None else budget_text(allocation.budget),
+        omegas=_chosen_omegas(allocation),
+        frontier=FRONTIER,
         packages=", ".join(f"{name} {version}" for name, version in sorted(manifest.packages.items())),
     )
+
+
+def _chosen_omegas(allocation: Allocation | None) -> dict[str, str]:
+    """Of the open layers at the bits that they got."""
+    if allocation is None:
+        return {}
+    return {path: f"{known[allocation.bits[path]]:.3g}" for path, known in allocation.sensitivities.items()}
 
 
 def _verdict(parity: ParityReport) -> str:

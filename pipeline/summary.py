@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.allocation import Allocation
 from pipeline.artifact import Manifest
 from pipeline.errors import CompileError, ExitCode
 from pipeline.parity import ParityReport
@@ -14,6 +15,7 @@ from pipeline.stages import EpochLog, Quantized, UnitLog
 
 RUNNER = "run.py"
 SHOWN_REASONS = 5
+SHOWN_LAYERS = 4
 STEPS = (
     ("float", "the trained model"),
     ("calibrated", "the method: few bits"),
@@ -57,6 +59,23 @@ def build_lines(folder: Path, manifest: Manifest, parity: ParityReport, model_fi
     elif not parity.passed:
         lines.append(_row("next", f"look at {folder / 'parity.json'} and {folder / 'report.md'}"))
     return lines
+
+
+def allocation_lines(allocation: Allocation) -> list[str]:
+    """Which layers got how many bits, and what that costs beside the same bits everywhere; two lines."""
+    layers: dict[int, list[str]] = {}
+    for path in allocation.sensitivities:
+        layers.setdefault(allocation.bits[path], []).append(path or "(the network itself)")
+    average = f"{allocation.average:.2f} bits on average over {len(allocation.sensitivities)} layers"
+    return [
+        f"{average}, {allocation.chosen.bytes:,} bytes; omega {allocation.chosen.omega:.3g} nats",
+        "; ".join(f"{bits} bits: {_some(names)}" for bits, names in sorted(layers.items())),
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN_LAYERS} more" if len(names) > SHOWN_LAYERS else ""
+    return ", ".join(names[:SHOWN_LAYERS]) + more
 
 
 def _row(label: str, text: str) -> str:

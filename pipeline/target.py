@@ -102,7 +102,7 @@ class Target:
         missing = OpRule("float", "none", reason=f"{self.name} has no integer kernel for {op}")
         return self.ops.get(op, missing)
 
-    def notes_for(self, weight_bits: int, activation_bits: int) -> list[str]:
-        """The notes that concern a recipe of these bits."""
+    def notes_for(self, weight_bits: int | str, activation_bits: int) -> list[str]:
+        """The notes that concern a recipe of these bits; those of weights as its name says them, `4` or `mp3`."""
         bits = {"weights": weight_bits, "activations": activation_bits}
         return [note.text.format(**bits) for note in self.notes if activation_bits < note.activations_below]

@@ -20,8 +20,9 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.allocation import Allocation
 from pipeline.stages import EpochLog, Quantized, UnitLog
-from pipeline.summary import float_lines, placement_counts
+from pipeline.summary import allocation_lines, float_lines, placement_counts
 
 WIDE = 10_000  # columns of a log: lines are cut by who reads them
 ESTIMATE_AFTER = 3.0  # seconds of steps before the time of all steps is estimated
@@ -55,6 +56,7 @@ class Terminal:
         self.units_total = self.units_done = 0
         self._steps = self._seen = self._trained = 0
         self._estimated = False
+        self._fixed_label = ""
         self._first_step = self._last_line = self.began
         self._progress: Progress | None = None
         self._task: TaskID | None = None
@@ -116,6 +118,17 @@ class Terminal:
         self._advance(self.units_done * self._steps)
         values = ", ".join(f"{name} {value:.3g}" for name, value in log.measured.items())
         self._event(f"  {self.units_done:>4}/{self.units_total}  {values}; {_duration(log.seconds)}")
+
+    def allocating(self, done: int, total: int) -> None:
+        if self._progress is None:
+            self._bar(total, "measuring sensitivities")
+        self._advance(done)
+        if done >= total:
+            self.close()
+
+    def allocated(self, allocation: Allocation) -> None:
+        for line in allocation_lines(allocation):
+            self._event(f"  {line}")
 
     def proving(self, done: int, total: int) -> None:
         if self._progress is None:
@@ -224,7 +237,8 @@ class Terminal:
             line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
             self._write(self.results, line.rstrip())
 
-    def _bar(self, total: int) -> None:
+    def _bar(self, total: int, label: str = "") -> None:
+        self._fixed_label = label
         if not self._is_live:
             self._progress = None
             return
@@ -240,6 +254,8 @@ class Terminal:
             self._progress.update(self._task, completed=completed, description=self._label())
 
     def _label(self) -> str:
+        if self._fixed_label:
+            return self._fixed_label
         if self.units_done >= self.units_total:
             return "comparing codes"
         name = self.unit_names[self.units_done] if self.units_done < len(self.unit_names) else ""

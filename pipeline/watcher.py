@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from pipeline.allocation import Allocation
 from pipeline.stages import EpochLog, Quantized, UnitLog
 
 
@@ -39,6 +40,12 @@ class Watcher(CalibrationWatcher, Protocol):
     def stage(self, name: str) -> None:
         """A stage of `compile.py` starts."""
 
+    def allocating(self, done: int, total: int) -> None:
+        """So many pieces of the work of measuring sensitivities are done."""
+
+    def allocated(self, allocation: Allocation) -> None:
+        """The bits of every layer are chosen."""
+
     def proving(self, done: int, total: int) -> None:
         """So many samples of the evaluation set are compared."""
 
@@ -68,6 +75,12 @@ class Quiet:
         """Nothing."""
 
     def epoch(self, log: EpochLog) -> None:
+        """Nothing."""
+
+    def allocating(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def allocated(self, allocation: Allocation) -> None:
         """Nothing."""
 
     def proving(self, done: int, total: int) -> None:

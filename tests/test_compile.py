@@ -321,6 +321,53 @@ def test_images_and_a_source_that_makes_them_do_not_go_together(files, tmp_path)
         story.compile_model(model, load_recipe("mse_w8a8"), "reference", InputShape((3, 8, 8)), None, tmp_path / "b")
 
 
+# --- mixed precision ---
+
+
+BUDGET = ("--set", "weights.bits={average: 3, options: [2, 4, 8]}")
+
+
+@pytest.mark.parametrize("learn", [("nearest_w4a4",), ("qdrop_w4a4", "--set", "method.steps=4")])
+@pytest.mark.parametrize("target", ["onnx", "reference"])
+def test_a_budget_of_bits_is_spent_proven_and_told(command, tmp_path, learn, target):
+    result = command("--target", target, *BUDGET, recipe=("--recipe", *learn, *SMALL))
+    assert result.exit_code == 0, result.stderr
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    spent = manifest["allocation"]
+    assert spent["budget"] == "3 bits on average of 2, 4, 8" and spent["average"] == 3.0
+    assert sorted(spent["bits"][name] for name in ("inner", "outer")) == [2, 4]
+    assert (spent["bits"]["stem"], spent["bits"]["head"]) == (8, 8)  # as the policy says
+    built = {entry["module"]: entry["bits"] for entry in manifest["tensors"] if entry["kind"] == "weight"}
+    assert built == spent["bits"]
+    assert manifest["sizes"]["weights_packed"] == 216 + 576 * 6 // 8 + 40
+    assert manifest["recipe"]["name"].endswith("_wmp3a4") and "frontier.svg" in manifest["files"]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "## Bits" in report and "(frontier.svg)" in report and "**chosen, 3.00 on average** | 688 |" in report
+    assert "allocate bits" in result.stderr and "3.00 bits on average over 2 layers, 688 bytes" in result.stderr
+    assert json.loads((tmp_path / "out" / "parity.json").read_text())["codes"]["differing"] == 0
+
+
+def test_the_recipe_in_the_manifest_states_what_was_chosen_and_builds_the_same_again(command, tmp_path):
+    assert command(*BUDGET).exit_code == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    (tmp_path / "chosen.yaml").write_text(manifest["recipe"]["text"])
+    again = command(out="again", recipe=("--recipe", "chosen.yaml"))
+    assert again.exit_code == 0, again.stderr
+    assert "allocate bits" not in again.stderr
+    assert (tmp_path / "out" / "model.onnx").read_bytes() == (tmp_path / "again" / "model.onnx").read_bytes()
+
+
+def test_a_dry_run_of_a_budget_shows_the_widest_option_and_refuses_what_cannot_be_bought(command):
+    result = command("--dry-run", *BUDGET, recipe=("--recipe", "nearest_w4a4", *SMALL))
+    assert result.exit_code == 0, result.stderr
+    assert "weight bits of 2 layers are decided from the images (3 bits on average of 2, 4, 8)" in result.stdout
+    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.strip()}
+    assert rows["inner"][3] == "8"
+    refused(command("--dry-run", "--set", "weights.bits={budget_mb: 0.0001}"), "cannot fit into 0.0001 MB")
+    error = refused(command("--set", "weights.bits={budget_mb: 0.0001}"), "cannot fit into 0.0001 MB", "do:")
+    assert "allocate bits" not in error
+
+
 # --- the dry run ---
 
 

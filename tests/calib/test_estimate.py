@@ -77,6 +77,15 @@ def test_twice_the_training_is_twice_the_time(name: str, change: str) -> None:
     assert twice == pytest.approx(2 * base, rel=0.05)
 
 
+def test_a_budget_of_bits_costs_its_sensitivities() -> None:
+    equal, mixed, fewer = (
+        seconds("nearest_w4a4", *edits) for edits in (
+            (), ("weights.bits={average: 4}",), ("weights.bits={average: 4, options: [2, 4, 8]}",))
+    )
+    assert equal < fewer < mixed
+    assert mixed - equal == pytest.approx(2 * (fewer - equal))  # six options, and three
+
+
 def test_the_whole_training_set_takes_longer_than_a_part() -> None:
     assert seconds("dmbq_w2a2", images=4096) < 0.1 * seconds("dmbq_w2a2", images=None)  # the recipe asks for 50,000
 

@@ -168,7 +168,7 @@ def test_bits_outside_2_to_8_are_refused_with_key_and_range(write, bits):
     with pytest.raises(RecipeError) as caught:
         load_recipe(write("bits: 4", f"bits: {bits}"))
     assert "weights.bits" in caught.value.what
-    assert caught.value.allowed == "an integer from 2 to 8"
+    assert caught.value.allowed == "an integer from 2 to 8, or a budget as {average: 3} or {budget_mb: 0.12}"
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -257,6 +257,79 @@ def test_an_override_that_does_nothing_is_refused(write, override):
 def test_a_name_that_tells_other_bits_is_refused(write):
     with pytest.raises(RecipeError, match="'own_w2a8' does not say the recipe's bits .w4a8"):
         load_recipe(write("name: own", "name: own_w2a8"))
+
+
+# --- a budget of bits ---
+
+
+@pytest.mark.parametrize(("text", "name", "options"), [
+    ("{average: 3}", "qdrop_wmp3a4", (2, 3, 4, 5, 6, 8)),
+    ("{average: 2.5, options: [2, 4]}", "qdrop_wmp2.5a4", (2, 4)),
+    ("{budget_mb: 0.12, options: [8, 2, 4]}", "qdrop_wmp0.12mba4", (2, 4, 8)),
+    ("{budget_mb: 0.0000125}", "qdrop_wmp0.0000125mba4", (2, 3, 4, 5, 6, 8)),
+])
+def test_weights_take_a_budget_and_the_name_follows(tmp_path, text, name, options):
+    recipe = load_recipe("qdrop_w4a4", [f"weights.bits={text}"])
+    assert recipe.name == name and recipe.weights.bits.options == options
+    (tmp_path / "copy.yaml").write_text(recipe.to_yaml())
+    assert load_recipe(tmp_path / "copy.yaml") == recipe
+
+
+def test_a_shipped_name_is_found_with_a_budget_in_it_and_in_either_order(tmp_path):
+    (tmp_path / "own_wmp3a4.yaml").write_text(load_recipe("qdrop_w4a4", ["weights.bits={average: 3}"]).to_yaml())
+    for spelling in ("own_wmp3a4", "own_a4wmp3", "OWN_A4Wmp3"):
+        assert load_recipe(spelling, folder=tmp_path).name == "qdrop_wmp3a4"
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("own_wmp4a4", folder=tmp_path)
+    assert "own_wmp3a4" in caught.value.allowed
+
+
+def test_set_changes_one_key_of_a_budget_and_the_name_follows(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(load_recipe("qdrop_w4a4", ["weights.bits={average: 3}"]).to_yaml())
+    assert load_recipe(path, ["weights.bits.average=2.5"]).name == "qdrop_wmp2.5a4"
+    assert load_recipe(path, ["weights.bits=4"]).name == "qdrop_w4a4"
+    assert load_recipe(path, ["weights.bits.options=[2, 8]"]).weights.bits.options == (2, 8)
+    with pytest.raises(RecipeError, match="'other_wmp4a4' does not say the recipe's bits .wmp3a4"):
+        load_recipe(path, ["name=other_wmp4a4"])
+
+
+@pytest.mark.parametrize(("text", "message", "allowed"), [
+    ("weights.bits={}", "exactly one of average and budget_mb", ""),
+    ("weights.bits={average: 3, budget_mb: 1}", "exactly one of average and budget_mb", ""),
+    ("weights.bits={avrage: 3}", "unknown key 'weights.bits.avrage'", "average, budget_mb, options"),
+    ("weights.bits={average: 9}", "'weights.bits.average' is 9", "less than or equal to 8"),
+    ("weights.bits={average: 5, options: [2, 4]}", "5 bits lies outside the options .2, 4.", ""),
+    ("weights.bits={average: 3, options: [3]}", "'weights.bits.options' is", "at least 2 items"),
+    ("weights.bits={average: 3, options: [2, 3, 3]}", "hold a number twice", ""),
+    ("weights.bits={average: 3, options: [1, 8]}", "'weights.bits.options.0' is 1", "greater than or equal to 2"),
+    ("weights.bits={budget_mb: 0}", "'weights.bits.budget_mb' is 0", "greater than 0"),
+    ("weights.bits={budget_mb: big}", "'weights.bits.budget_mb' is 'big'", "valid number"),
+    ("weights.bits.average=3", "'weights.bits' is a single value .4.", ""),
+    ("activations.bits={average: 3}", "'activations.bits' is", "an integer from 2 to 8"),
+])
+def test_a_budget_that_cannot_be_meant_is_refused(text, message, allowed):
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe("qdrop_w4a4", [text])
+    assert "--set weights" in caught.value.where or "--set activations" in caught.value.where
+    assert allowed in caught.value.allowed
+
+
+def test_bits_of_single_layers_stand_in_front_of_the_recipes_own_lines():
+    recipe = load_recipe("qdrop_w4a4", ["weights.bits={average: 3}", "overrides=[{where: a, weights: {bits: 6}}]"])
+    placed = recipe.with_bits({"a.b": 3, "a": 8, "last": 2, "op:x": 4, "x[1]": 5, "": 2})
+    lines = [(line.where, line.weights.bits, line.weights.symmetric) for line in placed.overrides]
+    assert lines == [("*", 2, None), ("a", 8, True), ("a.b", 3, None), ("[l]ast", 2, None), ("[o]p:x", 4, None),
+                     ("x[[]1]", 5, None), ("a", 6, None)]
+    assert placed.weights == recipe.weights and placed.name == "qdrop_wmp3a4"
+
+
+def test_one_option_means_these_bits_with_symmetric_codes_at_8():
+    recipe = load_recipe("qdrop_w4a4", ["weights.bits={average: 3}"])
+    assert (recipe.at_bits(3).weights.bits, recipe.at_bits(3).weights.symmetric) == (3, False)
+    assert recipe.weights.at_widest() == recipe.at_bits(8).weights and recipe.at_bits(8).weights.symmetric
+    stated = load_recipe("qdrop_w8a8", ["weights.symmetric=false"]).weights
+    assert stated.at_widest() is stated
 
 
 # --- range searches ---

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from backends.placement import PlacementRow
+from pipeline.allocation import Allocation, Point
 from pipeline.artifact import CalibrationEntry, FileEntry, Manifest, ModelEntry, RecipeEntry, TargetEntry, TensorEntry
 from pipeline.parity import BoundaryCount, CodeCount, FloatOutput, LevelReport, ParityReport
-from pipeline.report import render_report
+from pipeline.recipe import BitBudget
+from pipeline.report import FRONTIER, draw_frontier, render_report
 from pipeline.stages import UnitLog
 
 MANIFEST = Manifest(
@@ -25,6 +27,14 @@ LOG = UnitLog("layer1.0", 1000, 4.0, 0.5, 0.6, 0.012, 0.14, 9.5)
 ACCURACY = {"float": 88.34, "calibrated": 87.5, "reference": 87.4, "artifact": 87.4}
 
 
+ALLOCATION = Allocation(
+    BitBudget(average=3, options=(2, 4, 8)), {"conv1": 432, "conv2": 2304, "conv3": 2304},
+    {"conv1": 8, "conv2": 4, "conv3": 2}, {"conv2": {2: 0.5, 4: 0.02, 8: 1e-4}, "conv3": {2: 0.1, 4: 0.03, 8: 2e-4}},
+    (Point(1584, 0.6), Point(2160, 0.12), Point(2736, 0.05), Point(5040, 3e-4)), Point(2160, 0.12),
+    {2: Point(1584, 0.6), 4: Point(2736, 0.05), 8: Point(5040, 3e-4)}, 256,
+)
+
+
 def parity(**changes):
     level = LevelReport("all", True, 5000, CodeCount(1_000_000, 0, 0), 0, 100.0)
     rules = [{"rule": "no code differs", "measured": 0, "allowed": 0, "passed": True}]
@@ -33,8 +43,8 @@ def parity(**changes):
     return replace(report, **changes)
 
 
-def render(report=None, log=(LOG,), notes=()):
-    return render_report(MANIFEST, report or parity(), [ROW], log, notes)
+def render(report=None, log=(LOG,), notes=(), allocation=None):
+    return render_report(MANIFEST, report or parity(), [ROW], log, notes, allocation=allocation)
 
 
 def test_a_passing_build_says_so_and_what_each_step_cost():
@@ -105,3 +115,30 @@ def test_levels_say_what_their_container_costs():
     assert "2.50 bits on average as codebooks per channel: 2,500 bytes packed, 8,000 in the int8 container" in text
     assert "2.25 bits on average on nested grids per channel: their uint8 container costs 4,000 bytes" in text
     assert "on average" not in render()
+
+
+def test_chosen_bits_stand_layer_by_layer_beside_equal_bits_everywhere():
+    text = render(allocation=ALLOCATION)
+    assert "## Bits" in text and "3 bits on average of 2, 4, 8." in text and "a mean over 256 images" in text
+    assert "| conv1 | 432 | 8 | fixed by the recipe |" in text and "| conv3 | 2,304 | 2 | 0.1 |" in text
+    assert "| **chosen, 3.00 on average** | 2,160 | 0.12 |" in text and "| 4 everywhere | 2,736 | 0.05 |" in text
+    assert f"]({FRONTIER})" in text
+    assert all(line.endswith("|") for line in text.splitlines() if line.startswith("|"))
+    assert "## Bits" not in render() and FRONTIER not in render()
+
+
+def test_the_frontier_is_a_plot_with_the_same_bytes_for_the_same_numbers(tmp_path):
+    for name in ("one.svg", "two.svg"):
+        draw_frontier(ALLOCATION, tmp_path / name)
+    one = (tmp_path / "one.svg").read_bytes()
+    assert one == (tmp_path / "two.svg").read_bytes()
+    for text in ("frontier", "chosen", "equal bits everywhere", "bytes of all weight codes"):
+        assert text.encode() in one
+    draw_frontier(replace(ALLOCATION, chosen=Point(2736, 0.05)), tmp_path / "other.svg")
+    assert one != (tmp_path / "other.svg").read_bytes()
+
+
+def test_a_frontier_of_many_points_is_thinned_and_a_zero_fits(tmp_path):
+    points = tuple(Point(1584 + step, 1 - step / 50_000) for step in range(50_001))
+    draw_frontier(replace(ALLOCATION, frontier=points), tmp_path / "many.svg")
+    assert (tmp_path / "many.svg").stat().st_size < 200_000

@@ -5,11 +5,14 @@ from dataclasses import replace
 
 from backends.placement import PlacementRow, placement_table
 from backends.reference import TARGET
+from pipeline.allocation import Allocation, Point
 from pipeline.artifact import Manifest, ModelEntry, RecipeEntry, TargetEntry
 from pipeline.errors import InputError
 from pipeline.parity import BoundaryCount, CodeCount, LevelReport, ParityReport
+from pipeline.recipe import BitBudget
 from pipeline.stages import UnitLog
 from pipeline.summary import (
+    allocation_lines,
     build_json,
     build_lines,
     error_json,
@@ -123,3 +126,16 @@ def test_what_stays_float_is_counted_and_named():
     rows = [row("integer", "quantize"), row("integer"), row("layout"), row("float", "erf")]
     assert placement_counts(rows) == "1 operators in integers, 1 in float"
     assert float_lines(rows) == ["act (erf, net.py:3): no integer kernel"]
+
+
+def test_chosen_bits_are_two_lines_however_many_layers_there_are():
+    layers = [f"layer{index}" for index in range(9)]
+    allocation = Allocation(
+        BitBudget(average=3), {"stem": 9} | dict.fromkeys(layers, 1000),
+        {"stem": 8} | dict.fromkeys(layers, 3) | {"layer8": 2}, {name: {2: 0.1, 3: 0.05} for name in layers},
+        (Point(3259, 0.5),), Point(3259, 0.5), {3: Point(3384, 0.45)}, 64,
+    )
+    assert allocation_lines(allocation) == [
+        "2.89 bits on average over 9 layers, 3,259 bytes; omega 0.5 nats",
+        "2 bits: layer8; 3 bits: layer0, layer1, layer2, layer3 and 4 more",
+    ]

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from backends.onnx_qdq.target import TARGETS
 from backends.placement import placement_table
+from pipeline.allocation import Allocation, Point
+from pipeline.recipe import BitBudget
 from pipeline.stages import UnitLog
 from pipeline.terminal import Terminal, kept_units, open_console, placement_cells, printable
 from pipeline.watcher import Watcher
@@ -185,3 +187,29 @@ def test_json_goes_to_the_results_alone(plain):
 
 def test_what_was_kept_names_the_folder_and_the_option(tmp_path):
     assert kept_units(3, 9, tmp_path).startswith(f"3 of 9 units are kept in {tmp_path}: the same command with --resume")
+
+
+def allocate(terminal):
+    terminal.stage("allocate bits")
+    for done in range(1, 5):
+        terminal.allocating(done, 4)
+    terminal.allocated(Allocation(
+        BitBudget(average=3), {"stem[0]": 100}, {"stem[0]": 3}, {"stem[0]": {2: 0.1, 3: 0.01}}, (Point(38, 0.01),),
+        Point(38, 0.01), {}, 8,
+    ))
+
+
+def test_chosen_bits_are_told_in_two_lines(plain):
+    allocate(plain)
+    assert [line[8:].strip() for line in said(plain).splitlines()] == [
+        "allocate bits", "3.00 bits on average over 1 layers, 38 bytes; omega 0.01 nats", "3 bits: stem[0]",
+    ]
+
+
+def test_measuring_has_a_bar_of_its_own_on_a_terminal_and_leaves_it_to_the_next_stage():
+    terminal = live(100)
+    allocate(terminal)
+    assert "measuring sensitivities" in said(terminal) and "100%" in said(terminal)
+    before = len(said(terminal))
+    calibrate(terminal)
+    assert "measuring" not in said(terminal)[before:] and "unit 1/2" in said(terminal)[before:]

@@ -1,0 +1,318 @@
+"""Mixed precision: how sensitive each layer is to few bits, and the best bits under a size (ZeroQ, CVPR 2020).
+
+The sensitivity of layer i at k bits, T being the float network and T[i<-k] the same with only the weights of layer i
+quantized to k bits:
+
+    omega_i(k) = (1/N) sum_n KL(softmax T(x_n) || softmax T[i<-k](x_n))
+
+One-directional, the float network first, as in the paper; third-party code takes the mean of both directions. What k
+bits mean is what the recipe would make of them on the target (granularity, range search, symmetry, the target's
+limits). Layers are taken to act independently, so a choice of bits costs the sum of its sensitivities, and the best
+choice under a size is a multiple-choice knapsack. It is solved exactly, by dynamic programming over Pareto frontiers.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from calib.boundary import Boundary, batches, stretches
+from calib.losses import prediction_loss
+from calib.observers import weight_params
+from calib.work import Work, WorkFacts
+from pipeline.allocation import MEGABYTE, Allocation, Point
+from pipeline.errors import CalibrationError, RecipeError
+from pipeline.graph import extract, get_attribute, is_constant, module_path, quantizer_of, where
+from pipeline.grid import QuantSpec
+from pipeline.quantizer import Phase
+from pipeline.recipe import BitBudget
+from pipeline.stages import Quantized
+
+IMAGES = 256  # that sensitivities are means over, spread evenly over the calibration images
+
+Specs = Mapping[str, QuantSpec]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Layers that have the same bits, because they share a weight or are one module; mostly a single layer.
+
+    Args:
+        weights: module path -> number of weights; a weight with two quantizers counts twice, as in the manifest.
+        specs: bits -> node of the weight's quantizer -> how that weight is quantized.
+        fixed: the bits, where the recipe fixes them for one of the layers; None where they are open.
+    """
+
+    weights: Mapping[str, int]
+    specs: Mapping[int, Specs]
+    fixed: int | None = None
+
+    def size(self, bits: int) -> int:
+        """Bits of all its codes."""
+        return bits * sum(self.weights.values())
+
+
+def weight_specs(quantized: Quantized) -> Specs:
+    """Node of every weight's quantizer -> its spec, in execution order."""
+    return {node.name: quantizer_of(quantized.graph, node).spec for node in _weights(quantized.graph)}
+
+
+def find_choices(quantized: Quantized, options: Mapping[int, Specs]) -> tuple[Choice, ...]:
+    """What the bits can be chosen of, in execution order; checks the recipe's budget.
+
+    Args:
+        options: bits -> `weight_specs` of the network with every open layer at these bits. A layer whose bits are the
+            same in all of them is fixed.
+
+    Raises:
+        RecipeError: no choice is small enough for the budget.
+    """
+    choices = []
+    for group in _groups(_weights(quantized.graph)):
+        specs = {bits: {node.name: known[node.name] for node in group} for bits, known in options.items()}
+        widths = [{known[node.name].grid.bits for known in specs.values()} for node in group]
+        weights: dict[str, int] = {}
+        for node in group:
+            number = get_attribute(quantized.graph, node.args[0]).numel()
+            weights[module_path(node)] = weights.get(module_path(node), 0) + number
+        choices.append(Choice(weights, specs, max((min(one) for one in widths if len(one) == 1), default=None)))
+    _check_budget(quantized.recipe.weights.bits, choices)
+    return tuple(choices)
+
+
+def _weights(graph: fx.GraphModule) -> list[fx.Node]:
+    """The nodes that quantize a weight."""
+    return [node for node in graph.graph.nodes if quantizer_of(graph, node) is not None and is_constant(node)]
+
+
+def _groups(weights: Sequence[fx.Node]) -> list[list[fx.Node]]:
+    """`weights` by what must have the same bits: one tensor, or one module path, which is what an override names."""
+    groups: list[list[fx.Node]] = []
+    for node in weights:
+        same = [group for group in groups if any(_shared(node, other) for other in group)]
+        groups = [group for group in groups if group not in same]
+        groups.append([*(other for group in same for other in group), node])
+    place = {node: index for index, node in enumerate(weights)}
+    return sorted((sorted(group, key=place.get) for group in groups), key=lambda group: place[group[0]])
+
+
+def _shared(one: fx.Node, other: fx.Node) -> bool:
+    return one.args[0].target == other.args[0].target or module_path(one) == module_path(other)
+
+
+def budget_size(budget: BitBudget, choices: Sequence[Choice]) -> int:
+    """Most bits that the codes of all quantized weights may take."""
+    if budget.budget_mb is not None:
+        return math.floor(budget.budget_mb * MEGABYTE * 8)
+    free = sum(choice.size(1) for choice in choices if choice.fixed is None)
+    # A hair more, so that 2.1 bits of ten weights are 21 bits in binary fractions too.
+    return _fixed_size(choices) + math.floor(budget.average * free * (1 + 2.0**-40))
+
+
+def _fixed_size(choices: Sequence[Choice]) -> int:
+    return sum(choice.size(choice.fixed) for choice in choices if choice.fixed is not None)
+
+
+def _check_budget(budget: BitBudget, choices: Sequence[Choice]) -> None:
+    free = sum(choice.size(1) for choice in choices if choice.fixed is None)
+    smallest = _fixed_size(choices) + free * budget.options[0]
+    if smallest > budget_size(budget, choices):
+        need = math.ceil(smallest / (8 * MEGABYTE) * 1e4) / 1e4
+        raise RecipeError(
+            f"the weights cannot fit into {budget.budget_mb:g} MB: they take {smallest / (8 * MEGABYTE):.4f} MB with "
+            f"every open layer at {budget.options[0]} bits", where="weights.bits.budget_mb",
+            allowed=f"{need:.4f} or more",
+            hint=f"raise the budget, allow fewer bits in weights.bits.options, or fix fewer bits: "
+            f"{_fixed_size(choices) / (8 * MEGABYTE):.4f} MB belong to the policy and the overrides",
+        )
+
+
+def allocate(
+    quantized: Quantized,
+    choices: Sequence[Choice],
+    images: Tensor,
+    *,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Allocation:
+    """The bits of every open layer that change the prediction least under the recipe's budget.
+
+    Args:
+        choices: of `find_choices`, at least one of them open.
+        images: float32 [N, C, H, W]; `IMAGES` of them are used, spread evenly.
+        progress: is told how many of how many pieces of work are done.
+
+    Raises:
+        CalibrationError: no images.
+    """
+    if not len(images):
+        raise CalibrationError(
+            "a budget of bits is decided from images, and there are none", where="weights.bits",
+            hint="give images, or state the bits as a number",
+        )
+    count = min(IMAGES, len(images))
+    images = images[torch.arange(count) * len(images) // count]
+    budget, free = quantized.recipe.weights.bits, [choice for choice in choices if choice.fixed is None]
+    omegas = sensitivities(quantized, free, images, torch.device(device), progress)
+    frontier = pareto_frontier([
+        [(choice.size(bits), omega) for bits, omega in known.items()]
+        for choice, known in zip(free, omegas, strict=True)
+    ])
+    base = _fixed_size(choices)
+    best = frontier.within(budget_size(budget, choices) - base)
+    bits = {id(choice): budget.options[pick] for choice, pick in zip(free, frontier.picks(best), strict=True)}
+    points = [_point(base + size, omega) for size, omega in zip(frontier.sizes, frontier.omegas, strict=True)]
+    return Allocation(
+        budget=budget,
+        weights={path: number for choice in choices for path, number in choice.weights.items()},
+        bits={path: bits.get(id(choice), choice.fixed) for choice in choices for path in choice.weights},
+        sensitivities={path: known for choice, known in zip(free, omegas, strict=True) for path in choice.weights},
+        frontier=tuple(points),
+        chosen=points[best],
+        uniform={
+            k: _point(base + sum(choice.size(k) for choice in free), sum(known[k] for known in omegas))
+            for k in budget.options
+        },
+        images=count,
+    )
+
+
+def _point(size: int, omega: float) -> Point:
+    return Point(-(-int(size) // 8), float(omega))
+
+
+# --- sensitivity --------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def sensitivities(
+    quantized: Quantized, choices: Sequence[Choice], images: Tensor, device: torch.device,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict[int, float]]:
+    """omega(k) in nats of each choice at each of its bits, everything else in float.
+
+    A batch of images at a time walks through the float network once, and in front of each layer through the rest of it
+    once for each number of bits; memory holds the live values of one batch.
+    """
+    graph = copy.deepcopy(quantized.graph).to(device).to(memory_format=torch.channels_last)
+    nodes = {node.name: node for node in graph.graph.nodes}
+    trials = [_Trial(graph, [nodes[name] for name in next(iter(choice.specs.values()))], choice) for choice in choices]
+    path = stretches(graph, [[trial.first] for trial in trials])
+    rest = {
+        stretch.unit: extract(graph, [name for later in path[place:] for name in later.nodes])
+        for place, stretch in enumerate(path) if stretch.unit is not None
+    }
+    found = [dict.fromkeys(choice.specs, 0.0) for choice in choices]
+    parts = list(batches(len(images)))
+    for number, part in enumerate(parts):
+        boundary = Boundary(graph, images[part], device)
+        logits = graph(images[part].to(device)).double()  # every quantizer is OFF: the float network
+        for stretch in path:
+            if stretch.unit is not None:
+                inputs = [boundary.teacher[name].rows(slice(None)) for name in rest[stretch.unit].input_names]
+                for bits in found[stretch.unit]:
+                    with trials[stretch.unit].quantized(bits):
+                        changed = rest[stretch.unit](*inputs)[0].double()
+                    loss = float(prediction_loss(changed, logits, temperature=1.0))
+                    found[stretch.unit][bits] += loss * len(logits) / len(images)
+                progress(number * len(trials) + stretch.unit + 1, len(parts) * len(trials))
+            boundary.run_teacher(stretch)
+            boundary.follow_teacher(stretch)
+            boundary.cross(stretch)
+    return found
+
+
+class _Trial:
+    """The weights of one choice in a float graph, which are quantized for a while.
+
+    Attributes:
+        first: name of the first operator that reads one of them.
+    """
+
+    def __init__(self, graph: fx.GraphModule, nodes: Sequence[fx.Node], choice: Choice) -> None:
+        self.first = next(iter(nodes[0].users)).name
+        self._quantizers = {node.name: quantizer_of(graph, node) for node in nodes}
+        self._specs = choice.specs
+        self._params = {
+            bits: {node.name: weight_params(get_attribute(graph, node.args[0]), specs[node.name], where(node))
+                   for node in nodes}
+            for bits, specs in choice.specs.items()
+        }
+
+    @contextmanager
+    def quantized(self, bits: int) -> Iterator[None]:
+        """Inside, the weights have these bits, rounded to nearest."""
+        for name, quantizer in self._quantizers.items():
+            quantizer.spec, quantizer.phase = self._specs[bits][name], Phase.ON
+            quantizer.set_params(self._params[bits][name])
+        try:
+            yield
+        finally:
+            for quantizer in self._quantizers.values():
+                quantizer.phase = Phase.OFF
+
+
+# --- the best choice under a size ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Every choice of one option a layer that no other beats in both size and omega.
+
+    Args:
+        sizes: int64, strictly rising.
+        omegas: float64, strictly falling.
+        steps: layer by layer, for each point of that layer's frontier: the point that it extends, and the option taken.
+    """
+
+    sizes: np.ndarray
+    omegas: np.ndarray
+    steps: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+    def within(self, size: int) -> int:
+        """The last point of at most this size."""
+        return int(np.searchsorted(self.sizes, size, side="right")) - 1
+
+    def picks(self, point: int) -> list[int]:
+        """The option that each layer has at a point."""
+        picked = []
+        for parents, options in reversed(self.steps):
+            picked.append(int(options[point]))
+            point = int(parents[point])
+        return picked[::-1]
+
+
+def pareto_frontier(layers: Sequence[Sequence[tuple[int, float]]]) -> Frontier:
+    """The exact frontier, by dynamic programming.
+
+    A point of the first i layers' frontier extends one of the first i - 1 layers', because a better beginning makes
+    any end better: every point is extended by every option of layer i, and what is beaten goes.
+
+    Args:
+        layers: (size, omega) of every option of every layer.
+    """
+    sizes, omegas = np.zeros(1, np.int64), np.zeros(1)
+    steps = []
+    for options in layers:
+        added = np.array([size for size, _ in options], np.int64), np.array([omega for _, omega in options])
+        sizes, omegas = (np.add.outer(own, more).ravel() for own, more in zip((sizes, omegas), added, strict=True))
+        order = np.lexsort((omegas, sizes))
+        falling = omegas[order]
+        best_before = np.minimum.accumulate(np.concatenate([[np.inf], falling[:-1]]))
+        kept = order[falling < best_before]
+        steps.append(((kept // len(options)).astype(np.int32), (kept % len(options)).astype(np.int8)))
+        sizes, omegas = sizes[kept], omegas[kept]
+    return Frontier(sizes, omegas, tuple(steps))
+
+
+def allocation_work(budget: BitBudget, facts: WorkFacts) -> Work:
+    """Of measuring all sensitivities: every layer with each option, and the rest of the network behind it."""
+    images = min(IMAGES, facts.images)
+    return sum(facts.behind, facts.network) * (len(budget.options) * images)
