@@ -35,6 +35,7 @@ from backends.exact import ExactArithmetic
 from backends.placement import PlacementRow, placement_table
 from calib.allocation import Choice, allocate, find_choices, weight_specs
 from calib.calibrate import calibrate
+from calib.estimate import estimate
 from calib.methods import check_needs, find_method
 from calib.sources import Made, Maker, draw, find_source, make, makes_images
 from pipeline import cli_options as cli
@@ -281,6 +282,7 @@ def compile_model(
         if isinstance(batches, Batches):
             check_against_model(batches, quantized.captured.input_shape, quantized.captured.num_classes)
     watcher.planned(quantized, placement_table(quantized.graph, quantized.target))
+    watcher.expected(estimate(quantized, len(calibration) if isinstance(calibration, Batches) else None).text)
     made = None
     if isinstance(calibration, InputShape):
         made = make_images(quantized, options, watcher)
@@ -547,10 +549,11 @@ def _dry_run(
     quantized = plan(loaded, recipe, backend, shape.example, profile)
     placement = placement_table(quantized.graph, quantized.target)
     notes = [*target_notes(quantized), *budget_notes(quantized, bit_choices(quantized))]
+    expected = estimate(quantized)
     if as_json:
-        terminal.show_json(plan_json(quantized, placement, notes))
+        terminal.show_json(plan_json(quantized, placement, notes, expected.to_json()))
     else:
-        terminal.show_plan(quantized, placement, notes, shape.source)
+        terminal.show_plan(quantized, placement, notes, shape.source, expected.text)
 
 
 def _show(terminal: Terminal, build: Build, backend: Backend, as_json: bool) -> None:

@@ -26,6 +26,7 @@ from torch import Tensor, fx
 from calib.boundary import Boundary, batches, stretches
 from calib.losses import prediction_loss
 from calib.observers import weight_params
+from calib.work import Work, WorkFacts
 from pipeline.allocation import MEGABYTE, Allocation, Point
 from pipeline.errors import CalibrationError, RecipeError
 from pipeline.graph import extract, get_attribute, is_constant, module_path, quantizer_of, where
@@ -309,3 +310,9 @@ def pareto_frontier(layers: Sequence[Sequence[tuple[int, float]]]) -> Frontier:
         steps.append(((kept // len(options)).astype(np.int32), (kept % len(options)).astype(np.int8)))
         sizes, omegas = sizes[kept], omegas[kept]
     return Frontier(sizes, omegas, tuple(steps))
+
+
+def allocation_work(budget: BitBudget, facts: WorkFacts) -> Work:
+    """Of measuring all sensitivities: every layer with each option, and the rest of the network behind it."""
+    images = min(IMAGES, facts.images)
+    return sum(facts.behind, facts.network) * (len(budget.options) * images)

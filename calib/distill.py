@@ -16,6 +16,7 @@ from torch import Tensor
 
 from calib.precision import Precision, resolve_precision
 from calib.statistics import VARIANCE_FLOOR, Watched, image_moments, statistics_loss
+from calib.work import STEERED, Work, WorkFacts
 from pipeline.errors import CalibrationError
 
 # The start of the authors' code: integers 0 ... 254, centred, over a variance where a deviation was meant.
@@ -137,3 +138,13 @@ def input_moments(
     images = distil(watched, shape, MOMENT_IMAGES, seed, device, Distillation(unit=False))
     rows = images.transpose(0, 1).flatten(1)
     return rows.mean(1), rows.std(1)
+
+
+def distillation_work(facts: WorkFacts, images: int, iterations: int) -> Work:
+    """So many images, optimised for so many steps."""
+    return facts.network * (STEERED * images * iterations)
+
+
+def moments_work(facts: WorkFacts) -> Work:
+    """Of `input_moments`."""
+    return distillation_work(facts, MOMENT_IMAGES, Distillation().iterations)

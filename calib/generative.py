@@ -14,14 +14,15 @@ from pydantic import Field
 from torch import Tensor
 
 from calib.context import Calibration
-from calib.distill import input_moments
+from calib.distill import input_moments, moments_work
 from calib.finetune import MILESTONES, Milestones, milestone_factor, set_rate, share_right, student_loss, train
-from calib.generator import Conditioning, Forge, Judged, make_generator
+from calib.generator import Conditioning, Forge, Judged, image_work, make_generator
 from calib.parameters import Parameters
 from calib.precision import Precision
 from calib.statistics import Watched, alignment_loss, watched_network
 from calib.student import MinMaxWeights, NormMode, Student
 from calib.tracking import TrackedRange, Tracking
+from calib.work import STEERED, TRAINED, Work, WorkFacts
 
 SHOWN = 64  # generated images that the report shows
 
@@ -199,3 +200,17 @@ def run(calibration: Calibration, parameters: GenerativeParameters, paper: Paper
         f"the float network puts {100 * obeyed:.0f} % of the generated images into the class that was ordered"
     )
     course.student.settle()
+
+
+def generator_work(parameters: GenerativeParameters, facts: WorkFacts) -> Work:
+    """All steps of the generator, of one batch each, through itself and the float network."""
+    step = image_work(facts.shape) * TRAINED + facts.network * STEERED
+    first = moments_work(facts) if parameters.input == "free" and not facts.images else Work()
+    return first + step * (parameters.epochs * parameters.steps * facts.batch)
+
+
+def student_work(parameters: GenerativeParameters, facts: WorkFacts, images: int) -> Work:
+    """All steps of the student, with so many images a step; first it only looks on, for its ranges."""
+    looks = min(parameters.range_epochs, parameters.warmup_epochs, parameters.epochs)
+    trains = max(0, parameters.epochs - parameters.warmup_epochs)
+    return facts.network * (parameters.steps * (looks * facts.batch + TRAINED * trains * images))

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from calib.precision import Precision, resolve_precision
 from calib.statistics import Statistics, Watched, alignment_loss, batch_statistics, running
+from calib.work import Work
 
 Conditioning = Literal["embedding", "norm"]
 
@@ -189,3 +190,12 @@ def make_generator(
         torch.manual_seed(seed)
         made = Generator(shape, classes, conditioning, mean, deviation)
     return made.to(device).to(memory_format=torch.channels_last)
+
+
+def image_work(shape: Sequence[int]) -> Work:
+    """One image (C, H, W) out of a `Generator`."""
+    channels, *sides = shape
+    start = math.prod(math.ceil(side / 4) for side in sides)
+    middle, end = 4 * start, 16 * start  # pixels behind each of the two enlargements
+    macs = LATENT * WIDE * start + 9 * (WIDE * WIDE * middle + WIDE * NARROW * end + NARROW * channels * end)
+    return Work(macs, WIDE * start + WIDE * middle + (NARROW + channels) * end)

@@ -230,7 +230,9 @@ def open_samples(
         proven = _opened(loaded, evaluation, options, purpose="eval", batch_size=EVALUATION_BATCH).checked()
     notes = _notes([path for path in (calibration, evaluation) if path is not None], options)
     if isinstance(chosen, Batches) and len(chosen) < images.count:
-        notes.append(f"{len(chosen):,} calibration samples are there, the recipe asks for {images.count:,}")
+        notes.append(
+            f"{len(chosen):,} calibration samples are there, the recipe asks for up to {images.count:,}: all are taken"
+        )
     return chosen, proven, notes
 
 

@@ -157,8 +157,14 @@ def error_json(error: CompileError) -> dict[str, Any]:
     }
 
 
-def plan_json(quantized: Quantized, placement: Sequence[Any], notes: Sequence[str]) -> dict[str, Any]:
-    """The `--json` summary of a dry run."""
+def plan_json(
+    quantized: Quantized, placement: Sequence[Any], notes: Sequence[str], expected: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The `--json` summary of a dry run.
+
+    Args:
+        expected: how long calibration will take.
+    """
     return {
         "exit_code": int(ExitCode.OK),
         "dry_run": True,
@@ -169,6 +175,7 @@ def plan_json(quantized: Quantized, placement: Sequence[Any], notes: Sequence[st
         "input_shape": list(quantized.captured.input_shape),
         "classes": quantized.captured.num_classes,
         "units": [{"name": unit.name, "kind": unit.kind, "why": unit.why} for unit in quantized.units],
+        "expected": dict(expected),
         "placement": [row.to_json() for row in placement],
         "notes": list(notes),
     }

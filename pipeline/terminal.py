@@ -74,6 +74,9 @@ class Terminal:
         for line in float_lines(placement):
             self._event(f"  float: {line}", "yellow")
 
+    def expected(self, text: str) -> None:
+        self._event(f"  {text}")
+
     def units(self, total: int, steps: int) -> None:
         self.units_total, self._steps = total, steps
         self.units_done = self._seen = self._trained = 0  # a method may walk over the units more than once
@@ -170,8 +173,12 @@ class Terminal:
         for note in notes:
             self._wrapped("  note        ", note)
 
-    def show_plan(self, quantized: Quantized, placement: Sequence[Any], notes: Sequence[str], source: str) -> None:
-        """The dry run's screen: where every layer will run, at how many bits; the reasons below the table."""
+    def show_plan(
+        self, quantized: Quantized, placement: Sequence[Any], notes: Sequence[str], source: str, expected: str
+    ) -> None:
+        """The dry run's screen: where every layer will run, at how many bits, and how long calibration will take; the
+        reasons below the table.
+        """
         captured, target = quantized.captured, quantized.target
         self._write(self.results, f"{quantized.recipe.name} on {target.name} ({target.profile}): "
                                   f"{placement_counts(placement)}; bit policy {quantized.recipe.policy}", "bold")
@@ -182,6 +189,7 @@ class Terminal:
             self._wrapped(f"  [{number}] ", text)
         for note in notes:
             self._wrapped("  note: ", note)
+        self._wrapped("  ", expected)
         self._write(self.results, "dry run: nothing was written, no sample was read")
 
     def show_json(self, summary: dict[str, Any]) -> None:

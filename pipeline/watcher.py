@@ -34,6 +34,9 @@ class Watcher(CalibrationWatcher, Protocol):
     def planned(self, quantized: Quantized, placement: Sequence[Any]) -> None:
         """Quantizers are placed; nothing was read yet. `placement` holds rows of `backends.placement`."""
 
+    def expected(self, text: str) -> None:
+        """How long making images and calibrating will take, before either starts."""
+
     def stage(self, name: str) -> None:
         """A stage of `compile.py` starts."""
 
@@ -51,6 +54,9 @@ class Quiet:
     """Says nothing."""
 
     def planned(self, quantized: Quantized, placement: Sequence[Any]) -> None:
+        """Nothing."""
+
+    def expected(self, text: str) -> None:
         """Nothing."""
 
     def stage(self, name: str) -> None:

@@ -378,11 +378,13 @@ def test_dry_run_shows_where_every_layer_runs_and_reads_no_data(command, tmp_pat
     assert "conv2d+relu" in rows["stem"] and "integers" in rows["stem"]
     assert "4 asym" in rows["inner"] and "4 unsigned" in rows["inner"]
     assert "W4A8 is as small and as fast as W4A4" in result.stdout
+    assert "expected: about" in result.stdout and "not measured, assumed" in result.stdout
     assert left_behind(tmp_path) == []
 
 
 def test_dry_run_looks_at_one_header_where_nothing_else_tells_the_shape(command):
     summary = json.loads(command("--dry-run", "--json").stdout)
+    assert summary["expected"]["cpu_seconds"] >= 0 and "not measured" in summary["expected"]["gpu"]
     assert summary["input_shape"] == [3, 8, 8] and summary["classes"] == CLASSES
     assert {row["runs"] for row in summary["placement"]} >= {"integer"}
     refused(command("--dry-run", calib=None), "the shape of the model's input is not known", "--input-size")

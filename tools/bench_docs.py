@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +26,24 @@ def command_text(script: str, arguments: Sequence[str]) -> str:
 
 
 def fill(
-    text: str, tables: Mapping[str, str], mark: str = "bench", document: str = "docs/performance.md"
+    text: str, tables: Mapping[str, str], mark: str = "bench", document: str = "docs/performance.md",
+    names: Collection[str] | None = None,
 ) -> str:
     """`text` with every table put between its marks.
 
     Args:
         mark: what the marks of the document begin with.
         document: for messages.
+        names: of all marks that the document has; None where `tables` has them all. What has no table stays as it is.
 
     Raises:
         InputError: the text has no marks for a table, or marks for a table that does not exist.
     """
-    marks = set(re.findall(rf"<!-- {mark}:(\w+) -->", text))
-    if marks != set(tables):
-        odd = ", ".join(sorted(marks ^ set(tables)))
+    marks, known = set(re.findall(rf"<!-- {mark}:(\w+) -->", text)), {*tables, *(names or ())}
+    if marks != known:
+        odd = ", ".join(sorted(marks ^ known))
         raise InputError(f"the document and the benches do not agree on: {odd}", where=document,
-                         allowed=f"marks for {', '.join(sorted(tables))}")
+                         allowed=f"marks for {', '.join(sorted(known))}")
     for name, table in tables.items():
         pattern = rf"(<!-- {mark}:{name} -->\n).*?(<!-- /{mark}:{name} -->)"
         text, count = re.subn(pattern, lambda found, t=table: f"{found[1]}{t}\n{found[2]}", text, flags=re.DOTALL)

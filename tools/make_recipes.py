@@ -3,9 +3,11 @@
     python tools/make_recipes.py           # writes recipes/*.yaml
     python tools/make_recipes.py --check   # exit code 1 where a file differs, is missing or is not described here
 
-A file is written out in full, because it is the experiment; this description only keeps ninety of them in step. Values
-are YAML text as it stands in the file. What depends on the network in the papers is a family of its own, because a
-recipe never branches on the model.
+A file is written out in full, because it is the experiment; this description only keeps more than a hundred of them in
+step. Values are YAML text as it stands in the file. What depends on the network in the papers is a family of its own,
+because a recipe never branches on the model.
+
+What our own measurements chose, where the papers have nothing, stands in `SMALL_FDDA` and `SMALL_DMBQ`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ FIXED = "\0"  # a space at which no line is folded
 ALL = ("w8a8", "w4a8", "w4a4", "w3a3", "w2a4", "w2a2", "w4a2")
 BELOW_8 = ALL[1:]
 DATA_FREE_ROWS = ("w8a8", "w4a4", "w3a3", "w2a2")
+FDDA_ROWS = ("w4a4", "w5a5")
+DMBQ_ROWS = ("w4a4", "w2a2")
 ZEROQ_ROWS = ("w8a8", "w4a8", "w8a4", "w4a4")
 CAPTQ_ROWS = ("w4a4", "w3a3", "w2a4", "w2a2")
 
@@ -38,9 +42,10 @@ class Family:
         method: its name and parameters.
         bits: the widths that the family has.
         policy: below W8A8, where all layers are equal already.
+        policy_comment: in the place of the usual words about the policy.
         range: of weights and activations.
         source: of the calibration images.
-        weights, images: further keys of these rules.
+        weights, activations, images: further keys of these rules.
         overrides: lines of that list, where activations have fewer than 8 bits.
         at_8: parameters of the method that W8A8 changes.
     """
@@ -53,9 +58,11 @@ class Family:
     range: str = "mse"
     source: str = "files"
     weights: Mapping[str, str] = field(default_factory=dict)
+    activations: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
     overrides: Sequence[str] = ()
     at_8: Mapping[str, str] = field(default_factory=dict)
+    policy_comment: str = ""
 
 
 POLICY_COMMENTS = {
@@ -69,6 +76,11 @@ POLICY_COMMENTS = {
     "captq": "policy: captq holds the stem's output at 8 bits as well, beside what policy qdrop does: compare with "
              "qdrop_* --set policy=captq, because at W2A2 that alone is worth more points than the selection.",
 }
+# FDDA has its own name for what policy captq does.
+F8L8 = (
+    "policy: captq is FDDA's F8L8: 8 bits for the weights of the first and last layer, for the stem's output and for "
+    "what the classifier reads, in front of the average and behind it."
+)
 
 WHITE_PAPER = "A White Paper on Neural Network Quantization (2021), arXiv 2106.08295, section 3.1"
 QDROP_PAPER = (
@@ -90,6 +102,23 @@ ZEROQ_PAPER = (
     "released code"
 )
 GDFQ_IMAGES = "Generative Low-bitwidth Data Free Quantization (Xu et al., ECCV 2020), arXiv 2003.03603"
+GDFQ_PAPER = (
+    GDFQ_IMAGES + "; numbers from the released code for {network}, but for tracking: the authors' stored quotient "
+    "(ema_gdfq) is wrong for the first 150 batches. No image is read."
+)
+FDDA_PAPER = (
+    "Fine-grained Data Distribution Alignment for Post-Training Quantization (FDDA, Zhong et al., ECCV 2022), arXiv "
+    "2109.04186; numbers from the released code for ImageNet. One labelled image of each class is read."
+)
+DMBQ_PAPER = (
+    "Distribution-aware Adaptive Multi-bit Quantization (DMBQ, Zhao et al., CVPR 2021) with loss-guided bit "
+    "allocation; "
+)
+DMBQ_BITS = (
+    "The bits of weights and activations are averages over channels, which have 0 to 4 each. Training with labels: all "
+    "images that are there are taken, up to count."
+)
+AVERAGED = "The average in front of the classifier stays float in the paper; here it has 8 bits."
 FREE = "Inputs that are not normalised to mean 0 and deviation 1: --set images.input=free"
 RANDOM = "the public code's draw, one image of each class and the rest at random, no image twice;"
 
@@ -112,6 +141,35 @@ GENERATED = {
     "count": "1024", "iterations": "4000", "batch": "64", "learning_rate": "1.0e-3", "conditioning": "embedding",
     "statistics_weight": "0.1", "input": "unit",
 }
+GDFQ = {
+    "name": "gdfq", "epochs": "400", "steps": "200", "range_epochs": "4", "warmup_epochs": "4",
+    "learning_rate": "1.0e-4", "weight_decay": "1.0e-4", "generator_learning_rate": "1.0e-3",
+    "statistics_weight": "0.1", "distillation": "1.0", "temperature": "20.0", "conditioning": "embedding",
+    "tracking": "ema_corrected",
+}
+FDDA = {
+    "name": "fdda", "epochs": "400", "steps": "200", "range_epochs": "4", "warmup_epochs": "50",
+    "learning_rate": "1.0e-6", "weight_decay": "1.0e-4", "generator_learning_rate": "1.0e-3", "trust_epochs": "5",
+    "label_weight": "0.5", "statistics_weight": "0.2", "class_label_weight": "0.5", "distorted_weight": "0.9",
+    "centralised_weight": "0.01", "distillation": "20.0", "temperature": "20.0", "real_images": "16", "crop": "0.08",
+    "generated_crop": "0.5", "rate_period": "100", "conditioning": "norm", "tracking": "ema_raw",
+}
+# For images of 32 pixels, where a crop of 8 % of the area holds three: GDFQ's warm-up for CIFAR, milder crops, no crop
+# of generated images, and a cosine that ends with the training instead of coming back up.
+SMALL_FDDA = {
+    "warmup_epochs": "4", "crop": "0.6", "generated_crop": "1.0", "rate_period": "396", "tracking": "ema_corrected",
+}
+DMBQ = {
+    "name": "dmbq", "start_epochs": "300", "epochs": "300", "learning_rate": "0.05", "weight_decay": "1.0e-4",
+    "window": "0.5", "weight_groups": "channel", "activation_groups": "channel", "table": "laplace", "clip": "null",
+    "norm": "train", "pad": "4", "distillation": "0.0",
+}
+# Fine-tuning on a few thousand images: few epochs, a lower rate, and the float network's answers beside the labels.
+SMALL_DMBQ = {"start_epochs": "1", "epochs": "14", "learning_rate": "0.01", "window": "0.6", "distillation": "1.0"}
+MULTIBIT = {"symmetric": "true", "levels": "multibit"}
+NESTED = {"levels": "nested"}
+LAST_AT_8 = ("{where: last, activations: {bits: 8}}",)
+NO_IMAGES = {"count": "0"}
 LSQ = {"name": "lsq", "steps": "20000", "scale_learning_rate": "4.0e-5", "schedule": "fast"}
 
 
@@ -119,6 +177,26 @@ def _pdquant(network: str, networks: str, rounding: str, temperature: str, corre
     """PD-Quant with the released code's settings for one kind of network."""
     changes = {"rounding_weight": rounding, "temperature": temperature, "correction_tie": correction}
     return Family(f"pdquant-{network}", PDQUANT_PAPER.format(networks=networks), {**PDQUANT, **changes}, BELOW_8)
+
+
+def _fdda(suffix: str, remark: str, method: Mapping[str, str], batch: str) -> tuple[Family, Family]:
+    """FDDA with all layers alike (F4L4, F5L5), and with 8 bits at both ends (F8L8)."""
+    source = {"source": "one-per-class", "images": {**NO_IMAGES, "batch_size": batch}}
+    text = " ".join(filter(None, (FDDA_PAPER, remark)))
+    return (
+        Family(f"fdda{suffix}", f"{text} All layers alike. {AVERAGED}", method, FDDA_ROWS, policy="none",
+               range="minmax", overrides=LAST_AT_8, **source),
+        Family(f"fdda-f8l8{suffix}", text, method, FDDA_ROWS, policy="captq", policy_comment=F8L8, range="minmax",
+               **source),
+    )
+
+
+def _dmbq(name: str, origin: str, method: Mapping[str, str], count: str, batch: str) -> Family:
+    """DMBQ with LBA, first and last layer at 8 bits as in the paper."""
+    return Family(
+        name, f"{DMBQ_PAPER}{origin} {DMBQ_BITS}", method, DMBQ_ROWS, weights=MULTIBIT, activations=NESTED,
+        images={"count": count, "batch_size": batch},
+    )
 
 
 FAMILIES = (
@@ -181,10 +259,10 @@ FAMILIES = (
     Family(
         "zeroq", f"{ZEROQ_PAPER}. No data: 64 images are distilled out of the network, all layers are quantized alike, "
         "ranges are the extremes. The average in front of the classifier stays float in the paper; here it has 8 bits. "
-        f"At W8A8 ranges are widened by half: distilled images have shorter tails than real ones. {FREE}",
+        f"At W8A8 ranges are wider by a quarter: distilled images have shorter tails than real ones. {FREE}",
         {"name": "zeroq", "widen": "1.0", "averages": "input"}, ZEROQ_ROWS, policy="none", range="minmax",
-        source="distilled", images=DISTILLED, overrides=("{where: last, activations: {bits: 8}}",),
-        at_8={"widen": "1.5"},
+        source="distilled", images=DISTILLED, overrides=LAST_AT_8,
+        at_8={"widen": "1.25"},
     ),
     Family(
         "zeroq-qdrop", f"Data-free QDrop: {QDROP_PAPER}; on images distilled as in ZeroQ (Cai et al., CVPR 2020), "
@@ -195,6 +273,22 @@ FAMILIES = (
         "generated-qdrop", f"Data-free QDrop: {QDROP_PAPER}; on images of GDFQ's generator: {GDFQ_IMAGES}. {FREE}",
         QDROP, DATA_FREE_ROWS, source="generated", images=GENERATED,
     ),
+    Family(
+        "gdfq", f"{GDFQ_PAPER.format(network='CIFAR-100')} {AVERAGED}", GDFQ, ZEROQ_ROWS, policy="none",
+        range="minmax", source="none", images={**NO_IMAGES, "batch_size": "200"}, overrides=LAST_AT_8,
+    ),
+    Family(
+        "gdfq-imagenet", f"{GDFQ_PAPER.format(network='ImageNet')} {AVERAGED}",
+        {**GDFQ, "warmup_epochs": "50", "learning_rate": "1.0e-6", "conditioning": "norm"}, ZEROQ_ROWS, policy="none",
+        range="minmax", source="none", images={**NO_IMAGES, "batch_size": "16"}, overrides=LAST_AT_8,
+    ),
+    *_fdda("", "", FDDA, "16"),
+    *_fdda("-small", "For small images, with numbers of our own: a warm-up of 4 epochs, milder crops, and a cosine "
+           "that ends with the training.", {**FDDA, **SMALL_FDDA}, "64"),
+    _dmbq("dmbq", "numbers from the second released version for CIFAR-10: trained on the whole training set.", DMBQ,
+          "50000", "512"),
+    _dmbq("dmbq-small", "fine-tuning on a few thousand labelled images, with numbers of our own: few epochs at a lower "
+          "rate, and the float network's answers beside the labels.", {**DMBQ, **SMALL_DMBQ}, "50000", "128"),
 )
 
 
@@ -207,7 +301,7 @@ def recipe_text(family: Family, bits: str) -> str:
     """The file of one family at `bits`, for example `w4a8`."""
     weights, activations = bits[1], bits[3]
     policy = "none" if bits == "w8a8" else family.policy
-    comments = [family.paper, POLICY_COMMENTS[policy]] if policy != "none" else [family.paper]
+    comments = [family.paper, family.policy_comment or POLICY_COMMENTS[policy]] if policy != "none" else [family.paper]
     # 8-bit weights are symmetric: integer kernels want zero point 0, and 8-bit codes have no room to be moved there.
     symmetric = "true" if weights == "8" else "false"
     return "\n".join([
@@ -216,7 +310,7 @@ def recipe_text(family: Family, bits: str) -> str:
         _mapping("weights:    ", {"bits": weights, "symmetric": symmetric, "granularity": "per_channel",
                                   "range": family.range, **family.weights}),
         _mapping("activations:", {"bits": activations, "symmetric": "false", "granularity": "per_tensor",
-                                  "range": family.range}),
+                                  "range": family.range, **family.activations}),
         f"policy: {policy}",
         *_overrides(family, bits),
         "placement: target",

@@ -2,7 +2,8 @@
 
 `python tools/reproduce.py --jobs 2` runs every cell that has no record yet and then writes the document. A run may be
 interrupted and repeated: finished cells stay as they are, failed ones are tried again. `--groups`, `--only` and
-`--limit` run a part and leave the document alone; `--render` writes it from whatever is recorded and runs nothing.
+`--limit` run a part and leave the document alone; `--render` runs nothing and writes the tables of the groups that
+`--groups` names from whatever is recorded, and without it those of which every cell is: all other tables stay.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import reproduce_plot
 from bench_builds import code_sha256
 from reproduce_cell import Request, cell_key, record_path, write_json
 from reproduce_plan import PLAN, Cell, Group, cells_of
-from reproduce_summary import read_records
+from reproduce_summary import Records, read_records
 
 from pipeline.errors import CompileError, InputError
 
@@ -54,7 +55,7 @@ class State:
 def main(arguments: Sequence[str] | None = None, plan: Sequence[Group] = PLAN) -> int:
     """The command line; 1 where a cell failed, 2 where an option or the document is wrong."""
     options = parse(arguments, plan)
-    groups = [group for group in plan if group.name in options.groups]
+    groups = [group for group in plan if options.groups is None or group.name in options.groups]
     try:
         if options.render:
             return render(plan, options)
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None, plan: Sequence[Group] = PLAN) -
         if whole:
             render(plan, options)
         else:
-            print("a part of the plan was run: --render writes the document")
+            print("a part of the plan was run: --render with the same --groups writes its tables")
         return 1 if failed else 0
     except CompileError as error:
         print(error, file=sys.stderr)
@@ -78,7 +79,7 @@ def parse(arguments: Sequence[str] | None, plan: Sequence[Group]) -> argparse.Na
     """Options, paths made absolute."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     names = [group.name for group in plan]
-    parser.add_argument("--groups", type=lambda text: text.split(","), default=names,
+    parser.add_argument("--groups", type=lambda text: text.split(","),
                         help=f"parts of the plan, separated by commas: {', '.join(names)}")
     parser.add_argument("--only", metavar="GLOB", help="cells whose id matches, for example 'ds_cnn/qdrop_*/1005'")
     parser.add_argument("--limit", type=_positive, metavar="N", help="at most so many cells, then stop")
@@ -87,12 +88,13 @@ def parse(arguments: Sequence[str] | None, plan: Sequence[Group]) -> argparse.Na
                         help="evaluation samples that parity is proven on; accuracy is always measured on all")
     parser.add_argument("--stale", action="store_true", help="run again what another state of the code measured")
     parser.add_argument("--list", action="store_true", help="only print the cells and what is known of them")
-    parser.add_argument("--render", action="store_true", help="only write the document and its plot")
+    parser.add_argument("--render", action="store_true",
+                        help="only write tables of the document: those of --groups, or all that are fully recorded")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--out", type=Path, default=ROOT / "artifacts" / "reproduce", help="folder of the records")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help=f"folder of {DOCUMENT} and {PLOT}")
     options = parser.parse_args(arguments)
-    if unknown := set(options.groups) - set(names):
+    if unknown := set(options.groups or ()) - set(names):
         parser.error(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     options.data, options.out, options.docs = (path.resolve() for path in (options.data, options.out, options.docs))
     return options
@@ -203,17 +205,34 @@ def told(record: dict[str, Any]) -> str:
 
 
 def render(plan: Sequence[Group], options: argparse.Namespace) -> int:
-    """Fill the tables of the document and draw its plot; words outside the marks stay."""
+    """Fill tables of the document and draw its plot; words outside the marks stay, and so do the other tables.
+
+    Without `--groups` a table is written where each of its cells has a record: a part of them would take away what
+    others measured. The view `best` and the environment are of the whole plan.
+    """
     document, records = options.docs / DOCUMENT, read_records(options.out, plan)
     if not document.is_file():
         raise InputError("the document is not there", where=str(document),
                          hint=f"its tables stand between marks, <!-- {MARK}:NAME --> and <!-- /{MARK}:NAME -->")
-    tables = reproduce_docs.tables(plan, records, code_sha256())
-    text = bench_docs.fill(document.read_text(encoding="utf-8"), tables, MARK, DOCUMENT)
+    whole = all(cell in records for cell in cells_of(tuple(plan)))
+    names = [group.name for group in plan if _to_write(group, records, options.groups, whole)]
+    tables = reproduce_docs.tables(plan, records, code_sha256(), None if whole and options.groups is None else names)
+    text = bench_docs.fill(
+        document.read_text(encoding="utf-8"), tables, MARK, DOCUMENT, ["environment", *(group.name for group in plan)]
+    )
     document.write_text(text, encoding="utf-8")
-    drawn = reproduce_plot.draw(plan, records, options.docs / PLOT)
-    print(f"{DOCUMENT} written from {len(records)} recorded cells" + (f", {PLOT} drawn" if drawn else ""))
+    drawn = reproduce_plot.draw([group for group in plan if group.name in names], records, options.docs / PLOT)
+    kept = [group.name for group in plan if group.name not in names]
+    print(f"{DOCUMENT}: {', '.join(names) or 'nothing'} written from {len(records)} recorded cells"
+          + (f", {PLOT} drawn" if drawn else "") + (f"; left as they are: {', '.join(kept)}" if kept else ""))
     return 0
+
+
+def _to_write(group: Group, records: Records, asked: Sequence[str] | None, whole: bool) -> bool:
+    if asked is not None:
+        return group.name in asked
+    cells = cells_of((group,))
+    return all(cell in records for cell in cells) if cells else whole
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def record_path(out: Path, cell: Cell) -> Path:
 def subject_of(cell: Cell) -> Subject:
     """Raises InputError where the plan names a network or images that do not exist."""
     subject = SUBJECTS.get(cell.subject)
-    if subject is None or cell.images not in subject.images:
+    if subject is None or cell.images not in (None, *subject.images):
         known = ", ".join(f"{name} ({', '.join(subject.images)})" for name, subject in SUBJECTS.items())
         raise InputError(f"there is no network '{cell.subject}' with images '{cell.images}'", where=cell.id,
                          allowed=known)
@@ -152,7 +152,8 @@ def cell_key(cell: Cell, data: Path, proof: int) -> str:
         CompileError: the recipe or the data cannot be read.
     """
     subject = subject_of(cell)
-    files = (subject.model, subject.arch.partition(":")[0], subject.images[cell.images], subject.evaluation)
+    read = () if cell.images is None else (subject.images[cell.images],)
+    files = (subject.model, subject.arch.partition(":")[0], *read, subject.evaluation)
     parts = [cell.id, load_recipe(cell.recipe, cell.edits).sha256, str(proof), *(tree_sha256(data / f) for f in files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -178,8 +179,9 @@ def measure(request: Request) -> dict[str, Any]:
     recipe = load_recipe(cell.recipe, cell.edits)
     model = request.data / subject.model
     loaded = load_model(model, f"{request.data / subject.arch}")
+    folder = None if cell.images is None else request.data / subject.images[cell.images]
     calibration, evaluation, _ = open_samples(
-        loaded, recipe, request.data / subject.images[cell.images], request.data / subject.evaluation, subject.options,
+        loaded, recipe, folder, request.data / subject.evaluation, subject.options,
         lambda pool: draw(pool, recipe.images, recipe.seed),
     )
     phases, folder = Phases(), request.out / BUILDS / slug(cell.id)
@@ -195,7 +197,7 @@ def measure(request: Request) -> dict[str, Any]:
     return {
         **_about(recipe, build), "phases": phases.measured,
         "accuracy": {"float": float_top1(request, loaded, evaluation), "artifact": artifact},
-        "samples": {"calibration": len(calibration), "evaluation": len(evaluation)},
+        "samples": {"calibration": build.manifest.calibration.count, "evaluation": len(evaluation)},
     }
 
 
@@ -214,6 +216,9 @@ def _about(recipe: Recipe, build: story.Build) -> dict[str, Any]:
         "units": [asdict(unit) for unit in log],
         "undecided": sum(unit.undecided for unit in log) / len(log) if log else None,
         "kept_nearest": sum(unit.kept_nearest for unit in log),
+        "synthetic": build.manifest.calibration.synthetic,
+        "notes": list(build.notes),
+        "last_epoch": {title: asdict(epochs[-1]) for title, epochs in build.trainings.items()},
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from bench_docs import markdown
 from bench_rows import SUBJECT_TITLES
@@ -14,7 +14,8 @@ from reproduce_summary import Records, Summary, best_lines, best_verdict, judge,
 METHOD_TITLES = {
     "nearest": "nearest", "lsq": "LSQ", "adaround": "AdaRound", "brecq": "BRECQ", "qdrop": "QDrop",
     "pdquant": "PD-Quant", "captq": "CaPTQ random", "captq-smooth": "CaPTQ smooth",
-    "mse": "MSE ranges", "minmax": "min-max ranges",
+    "mse": "MSE ranges", "minmax": "min-max ranges", "zeroq": "ZeroQ", "zeroq-qdrop": "QDrop on ZeroQ's images",
+    "gdfq": "GDFQ", "fdda-f8l8-small": "FDDA F8L8", "dmbq-small": "DMBQ",
 }
 COLUMNS = ("method", "bits", "edits", "top-1 of the artifact: mean ± deviation", "min – max", "seeds", "loss to float",
            "undecided", "kept nearest", "calibration, CPU s", "the paper, ImageNet", "required", "")
@@ -23,14 +24,20 @@ BEST_COLUMNS = ("network", "bits", "best recipe", "edits", "top-1", "loss to flo
 _DASH = "–"
 
 
-def tables(groups: Sequence[Group], records: Records, code: str) -> dict[str, str]:
-    """Every table of docs/results.md by the name of its mark.
+def tables(
+    groups: Sequence[Group], records: Records, code: str, names: Collection[str] | None = None
+) -> dict[str, str]:
+    """Tables of docs/results.md by the names of their marks.
 
     Args:
+        groups: the whole plan.
         code: hash of the sources as they are now.
+        names: of the groups that are wanted; None for all, and for where everything was measured.
     """
-    shown = {"environment": environment(records, code)}
+    shown = {"environment": environment(records, code)} if names is None else {}
     for group in groups:
+        if names is not None and group.name not in names:
+            continue
         shown[group.name] = {"lines": lines_view, "order": order_view, "best": best_view}[group.view](
             group, groups, records
         )
@@ -44,8 +51,10 @@ def lines_view(group: Group, groups: Sequence[Group], records: Records) -> str:
         summaries = [summarize(line, records) for line in group.lines if line.subject == subject]
         parts.append(f"**{_subject_title(subject, summaries)}**")
         parts.append(markdown(COLUMNS, [_row(summary, records) for summary in summaries]))
-    parts.append(_proof([summarize(line, records) for line in group.lines]))
-    parts += [text for text in (_failures(group, records), _legend(group)) if text]
+    summaries = [summarize(line, records) for line in group.lines]
+    parts.append(_proof(summaries))
+    parts += [text for text in (_places(summaries), _last_epochs(summaries), _failures(group, records),
+                                _legend(group)) if text]
     return "\n\n".join(parts)
 
 
@@ -124,7 +133,7 @@ def _loss(summary: Summary) -> str:
 
 
 def _edits(line: Line) -> str:
-    drawn = ["images of the pool"] if line.images == "pool" else []
+    drawn = {"pool": ["images of the pool"], None: ["no data"]}.get(line.images, [])
     return ", ".join([*(f"`{edit}`" for edit in line.sets), *drawn]) or _DASH
 
 
@@ -146,6 +155,23 @@ def _proof(summaries: Sequence[Summary]) -> str:
         return "No cell was measured yet."
     return (f"{sum(s.differing for s in summaries)} of {compared:,} codes and logits of {cells} artifacts differ from "
             "the integer arithmetic at the deployed level.")
+
+
+def _places(summaries: Sequence[Summary]) -> str:
+    found = sorted(set().union(*(summary.places for summary in summaries)))
+    return f"Measured on: {'; '.join(found)}." if found else ""
+
+
+def _last_epochs(summaries: Sequence[Summary]) -> str:
+    """What networks, generators and images that were trained as a whole had reached when they were done."""
+    lines = []
+    for summary in summaries:
+        for what, epoch in summary.last_epoch.items():
+            values = ", ".join(f"{name} {value:.3g}" for name, value in epoch["measured"].items())
+            title = METHOD_TITLES.get(summary.line.method, summary.line.method)
+            lines.append(f"- {title} {summary.line.bits.upper()}, {_edits(summary.line)}; {what}, epoch "
+                         f"{epoch['number']}: {values}")
+    return "\n".join(["The last epochs, of the first seed:", "", *lines]) if lines else ""
 
 
 def _failures(group: Group, records: Records) -> str:

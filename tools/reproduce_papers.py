@@ -1,7 +1,8 @@
 """The papers' own figures on ImageNet, to stand beside ours: top-1 in %, by method, bits and network, with source.
 
 Other networks and other data: they show by how much a method leads and where it breaks, not what ours must reach. All
-rest on the same published float checkpoints, whose quoted top-1 is `FLOAT`; only MQBench has its own.
+rest on the same published float checkpoints, whose quoted top-1 is `FLOAT`; a source with others of its own says so.
+Where a paper has a CIFAR-10 ResNet-20, the network of ours, that figure is the one shown, and its source says that.
 """
 
 from __future__ import annotations
@@ -14,6 +15,13 @@ from bench_rows import DS_CNN, RESNET
 NETWORKS = ("resnet18", "resnet50", "mobilenet_v2", "regnet_x_600mf", "regnet_x_3_2gf", "mnasnet")
 MQBENCH_NETWORKS = ("resnet18", "resnet50", "mobilenet_v2", "regnet_x_600mf", "regnet_x_800mf")
 FLOAT = dict(zip(NETWORKS, (71.08, 77.00, 72.49, 73.71, 78.36, 76.68), strict=True))
+CIFAR_RESNET = "resnet20 on cifar10"
+# Of sources with float checkpoints of their own, where they are known.
+FLOATS = {
+    "ZeroQ": {"resnet18": 71.47, "resnet50": 77.72, "mobilenet_v2": 73.03},
+    "ZeroQ, second-hand": {"resnet18": 71.47, "resnet50": 77.72, "mobilenet_v2": 73.03},
+    "GDFQ": {"resnet18": 71.47}, "FDDA": {"resnet18": 71.47},
+}
 # The network of the papers that stands beside one of ours: a residual one, and one of depthwise convolutions.
 BESIDE = {RESNET: "resnet18", DS_CNN: "mobilenet_v2"}
 TITLES = {"resnet18": "ResNet-18", "mobilenet_v2": "MobileNetV2"}
@@ -25,6 +33,16 @@ SOURCES = {
     "BRECQ, unchecked": "BRECQ, ICLR 2021, as recalled: the paper's text was not at hand",
     "MQBench": "MQBench's table of its academic setting (float: ResNet-18 71.06, MobileNetV2 72.68)",
     "CaPTQ": "README of CaPTQ's repository; the stem's output has 8 bits there",
+    "ZeroQ": "README of ZeroQ's repository (float: ResNet-18 71.47, MobileNetV2 73.03)",
+    "ZeroQ, second-hand": "the paper's mixed precision as the README of ZeroQ-MP quotes it, W4A4 as a summary of "
+                          "GDFQ's table does: the papers' text was not at hand",
+    "CIFAR-10, second-hand": "ResNet-20 on CIFAR-10, trained on the whole training set, from a summary of GDFQ's "
+                             "table: the paper's text was not at hand",
+    "GDFQ": "README of GDFQ's repository (float: ResNet-18 71.47), the best epoch by test accuracy",
+    "FDDA": "README of FDDA's repository (float: ResNet-18 71.47), the best epoch by test accuracy; what is not behind "
+            "a ReLU stays float there",
+    "DMBQ, CIFAR-10": "README of DMBQ's first repository, ResNet-20 on CIFAR-10 with the whole training set; the log "
+                      "of the second has 92.71 for W4A4; for W2.0A2.0 92.13 at the last and 92.32 at the best epoch",
 }
 
 
@@ -39,7 +57,7 @@ class Published:
 
 
 def _row(method: str, bits: str, source: str, *figures: float | None) -> Published:
-    names = MQBENCH_NETWORKS if source == "MQBench" else NETWORKS
+    names = MQBENCH_NETWORKS if source == "MQBench" else (CIFAR_RESNET,) if "CIFAR-10" in source else NETWORKS
     known = zip(names, figures, strict=False)  # a row may end early
     return Published(method, bits, source, {name: figure for name, figure in known if figure is not None})
 
@@ -70,13 +88,27 @@ PUBLISHED = (
     _row("adaround", "w3a3", "MQBench", 64.18, 64.76, 33.61, 59.57, 61.45),
     _row("captq+qdrop", "w2a2", "CaPTQ", 55.26, 59.84, 14.47, 42.55, None, 29.74),
     _row("captq+brecq", "w2a2", "CaPTQ", 42.68, 18.86, 0.24, 3.43, None, 0.59),
+    _row("zeroq", "w4a4", "CIFAR-10, second-hand", 79.30),
+    _row("zeroq", "w8a8", "ZeroQ", 71.43, 77.67, 72.91),
+    _row("zeroq", "w4a4", "ZeroQ, second-hand", 26.04),
+    _row("zeroq", "wmp6a6", "ZeroQ, second-hand", 71.30, 77.43, 72.85),
+    _row("zeroq", "wmp4a8", "ZeroQ, second-hand", None, 75.80, 69.44),
+    _row("gdfq", "w4a4", "CIFAR-10, second-hand", 90.25),
+    _row("gdfq", "w4a4", "GDFQ", 60.60),
+    _row("fdda", "w4a4", "FDDA", 68.88, None, 68.38, 68.96),
+    _row("fdda F8L8", "w4a4", "FDDA", 69.76, None, 69.32, 70.33),
+    _row("fdda", "w5a5", "FDDA", 70.56, None, 71.63, 73.62),
+    _row("fdda F8L8", "w5a5", "FDDA", 70.86, None, 71.99, 74.00),
+    _row("dmbq", "w4a4", "DMBQ, CIFAR-10", 92.45),
+    _row("dmbq", "w2a2", "DMBQ, CIFAR-10", 91.69),
 )
 
 
 def published(method: str, bits: str, subject: str) -> tuple[float, str] | None:
     """(top-1 in %, key of `SOURCES`) of the network that stands beside `subject`; None where nobody gives one."""
-    network = BESIDE.get(subject)
-    for row in PUBLISHED:
-        if (row.method, row.bits) == (method, bits) and network in row.top1:
-            return row.top1[network], row.source
+    networks = (*((CIFAR_RESNET,) if subject == RESNET else ()), BESIDE.get(subject))
+    for network in networks:
+        for row in PUBLISHED:
+            if (row.method, row.bits) == (method, bits) and network in row.top1:
+                return row.top1[network], row.source
     return None

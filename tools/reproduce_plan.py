@@ -7,6 +7,7 @@ stand in several groups and is run once. Everything about a method is in its rec
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
@@ -15,6 +16,36 @@ from bench_rows import DS_CNN, RESNET
 
 Images = Literal["calib", "pool"]
 View = Literal["lines", "order", "best"]
+
+# What the methods of the groups `generative`, `questions`, `dmbq` and `mixed` may spend, by network and recipe family,
+# as edits of the recipe: the authors' 80,000 steps of 200 images are days on a CPU. Change them here and nowhere else.
+_GENERATOR = (
+    "images.batch_size=64", "method.epochs=40", "method.steps=25", "method.range_epochs=4", "method.warmup_epochs=4",
+)
+BUDGETS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    (RESNET, "zeroq"): (),
+    (RESNET, "qdrop"): ("method.steps=300",),
+    (RESNET, "zeroq-qdrop"): ("images.count=128", "method.steps=300"),
+    (RESNET, "gdfq"): (*_GENERATOR, "method.learning_rate=1.0e-3"),
+    (RESNET, "fdda-f8l8-small"): (*_GENERATOR, "method.learning_rate=1.0e-5", "method.rate_period=36"),
+    (RESNET, "dmbq-small"): (),
+    (RESNET, "nearest"): (),
+    (DS_CNN, "zeroq"): (),
+    (DS_CNN, "qdrop"): ("method.steps=500",),
+    (DS_CNN, "zeroq-qdrop"): ("images.count=128", "method.steps=500"),
+    (DS_CNN, "gdfq"): (*_GENERATOR, "method.learning_rate=1.0e-3"),
+    (DS_CNN, "fdda-f8l8-small"): (*_GENERATOR, "method.learning_rate=1.0e-5", "method.rate_period=36"),
+    (DS_CNN, "nearest"): (),
+}
+# What a network's input asks of a recipe family: MFCC features are not normalised, and not the same when mirrored.
+INPUTS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    (DS_CNN, "zeroq"): ("images.input=free",),
+    (DS_CNN, "zeroq-qdrop"): ("images.input=free",),
+    (DS_CNN, "gdfq"): ("method.input=free",),
+    (DS_CNN, "fdda-f8l8-small"): ("method.input=free", "method.crop=1.0", "method.flip=false"),
+}
+CLEAR_MARGIN = 2.0  # points
+IMAGES_SECONDS = 180.0  # of one core, that ZeroQ's images may take: three minutes on two are the limit
 
 
 @dataclass(frozen=True)
@@ -25,14 +56,14 @@ class Cell:
         subject: the network, a key of `reproduce_cell.SUBJECTS`.
         recipe: name of a shipped recipe.
         sets: `--set` edits in the order in which they are made, the seed apart.
-        images: which of the subject's folders calibration draws from.
+        images: which of the subject's folders calibration draws from; None where the recipe's source reads no data.
     """
 
     subject: str
     recipe: str
     sets: tuple[str, ...]
     seed: int
-    images: Images = "calib"
+    images: Images | None = "calib"
 
     @property
     def id(self) -> str:
@@ -54,12 +85,18 @@ class Required:
         least: mean top-1 of the artifact, %.
         below_float: most points that the mean may lose to the float network.
         above: a line whose mean it must exceed.
+        margin: by how many points at least, where that is more than none.
+        within: a line, and how many points below its mean this one may stay.
+        images_s: most CPU seconds, of one core, that making the images may take.
         cost: a line, and how many times its CPU time of calibration this one may take.
     """
 
     least: float | None = None
     below_float: float | None = None
     above: Line | None = None
+    margin: float = 0.0
+    within: tuple[Line, float] | None = None
+    images_s: float | None = None
     cost: tuple[Line, float] | None = None
 
 
@@ -77,7 +114,7 @@ class Line:
     recipe: str
     sets: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (1005, 1, 2)
-    images: Images = "calib"
+    images: Images | None = "calib"
     required: Required | None = None
     note: str = ""
     paper: str | None = None
@@ -96,12 +133,20 @@ class Line:
 
     @property
     def bits(self) -> str:
-        """`w4a4` of `qdrop_w4a4`, `w4a8` with the edit `activations.bits=8`; empty where the name has no bits."""
-        found = re.search(r"_(w\d+)(a\d+)$", self.recipe)
+        """`w4a4` of `qdrop_w4a4`, `w4a8` with the edit `activations.bits=8`, `wmp3a4` with an average of 3 bits for the
+        weights; empty where the name has no bits.
+        """
+        found = re.search(r"_w(\d+)a(\d+)$", self.recipe)
         if not found:
             return ""
-        edited = [edit.rpartition("=")[2] for edit in self.sets if edit.startswith("activations.bits=")]
-        return f"{found[1]}a{edited[-1]}" if edited else found[1] + found[2]
+        bits = {"weights": found[1], "activations": found[2]}
+        for edit in self.sets:
+            key, _, value = edit.partition("=")
+            part, _, name = key.partition(".")
+            if name == "bits" and part in bits:
+                average = re.fullmatch(r"\{average: (\S+)\}", value)
+                bits[part] = f"mp{average[1]}" if average else value
+        return f"w{bits['weights']}a{bits['activations']}"
 
     @property
     def cells(self) -> list[Cell]:
@@ -251,12 +296,81 @@ def captq() -> Group:
     ))
 
 
+def made(
+    subject: str, recipe: str, *more: str, images: Images | None = None, required: Required | None = None,
+    note: str = "", paper: str | None = None,
+) -> Line:
+    """A recipe with its budget and what the network's input asks for."""
+    family = recipe.rpartition("_")[0]
+    edits = (*BUDGETS[subject, family], *INPUTS.get((subject, family), ()), *more)
+    return Line(subject, recipe, edits, SEEDS[:1], images, required, note, paper)
+
+
+def generative() -> Group:
+    """No data, or one image of each class: both networks, next to what real images give at the same bits."""
+    lines = []
+    for subject in NETWORKS:
+        judged = subject == RESNET
+        coarse, real = made(subject, "zeroq_w4a4"), made(subject, "qdrop_w4a4", images="calib")
+        wide = "policy=captq"
+        five = ("weights.bits=5", "activations.bits=5", wide)
+        same = made(subject, "gdfq_w4a4", wide, note="GDFQ with FDDA's 8-bit layers")
+        seconds = IMAGES_SECONDS if judged else None
+        lines += [
+            made(subject, "zeroq_w8a8", required=Required(below_float=0.5, images_s=seconds)), coarse,
+            made(subject, "gdfq_w8a8", required=Required(below_float=0.5)),
+            made(subject, "gdfq_w4a4", required=Required(above=coarse, margin=CLEAR_MARGIN)),
+            real,
+            made(subject, "zeroq-qdrop_w4a4", required=Required(within=(real, 3.0)) if judged else None, paper="none"),
+            same,
+            made(subject, "fdda-f8l8-small_w4a4", images="calib", required=Required(above=same), paper="fdda F8L8"),
+            made(subject, "gdfq_w4a4", *five, note="GDFQ with FDDA's 8-bit layers"),
+            made(subject, "fdda-f8l8-small_w5a5", images="calib", required=Required(below_float=1.5),
+                 paper="fdda F8L8"),
+        ]
+    return Group("generative", tuple(lines))
+
+
+def questions() -> Group:
+    """What the unofficial GDFQ project left open, one change at a time."""
+    return Group("questions", (
+        made(RESNET, "gdfq_w4a4", note="as it is"),
+        made(RESNET, "gdfq_w4a4", "method.norm=train", note="batch norms not fixed", paper="none"),
+        made(RESNET, "gdfq_w4a4", "method.distillation=0.0", note="no distillation at all", paper="none"),
+    ))
+
+
+def dmbq() -> Group:
+    """Training with labels on the 4,096 images of the pool, and QDrop on the same images."""
+    uniform = made(RESNET, "qdrop_w2a2", "images.count=4096", images="pool")
+    return Group("dmbq", (
+        made(RESNET, "dmbq-small_w4a4", images="pool", required=Required(below_float=1.5)),
+        uniform,
+        made(RESNET, "dmbq-small_w2a2", images="pool", required=Required(above=uniform)),
+    ))
+
+
+def mixed() -> Group:
+    """Weight bits by layer at the size of equal bits; activations have 8 bits, so that weights alone are compared."""
+    lines = []
+    for subject, method, bits in product(NETWORKS, ("nearest", "qdrop"), (4, 3)):
+        recipe = f"{method}_w{bits}a{bits}"
+        common = ("activations.bits=8", POLICY)
+        equal = made(subject, recipe, *common, images="calib")
+        required = Required(above=equal) if subject == RESNET else None
+        allocated = made(subject, recipe, f"weights.bits={{average: {bits}}}", *common, images="calib",
+                         required=required, paper="zeroq")
+        lines += [equal, allocated]
+    return Group("mixed", tuple(lines))
+
+
 def best() -> Group:
     """The best recipe of each network and bit width, from all other groups."""
     return Group("best", view="best")
 
 
-PLAN = (authors(), short(), order(), stages(), wide_stem(), captq(), best())
+PLAN = (authors(), short(), order(), stages(), wide_stem(), captq(), generative(), questions(), dmbq(), mixed(),
+        best())
 
 
 def cells_of(groups: tuple[Group, ...]) -> list[Cell]:

@@ -17,6 +17,7 @@ from reproduce_plan import BEST_LOSES, Cell, Group, Line, Required, cells_of
 from pipeline.errors import CompileError
 from pipeline.recipe import load_recipe
 
+MAKING = "make images"  # the stage of `compile.py`
 NOISE = 2.0  # standard errors of the difference of two means
 
 Records = Mapping[Cell, Mapping[str, Any]]
@@ -29,7 +30,10 @@ class Summary:
     Args:
         top1: of the artifacts, by seed, %; only of cells that were measured.
         float_top1: of the float network; None while nothing was measured.
-        cpu_s: CPU seconds of calibration, by seed.
+        cpu_s: CPU seconds of calibration, by seed; of making the images as well, where they are made.
+        images_s: the part of it in which images were made, by seed; 0 where they are read.
+        last_epoch: what the first seed measured in the last epoch of what was trained as a whole, by what that was.
+        places: where and by which code the cells were measured.
         undecided: mean share of rounding variables that training left undecided; None where nothing is trained.
         kept_nearest, units: over all cells: units that kept nearest rounding, and how many there are.
         differing: codes and logits in which artifact and integer arithmetic differ at the deployed level, all cells.
@@ -41,12 +45,15 @@ class Summary:
     top1: tuple[float, ...]
     float_top1: float | None
     cpu_s: tuple[float, ...]
+    images_s: tuple[float, ...]
     undecided: float | None
     kept_nearest: int
     units: int
     differing: int
     compared: int
     errors: tuple[str, ...]
+    last_epoch: Mapping[str, Mapping[str, Any]]
+    places: frozenset[str]
 
     @property
     def complete(self) -> bool:
@@ -100,14 +107,26 @@ def summarize(line: Line, records: Records) -> Summary:
         line,
         tuple(record["accuracy"]["artifact"] for record in good),
         good[0]["accuracy"]["float"] if good else None,
-        tuple(record["phases"]["calibrate"]["cpu_s"] for record in good),
+        tuple(sum(_cpu_s(record, phase) for phase in (MAKING, "calibrate")) for record in good),
+        tuple(_cpu_s(record, MAKING) for record in good),
         statistics.fmean(undecided) if undecided else None,
         sum(record["kept_nearest"] for record in good),
         sum(len(record["units"]) for record in good),
         sum(record["proof"]["differing"] + record["proof"]["logits_differing"] for record in good),
         sum(record["proof"]["compared"] for record in good),
         tuple(record["error"] for record in known if record["error"] is not None),
+        good[0]["last_epoch"] if good else {},
+        frozenset(_place(record) for record in good),
     )
+
+
+def _cpu_s(record: Mapping[str, Any], phase: str) -> float:
+    return record["phases"].get(phase, {"cpu_s": 0.0})["cpu_s"]
+
+
+def _place(record: Mapping[str, Any]) -> str:
+    machine, versions = record["machine"], record["versions"]
+    return f"{machine['cpu']}, {machine['cores']} cores, torch {versions['torch']}, code {record['code'][:12]}"
 
 
 @dataclass(frozen=True)
@@ -134,8 +153,18 @@ def judge(required: Required, own: Summary, records: Records) -> list[Verdict]:
         verdicts.append(Verdict(f"<= {required.below_float:.1f} points below float", met))
     if required.above is not None:
         other = summarize(required.above, records)
-        met = own.mean > other.mean if own.complete and other.complete else None
-        verdicts.append(Verdict(f"> {required.above.method} at equal steps{_mean_text(other)}", met))
+        met = own.mean > other.mean + required.margin if own.complete and other.complete else None
+        margin = f" by {required.margin:g} points" if required.margin else ""
+        verdicts.append(Verdict(f"> {_told(required.above, own.line)}{margin}{_mean_text(other)}", met))
+    if required.within is not None:
+        line, points = required.within
+        other = summarize(line, records)
+        met = other.mean - own.mean <= points if own.complete and other.complete else None
+        verdicts.append(Verdict(f"<= {points:g} points below {_told(line, own.line)}{_mean_text(other)}", met))
+    if required.images_s is not None:
+        met = max(own.images_s) <= required.images_s if own.complete else None
+        text = f" (took {max(own.images_s):.0f})" if own.complete else ""
+        verdicts.append(Verdict(f"images in <= {required.images_s:g} s of one core{text}", met))
     if required.cost is not None:
         base, times = required.cost
         other = summarize(base, records)
@@ -144,6 +173,13 @@ def judge(required: Required, own: Summary, records: Records) -> list[Verdict]:
         text = "" if ratio is None else f" (is {ratio:.2f}x)"
         verdicts.append(Verdict(f"<= {times:g}x {base.method}'s time{text}", ratio <= times if ready else None))
     return verdicts
+
+
+def _told(line: Line, own: Line) -> str:
+    """How the line that `own` is compared with is called beside it."""
+    if line.method != own.method:
+        return line.method
+    return "equal bits"
 
 
 def _mean_text(summary: Summary) -> str:

@@ -1,8 +1,8 @@
-"""One paper, one file. A method states its parameters, with the paper's values as defaults, and what it needs.
+"""One paper, one file. A method states its parameters, with the paper's values as defaults, what it needs and costs.
 
-`@method("name", Parameters, needs={"images"})` registers a function `(calibration, parameters) -> unit logs`. What a
-method needs may hang on its parameters; all of it is checked before an image is read, as is that it fills the levels
-which the recipe asks for.
+`@method("name", Parameters, needs={"images"}, work=_work)` registers a function `(calibration, parameters) -> unit
+logs`. `_work` says in advance what a run costs, for `calib.estimate`. What a method needs may hang on its parameters;
+all of it is checked before an image is read, as is that it fills the levels which the recipe asks for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from calib.context import Calibration
 from calib.parameters import Parameters, checked_parameters
+from calib.work import Work, WorkFacts
 from pipeline.errors import RecipeError
 from pipeline.graph import tensor_shape
 from pipeline.grid import Levels
@@ -28,6 +29,7 @@ P = TypeVar("P", bound=Parameters)
 Run = Callable[[Calibration, P], tuple[UnitLog, ...]]
 Need = Literal["images", "labels", "bn_statistics", "tail"]
 Needs = Set[Need] | Callable[[P], Set[Need]]
+StateWork = Callable[[P, WorkFacts], Work]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Method(Generic[P]):
     Args:
         needs: what must be at hand: `images`, and `labels` of theirs; `bn_statistics`, a batch norm folded into some
             layer; `tail`, a prediction [N, classes] at the end of the network. A set, or a function of the parameters.
+        work: what a run with these parameters costs, making the images apart.
         fills: the levels beyond uniform ones whose codebooks and bits per channel it chooses.
     """
 
@@ -44,6 +47,7 @@ class Method(Generic[P]):
     parameters: type[P]
     needs: Needs[P]
     run: Run[P]
+    work: StateWork[P]
     fills: Set[Levels] = frozenset()
 
     def needed(self, parameters: P) -> Set[Need]:
@@ -55,12 +59,12 @@ METHODS: Registry[Method[Any]] = Registry("method", RecipeError)
 
 
 def method(
-    name: str, parameters: type[P], needs: Needs[P], fills: Set[Levels] = frozenset()
+    name: str, parameters: type[P], needs: Needs[P], work: StateWork[P], fills: Set[Levels] = frozenset()
 ) -> Callable[[Run[P]], Run[P]]:
     """Register the decorated function as method `name`."""
 
     def register(run: Run[P]) -> Run[P]:
-        METHODS.register(name)(Method(name, parameters, needs, run, fills))
+        METHODS.register(name)(Method(name, parameters, needs, run, work, fills))
         return run
 
     return register

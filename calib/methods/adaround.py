@@ -20,6 +20,7 @@ from calib.reconstruct import UnitWork, Walk, reconstruct
 from calib.rounding import Descent
 from calib.schedule import RoundingParameters
 from calib.trainer import Sampler, Settings, UnitTrainer
+from calib.work import TRAINED, Work, WorkFacts
 from pipeline.stages import UnitLog
 
 PAPER_STEPS = 10_000
@@ -46,7 +47,11 @@ class AdaRoundParameters(RoundingParameters):
         return replace(self.rounding_settings(PAPER_STEPS), descent=self.descent, sampler=self.sampler)
 
 
-@method("adaround", AdaRoundParameters, needs={"images"})
+def _work(parameters: AdaRoundParameters, facts: WorkFacts) -> Work:
+    return facts.searched(parameters.init_images) + facts.walked() + facts.steps(parameters.steps, TRAINED)
+
+
+@method("adaround", AdaRoundParameters, needs={"images"}, work=_work)
 def adaround(calibration: Calibration, parameters: AdaRoundParameters) -> tuple[UnitLog, ...]:
     """Round every layer on the rounded prefix, then choose the activations' ranges."""
     search_weight_ranges(calibration)

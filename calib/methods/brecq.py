@@ -19,6 +19,7 @@ from calib.ranges import search_ranges_in_order, search_weight_ranges
 from calib.reconstruct import UnitWork, Walk, reconstruct
 from calib.schedule import RoundingParameters, rate_factor
 from calib.trainer import MakeObjective, Sampler, Settings, UnitTrainer
+from calib.work import STEERED, TRAINED, Work, WorkFacts
 from pipeline.stages import UnitLog
 
 PAPER_STEPS, PAPER_ACTIVATION_STEPS = 20_000, 5_000
@@ -67,7 +68,14 @@ def _needs(parameters: BRECQParameters) -> set[Need]:
     return {"images"} if parameters.fisher == "off" else {"images", "tail"}
 
 
-@method("brecq", BRECQParameters, needs=_needs)
+def _work(parameters: BRECQParameters, facts: WorkFacts) -> Work:
+    """Both passes; the Fisher information sends every image once through each unit's rest of the network."""
+    trained = facts.steps(parameters.steps, TRAINED) + facts.steps(parameters.activation_steps, STEERED)
+    fisher = Work() if parameters.fisher == "off" else sum(facts.behind, Work()) * (STEERED * facts.images)
+    return facts.searched(parameters.init_images) + facts.walked() * 2 + trained + fisher
+
+
+@method("brecq", BRECQParameters, needs=_needs, work=_work)
 def brecq(calibration: Calibration, parameters: BRECQParameters) -> tuple[UnitLog, ...]:
     """First all weights, then all activation scales."""
     stem = calibration.units[0].name if parameters.skip_stem else None

@@ -26,6 +26,7 @@ from calib.parameters import Parameters
 from calib.statistics import watched_network
 from calib.student import MinMaxWeights, NormMode, Student
 from calib.tracking import TrackedRange
+from calib.work import TRAINED, Work, WorkFacts
 from pipeline.grid import MAX_CHANNEL_BITS
 from pipeline.quantizer import Quantizer
 from pipeline.stages import UnitLog
@@ -227,8 +228,14 @@ class DmbqCourse:
         self._order = list(state["order"])
 
 
+def _work(parameters: DmbqParameters, facts: WorkFacts) -> Work:
+    batch = min(facts.batch, facts.images)
+    images = (parameters.start_epochs + parameters.epochs) * max(1, facts.images // max(1, batch)) * batch
+    return facts.network * (images * (TRAINED + (1.0 if parameters.distillation else 0.0)))
+
+
 @method(
-    "dmbq", DmbqParameters, needs={"images", "labels", "tail"}, fills=frozenset({"multibit", "nested"}),
+    "dmbq", DmbqParameters, needs={"images", "labels", "tail"}, work=_work, fills=frozenset({"multibit", "nested"}),
 )
 def dmbq(calibration: Calibration, parameters: DmbqParameters) -> tuple[UnitLog, ...]:
     """Train, take bits away, and write the student into the graph; there is no unit log."""

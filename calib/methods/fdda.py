@@ -21,11 +21,12 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as vision
 
 from calib.context import Calibration
-from calib.generative import GenerativeParameters, run
+from calib.generative import GenerativeParameters, generator_work, run, student_work
 from calib.generator import Conditioning, Forge, Judged
 from calib.methods import method
 from calib.statistics import Statistics, Watched, alignment_loss, batch_statistics, watched_network
 from calib.tracking import Tracking
+from calib.work import Work, WorkFacts
 from pipeline.errors import CalibrationError
 from pipeline.stages import UnitLog
 
@@ -218,7 +219,14 @@ class Fdda:
         self._order = list(state["order"])
 
 
-@method("fdda", FddaParameters, needs={"images", "labels", "bn_statistics", "tail"})
+def _work(parameters: FddaParameters, facts: WorkFacts) -> Work:
+    """Two batches for the generator; the float network judges what the student sees once more."""
+    seen = facts.batch + min(parameters.real_images, facts.images)
+    judged = facts.network * (seen * max(0, parameters.epochs - parameters.warmup_epochs) * parameters.steps)
+    return generator_work(parameters, facts) * 2 + student_work(parameters, facts, seen) + judged
+
+
+@method("fdda", FddaParameters, needs={"images", "labels", "bn_statistics", "tail"}, work=_work)
 def fdda(calibration: Calibration, parameters: FddaParameters) -> tuple[UnitLog, ...]:
     """Find the centres, then train generator and student in turns; there is no unit log."""
     paper = Fdda(calibration, parameters, parameters.steps)

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from calib.context import Calibration
 from calib.finetune import milestone_factor
-from calib.generative import GenerativeParameters, run
+from calib.generative import GenerativeParameters, generator_work, run, student_work
 from calib.generator import Forge, Judged, gdfq_loss
 from calib.methods import method
+from calib.work import Work, WorkFacts
 from pipeline.stages import UnitLog
 
 
@@ -66,7 +67,11 @@ def divergence_weight(alpha: float, temperature: float, classes: int) -> float:
     return alpha * temperature * temperature / classes
 
 
-@method("gdfq", GdfqParameters, needs={"bn_statistics", "tail"})
+def _work(parameters: GdfqParameters, facts: WorkFacts) -> Work:
+    return generator_work(parameters, facts) + student_work(parameters, facts, facts.batch)
+
+
+@method("gdfq", GdfqParameters, needs={"bn_statistics", "tail"}, work=_work)
 def gdfq(calibration: Calibration, parameters: GdfqParameters) -> tuple[UnitLog, ...]:
     """Train generator and student in turns; no unit is reconstructed, so there is no unit log."""
     weight = divergence_weight(parameters.distillation, parameters.temperature, calibration.classes)

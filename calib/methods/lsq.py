@@ -17,6 +17,7 @@ from calib.ranges import search_ranges
 from calib.reconstruct import UnitWork, Walk, reconstruct
 from calib.schedule import Schedule, rate_factor
 from calib.trainer import Sampler, Settings, UnitTrainer
+from calib.work import STEERED, Work, WorkFacts
 from pipeline.stages import UnitLog
 
 PAPER_STEPS = 20_000
@@ -51,7 +52,11 @@ class LSQParameters(Parameters):
         )
 
 
-@method("lsq", LSQParameters, needs={"images"})
+def _work(parameters: LSQParameters, facts: WorkFacts) -> Work:
+    return facts.searched(parameters.init_images) + facts.walked() + facts.steps(parameters.steps, STEERED)
+
+
+@method("lsq", LSQParameters, needs={"images"}, work=_work)
 def lsq(calibration: Calibration, parameters: LSQParameters) -> tuple[UnitLog, ...]:
     """Ranges from the float network, then the scales of every unit in order."""
     search_ranges(calibration, parameters.init_images)

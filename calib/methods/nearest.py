@@ -12,6 +12,7 @@ from calib.context import Calibration
 from calib.methods import method
 from calib.parameters import Parameters
 from calib.ranges import round_weights, search_ranges
+from calib.work import Work, WorkFacts
 from pipeline.stages import UnitLog
 
 
@@ -23,7 +24,11 @@ class NearestParameters(Parameters):
     init_images: int | None = Field(default=None, ge=1)
 
 
-@method("nearest", NearestParameters, needs={"images"})
+def _work(parameters: NearestParameters, facts: WorkFacts) -> Work:
+    return facts.searched(parameters.init_images)
+
+
+@method("nearest", NearestParameters, needs={"images"}, work=_work)
 def nearest(calibration: Calibration, parameters: NearestParameters) -> tuple[UnitLog, ...]:
     """Search ranges, round every weight to its nearest code; nothing is learned, so there is no unit log."""
     search_ranges(calibration, parameters.init_images)

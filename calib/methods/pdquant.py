@@ -21,6 +21,7 @@ from calib.ranges import search_ranges, search_unit_ranges
 from calib.reconstruct import UnitWork, Walk, reconstruct
 from calib.schedule import RoundingParameters, rate_factor
 from calib.trainer import MakeObjective, Settings, UnitTrainer
+from calib.work import STEERED, TRAINED, Work, WorkFacts
 from pipeline.stages import UnitLog
 
 PAPER_STEPS = 20_000
@@ -88,7 +89,16 @@ def _needs(parameters: PDQuantParameters) -> set[Need]:
     return needs
 
 
-@method("pdquant", PDQuantParameters, needs=_needs)
+def _work(parameters: PDQuantParameters, facts: WorkFacts) -> Work:
+    """QDrop's, a second half of the batch that goes on through the rest of the network, and the correction."""
+    done = facts.searched(parameters.init_images) + facts.walked() + facts.steps(parameters.steps, TRAINED)
+    if parameters.reconstruction_weight is not None:
+        images = parameters.steps * min(parameters.prediction_images or facts.batch, facts.batch)
+        done += facts.network * (images * TRAINED) + sum(facts.behind, Work()) * (images * STEERED)
+    return done + facts.network * (parameters.correction.steps * facts.images * STEERED)
+
+
+@method("pdquant", PDQuantParameters, needs=_needs, work=_work)
 def pdquant(calibration: Calibration, parameters: PDQuantParameters) -> tuple[UnitLog, ...]:
     """Every unit in order: ranges on the prefix, corrected inputs, training through the rest of the network."""
     search_ranges(calibration, parameters.init_images)

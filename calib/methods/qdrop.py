@@ -18,6 +18,7 @@ from calib.ranges import search_ranges, search_unit_ranges
 from calib.reconstruct import UnitWork, Walk, reconstruct
 from calib.schedule import RoundingParameters, rate_factor
 from calib.trainer import Sampler, Settings, UnitTrainer
+from calib.work import TRAINED, Work, WorkFacts
 from pipeline.stages import UnitLog
 
 PAPER_STEPS = 20_000
@@ -54,7 +55,11 @@ class QDropParameters(RoundingParameters):
         )
 
 
-@method("qdrop", QDropParameters, needs={"images"})
+def _work(parameters: QDropParameters, facts: WorkFacts) -> Work:
+    return facts.searched(parameters.init_images) + facts.walked() + facts.steps(parameters.steps, TRAINED)
+
+
+@method("qdrop", QDropParameters, needs={"images"}, work=_work)
 def qdrop(calibration: Calibration, parameters: QDropParameters) -> tuple[UnitLog, ...]:
     """Ranges of everything from the float network; then every unit in order, with ranges of its own where asked."""
     search_ranges(calibration, parameters.init_images)

@@ -24,7 +24,8 @@ from calib.context import Calibration
 from calib.methods import method
 from calib.parameters import Parameters
 from calib.ranges import round_weights, search_ranges
-from pipeline.dialect import POOLS
+from calib.work import Work, WorkFacts
+from pipeline.dialect import LAYOUT, POOLS
 from pipeline.graph import op_name, quantizer_of
 from pipeline.grid import params_from_range
 from pipeline.quantizer import Quantizer
@@ -42,7 +43,11 @@ class ZeroqParameters(Parameters):
     averages: Literal["input", "searched"] = "input"
 
 
-@method("zeroq", ZeroqParameters, needs={"images"})
+def _work(parameters: ZeroqParameters, facts: WorkFacts) -> Work:
+    return facts.searched()
+
+
+@method("zeroq", ZeroqParameters, needs={"images"}, work=_work)
 def zeroq(calibration: Calibration, parameters: ZeroqParameters) -> tuple[UnitLog, ...]:
     """Search ranges, widen them, round every weight to its nearest code; nothing is learned."""
     search_ranges(calibration)
@@ -71,7 +76,16 @@ def _averages(graph: fx.GraphModule) -> dict[Quantizer, Quantizer]:
         quantizer = quantizer_of(graph, node)
         pool = node.args[0] if quantizer is not None else None
         if isinstance(pool, fx.Node) and pool.op == "call_function" and op_name(pool) in POOLS:
-            averaged = quantizer_of(graph, pool.args[0])
+            averaged = _behind(graph, pool.args[0])
             if averaged is not None and averaged is not quantizer:
                 found[quantizer] = averaged
     return found
+
+
+def _behind(graph: fx.GraphModule, node: fx.Node) -> Quantizer | None:
+    """The quantizer whose codes arrive at `node`, moved or cut but not computed with; None where there is none."""
+    while quantizer_of(graph, node) is None:
+        if node.op != "call_function" or op_name(node) not in LAYOUT:
+            return None
+        node = node.args[0]
+    return quantizer_of(graph, node)

@@ -4,8 +4,9 @@
 `pool` is everything in the order of the files, `count` how many images the recipe asks for, and the result the chosen
 ones in their order: of fewer than `count` images all are taken. It sees names, labels and pixels, no model.
 
-`@maker("name", Parameters, gives={"images"})` registers a function `(calibration, parameters) -> (images, labels)`,
-which sees the network and no data: no image is ever read for it.
+`@maker("name", Parameters, gives={"images"}, work=_work)` registers a function `(calibration, parameters) -> (images,
+labels)`, which sees the network and no data: no image is ever read for it. `_work` says in advance what the making
+costs, for `calib.estimate`.
 
 `images.count: 0` in a recipe leaves the number of images to the source. A source is registered with `counts=False`
 where it knows that number itself, and then a recipe must leave it; to all others a recipe must state it.
@@ -27,6 +28,7 @@ from torch import Tensor
 from calib.checkpoints import UnitCheckpoints, run_key, tensors_sha256
 from calib.context import Calibration
 from calib.parameters import Parameters, checked_parameters
+from calib.work import Work, WorkFacts
 from pipeline.data import Batches
 from pipeline.errors import InputError, RecipeError
 from pipeline.norms import folded_norm
@@ -39,6 +41,7 @@ P = TypeVar("P", bound=Parameters)
 Given = Literal["images", "labels"]
 Choose = Callable[[Batches, P, int, int], Batches]
 Make = Callable[[Calibration, P], tuple[Tensor, Tensor | None]]
+StateWork = Callable[[P, WorkFacts], Work]
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Maker(Generic[P]):
 
     Args:
         gives: `images`, and `labels` of theirs; nothing for methods that want none.
+        work: what the making costs.
         counts: as for `Source`.
     """
 
@@ -70,6 +74,7 @@ class Maker(Generic[P]):
     parameters: type[P]
     gives: frozenset[Given]
     make: Make[P]
+    work: StateWork[P]
     counts: bool = True
 
 
@@ -103,11 +108,13 @@ def source(
     return register
 
 
-def maker(name: str, parameters: type[P], gives: Set[Given], counts: bool = True) -> Callable[[Make[P]], Make[P]]:
+def maker(
+    name: str, parameters: type[P], gives: Set[Given], work: StateWork[P], counts: bool = True
+) -> Callable[[Make[P]], Make[P]]:
     """Register the decorated function as source `name`, which makes."""
 
     def register(make: Make[P]) -> Make[P]:
-        SOURCES.register(name)(Maker(name, parameters, frozenset(gives), make, counts))
+        SOURCES.register(name)(Maker(name, parameters, frozenset(gives), make, work, counts))
         return make
 
     return register

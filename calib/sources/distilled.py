@@ -14,12 +14,13 @@ from pydantic import Field
 from torch import Tensor
 
 from calib.context import Calibration
-from calib.distill import Distillation, Pixels
+from calib.distill import Distillation, Pixels, distillation_work
 from calib.finetune import train
 from calib.parameters import Parameters
 from calib.precision import Precision
 from calib.sources import maker
 from calib.statistics import watched_network
+from calib.work import Work, WorkFacts
 
 
 class DistilledParameters(Parameters):
@@ -82,7 +83,11 @@ class DistilledCourse:
         self.finished = list(state["batches"])
 
 
-@maker("distilled", DistilledParameters, gives={"images"})
+def _work(parameters: DistilledParameters, facts: WorkFacts) -> Work:
+    return distillation_work(facts, facts.wanted, parameters.iterations)
+
+
+@maker("distilled", DistilledParameters, gives={"images"}, work=_work)
 def distilled(calibration: Calibration, parameters: DistilledParameters) -> tuple[Tensor, None]:
     """`count` images in batches, without labels."""
     course = DistilledCourse(calibration, parameters)

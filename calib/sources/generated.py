@@ -13,13 +13,14 @@ from pydantic import Field
 from torch import Tensor
 
 from calib.context import Calibration
-from calib.distill import input_moments
+from calib.distill import input_moments, moments_work
 from calib.finetune import milestone_factor, set_rate, train
-from calib.generator import Conditioning, Forge, gdfq_loss, make_generator
+from calib.generator import Conditioning, Forge, gdfq_loss, image_work, make_generator
 from calib.parameters import Parameters
 from calib.precision import Precision
 from calib.sources import maker
 from calib.statistics import alignment_loss, watched_network
+from calib.work import STEERED, TRAINED, Work, WorkFacts
 
 STEPS = 100  # of the generator, between two lines of progress
 
@@ -95,7 +96,13 @@ class GeneratedCourse:
         self.forge.random.set_state(state["noise"])
 
 
-@maker("generated", GeneratedParameters, gives={"images", "labels"})
+def _work(parameters: GeneratedParameters, facts: WorkFacts) -> Work:
+    step = (image_work(facts.shape) * TRAINED + facts.network * STEERED) * parameters.batch
+    first = moments_work(facts) if parameters.input == "free" else Work()
+    return first + step * parameters.iterations
+
+
+@maker("generated", GeneratedParameters, gives={"images", "labels"}, work=_work)
 def generated(calibration: Calibration, parameters: GeneratedParameters) -> tuple[Tensor, Tensor]:
     """`count` images and their labels, drawn when the training is over."""
     epochs = parameters.iterations // STEPS

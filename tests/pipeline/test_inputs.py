@@ -108,7 +108,7 @@ def test_images_are_converted_cropped_and_normalised(images):
     assert chosen.shape == proven.shape == (1, 4, 4)
     assert next(iter(proven))[0].min() == pytest.approx(-2)
     assert proven.labels.tolist() == [0, 1, 2, 3] and len(chosen) == 4
-    assert notes == ["4 calibration samples are there, the recipe asks for 1,024"]
+    assert notes == ["4 calibration samples are there, the recipe asks for up to 1,024: all are taken"]
 
 
 def test_what_a_user_may_have_overlooked_is_said(images, tmp_path):

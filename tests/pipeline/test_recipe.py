@@ -45,10 +45,14 @@ SHIPPED = {
     **dict.fromkeys(("captq", "captq-smooth", "captq-brecq"), WIDTHS - {"w8a8", "w4a8", "w4a2"}),
     "minmax": {"w8a8"}, "mse": {"w8a8"}, "zeroq": {"w8a8", "w4a8", "w8a4", "w4a4"},
     **{key: {"w8a8", "w4a4", "w3a3", "w2a2"} for key in ("zeroq-qdrop", "generated-qdrop")},
+    **{key: {"w8a8", "w4a8", "w8a4", "w4a4"} for key in ("gdfq", "gdfq-imagenet")},
+    **{key: {"w4a4", "w5a5"} for key in ("fdda", "fdda-f8l8", "fdda-small", "fdda-f8l8-small")},
+    **{key: {"w4a4", "w2a2"} for key in ("dmbq", "dmbq-small")},
 }
 METHOD_OF = {"minmax": "nearest", "mse": "nearest", "captq": "qdrop", "captq-smooth": "qdrop", "captq-brecq": "brecq",
              "zeroq-qdrop": "qdrop", "generated-qdrop": "qdrop"}
-STEPS = {"nearest": None, "zeroq": None, "adaround": 10000}
+STEPS = {"nearest": None, "zeroq": None, "adaround": 10000, "gdfq": 200, "fdda": 200, "dmbq": None}
+EXTREMES = {"minmax", "zeroq", "gdfq", "gdfq-imagenet", "fdda", "fdda-f8l8", "fdda-small", "fdda-f8l8-small"}
 
 
 def test_the_shipped_recipes_are_these():
@@ -63,14 +67,14 @@ def test_a_shipped_recipe_is_what_its_name_says(name):
     assert (recipe.weights.bits, recipe.activations.bits) == (int(weights), int(activations))
     assert recipe.method.name == METHOD_OF.get(family, family.split("-")[0])
     assert recipe.method.parameters.get("steps") == STEPS.get(recipe.method.name, 20000)
-    assert recipe.weights.range == recipe.activations.range == ("minmax" if family in ("minmax", "zeroq") else "mse")
+    assert recipe.weights.range == recipe.activations.range == ("minmax" if family in EXTREMES else "mse")
 
 
 @pytest.mark.parametrize("name", available_recipes())
 def test_a_shipped_recipe_has_at_most_25_lines_names_its_paper_and_lists_every_key(name):
     text = (RECIPES / f"{name}.yaml").read_text()
     assert len(text.splitlines()) <= 25
-    assert text.startswith("#") and re.search(r"arXiv \d{4}\.\d{5}", text)
+    assert text.startswith("#") and re.search(r"arXiv \d{4}\.\d{5}|CVPR 2021", text)
     assert list(yaml.safe_load(text)) == list(type(load_recipe(name)).model_fields)
 
 
@@ -78,13 +82,14 @@ def test_a_shipped_recipe_has_at_most_25_lines_names_its_paper_and_lists_every_k
 def test_no_shipped_recipe_asks_for_8_bit_asymmetric_weights(name):
     recipe = load_recipe(name)
     assert all(line.weights is None for line in recipe.overrides)
-    assert recipe.weights.symmetric == (recipe.weights.bits == 8)
+    assert recipe.weights.symmetric == (recipe.weights.bits == 8 or recipe.weights.levels == "multibit")
 
 
 @pytest.mark.parametrize("name", available_recipes())
 def test_a_shipped_recipe_has_its_paper_s_policy_below_w8a8(name):
     policies = {"captq": "captq", "captq-smooth": "captq", "captq-brecq": "brecq", "brecq": "brecq-intended",
-                "brecq-mobilenetv2": "brecq-intended", "zeroq": "none"}
+                "brecq-mobilenetv2": "brecq-intended", **dict.fromkeys(EXTREMES, "none"),
+                "fdda-f8l8": "captq", "fdda-f8l8-small": "captq"}
     family, bits = name.split("_")
     assert load_recipe(name).policy == ("none" if bits == "w8a8" else policies.get(family, "qdrop"))
 

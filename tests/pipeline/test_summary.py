@@ -111,7 +111,8 @@ def test_an_error_in_json_has_its_parts():
 
 def test_a_plan_in_json_has_units_and_placement():
     quantized, _ = quantized_net(TARGET, "qdrop_w4a4")
-    summary = plan_json(quantized, placement_table(quantized.graph, TARGET), [])
+    summary = plan_json(quantized, placement_table(quantized.graph, TARGET), [], {"cpu_seconds": 5.0})
+    assert summary["expected"] == {"cpu_seconds": 5.0}
     json.dumps(summary)
     assert summary["dry_run"] and summary["input_shape"] == [3, 8, 8] and summary["policy"] == "qdrop"
     assert [unit["name"] for unit in summary["units"]] == [unit.name for unit in quantized.units]

@@ -162,12 +162,13 @@ def test_the_plan_is_one_row_a_region_with_numbered_notes(terminal):
     quantized, _ = quantized_net(TARGET, "qdrop_w4a4")
     placement = placement_table(quantized.graph, quantized.target)
     terminal.planned(quantized, placement)
-    terminal.show_plan(quantized, placement, ["mind the gap"], "--input-size")
+    terminal.show_plan(quantized, placement, ["mind the gap"], "--input-size", "expected: about 2 min")
     text = re.sub(r"\x1b\[[0-9;]*m", "", terminal.results.file.getvalue())
     assert re.search(r"qdrop_w4a4 on onnx \(generic\): .*; bit policy qdrop\n", text)
     assert "input [3, 8, 8] (from --input-size), 5 classes" in text
     rows = [line.split() for line in text.splitlines()]
     assert ["stem", "conv2d+relu", "integers", "8", "4", "unsigned", "stem"] in [row[:7] for row in rows]
+    assert "\n  expected: about 2 min\n" in text
     assert "note: mind the gap" in text and max(map(len, text.splitlines())) <= 120
 
 

@@ -8,7 +8,8 @@ from pipeline.watcher import Quiet, Watcher
 def test_quiet_has_every_method_of_the_protocol_with_the_same_parameters():
     names = [name for name, member in inspect.getmembers(Watcher, inspect.isfunction) if not name.startswith("_")]
     assert set(names) == {
-        "planned", "stage", "units", "step", "done", "allocating", "allocated", "proving",
+        "planned", "expected", "stage", "units", "step", "done", "training", "epoch", "allocating", "allocated",
+        "proving",
     }
     for name in names:
         assert inspect.signature(getattr(Quiet, name)) == inspect.signature(getattr(Watcher, name))

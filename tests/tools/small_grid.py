@@ -59,5 +59,5 @@ def record(cell: Cell, top1: float, cpu_s: float = 10.0, error: str | None = Non
         "recipe": {"name": recipe.name, "sha256": recipe.sha256, "text": recipe.to_yaml()},
         "accuracy": {"float": 90.0, "artifact": top1}, "undecided": 0.02, "kept_nearest": 0, "units": [unit, unit],
         "proof": {"differing": 0, "logits_differing": 0, "compared": 1000},
-        "phases": {"calibrate": {"cpu_s": cpu_s, "wall_s": cpu_s}},
+        "phases": {"calibrate": {"cpu_s": cpu_s, "wall_s": cpu_s}}, "synthetic": False, "notes": [], "last_epoch": {},
     }

@@ -7,7 +7,8 @@ import make_recipes
 import pytest
 import yaml
 
-from pipeline.recipe import RECIPES, available_recipes, load_recipe
+from calib.methods import find_method
+from pipeline.recipe import RECIPES, MethodChoice, available_recipes, load_recipe
 
 ROOT = RECIPES.parent
 MAIN = ("nearest", "adaround", "brecq", "qdrop", "pdquant", "lsq")
@@ -79,7 +80,7 @@ def test_a_variant_differs_from_its_method_in_those_parameters_only():
     for name in available_recipes():
         family, bits = name.split("_")
         method, _, network = family.partition("-")
-        if not network or method == "captq" or network == "qdrop":
+        if not network or method in ("captq", "gdfq", "fdda", "dmbq") or network == "qdrop":
             continue
         own, base = load_recipe(name), load_recipe(f"{method}_{bits}")
         assert own.model_copy(update={"name": base.name, "method": base.method}) == base
@@ -109,10 +110,61 @@ def test_data_free_qdrop_is_qdrop_on_images_that_are_made(family, source):
 def test_zeroq_holds_the_average_at_8_bits_and_widens_ranges_where_there_are_bits_for_it():
     for bits in make_recipes.ZEROQ_ROWS:
         recipe = load_recipe(f"zeroq_{bits}")
-        assert recipe.method.parameters["widen"] == (1.5 if bits == "w8a8" else 1.0)
+        assert recipe.method.parameters["widen"] == (1.25 if bits == "w8a8" else 1.0)
         held = [(line.where, line.activations.bits) for line in recipe.overrides]
         assert held == ([] if recipe.activations.bits == 8 else [("last", 8)])
         assert (recipe.images.source, recipe.images.count) == ("distilled", 64)
+
+
+def what_differs(first, second):
+    """Keys in which two recipes differ; of method and images, which of their parameters."""
+    one, two = load_recipe(first).model_dump(), load_recipe(second).model_dump()
+    keys = {key for key in one if one[key] != two[key]} - {"name", "method", "images"}
+    for part, inside in (("method", one["method"]["parameters"]), ("images", one["images"])):
+        other = two[part]["parameters"] if part == "method" else two[part]
+        keys |= {f"{part}.{key}" for key in inside.keys() | other.keys() if inside.get(key) != other.get(key)}
+    return keys
+
+
+@pytest.mark.parametrize("bits", make_recipes.ZEROQ_ROWS)
+def test_gdfq_reads_no_image_and_holds_what_zeroq_holds(bits):
+    recipe, zeroq = load_recipe(f"gdfq_{bits}"), load_recipe(f"zeroq_{bits}")
+    assert (recipe.images.source, recipe.images.count, recipe.images.batch_size) == ("none", 0, 200)
+    assert (recipe.weights, recipe.activations) == (zeroq.weights, zeroq.activations)
+    assert (recipe.policy, recipe.overrides) == (zeroq.policy, zeroq.overrides)
+    assert what_differs(f"gdfq_{bits}", f"gdfq-imagenet_{bits}") == {
+        "images.batch_size", "method.warmup_epochs", "method.learning_rate", "method.conditioning",
+    }
+
+
+def test_fdda_has_one_image_a_class_and_8_bits_at_both_ends_where_its_name_says_so():
+    for bits in make_recipes.FDDA_ROWS:
+        images = load_recipe(f"fdda_{bits}").images
+        assert (images.source, images.count, images.batch_size) == ("one-per-class", 0, 16)
+        assert what_differs(f"fdda_{bits}", f"fdda-f8l8_{bits}") == {"policy", "overrides"}
+        assert what_differs(f"fdda_{bits}", f"fdda-small_{bits}") == {
+            "images.batch_size", *(f"method.{key}" for key in make_recipes.SMALL_FDDA)
+        }
+        assert what_differs(f"fdda-small_{bits}", f"fdda-f8l8-small_{bits}") == {"policy", "overrides"}
+
+
+def test_dmbq_allocates_bits_and_takes_every_image():
+    for bits in make_recipes.DMBQ_ROWS:
+        recipe = load_recipe(f"dmbq_{bits}")
+        assert (recipe.weights.levels, recipe.activations.levels, recipe.policy) == ("multibit", "nested", "qdrop")
+        assert (recipe.images.count, recipe.images.batch_size) == (50_000, 512)
+        assert what_differs(f"dmbq_{bits}", f"dmbq-small_{bits}") == {
+            "images.batch_size", *(f"method.{key}" for key in make_recipes.SMALL_DMBQ)
+        }
+
+
+
+@pytest.mark.parametrize("name", ["gdfq_w4a4", "fdda_w4a4", "dmbq_w2a2"])
+def test_what_the_papers_recipes_state_are_the_methods_defaults(name):
+    choice = load_recipe(name).method
+    defaults = find_method(MethodChoice(name=choice.name))[1].model_dump()
+    different = {key for key, value in find_method(choice)[1].model_dump().items() if defaults[key] != value}
+    assert different == set()
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name)

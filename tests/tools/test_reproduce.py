@@ -103,6 +103,8 @@ def test_a_part_of_the_plan_leaves_the_page_alone(call, tmp_path, capsys, monkey
         assert call(*part) == 0
         assert "a part of the plan was run" in capsys.readouterr().out
         assert (tmp_path / "docs" / "results.md").read_text() == PAGE
+    for cell in (*GOOD.cells, *BAD.cells):
+        write(tmp_path, cell, **({"error": "bad"} if cell in BAD.cells else {}))
     assert call() == 0
     assert (tmp_path / "docs" / "results.md").read_text() != PAGE
 
@@ -110,12 +112,28 @@ def test_a_part_of_the_plan_leaves_the_page_alone(call, tmp_path, capsys, monkey
 def test_rendering_twice_gives_the_same_page_and_keeps_every_word(call, tmp_path):
     for cell in GOOD.cells:
         write(tmp_path, cell)
-    assert call("--render") == 0
+    assert call("--render", "--groups", "one") == 0
     page = (tmp_path / "docs" / "results.md").read_text()
     assert "50.00 ± 0.00" in page
     (tmp_path / "docs" / "results.md").write_text(page.replace("Words about one.", "Other words, by hand."))
-    assert call("--render") == 0
+    assert call("--render", "--groups", "one") == 0
     assert (tmp_path / "docs" / "results.md").read_text() == page.replace("Words about one.", "Other words, by hand.")
+
+
+def test_a_table_is_not_taken_away_by_a_part_of_its_cells(call, tmp_path, capsys):
+    """Records of earlier tables may be gone: they are rewritten where they are whole, or by name."""
+    old = PAGE.replace("<!-- reproduce:one -->\n", "<!-- reproduce:one -->\nmeasured long ago\n")
+    page = tmp_path / "docs" / "results.md"
+    page.write_text(old)
+    write(tmp_path, GOOD.cells[0])
+    assert call("--render") == 0
+    assert page.read_text() == old and "left as they are: one, best" in capsys.readouterr().out
+    assert call("--render", "--groups", "best") == 0
+    assert "measured long ago" in page.read_text() and "not measured" in page.read_text()
+    for cell in (*GOOD.cells, *BAD.cells):
+        write(tmp_path, cell, **({"error": "bad"} if cell in BAD.cells else {}))
+    assert call("--render") == 0
+    assert "measured long ago" not in page.read_text() and "left as they are" not in capsys.readouterr().out
 
 
 def test_at_most_so_many_cells_at_a_time(tmp_path, monkeypatch):

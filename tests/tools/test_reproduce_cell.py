@@ -56,6 +56,7 @@ def test_a_cell_is_built_proven_on_a_part_and_measured_on_all(tmp_path):
     assert "seed: 1" in record["recipe"]["text"]
     peaks = [times["peak_rss_mb"] for times in record["phases"].values()]
     assert peaks == sorted(peaks) and peaks[0] > 10
+    assert not record["synthetic"] and record["last_epoch"] == {} and isinstance(record["notes"], list)
     assert len(record["units"]) >= 2 and record["undecided"] == pytest.approx(
         np.mean([unit["undecided"] for unit in record["units"]])
     )
@@ -74,6 +75,18 @@ def test_images_of_the_pool_are_other_images_normalised_as_the_network_was_train
                for images in ("calib", "pool")]
     assert [record["samples"]["calibration"] for record in records] == [30, 40]
     assert all(record["samples"]["evaluation"] == 20 for record in records)
+
+
+def test_a_cell_without_data_records_what_its_images_were(tmp_path):
+    """No folder of calibration images is there, and none is asked for."""
+    data = small_data(tmp_path / "data")
+    (data / "kws" / "calib.npz").unlink()
+    cell = Cell("ds_cnn", "zeroq_w8a8", ("images.count=4", "images.iterations=3"), 1, None)
+    assert cell_key(cell, data, 20)
+    record = measure(request(tmp_path, cell))
+    assert record["synthetic"] and record["samples"]["calibration"] == 4
+    assert record["phases"]["make images"]["wall_s"] > 0
+    assert record["last_epoch"]["images"]["number"] == 1 and "loss" in record["last_epoch"]["images"]["measured"]
 
 
 def test_a_failing_cell_says_what_is_wrong(tmp_path, capsys):

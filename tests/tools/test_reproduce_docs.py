@@ -7,7 +7,7 @@ import pytest
 import reproduce
 import reproduce_docs
 from bench_rows import DS_CNN, RESNET
-from reproduce_plan import METHODS, PLAN, Group, Line, Required
+from reproduce_plan import BUDGETS, METHODS, PLAN, Group, Line, Required
 
 from pipeline.errors import InputError
 from tests.tools.small_grid import record
@@ -70,7 +70,24 @@ def test_the_order_view_ranks_the_methods(monkeypatch):
 
 
 def test_every_method_of_the_plan_has_a_name():
-    assert set(METHODS) <= set(reproduce_docs.METHOD_TITLES)
+    assert {*METHODS, *(family for _, family in BUDGETS)} <= set(reproduce_docs.METHOD_TITLES)
+
+
+def test_a_group_shows_where_its_cells_ran_and_what_the_last_epoch_measured():
+    line = Line(RESNET, "gdfq_w4a4", seeds=(1, 2), images=None)
+    records = recorded(line, 70.0, 71.0)
+    epoch = {"number": 9, "steps": 5, "measured": {"obeyed": 0.987, "statistics": 1.5}, "seconds": 2.0}
+    records[line.cells[0]]["last_epoch"] = {"network": epoch}
+    text = reproduce_docs.tables((Group("one", (line,)),), records, "now")["one"]
+    assert "- GDFQ W4A4, no data; network, epoch 9: obeyed 0.987, statistics 1.5" in text
+    assert "Measured on: A Processor, 2 cores, torch 2.15.0, code cccccccccccc." in text
+    assert "90.25 (CIFAR-10, second-hand)" in text
+
+
+def test_a_part_of_the_tables_is_without_the_environment_of_all():
+    groups = (Group("one", (WIDE,)), Group("two", (QDROP,)))
+    assert set(reproduce_docs.tables(groups, {}, "now", ["two"])) == {"two"}
+    assert set(reproduce_docs.tables(groups, {}, "now")) == {"environment", "one", "two"}
 
 
 def test_the_page_has_a_place_for_every_group_and_keeps_its_words():

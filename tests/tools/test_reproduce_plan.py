@@ -9,6 +9,7 @@ from reproduce_papers import published
 from reproduce_plan import (
     BEST_LOSES,
     BITS,
+    BUDGETS,
     METHODS,
     NETWORKS,
     PLAN,
@@ -22,6 +23,8 @@ from reproduce_plan import (
     cells_of,
 )
 
+from calib.methods import find_method
+from calib.sources import find_source, makes_images
 from pipeline.policy import policy_overrides
 from pipeline.recipe import load_recipe
 
@@ -71,8 +74,10 @@ def test_what_a_line_is_compared_with_is_run_by_the_plan():
     planned = set(cells_of(PLAN))
     for group in PLAN:
         for line in group.lines:
-            needed = line.required and (line.required.above or (line.required.cost and line.required.cost[0]))
-            assert not needed or set(needed.cells) <= planned
+            own = line.required
+            pairs = (pair[0] for pair in (own and own.cost, own and own.within) if pair)
+            for needed in filter(None, (own and own.above, *pairs)):
+                assert set(needed.cells) <= planned
 
 
 def test_selections_of_images_differ_in_nothing_else():
@@ -88,7 +93,60 @@ def test_selections_of_images_differ_in_nothing_else():
 def test_every_cell_has_its_own_name_and_a_network_with_images():
     cells = cells_of(PLAN)
     assert len({cell.id for cell in cells}) == len(cells)
-    assert all(cell.images in SUBJECTS[cell.subject].images for cell in cells)
+    assert all(cell.images in (None, *SUBJECTS[cell.subject].images) for cell in cells)
+
+
+def test_a_cell_reads_data_where_its_recipe_draws_images_and_only_there():
+    for cell in cells_of(PLAN):
+        assert (cell.images is None) == makes_images(load_recipe(cell.recipe, cell.edits).images), cell.id
+
+
+def required(group, subject, recipe, *sets):
+    (line,) = (line for line in GROUPS[group].lines
+               if (line.subject, line.recipe) == (subject, recipe) and set(sets) <= set(line.sets)
+               and ("policy=captq" in line.sets) == ("policy=captq" in sets))
+    return line.required
+
+
+def test_what_the_data_free_methods_are_judged_by():
+    for subject in NETWORKS:
+        for method in ("zeroq", "gdfq"):
+            assert required("generative", subject, f"{method}_w8a8").below_float == 0.5
+        assert required("generative", subject, "gdfq_w4a4").above.recipe == "zeroq_w4a4"
+        four = required("generative", subject, "fdda-f8l8-small_w4a4")
+        assert (four.above.recipe, four.above.bits) == ("gdfq_w4a4", "w4a4") and "policy=captq" in four.above.sets
+        assert required("generative", subject, "fdda-f8l8-small_w5a5").below_float == 1.5
+    assert required("generative", RESNET, "zeroq_w8a8").images_s == 180
+    real, points = required("generative", RESNET, "zeroq-qdrop_w4a4").within
+    assert (real.recipe, real.images, points) == ("qdrop_w4a4", "calib", 3.0)
+    assert "method.steps=300" in real.sets
+
+
+def test_dmbq_and_qdrop_have_the_same_images():
+    assert {line.images for line in GROUPS["dmbq"].lines} == {"pool"}
+    assert required("dmbq", RESNET, "dmbq-small_w4a4").below_float == 1.5
+    uniform = required("dmbq", RESNET, "dmbq-small_w2a2").above
+    assert uniform.recipe == "qdrop_w2a2" and "images.count=4096" in uniform.sets
+
+
+def test_mixed_precision_is_compared_at_equal_size_and_equal_budget():
+    lines = GROUPS["mixed"].lines
+    for equal, mixed in zip(lines[::2], lines[1::2], strict=True):
+        added = set(mixed.sets) - set(equal.sets)
+        assert added == {f"weights.bits={{average: {equal.bits[1]}}}"} and set(equal.sets) < set(mixed.sets)
+        assert mixed.bits == f"wmp{equal.bits[1:]}" and equal.bits in ("w4a8", "w3a8")
+        assert (mixed.required.above == equal) if mixed.subject == RESNET else mixed.required is None
+
+
+def test_every_budget_is_used_and_every_edit_of_it_accepted():
+    for subject, family in BUDGETS:
+        lines = [line for name in ("generative", "questions", "dmbq", "mixed") for line in GROUPS[name].lines
+                 if (line.subject, line.method) == (subject, family)]
+        assert lines
+        for line in lines:
+            recipe = load_recipe(line.recipe, list(line.sets))
+            find_method(recipe.method)
+            find_source(recipe.images)
 
 
 def test_a_cell_in_two_groups_is_one_cell():

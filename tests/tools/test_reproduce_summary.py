@@ -55,9 +55,25 @@ def test_better_than_another_line_and_no_dearer(own, above, cheap):
     required = Required(above=QDROP, cost=(QDROP, 3.0))
     better, cost = judge(required, summarize(MSE, records), records)
     assert (better.met, cost.met) == (above, cheap)
-    assert better.limit == "> qdrop at equal steps (70.00)" and cost.limit.startswith("<= 3x qdrop's time (is ")
+    assert better.limit == "> qdrop (70.00)" and cost.limit.startswith("<= 3x qdrop's time (is ")
     without = judge(required, summarize(MSE, records), {})
     assert [verdict.met for verdict in without] == [None, None]
+
+
+def test_a_margin_a_distance_and_the_time_of_images():
+    other, own = Line(RESNET, "qdrop_w4a4", seeds=(1,)), Line(RESNET, "zeroq_w4a4", seeds=(1,), images=None)
+    records = {other.cells[0]: record(other.cells[0], 70.0), own.cells[0]: record(own.cells[0], 71.0)}
+    records[own.cells[0]]["phases"]["make images"] = {"cpu_s": 30.0, "wall_s": 30.0}
+    summary = summarize(own, records)
+    assert (summary.seconds, summary.images_s) == (40.0, (30.0,))
+    required = Required(above=other, margin=1.5, within=(other, 0.5), images_s=29.0)
+    verdicts = judge(required, summary, records)
+    assert [verdict.word for verdict in verdicts] == ["missed", "met", "missed"]
+    assert [verdict.limit for verdict in verdicts] == [
+        "> qdrop by 1.5 points (70.00)", "<= 0.5 points below qdrop (70.00)", "images in <= 29 s of one core (took 30)",
+    ]
+    (below,) = judge(Required(within=(own, 0.5)), summarize(other, records), records)
+    assert below.word == "missed"
 
 
 @pytest.mark.parametrize(

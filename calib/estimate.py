@@ -1,0 +1,86 @@
+"""How long a calibration will take, said before it starts: within a factor of two on a CPU of the kind measured.
+
+What is done is stated by the methods and sources themselves (`work=` where they are registered); here it is divided by
+how fast. The two constants of the CPU solve two measured equations: QDrop's time for a step on ResNet-20 (0.11 s, 32
+images, one thread) and on the DS-CNN (0.026 s), docs/results.md. No GPU was measured; its figure is an assumption and
+is called one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from calib.allocation import allocation_work
+from calib.methods import find_method
+from calib.sources import Maker, find_source
+from calib.work import Work, facts_of
+from pipeline.recipe import BitBudget
+from pipeline.stages import Quantized
+
+CPU_GMACS = 77.0  # 10^9 multiply-accumulates a second, one thread
+CPU_VALUES = 0.30  # 10^9 values a second, one thread
+THREADS_EXPONENT = 0.75  # two threads are 1.7 times as fast as one
+GPU_TIMES = 20.0  # as fast as this CPU: assumed
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Args:
+    work: of making the images, of allocating bits and of calibrating.
+    threads: of the CPU.
+    cpu_s: seconds.
+    gpu_s: the same on a GPU; not measured.
+    """
+
+    work: Work
+    threads: int
+    cpu_s: float
+    gpu_s: float
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return (f"expected: about {spoken(self.cpu_s)} on this CPU ({threads}); GPU about {spoken(self.gpu_s)} "
+                f"(not measured, assumed {GPU_TIMES:g} times as fast)")
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "cpu_seconds": round(self.cpu_s, 1), "threads": self.threads, "gpu_seconds": round(self.gpu_s, 1),
+            "gpu": f"not measured, assumed {GPU_TIMES:g} times as fast", "multiply_accumulates": self.work.macs,
+        }
+
+
+def estimate(quantized: Quantized, images: int | None = None, threads: int | None = None) -> Estimate:
+    """What the recipe of `quantized` will take.
+
+    Args:
+        images: how many calibration images there are; None before any was counted: what the recipe asks for, and
+            where it leaves the number to labelled data, one for each class.
+        threads: of the CPU; None for those of this process.
+    """
+    recipe = quantized.recipe
+    source, wishes = find_source(recipe.images)
+    makes = isinstance(source, Maker)
+    if images is None:
+        images = recipe.images.count or (0 if makes else quantized.captured.num_classes)
+    method, parameters = find_method(recipe.method)
+    facts = facts_of(quantized, images)
+    work = method.work(parameters, facts) + (source.work(wishes, facts) if makes else Work())
+    if isinstance(recipe.weights.bits, BitBudget):
+        work += allocation_work(recipe.weights.bits, facts)
+    threads = threads or torch.get_num_threads()
+    seconds = (work.macs / CPU_GMACS + work.values / CPU_VALUES) / 1e9 / threads**THREADS_EXPONENT
+    return Estimate(work, threads, seconds, seconds / GPU_TIMES)
+
+
+def spoken(seconds: float) -> str:
+    """`40 s`, `12 min`, `5 h`, `3 days`: as exact as the estimate is."""
+    for unit, length, most in (("s", 1.0, 90.0), ("min", 60.0, 90.0), ("h", 3600.0, 48.0)):
+        if seconds < most * length:
+            return f"{max(1, round(seconds / length))} {unit}"
+    return f"{round(seconds / 86400)} days"
