@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+import passes
 from backends.onnx_qdq.target import TARGETS
 from passes import annotate, insert_quantizers, prepare
-from pipeline.graph import bound_args, module_path, quantizer_of, quantizers, tensor_shape
+from pipeline.graph import bound_args, is_constant, module_path, quantizer_of, quantizers, tensor_shape
 from pipeline.quantizer import Phase
 from pipeline.recipe import load_recipe
-from tests import nets
+from tests import nets, tiny
 
 
 def annotated(name):
@@ -60,3 +62,33 @@ def test_prescribed_grids_have_their_numbers_from_the_start():
     assert gate.fixed and float(gate.scale) == pytest.approx(1 / 255) and int(gate.zero_point) == 0
     assert [q.scale for q in quantizers(graph).values() if not q.fixed] == [None] * sum(
         not q.fixed for q in quantizers(graph).values())
+
+
+class Called(nn.Module):
+    """One ReLU module behind three layers, or a module of its own behind each."""
+
+    def __init__(self, shared: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)])
+        self.activations = nn.ModuleList([nn.ReLU()] * 3 if shared else [nn.ReLU() for _ in range(3)])
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for place, layer in enumerate(self.layers):
+            x = self.activations[place](layer(x))
+        return self.head(x.mean((2, 3)))
+
+
+def test_every_call_of_a_shared_activation_has_a_quantizer_of_its_own() -> None:
+    """Rewriters of modules give such a ReLU one range for tensors of very different size: 4 bits collapse there."""
+    torch.manual_seed(0)
+    images = torch.randn(8, 3, 8, 8)
+    shared, own = Called(True).eval(), Called(False).eval()
+    own.load_state_dict(shared.state_dict())
+    frozen = []
+    for model in (shared, own):
+        quantized, _ = tiny.quantized_net(TARGETS["generic"], "minmax_w8a8", model, images)
+        found = [n for n in quantized.graph.graph.nodes if quantizer_of(quantized.graph, n) and not is_constant(n)]
+        assert len({quantizer_of(quantized.graph, node) for node in found}) == len(found) >= 4
+        frozen.append(passes.legalize(tiny.calibrate_by_range(quantized, images))[0])
+    assert torch.equal(*(reference.evaluate(images) for reference in frozen))
