@@ -145,6 +145,11 @@ def check_recipe(recipe: Recipe) -> None:
     method, parameters = find_method(recipe.method)
     source, _ = find_source(recipe.images)
     wanted = method.needed(parameters) & {"images", "labels"}
+    if isinstance(recipe.weights.bits, BitBudget) and isinstance(source, Maker) and "images" not in source.gives:
+        raise RecipeError(
+            f"a budget of bits is spent by what images say, and the source '{source.name}' gives none",
+            where="weights.bits", hint="Give a number of bits, or --set images.source=distilled.",
+        )
     lacking = sorted(wanted - source.gives) if isinstance(source, Maker) else []
     if lacking:
         raise RecipeError(

@@ -643,3 +643,9 @@ def test_the_gate_is_what_makes_the_difference(command, tmp_path):
     result = command(recipe=NEAREST_W4A4, evaluation="many.npz")
     assert result.exit_code == 0, result.stdout + result.stderr
     assert zipfile.is_zipfile(tmp_path / "out" / "golden.npz")
+
+
+def test_a_budget_without_an_image_to_decide_it_is_refused():
+    recipe = load_recipe("gdfq_w4a4", ["weights.bits={average: 3}"])
+    with pytest.raises(RecipeError, match="the source 'none' gives none"):
+        story.check_recipe(recipe)
