@@ -346,7 +346,7 @@ def dmbq() -> Group:
     """Training with labels on the 4,096 images of the pool, and QDrop on the same images."""
     uniform = made(RESNET, "qdrop_w2a2", "images.count=4096", images="pool")
     return Group("dmbq", (
-        made(RESNET, "dmbq-small_w4a4", "method.start_epochs=0", "method.epochs=2", images="pool",
+        made(RESNET, "dmbq-small_w4a4", "method.start_epochs=0", "method.epochs=4", images="pool",
              required=Required(below_float=1.5)),
         uniform,
         made(RESNET, "dmbq-small_w2a2", images="pool", required=Required(above=uniform)),
