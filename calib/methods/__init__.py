@@ -94,7 +94,7 @@ def check_needs(choice: MethodChoice, quantized: Quantized) -> None:
     if "bn_statistics" in needed and not any(folded_norm(node) is not None for node in nodes):
         raise RecipeError(
             f"the method '{found.name}' needs the statistics of batch norms, and the model has none", where="method",
-            hint="--set method.correction_steps=0 leaves out what needs them, or take qdrop.",
+            hint="Take a method that does without, for example qdrop (pdquant does with method.correction_steps=0).",
         )
     (answer,) = next(node for node in nodes if node.op == "output").all_input_nodes
     shape = tensor_shape(answer)

@@ -67,7 +67,7 @@ def test_same_seed_same_numbers_other_seed_others(name: str) -> None:
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["nearest", *LEARNING])
 def test_nothing_random_or_open_is_left(name: str) -> None:
     graph, images = made_by(name).graph, subject()[1]
     for node in graph.graph.nodes:
@@ -115,7 +115,7 @@ def test_what_a_method_needs_is_checked_on_the_network(flat: bool, sets: tuple[s
         check_needs(of.method, quantized)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "dmbq"])
 def test_levels_that_a_method_does_not_fill_are_refused_before_images_are_read(name: str) -> None:
     quantized, _ = quantized_net(TARGET, multibit_recipe())
     with pytest.raises(RecipeError, match=f"'{name}' cannot choose weights.levels: multibit"):
@@ -130,5 +130,5 @@ def test_a_method_that_fills_the_levels_is_allowed_and_named(monkeypatch: pytest
     able = dataclasses.replace(METHODS.get("nearest"), fills={"multibit", "nested"})
     monkeypatch.setitem(METHODS._entries, "nearest", able)
     check_needs(choice("nearest"), quantized)
-    with pytest.raises(RecipeError, match="weights.levels: uniform, nearest"):
+    with pytest.raises(RecipeError, match="weights.levels: uniform, dmbq, nearest"):
         check_needs(choice("qdrop"), quantized)
