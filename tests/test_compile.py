@@ -551,8 +551,10 @@ def test_interrupted_calibration_resumes_to_the_same_bytes(command, files, tmp_p
     arguments = [sys.executable, str(ROOT / "compile.py"), str(files / "model.pth"), "--arch", ARCH, *LEARN,
                  "--calib-data", str(files / "calib.npz"), "--eval-data", str(files / "val.npz"), "--out", "out"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    # A suite that runs in the background of a shell inherits SIGINT ignored, and so would the process.
     process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
+                               stderr=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     seen = []
     for line in process.stderr:
         seen.append(line)

@@ -40,7 +40,6 @@ BUDGETS: Mapping[tuple[str, str], tuple[str, ...]] = {
     (DS_CNN, "zeroq-qdrop"): ("images.count=128", "method.steps=500"),
     (DS_CNN, "gdfq"): _GDFQ,
     (DS_CNN, "fdda-f8l8-small"): _FDDA,
-    (DS_CNN, "nearest"): (),
 }
 # What a network's input asks of a recipe family: MFCC features are not normalised, and not the same when mirrored.
 INPUTS: Mapping[tuple[str, str], tuple[str, ...]] = {
