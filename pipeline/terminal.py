@@ -78,11 +78,7 @@ class Terminal:
         self._event(f"  {text}")
 
     def units(self, total: int, steps: int) -> None:
-        self.units_total, self._steps = total, steps
-        self.units_done = self._seen = self._trained = 0  # a method may walk over the units more than once
-        self._first_step = self._clock()
-        self._event(f"  {total} units of {steps:,} steps; loss with nearest rounding -> learned:")
-        self._bar(total * steps)
+        self._start("unit", total, steps, "; loss with nearest rounding -> learned")
 
     def step(self, count: int) -> None:
         self._seen += count
@@ -93,31 +89,16 @@ class Terminal:
             self._estimate(elapsed)
 
     def done(self, log: UnitLog) -> None:
-        self.units_done += 1
-        self._seen = 0
-        if not self._trained:
-            self._first_step = self._clock()  # units from checkpoints take no time worth counting
-        self._advance(self.units_done * self._steps)
-        place = f"{self.units_done}/{self.units_total}"
         kept = "; kept nearest rounding" if log.kept_nearest else ""
         loss = f"loss {log.loss_nearest:.3g} -> {log.loss_hard:.3g}"
-        self._event(f"  {place:>7}  {log.title}: {loss}, {_duration(log.seconds)}{kept}")
+        self._finished(f"{log.title}: {loss}, {_duration(log.seconds)}{kept}")
 
     def training(self, epochs: int, steps: int) -> None:
-        self.units_total, self._steps, self.unit_names, self._part = epochs, steps, [], "epoch"
-        self.units_done = self._seen = self._trained = 0
-        self._first_step = self._clock()
-        self._event(f"  {epochs} epochs of {steps:,} steps:")
-        self._bar(epochs * steps)
+        self._start("epoch", epochs, steps, "")
 
     def epoch(self, log: EpochLog) -> None:
-        self.units_done += 1
-        self._seen = 0
-        if not self._trained:
-            self._first_step = self._clock()
-        self._advance(self.units_done * self._steps)
         values = ", ".join(f"{name} {value:.3g}" for name, value in log.measured.items())
-        self._event(f"  {self.units_done:>4}/{self.units_total}  {values}; {_duration(log.seconds)}")
+        self._finished(f"{values}; {_duration(log.seconds)}")
 
     def allocating(self, done: int, total: int) -> None:
         if self._progress is None:
@@ -237,6 +218,24 @@ class Terminal:
             line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
             self._write(self.results, line.rstrip())
 
+    def _start(self, part: str, total: int, steps: int, about: str) -> None:
+        """So many units or epochs begin; a build may have several such runs, of either kind."""
+        self._part, self.units_total, self._steps = part, total, steps
+        self.units_done = self._seen = self._trained = 0
+        self._first_step = self._clock()
+        self._event(f"  {total} {part}s of {steps:,} steps{about}:")
+        self._bar(total * steps)
+
+    def _finished(self, text: str) -> None:
+        """One of them is over."""
+        self.units_done += 1
+        self._seen = 0
+        if not self._trained:
+            self._first_step = self._clock()  # what comes from checkpoints takes no time worth counting
+        self._advance(self.units_done * self._steps)
+        place = f"{self.units_done}/{self.units_total}"
+        self._event(f"  {place:>7}  {text}")
+
     def _bar(self, total: int, label: str = "") -> None:
         self._fixed_label = label
         if not self._is_live:
@@ -258,7 +257,8 @@ class Terminal:
             return self._fixed_label
         if self.units_done >= self.units_total:
             return "comparing codes"
-        name = self.unit_names[self.units_done] if self.units_done < len(self.unit_names) else ""
+        names = self.unit_names if self._part == "unit" else []
+        name = names[self.units_done] if self.units_done < len(names) else ""
         return f"{self._part} {self.units_done + 1}/{self.units_total} {name[-20:]}"
 
     def _estimate(self, elapsed: float) -> None:
