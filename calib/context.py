@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from calib.boundary import batches
 from calib.checkpoints import UnitCheckpoints
-from pipeline.graph import extract, is_constant, quantizer_of
+from pipeline.graph import float_network, is_constant, quantizer_of
 from pipeline.quantizer import Quantizer
 from pipeline.recipe import Recipe
 from pipeline.stages import Findings, Unit
@@ -70,8 +70,7 @@ class Calibration:
     @cached_property
     def teacher_logits(self) -> Tensor:
         """The float network's answers [N, classes] to all images, on `device`."""
-        names = [node.name for node in self.graph.graph.nodes if node.op not in ("placeholder", "output")]
-        teacher = extract(self.graph, names, quantized=False)
+        teacher = float_network(self.graph)
         with torch.no_grad():
             parts = [teacher(self.images[part].to(self.device))[0] for part in batches(self.images.shape[0])]
         return torch.cat(parts)

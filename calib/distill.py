@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from pipeline.errors import CalibrationError
 LEVELS, CENTRE, DIVISOR = 255, 127.5, 5418.75
 DECAY, PATIENCE, LOWEST_RATE = 0.1, 100, 1e-4
 MOMENT_IMAGES = 32
+
+Input = Literal["unit", "free"]  # normalised as in training: mean 0 and deviation 1 in each channel; or not
 
 
 @dataclass(frozen=True)

@@ -7,24 +7,22 @@ student only looks on, for its activation ranges.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from calib.context import Calibration
-from calib.distill import input_moments, moments_work
+from calib.distill import Input, moments_work
 from calib.finetune import MILESTONES, Milestones, milestone_factor, set_rate, share_right, student_loss, train
-from calib.generator import Conditioning, Forge, Judged, image_work, make_generator
+from calib.generator import Conditioning, Forge, Judged, image_work, make_forge
 from calib.parameters import Parameters
 from calib.precision import Precision
-from calib.statistics import Watched, alignment_loss, watched_network
 from calib.student import MinMaxWeights, NormMode, Student
 from calib.tracking import TrackedRange, Tracking
 from calib.work import STEERED, TRAINED, Work, WorkFacts
-
-SHOWN = 64  # generated images that the report shows
+from pipeline.pictures import SHOWN
 
 
 class GenerativeParameters(Parameters):
@@ -56,7 +54,7 @@ class GenerativeParameters(Parameters):
     generator_learning_rate: float = Field(default=1e-3, gt=0.0)
     milestones: Milestones = MILESTONES
     conditioning: Conditioning = "embedding"
-    input: Literal["unit", "free"] = "unit"
+    input: Input = "unit"
     temperature: float = Field(default=20.0, gt=0.0)
     tracking: Tracking = "ema_corrected"
     norm: NormMode = "frozen"
@@ -93,15 +91,9 @@ class GenerativeCourse:
         self, calibration: Calibration, parameters: GenerativeParameters, paper: Paper, distillation: float,
     ) -> None:
         self.parameters, self.paper, self.distillation = parameters, paper, distillation
-        device, classes = calibration.device, calibration.classes
-        teacher = watched_network(calibration.graph, device)
-        moments = _moments(calibration, teacher) if parameters.input == "free" else (None, None)
-        generator = make_generator(
-            calibration.shape, classes, parameters.conditioning, calibration.seed("generator"), device, *moments
-        )
-        self.forge = Forge(
-            generator, teacher, classes, calibration.recipe.images.batch_size, parameters.generator_learning_rate,
-            calibration.seed("noise"), parameters.precision, device,
+        self.forge = make_forge(
+            calibration, parameters.conditioning, parameters.input, calibration.recipe.images.batch_size,
+            parameters.generator_learning_rate, parameters.precision,
         )
         self.student = Student(
             calibration, lambda quantizer, _: MinMaxWeights(quantizer.spec),
@@ -135,10 +127,9 @@ class GenerativeCourse:
     def step(self) -> dict[str, float]:
         """One step of the generator and, where its time has come, one of the student."""
         judged = self.forge.draw()
-        loss = self.forge.step(lambda: self.paper.generator_loss(judged, self.forge, self._epoch))
-        with torch.no_grad():
-            aligned = float(alignment_loss(judged.statistics, self.forge.running))
-        measured = {"generator": loss, "statistics": aligned, "obeyed": judged.obeyed}
+        measured = self.forge.learn(
+            judged, lambda: self.paper.generator_loss(judged, self.forge, self._epoch)
+        )
         if self._trains:
             measured |= self._learn(judged)
         elif self._ranges_follow:
@@ -165,40 +156,25 @@ class GenerativeCourse:
     def state(self) -> dict[str, Any]:
         """Generator, student, both optimisers, and where the random numbers are."""
         return {
-            "generator": self.forge.generator.state_dict(), "adam": self.forge.optimiser.state_dict(),
-            "noise": self.forge.random.get_state(), "student": self.student.state_dict(),
-            "sgd": self.optimiser.state_dict(), "paper": self.paper.state(),
+            **self.forge.state(), "student": self.student.state_dict(), "sgd": self.optimiser.state_dict(),
+            "paper": self.paper.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self.forge.generator.load_state_dict(state["generator"])
-        self.forge.optimiser.load_state_dict(state["adam"])
-        self.forge.random.set_state(state["noise"])
+        self.forge.restore(state)
         self.student.load_state_dict(state["student"])
         self.optimiser.load_state_dict(state["sgd"])
         self.paper.restore(state["paper"])
-
-
-def _moments(calibration: Calibration, teacher: Watched) -> tuple[Tensor, Tensor]:
-    """(mean [C], deviation [C]) of the network's input."""
-    if not len(calibration.images):
-        return input_moments(teacher, calibration.shape, calibration.seed("moments"), calibration.device)
-    rows = calibration.images.transpose(0, 1).flatten(1).to(calibration.device)
-    return rows.mean(1), rows.std(1)
 
 
 def run(calibration: Calibration, parameters: GenerativeParameters, paper: Paper, distillation: float) -> None:
     """Train, write the student into the graph, and keep some of the images for people to look at."""
     course = GenerativeCourse(calibration, parameters, paper, distillation)
     train(calibration, course, parameters.epochs, parameters.steps)
-    with torch.no_grad():
-        parts = [course.forge.draw() for _ in range(-(-SHOWN // course.forge.batch))]
-    obeyed = sum(judged.obeyed for judged in parts) / len(parts)
-    calibration.findings.images = torch.cat([judged.images for judged in parts])[:SHOWN].cpu()
-    calibration.findings.notes.append(
-        f"the float network puts {100 * obeyed:.0f} % of the generated images into the class that was ordered"
-    )
+    images, _, obedience = course.forge.collect(SHOWN)
+    calibration.findings.images = images.cpu()
+    calibration.findings.notes.append(obedience)
     course.student.settle()
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from calib.context import Calibration
+from calib.distill import Input, input_moments
 from calib.precision import Precision, resolve_precision
-from calib.statistics import Statistics, Watched, alignment_loss, batch_statistics, running
+from calib.statistics import Statistics, Watched, alignment_loss, batch_statistics, running, watched_network
 from calib.work import Work
 
 Conditioning = Literal["embedding", "norm"]
@@ -172,6 +174,36 @@ class Forge:
         self.optimiser.step()
         return float(value.detach())
 
+    def learn(self, judged: Judged, loss: Callable[[], Tensor]) -> dict[str, float]:
+        """One step on `loss()`, and what is reported of it and of the batch."""
+        value = self.step(loss)
+        with torch.no_grad():
+            aligned = float(alignment_loss(judged.statistics, self.running))
+        return {"generator": value, "statistics": aligned, "obeyed": judged.obeyed}
+
+    @torch.no_grad()
+    def collect(self, count: int) -> tuple[Tensor, Tensor, str]:
+        """`count` images, their labels, and in a sentence how many of all that were drawn obey."""
+        drawn = [self.draw() for _ in range(-(-count // self.batch))]
+        images, labels = (torch.cat([getattr(j, part) for j in drawn])[:count] for part in ("images", "labels"))
+        obeyed = sum(judged.obeyed for judged in drawn) / len(drawn)
+        return images, labels, (
+            f"the float network puts {100 * obeyed:.0f} % of the generated images into the class that was ordered"
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Generator, optimiser, and where the random numbers are."""
+        return {
+            "generator": self.generator.state_dict(), "adam": self.optimiser.state_dict(),
+            "noise": self.random.get_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave; other keys are somebody else's."""
+        self.generator.load_state_dict(state["generator"])
+        self.optimiser.load_state_dict(state["adam"])
+        self.random.set_state(state["noise"])
+
     def _coarse(self) -> torch.autocast:
         return torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not torch.float32)
 
@@ -190,6 +222,28 @@ def make_generator(
         torch.manual_seed(seed)
         made = Generator(shape, classes, conditioning, mean, deviation)
     return made.to(device).to(memory_format=torch.channels_last)
+
+
+def make_forge(
+    calibration: Calibration, conditioning: Conditioning, input: Input, batch: int, learning_rate: float,
+    precision: Precision,
+) -> Forge:
+    """A fresh generator against the float network of `calibration`; `input: free` gives it the input's moments."""
+    device, classes = calibration.device, calibration.classes
+    teacher = watched_network(calibration.graph, device)
+    moments = _moments(calibration, teacher) if input == "free" else (None, None)
+    generator = make_generator(
+        calibration.shape, classes, conditioning, calibration.seed("generator"), device, *moments
+    )
+    return Forge(generator, teacher, classes, batch, learning_rate, calibration.seed("noise"), precision, device)
+
+
+def _moments(calibration: Calibration, teacher: Watched) -> tuple[Tensor, Tensor]:
+    """(mean [C], deviation [C]) of the network's input: of the images that are there, or else of distilled ones."""
+    if not len(calibration.images):
+        return input_moments(teacher, calibration.shape, calibration.seed("moments"), calibration.device)
+    rows = calibration.images.transpose(0, 1).flatten(1).to(calibration.device)
+    return rows.mean(1), rows.std(1)
 
 
 def image_work(shape: Sequence[int]) -> Work:

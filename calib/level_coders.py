@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from calib.multibit import TABLES, MultibitWeights, TableName
-from calib.observers import RangeObserver
+from calib.observers import params_of
 from pipeline.grid import (
     MAX_CHANNEL_BITS,
     NESTED_CODES,
@@ -168,12 +168,7 @@ class NestedCoder(nn.Module):
 
     @torch.no_grad()
     def _start(self, x: Tensor) -> None:
-        observer = RangeObserver(START_SPEC, "a learned clip")
-        observer(x.detach())
-        if observer.needs_second_pass:
-            observer.start_second_pass()
-            observer(x.detach())
-        self.clip.fill_(float(observer.params().scale) * START_SPEC.grid.qmax)
+        self.clip.fill_(float(params_of(x.detach(), START_SPEC, "a learned clip").scale) * START_SPEC.grid.qmax)
         self.started.fill_(True)
 
     def take(self, groups: Tensor) -> None:

@@ -84,6 +84,11 @@ class Pool:
             coder.take(groups)
         return taken
 
+    def bring_down(self, target: float) -> None:
+        """Take bits until no more than `target` remain on average, or none at all."""
+        while self.take(self.count, target):
+            continue
+
 
 def share(epoch: int, window: int, bits: float) -> float:
     """Of the groups that lose a bit after epoch `epoch` (from 0) of a window: 0.01 rising to 0.30 (released V2).

@@ -134,6 +134,16 @@ class RangeObserver:
         return self.low, self.high
 
 
+def params_of(x: Tensor, spec: QuantSpec, name: str) -> QParams:
+    """Scale and zero point of an activation that is seen as one tensor, by `RangeObserver`."""
+    observer = RangeObserver(spec, name)
+    observer(x)
+    if observer.needs_second_pass:
+        observer.start_second_pass()
+        observer(x)
+    return observer.params()
+
+
 def weight_params(weight: Tensor, spec: QuantSpec, name: str) -> QParams:
     """Scale and zero point of a constant, per channel along `spec.axis` or per tensor; `average` is min-max here.
 

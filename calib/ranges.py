@@ -7,7 +7,7 @@ from torch import Tensor, fx
 
 from calib.boundary import batches
 from calib.context import Calibration
-from calib.observers import RangeObserver, weight_params
+from calib.observers import RangeObserver, params_of, weight_params
 from calib.reconstruct import UnitWork
 from pipeline.graph import bias_quantizer_of, get_attribute, quantizer_of, quantizers, where
 from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
@@ -74,15 +74,11 @@ class _ObserveOnce:
     """Chooses a quantizer's numbers from the first tensor that passes, and quantizes it and all later ones."""
 
     def __init__(self, quantizer: Quantizer, name: str) -> None:
-        self._quantizer, self._observer, self._seen = quantizer, RangeObserver(quantizer.spec, name), False
+        self._quantizer, self._name, self._seen = quantizer, name, False
 
     def __call__(self, x: Tensor) -> Tensor:
         if not self._seen:
-            self._observer(x)
-            if self._observer.needs_second_pass:
-                self._observer.start_second_pass()
-                self._observer(x)
-            self._quantizer.set_params(self._observer.params())
+            self._quantizer.set_params(params_of(x, self._quantizer.spec, self._name))
             self._seen = True
         return self._quantizer.fake_quantize(x)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from calib.losses import positions
-from pipeline.graph import extract
+from pipeline.graph import float_network
 from pipeline.norms import FoldedNorm, folded_norm
 
 VARIANCE_FLOOR = 1e-6  # added to variances before roots, in ZeroQ's and PD-Quant's code alike
@@ -56,8 +56,7 @@ def watched_network(graph: fx.GraphModule, device: torch.device, outputs: bool =
     Args:
         outputs: False stops the forward pass behind the last batch norm.
     """
-    names = [node.name for node in graph.graph.nodes if node.op not in ("placeholder", "output")]
-    return Watched(extract(graph, names, quantized=False), device, outputs)
+    return Watched(float_network(graph), device, outputs)
 
 
 @dataclass(frozen=True)

@@ -299,6 +299,12 @@ def extract(graph: fx.GraphModule, names: Collection[str], *, quantized: bool = 
     return module
 
 
+def float_network(graph: fx.GraphModule) -> fx.GraphModule:
+    """The whole graph without its quantizers, as `extract` gives it: its outputs come as a tuple."""
+    names = [node.name for node in graph.graph.nodes if node.op not in ("placeholder", "output")]
+    return extract(graph, names, quantized=False)
+
+
 def _copy_constant(
     graph: fx.GraphModule, sub: fx.Graph, node: fx.Node, copies: dict[fx.Node, fx.Node], quantized: bool
 ) -> None:

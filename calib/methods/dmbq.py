@@ -209,8 +209,7 @@ class DmbqCourse:
                 wanted = share(place, self._window, START - self._goal(name))
                 pool.take(max(1, int(wanted * pool.count)), self._goal(name))
             else:
-                while pool.average > self._goal(name) + 1e-9 and pool.take(pool.count, self._goal(name)):
-                    pass
+                pool.bring_down(self._goal(name))
         return {f"{name[0].upper()} bits": pool.average for name, pool in self.pools.items() if pool.coders}
 
     def state(self) -> dict[str, Any]:

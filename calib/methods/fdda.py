@@ -132,8 +132,8 @@ def _noise(like: Tensor, random: torch.Generator) -> Tensor:
 class Fdda:
     """A `calib.generative.Paper`."""
 
-    def __init__(self, calibration: Calibration, parameters: FddaParameters, steps: int) -> None:
-        self.parameters, self.steps = parameters, steps
+    def __init__(self, calibration: Calibration, parameters: FddaParameters) -> None:
+        self.parameters = parameters
         self.device, self.images = calibration.device, calibration.images
         self.labels = calibration.labels.to(calibration.device)
         self.random = torch.Generator().manual_seed(calibration.seed("fdda"))
@@ -205,8 +205,8 @@ class Fdda:
 
     def student_rate(self, epoch: int, step: int) -> float:
         """Cosine over `rate_period` epochs from the end of the warm-up, by steps, and on as the cosine goes."""
-        passed = (epoch - self.parameters.warmup_epochs) * self.steps + step
-        period = self.parameters.rate_period * self.steps
+        passed = (epoch - self.parameters.warmup_epochs) * self.parameters.steps + step
+        period = self.parameters.rate_period * self.parameters.steps
         return self.parameters.learning_rate * 0.5 * (1 + math.cos(math.pi * passed / period))
 
     def state(self) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def _work(parameters: FddaParameters, facts: WorkFacts) -> Work:
 @method("fdda", FddaParameters, needs={"images", "labels", "bn_statistics", "tail"}, work=_work)
 def fdda(calibration: Calibration, parameters: FddaParameters) -> tuple[UnitLog, ...]:
     """Find the centres, then train generator and student in turns; there is no unit log."""
-    paper = Fdda(calibration, parameters, parameters.steps)
+    paper = Fdda(calibration, parameters)
     found = paper.centres
     calibration.findings.notes.append(
         f"{len(found.trusted)} of {len(found.statistics)} classes have an image that the float network recognises"

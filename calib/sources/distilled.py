@@ -7,14 +7,14 @@ it takes, each from a start of its own and none knowing of another.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from calib.context import Calibration
-from calib.distill import Distillation, Pixels, distillation_work
+from calib.distill import Distillation, Input, Pixels, distillation_work
 from calib.finetune import train
 from calib.parameters import Parameters
 from calib.precision import Precision
@@ -38,7 +38,7 @@ class DistilledParameters(Parameters):
     iterations: int = Field(default=500, ge=1)
     learning_rate: float = Field(default=0.5, gt=0.0)
     batch: int = Field(default=32, ge=1)
-    input: Literal["unit", "free"] = "unit"
+    input: Input = "unit"
     precision: Precision = "float32"
 
 

@@ -6,20 +6,18 @@ drawn when the generator has learned, so that any method can be calibrated on it
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from calib.context import Calibration
-from calib.distill import input_moments, moments_work
+from calib.distill import Input, moments_work
 from calib.finetune import milestone_factor, set_rate, train
-from calib.generator import Conditioning, Forge, gdfq_loss, image_work, make_generator
+from calib.generator import Conditioning, gdfq_loss, image_work, make_forge
 from calib.parameters import Parameters
 from calib.precision import Precision
 from calib.sources import maker
-from calib.statistics import alignment_loss, watched_network
 from calib.work import STEERED, TRAINED, Work, WorkFacts
 
 STEPS = 100  # of the generator, between two lines of progress
@@ -45,7 +43,7 @@ class GeneratedParameters(Parameters):
     learning_rate: float = Field(default=1e-3, gt=0.0)
     conditioning: Conditioning = "embedding"
     statistics_weight: float = Field(default=0.1, ge=0.0)
-    input: Literal["unit", "free"] = "unit"
+    input: Input = "unit"
     precision: Precision = "auto"
 
 
@@ -54,16 +52,9 @@ class GeneratedCourse:
 
     def __init__(self, calibration: Calibration, parameters: GeneratedParameters, epochs: int) -> None:
         self._parameters, self._epochs = parameters, epochs
-        device, classes, moments = calibration.device, calibration.classes, (None, None)
-        teacher = watched_network(calibration.graph, device)
-        if parameters.input == "free":
-            moments = input_moments(teacher, calibration.shape, calibration.seed("moments"), device)
-        generator = make_generator(
-            calibration.shape, classes, parameters.conditioning, calibration.seed("generator"), device, *moments
-        )
-        self.forge = Forge(
-            generator, teacher, classes, parameters.batch, parameters.learning_rate, calibration.seed("noise"),
-            parameters.precision, device,
+        self.forge = make_forge(
+            calibration, parameters.conditioning, parameters.input, parameters.batch, parameters.learning_rate,
+            parameters.precision,
         )
 
     def begin(self, epoch: int) -> None:
@@ -73,27 +64,20 @@ class GeneratedCourse:
     def step(self) -> dict[str, float]:
         """One step of the generator."""
         judged = self.forge.draw()
-        loss = self.forge.step(lambda: gdfq_loss(judged, self.forge.running, self._parameters.statistics_weight))
-        with torch.no_grad():
-            aligned = float(alignment_loss(judged.statistics, self.forge.running))
-        return {"generator": loss, "statistics": aligned, "obeyed": judged.obeyed}
+        weight = self._parameters.statistics_weight
+        return self.forge.learn(judged, lambda: gdfq_loss(judged, self.forge.running, weight))
 
     def end(self, epoch: int) -> dict[str, float]:
         """Nothing beside the averages."""
         return {}
 
     def state(self) -> dict[str, Any]:
-        """Generator, optimiser, and where the random numbers are."""
-        return {
-            "generator": self.forge.generator.state_dict(), "adam": self.forge.optimiser.state_dict(),
-            "noise": self.forge.random.get_state(),
-        }
+        """The forge's."""
+        return self.forge.state()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self.forge.generator.load_state_dict(state["generator"])
-        self.forge.optimiser.load_state_dict(state["adam"])
-        self.forge.random.set_state(state["noise"])
+        self.forge.restore(state)
 
 
 def _work(parameters: GeneratedParameters, facts: WorkFacts) -> Work:
@@ -108,12 +92,6 @@ def generated(calibration: Calibration, parameters: GeneratedParameters) -> tupl
     epochs = parameters.iterations // STEPS
     course = GeneratedCourse(calibration, parameters, epochs)
     train(calibration, course, epochs, STEPS)
-    count = calibration.recipe.images.count
-    with torch.no_grad():
-        drawn = [course.forge.draw() for _ in range(-(-count // parameters.batch))]
-    images, labels = (torch.cat([getattr(d, part) for d in drawn])[:count] for part in ("images", "labels"))
-    obeyed = sum(judged.obeyed for judged in drawn) / len(drawn)
-    calibration.findings.notes.append(
-        f"the float network puts {100 * obeyed:.0f} % of the generated images into the class that was ordered"
-    )
+    images, labels, obedience = course.forge.collect(calibration.recipe.images.count)
+    calibration.findings.notes.append(obedience)
     return images, labels

@@ -51,7 +51,7 @@ def paper(at: Calibration | None = None, **changes: Any) -> tuple[Fdda, Forge]:
     chosen = parameters(**changes)
     generator = make_generator(at.shape, at.classes, "norm", 0, CPU)
     forge = Forge(generator, watched_network(at.graph, CPU), at.classes, 8, 1e-3, 0, "float32", CPU)
-    return Fdda(at, chosen, chosen.steps), forge
+    return Fdda(at, chosen), forge
 
 
 def test_defaults_are_the_authors() -> None:
@@ -73,7 +73,7 @@ def test_the_deep_half(norms: int, start: int) -> None:
 def test_the_students_rate_is_a_cosine_that_comes_back() -> None:
     """Test 21: 0 after 20,000 steps, the first rate again after 40,000."""
     at, own = calibration(), parameters(epochs=400, steps=200, warmup_epochs=50, rate_period=100)
-    made = Fdda(at, own, 200)
+    made = Fdda(at, own)
     assert made.student_rate(50, 0) == pytest.approx(1e-6)
     assert made.student_rate(150, 0) == pytest.approx(0.0, abs=1e-12)
     assert made.student_rate(250, 0) == pytest.approx(1e-6)
