@@ -225,3 +225,11 @@ def test_absorbed_stops_at_another_operator_and_at_a_second_reader():
     assert G.absorbed(layer, {"relu"}) == (first,)
     graph.call_function(aten.neg.default, (first,))
     assert G.absorbed(layer, {"relu", "hardtanh"}) == (first,)
+
+
+def test_the_float_network_leaves_every_quantizer_out():
+    quantized, images = tiny.quantized_net(TARGET)
+    network = G.float_network(quantized.graph)
+    assert not any(node.op == "call_module" for node in network.graph.nodes)
+    (found,) = network(images)
+    torch.testing.assert_close(found, quantized.teacher(images))

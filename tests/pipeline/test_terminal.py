@@ -12,7 +12,7 @@ from backends.onnx_qdq.target import TARGETS
 from backends.placement import placement_table
 from pipeline.allocation import Allocation, Point
 from pipeline.recipe import BitBudget
-from pipeline.stages import UnitLog
+from pipeline.stages import EpochLog, UnitLog
 from pipeline.terminal import Terminal, kept_units, open_console, placement_cells, printable
 from pipeline.watcher import Watcher
 from tests.tiny import quantized_net
@@ -129,6 +129,16 @@ def test_the_estimate_counts_the_steps_of_all_units_so_far(plain):
         plain.step(100)
         plain.done(log("short"))
     assert "about 17 min to go" in said(plain)
+
+
+def test_units_behind_a_training_are_called_units_again(plain):
+    """Images are made by training a generator; the units that follow have their own names."""
+    plain.unit_names = ["stem", "head"]
+    plain.training(1, 10)
+    assert plain._label() == "epoch 1/1 "
+    plain.epoch(EpochLog(1, 10, {"loss": 0.5}, 2.0))
+    plain.units(2, 100)
+    assert plain._label() == "unit 1/2 stem"
 
 
 @pytest.mark.parametrize("width", [80, 30])
