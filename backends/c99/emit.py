@@ -21,7 +21,7 @@ KERNELS = Path(__file__).parent / "kernels"
 TEMPLATES = Path(__file__).parent / "templates"
 # In the order in which they must stand: each may use what is above it.
 KERNEL_ORDER = (
-    "common", "window", "weights", "conv", "conv_logits", "depthwise", "sum", "product", "global_average",
+    "common", "window", "weights", "dot", "conv", "conv_logits", "depthwise", "sum", "product", "global_average",
     "average_pool", "max_pool", "lookup", "concat", "move", "move_indexed", "dequantize", "quantize",
 )
 

@@ -151,7 +151,7 @@ def _conv(writer: Writer, step: Conv) -> Code:
         "weights": _weights(writer, step, depthwise),
         "bias": writer.array("bias", _folded_bias(step, source.zero_point)),
     }
-    kernels = ("weights", "window", "depthwise" if depthwise else "conv")
+    kernels = ("weights", "window", *(("depthwise",) if depthwise else ("dot", "conv")))
     x, scratch = writer.x[0], writer.scratch
     if step.rescale is None:
         scale = writer.array("scale", step.logit_scale.astype(np.float32))

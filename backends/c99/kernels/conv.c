@@ -11,31 +11,25 @@ struct conv {
     int32_t residual_zero;
 };
 
-/* The weights of four output channels that are computed together; one that is not full repeats its last channel. */
+/* Output channels that are computed together: four, or what is left of a group. */
 struct tile {
+    const int8_t *w; /* [count][size] */
     int32_t channel, count;
-    const int8_t *w[4];
 };
 
-/* The inner loop. Four output channels at once: each code is loaded once and used four times. */
-static inline void dot4(const uint8_t *restrict x, const struct tile *tile, int32_t at, int32_t length, int32_t sums[4])
+/* The next tile; packed weights are unpacked for it. */
+static inline struct tile tile_at(const struct conv *p, int32_t channel, int8_t *scratch)
 {
-    const int8_t *restrict w0 = tile->w[0] + at;
-    const int8_t *restrict w1 = tile->w[1] + at;
-    const int8_t *restrict w2 = tile->w[2] + at;
-    const int8_t *restrict w3 = tile->w[3] + at;
-    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
-    for (int32_t i = 0; i < length; i++) {
-        const int32_t code = x[i];
-        s0 += code * w0[i];
-        s1 += code * w1[i];
-        s2 += code * w2[i];
-        s3 += code * w3[i];
+    const int32_t left = p->group_out - channel % p->group_out;
+    struct tile tile = {scratch, channel, left < 4 ? left : 4};
+    if (!PACKED_WEIGHTS || p->weights.bits == 8) {
+        tile.w = (const int8_t *)p->weights.codes + channel * p->weights.size;
+        return tile;
     }
-    sums[0] = s0;
-    sums[1] = s1;
-    sums[2] = s2;
-    sums[3] = s3;
+    for (int32_t j = 0; j < tile.count; j++) {
+        unpack(&p->weights, channel + j, scratch + j * p->weights.size, 1);
+    }
+    return tile;
 }
 
 /* Outside of the map the input is its zero point. The bias holds -zero_point * (sum of all weights), so that codes are
@@ -44,8 +38,8 @@ static inline void dot4(const uint8_t *restrict x, const struct tile *tile, int3
 static inline void add_outside(
     const struct conv *p, struct span rows, struct span columns, const struct tile *tile, int32_t sums[4])
 {
+    const int8_t *restrict w = tile->w;
     for (int32_t j = 0; j < tile->count; j++) {
-        const int8_t *restrict w = tile->w[j];
         int32_t outside = 0;
         for (int32_t r = 0; r < p->window.rows; r++) {
             for (int32_t s = 0; s < p->window.columns; s++, w += p->group_in) {
@@ -64,41 +58,29 @@ static inline void window_sums(
     const struct conv *p, const uint8_t *restrict x, struct span rows, struct span columns, const struct tile *tile,
     int32_t sums[4])
 {
-    const struct window *w = &p->window;
-    const int gapless = p->group_in == p->in.channels && w->column_dilation == 1;
+    const struct window *window = &p->window;
+    const int gapless = p->group_in == p->in.channels && window->column_dilation == 1;
     const int32_t run = gapless ? columns.end - columns.first : 1;
-    for (int32_t j = 0; j < 4; j++) {
-        sums[j] = p->bias[tile->channel + (j < tile->count ? j : 0)];
+    for (int32_t j = 0; j < tile->count; j++) {
+        sums[j] = p->bias[tile->channel + j];
     }
     for (int32_t r = rows.first; r < rows.end; r++) {
-        const int32_t row = (rows.start + r * w->row_dilation) * p->in.width + columns.start;
+        const int32_t line = (rows.start + r * window->row_dilation) * p->in.width + columns.start;
         for (int32_t s = columns.first; s < columns.end; s += run) {
-            const uint8_t *codes = x + (row + s * w->column_dilation) * p->in.channels;
-            dot4(codes, tile, (r * w->columns + s) * p->group_in, run * p->group_in, sums);
+            const uint8_t *codes = x + (line + s * window->column_dilation) * p->in.channels;
+            const int8_t *w = tile->w + (r * window->columns + s) * p->group_in;
+            if (tile->count == 4) {
+                dot4(codes, w, p->weights.size, run * p->group_in, sums);
+            } else {
+                for (int32_t j = 0; j < tile->count; j++) {
+                    sums[j] += dot1(codes, w + j * p->weights.size, run * p->group_in);
+                }
+            }
         }
     }
-    if (p->zero_point != 0 && !(covers(rows, w->rows) && covers(columns, w->columns))) {
+    if (p->zero_point != 0 && !(covers(rows, window->rows) && covers(columns, window->columns))) {
         add_outside(p, rows, columns, tile, sums);
     }
-}
-
-/* The next tile: it ends at the latest with the group of its first channel. */
-static inline struct tile tile_at(const struct conv *p, int32_t channel, int8_t *scratch)
-{
-    const int32_t left = p->group_out - channel % p->group_out;
-    struct tile tile = {channel, left < 4 ? left : 4, {0}};
-    for (int32_t j = 0; j < 4; j++) {
-        const int32_t own = j < tile.count ? j : tile.count - 1;
-        if (PACKED_WEIGHTS && p->weights.bits < 8) {
-            tile.w[j] = scratch + own * p->weights.size;
-            if (own == j) {
-                unpack(&p->weights, channel + j, scratch + j * p->weights.size, 1);
-            }
-        } else {
-            tile.w[j] = (const int8_t *)p->weights.codes + (channel + own) * p->weights.size;
-        }
-    }
-    return tile;
 }
 
 /* `y` may be `residual`: each code is read before it is written over. `scratch` holds four channels of unpacked
