@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,15 +17,19 @@ def array(name: str, values: np.ndarray) -> str:
     """`static const` definition of a one-dimensional array of integers or float32."""
     kind = _TYPES[values.dtype.name]
     numbers = [float_text(value) if kind == "float" else integer_text(int(value)) for value in values.reshape(-1)]
-    lines, line = [], INDENT
-    for number in numbers:
-        if len(line) + len(number) + 2 > WIDTH:
-            lines.append(line.rstrip())
-            line = INDENT
-        line += number + ", "
-    lines.append(line.rstrip())
-    body = "\n".join(lines)
+    body = "\n".join(number_lines(numbers))
     return f"static const {kind} {name}[{len(numbers)}] = {{\n{body}\n}};"
+
+
+def number_lines(numbers: Sequence[str], indent: str = INDENT) -> list[str]:
+    """Lines of numbers with commas behind them, as many on each as fit."""
+    lines, line = [], indent
+    for number in numbers:
+        if len(line) + len(number) + 1 > WIDTH:
+            lines.append(line.rstrip())
+            line = indent
+        line += number + ", "
+    return [*lines, line.rstrip()]
 
 
 def integer_text(value: int) -> str:

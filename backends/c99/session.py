@@ -103,7 +103,8 @@ class CSession:
     def _run(self, values: np.ndarray, recorded: list[np.ndarray | None], logits: np.ndarray) -> None:
         outputs = int(np.prod(logits.shape[1:]))
         codes, shipped = np.empty(values[:1].size, np.uint8), np.empty(outputs, np.float32)
-        places = (ctypes.c_void_p * len(recorded))(*[None if array is None else array.ctypes.data for array in recorded])
+        addresses = [None if array is None else array.ctypes.data for array in recorded]
+        places = (ctypes.c_void_p * len(recorded))(*addresses)
         count = ctypes.c_int64
         differing = self._replay(
             _address(values), count(len(values)), count(codes.size), count(outputs), _address(codes), places,

@@ -218,7 +218,8 @@ def _sum(writer: Writer, step: Sum) -> Code:
 
 def _product(writer: Writer, step: Product) -> Code:
     return _pair(writer, "product", {
-        "rescale": _rescale(step.rescale, step.low, step.high), "term": writer.term(step.rescale.terms[0], "multiplier"),
+        "rescale": _rescale(step.rescale, step.low, step.high),
+        "term": writer.term(step.rescale.terms[0], "multiplier"),
     })
 
 
@@ -227,7 +228,8 @@ def _global_average(writer: Writer, step: GlobalAverage) -> Code:
     height, width, _ = source.shape
     parameters = writer.structure("global_average", {
         "in": _shape(source), "sum_of_zeros": str(source.zero_point * height * width),
-        "rescale": _rescale(step.rescale, step.low, step.high), "term": writer.term(step.rescale.terms[0], "multiplier"),
+        "rescale": _rescale(step.rescale, step.low, step.high),
+        "term": writer.term(step.rescale.terms[0], "multiplier"),
     })
     return writer.code(("global_average",), f"global_average({parameters}, {writer.x[0]}, {writer.y});")
 

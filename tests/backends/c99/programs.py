@@ -37,7 +37,8 @@ class Builder:
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], *, bits: int = 8, signed: bool = True, zero_points: bool = True, seed: int = 0
+        self, shape: tuple[int, int, int], *, bits: int = 8, signed: bool = True, zero_points: bool = True,
+        seed: int = 0,
     ) -> None:
         self.random = np.random.default_rng(seed)
         self.bits, self.signed, self.zero_points = bits, signed, zero_points
@@ -68,9 +69,10 @@ class Builder:
         bias = self.random.integers(-3000, 3000, filters).astype(np.int32)
         fan, spread = kernel[0] * kernel[1] * channels // groups, float(weights.codes.std()) + 1e-3
         name = f"conv{len(self.steps)}"
+        fixed = (weights, bias, window, groups)
         if logits:
             scale = self.random.uniform(0.001, 0.1, filters).astype(np.float32)
-            self.steps.append(Conv(name, f"layer.{name}", (x,), None, weights, bias, window, groups, None, 0, 255, scale))
+            self.steps.append(Conv(name, f"layer.{name}", (x,), None, *fixed, None, 0, 255, scale))
             return None
         ratio = 50 / (80 * spread * fan**0.5) * self.random.uniform(0.5, 1.5, filters)
         parts = [Part(ratio, 255 * int(np.abs(weights.codes.astype(int)).reshape(filters, -1).sum(1).max()) + 3000)]
@@ -80,8 +82,7 @@ class Builder:
             inputs.append(residual)
         y = self.add_buffer((*_map(self.shape(x), window), filters))
         rescale = make_rescale(parts, self.buffers[y].zero_point)
-        self.steps.append(Conv(name, f"layer.{name}", tuple(inputs), y, weights, bias, window, groups, rescale, low, 255,
-                               None))
+        self.steps.append(Conv(name, f"layer.{name}", tuple(inputs), y, *fixed, rescale, low, 255, None))
         return y
 
     def _weights(self, shape: tuple[int, ...], bits: int) -> Weights:
@@ -98,7 +99,8 @@ class Builder:
 
     def product(self, a: int, b: int) -> int:
         y = self.add_buffer(np.maximum(self.shape(a), self.shape(b)))
-        rescale = make_rescale([Part(np.array([self.random.uniform(0.003, 0.02)]), 255 * 255)], self.buffers[y].zero_point)
+        part = Part(np.array([self.random.uniform(0.003, 0.02)]), 255 * 255)
+        rescale = make_rescale([part], self.buffers[y].zero_point)
         self.steps.append(Product("product", "mul", (a, b), y, rescale, 3, 250))
         return y
 
@@ -106,7 +108,8 @@ class Builder:
         height, width, channels = self.shape(x)
         y = self.add_buffer((1, 1, channels))
         part = Part(np.array([self.random.uniform(0.8, 1.5) / (height * width)]), 255 * height * width)
-        self.steps.append(GlobalAverage("mean", "pool", (x,), y, make_rescale([part], self.buffers[y].zero_point), 0, 255))
+        rescale = make_rescale([part], self.buffers[y].zero_point)
+        self.steps.append(GlobalAverage("mean", "pool", (x,), y, rescale, 0, 255))
         return y
 
     def average_pool(self, x: int, window: Window, count_padding: bool = False) -> int:
@@ -136,7 +139,8 @@ class Builder:
     def concat(self, inputs: Sequence[int]) -> int:
         height, width, _ = self.shape(inputs[0])
         y = self.add_buffer((height, width, sum(self.shape(x)[2] for x in inputs)))
-        tables = tuple(None if i % 2 else self.random.integers(0, 256, 256).astype(np.uint8) for i in range(len(inputs)))
+        tables = tuple(None if i % 2 else self.random.integers(0, 256, 256).astype(np.uint8)
+                       for i in range(len(inputs)))
         self.steps.append(Concat("cat", "cat", tuple(inputs), y, tables))
         return y
 
