@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,11 +11,18 @@ from torch import fx
 
 from backends.base import BACKENDS
 from backends.c99 import device_runner
-from backends.c99.emit import DESCRIPTION, SOURCE, emit_program
+from backends.c99.emit import SOURCE, emit_program, read_description
 from backends.c99.golden import write_golden_header
 from backends.c99.session import LEVELS, CSession
-from backends.c99.target import NAME, PROFILE, TARGET
-from backends.c99.toolchain import compiler_version, cortex_m4_footprint, has_arm_compiler, host_compiler
+from backends.c99.target import NAME, TARGETS
+from backends.c99.toolchain import (
+    MACHINES,
+    check_machine,
+    compiler_of,
+    compiler_version,
+    cortex_m4_footprint,
+    has_arm_compiler,
+)
 from backends.fixed_point.arithmetic import FixedPointArithmetic
 from backends.fixed_point.lower import lower
 from backends.fixed_point.rules import unsupported
@@ -28,24 +34,30 @@ DEVICE = Path(__file__).parent / "device"  # what goes into the artifact as it i
 
 
 class CBackend:
-    """The network as C, compiled here by whatever compiler there is."""
+    """The network as C, the same for every profile; profiles say where it is proven."""
 
     name = NAME
-    profiles = (PROFILE,)
+    profiles = tuple(TARGETS)
     levels = tuple(LEVELS)
     gated_levels = levels
     model_file = SOURCE
     device_needs = "a C compiler"
 
     def target(self, profile: str) -> Target:
-        return TARGET
+        """The operator table.
+
+        Raises:
+            TargetError: this machine cannot compile or run the profile; better said before calibration than behind it.
+        """
+        check_machine(profile)
+        return TARGETS[profile]
 
     def unsupported(self, graph: fx.GraphModule) -> Iterable[tuple[fx.Node, str]]:
-        host_compiler()  # without one nothing can be proven: better said before hours of calibration than behind them
-        return unsupported(graph, TARGET)
+        return unsupported(graph, TARGETS[self.profiles[0]])
 
     def emit(self, reference: Reference, folder: Path) -> list[Path]:
-        files = emit_program(lower(reference), folder, reference.quantized.captured.name)
+        quantized = reference.quantized
+        files = emit_program(lower(reference), folder, quantized.captured.name, quantized.target.profile)
         shutil.copytree(DEVICE, folder, dirs_exist_ok=True)
         shutil.copyfile(device_runner.__file__, folder / "run.py")
         copied = [folder / path.relative_to(DEVICE) for path in sorted(DEVICE.rglob("*")) if path.is_file()]
@@ -58,18 +70,18 @@ class CBackend:
         return CSession(folder, level)
 
     def proof_samples(self, folder: Path) -> int | None:
-        return None
+        return MACHINES[read_description(folder)["profile"]].proof_samples
 
     def finish(self, folder: Path) -> None:
         write_golden_header(folder)
 
     def integer_ops(self, folder: Path) -> Mapping[str, Any]:
-        model = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        model = read_description(folder)
         return {"integer": model["computing"], "float": 0, "reasons": {}, "kernels": model["kernels"]}
 
     def sizes(self, folder: Path) -> Mapping[str, int]:
         """Constants and arena; with arm-none-eabi-gcc also flash, RAM and the stack within it, of a Cortex-M4."""
-        model = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        model = read_description(folder)
         sizes = {"model": model["constants"], "arena": model["arena"]}
         if not has_arm_compiler():
             return sizes
@@ -77,7 +89,9 @@ class CBackend:
         return {**sizes, "flash": found.flash, "ram": found.data + found.stack, "stack": found.stack}
 
     def versions(self) -> Mapping[str, str]:
-        return {"compiler": compiler_version(host_compiler())}
+        """The compilers: of this machine, and the one that the figures for a Cortex-M4 come from."""
+        profiles = ["generic", *(["cortex-m4"] if has_arm_compiler() else [])]
+        return {profile: compiler_version(compiler_of(profile)) for profile in profiles}
 
 
 BACKENDS.register(NAME)(CBackend())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -36,11 +38,12 @@ class _Printed:
     trace: str
 
 
-def emit_program(program: Program, folder: Path, name: str) -> list[Path]:
+def emit_program(program: Program, folder: Path, name: str, profile: str) -> list[Path]:
     """Write the three files.
 
     Args:
         name: of the network; what the functions' names begin with, made into an identifier.
+        profile: on whose machine sessions are to run it.
 
     Raises:
         TargetError: sums of a layer could leave 32 bits on the way.
@@ -49,18 +52,28 @@ def emit_program(program: Program, folder: Path, name: str) -> list[Path]:
     plan = plan_arena(program, {index: scratch_bytes(step) for index, step in enumerate(program.steps)})
     codes = [_write(program, index, plan) for index in range(len(program.steps))]
     values = _values(program, plan, codes, name)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True, autoescape=False,
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
-    )
+    description = _description(program, plan, codes, name, profile)
     files = {
-        SOURCE: environment.get_template(f"{SOURCE}.j2").render(values),
-        HEADER: environment.get_template(f"{HEADER}.j2").render(values),
-        DESCRIPTION: json.dumps(_description(program, plan, codes, name), indent=1) + "\n",
+        SOURCE: render(SOURCE, values), HEADER: render(HEADER, values),
+        DESCRIPTION: json.dumps(description, indent=1) + "\n",
     }
     for file, text in files.items():
         (folder / file).write_text(text, encoding="utf-8")
     return [folder / file for file in files]
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What `model.json` says; written by `emit_program`."""
+    return json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+
+
+def render(name: str, values: Mapping[str, object]) -> str:
+    """The template of that name, filled in."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True, autoescape=False,
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
+    )
+    return environment.get_template(f"{name}.j2").render(values)
 
 
 def identifier(name: str) -> str:
@@ -114,16 +127,18 @@ def _size(buffer: Buffer) -> int:
     return int(np.prod(buffer.shape))
 
 
-def _description(program: Program, plan: Plan, codes: list[Code], name: str) -> dict[str, object]:
+def _description(program: Program, plan: Plan, codes: list[Code], name: str, profile: str) -> dict[str, object]:
     kinds = Counter(type(step).__name__ for step in program.steps)
     return {
         "name": name,
+        "profile": profile,
         "arena": plan.size,
         "constants": sum(code.size for code in codes),
         "tensors": [
             {"name": buffer.name, "shape": list(buffer.shape), "nchw": list(buffer.nchw), "quantized": buffer.quantized}
             for buffer in program.buffers
         ],
+        "order": [0, *(step.output for step in program.steps if step.output is not None)],
         "logits": list(program.logits),
         "kernels": dict(sorted(kinds.items())),
         "computing": sum(not isinstance(step, Move) for step in program.steps),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from backends.c99.constants import INDENT, number_lines
-from backends.c99.emit import DESCRIPTION
+from backends.c99.emit import read_description
 from pipeline.parity import LOGITS
 
 GOLDEN, VECTORS = "golden.h", "golden.npz"
@@ -26,7 +26,7 @@ def checksums(codes: np.ndarray) -> np.ndarray:
 
 def write_golden_header(folder: Path) -> Path:
     """Write `golden.h` from the vectors and the description in `folder`."""
-    model = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    model = read_description(folder)
     with np.load(folder / VECTORS, allow_pickle=False) as file:
         logits = file[LOGITS]
         codes = [_channels_last(file[_CODE + tensor["name"]], tensor["shape"]) if tensor["quantized"] else None

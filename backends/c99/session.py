@@ -1,125 +1,91 @@
-"""The artifact's own C files, compiled for this machine and run with every quantized tensor read out."""
+"""The artifact's own C files, compiled for a machine and run with every tensor read out: here or under an emulator."""
 
 from __future__ import annotations
 
-import ctypes
-import json
+import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from backends.c99.emit import DESCRIPTION, SOURCE
-from backends.c99.toolchain import STANDARD, compile_c, host_compiler
+from backends.c99.emit import SOURCE, read_description, render
+from backends.c99.toolchain import MACHINES, STANDARD, compile_c, compiler_of
 from pipeline.errors import ParityError
 from pipeline.parity import LOGITS
 
 LEVELS = {"O2": "-O2", "O0": "-O0"}  # optimised as users deploy it, and as the language is written
-# The same functions a second time, under other names and with the trace on: `model.c` itself stays as it is shipped.
-_SHIM = """
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-static uint8_t **tensors;
-
-static void record(int tensor, const uint8_t *codes, size_t count)
-{
-    if (tensors[tensor]) {
-        memcpy(tensors[tensor], codes, count);
-        tensors[tensor] += count;
-    }
-}
-
-#define ISOBIT_TRACE(tensor, codes, count) record(tensor, codes, count)
-#define NAME_run traced_run
-#define NAME_quantize traced_quantize
-#include "SOURCE"
-#undef NAME_run
-#undef NAME_quantize
-
-void NAME_run(const uint8_t *codes, float *logits);
-void NAME_quantize(const float *input, uint8_t *codes);
-
-/* Samples whose logits differ between the traced functions and those that are shipped. */
-int64_t replay(const float *x, int64_t samples, int64_t inputs, int64_t outputs, uint8_t *codes, uint8_t **recorded,
-               float *logits, float *shipped)
-{
-    int64_t differing = 0;
-    tensors = recorded;
-    for (int64_t i = 0; i < samples; i++, x += inputs, logits += outputs) {
-        NAME_quantize(x, codes);
-        NAME_run(codes, shipped);
-        traced_run(codes, logits);
-        differing += memcmp(logits, shipped, (size_t)outputs * sizeof(float)) != 0;
-    }
-    return differing;
-}
-"""
+BATCH = 16  # samples whose tensors lie in one file
+_PROGRAM, _INPUT, _OUTPUT = "session", "input.bin", "output.bin"
+_SHIPPED_DIFFERS = 3  # exit status: reading the tensors out changed the logits
 
 
 class CSession:
-    """`model.c` as a shared library of this machine.
+    """A program that includes `model.c`, and runs as a process of its own.
+
+    On this machine it also runs the untouched `model.c`, whose logits must be the same. An emulated one has no room
+    for the constants of both.
 
     Args:
         folder: of the artifact.
         level: key of `LEVELS`.
 
     Raises:
-        TargetError: there is no C compiler, or it refuses the files.
+        TargetError: there is no compiler, or it refuses the files.
     """
 
     def __init__(self, folder: Path, level: str) -> None:
         self.level = level
-        self._model = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        self._folder = tempfile.TemporaryDirectory()
-        source = (folder / SOURCE).resolve()
-        shim, library = Path(self._folder.name) / "shim.c", Path(self._folder.name) / "model.so"
-        shim.write_text(_SHIM.replace("NAME", self._model["name"]).replace("SOURCE", SOURCE), encoding="utf-8")
-        options = [*STANDARD, LEVELS[level], "-fPIC", "-shared", f"-I{source.parent}"]
-        compile_c([*host_compiler(), *options, str(shim), str(source), "-o", str(library)], Path(self._folder.name))
-        self._replay = ctypes.CDLL(str(library)).replay
-        self._replay.restype = ctypes.c_int64
+        self._model = read_description(folder)
+        self._machine = MACHINES[self._model["profile"]]
+        self._place = tempfile.TemporaryDirectory()
+        self._folder = Path(self._place.name)
+        compared = not self._machine.emulator
+        source, program = self._folder / f"{_PROGRAM}.c", self._folder / _PROGRAM
+        source.write_text(render(f"{_PROGRAM}.c", {**self._names(), "compared": compared}), encoding="utf-8")
+        command = [*compiler_of(self._model["profile"]), *STANDARD, LEVELS[level], "-I.", *self._machine.board]
+        compile_c([*command, str(source), *([SOURCE] if compared else []), "-o", str(program)], folder)
+        self._command = [*self._machine.emulator, str(program)]
+
+    def _names(self) -> dict[str, str]:
+        return {"name": self._model["name"], "guard": self._model["name"].upper()}
 
     def run(self, x: Tensor | np.ndarray) -> Mapping[str, np.ndarray]:
         """uint8 codes by quantizer name in the graph's shape, and float32 `logits`, of x float32 [N, C, H, W].
 
         Raises:
-            ParityError: reading the tensors out changed the logits.
+            ParityError: the program fails, or reading the tensors out changed the logits.
         """
         values = np.ascontiguousarray(np.asarray(x, np.float32))
-        tensors = self._model["tensors"]
-        recorded = [np.empty((len(values), *tensor["shape"]), np.uint8) if tensor["quantized"] else None
-                    for tensor in tensors]
-        logits = np.empty((len(values), *self._model["logits"]), np.float32)
-        self._run(values, recorded, logits)
-        codes = {tensor["name"]: _channels_first(array, tensor["nchw"])
-                 for tensor, array in zip(tensors, recorded, strict=True) if array is not None}
-        return {**codes, LOGITS: logits}
+        parts = [self._run(values[start:start + BATCH]) for start in range(0, max(len(values), 1), BATCH)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _run(self, values: np.ndarray, recorded: list[np.ndarray | None], logits: np.ndarray) -> None:
-        outputs = int(np.prod(logits.shape[1:]))
-        codes, shipped = np.empty(values[:1].size, np.uint8), np.empty(outputs, np.float32)
-        addresses = [None if array is None else array.ctypes.data for array in recorded]
-        places = (ctypes.c_void_p * len(recorded))(*addresses)
-        count = ctypes.c_int64
-        differing = self._replay(
-            _address(values), count(len(values)), count(codes.size), count(outputs), _address(codes), places,
-            _address(logits), _address(shipped),
-        )
-        if differing:
+    def _run(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        values.tofile(self._folder / _INPUT)
+        done = subprocess.run(self._command, cwd=self._folder, capture_output=True, text=True, check=False)
+        if done.returncode == _SHIPPED_DIFFERS:
             raise ParityError(
-                f"reading the quantized tensors changes the logits of {differing} samples at level '{self.level}'",
+                f"reading the tensors out changes the logits at level '{self.level}'",
                 hint="the compiler is at fault: report its version with the model",
             )
+        if done.returncode:
+            raise ParityError(
+                f"the compiled network ends with exit status {done.returncode} at level '{self.level}'",
+                where=" ".join(self._command), hint=(done.stderr or done.stdout).strip()[:300],
+            )
+        return self._split(np.fromfile(self._folder / _OUTPUT, np.uint8).reshape(len(values), -1))
 
-
-def _address(array: np.ndarray) -> Any:
-    return ctypes.c_void_p(array.ctypes.data)
-
-
-def _channels_first(codes: np.ndarray, shape: list[int]) -> np.ndarray:
-    return np.ascontiguousarray(codes.transpose(0, 3, 1, 2)).reshape(len(codes), *shape)
+    def _split(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """What a sample's bytes [N, bytes] hold: tensors in execution order, then logits."""
+        found, start = {}, 0
+        for number in self._model["order"]:
+            tensor = self._model["tensors"][number]
+            height, width, channels = tensor["shape"]
+            codes = rows[:, start:start + height * width * channels].reshape(-1, height, width, channels)
+            start += height * width * channels
+            if tensor["quantized"]:
+                codes = np.ascontiguousarray(codes.transpose(0, 3, 1, 2))
+                found[tensor["name"]] = codes.reshape(len(rows), *tensor["nchw"])
+        logits = np.ascontiguousarray(rows[:, start:]).view(np.float32)
+        return {**found, LOGITS: logits.reshape(len(rows), *self._model["logits"])}
