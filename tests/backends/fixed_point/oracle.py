@@ -27,7 +27,7 @@ from backends.fixed_point.program import (
     Weights,
     Window,
 )
-from backends.fixed_point.rescale import Part, Rescale, apply_rescale, make_rescale
+from backends.fixed_point.rescale import Part, Rescale, make_rescale
 
 
 def run(program: Program, codes: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
@@ -75,6 +75,16 @@ def compute(program: Program, step: Step, inputs: Sequence[np.ndarray]) -> np.nd
             scale = np.float32(program.buffers[step.inputs[0]].scale)
             return centered[0].transpose(0, 3, 1, 2).astype(np.float32) * scale
     raise TypeError(type(step).__name__)
+
+
+def apply_rescale(rescale: Rescale, values: Sequence[np.ndarray]) -> np.ndarray:
+    """The rule as `backends.fixed_point.rescale` states it, channels last; checks that nothing leaves 64 bits."""
+    total = np.full(1, rescale.offset, object)
+    for term, value in zip(rescale.terms, values, strict=True):
+        assert np.abs(value).max(initial=0) << term.lift < 1 << 31
+        total = total + (value.astype(object) << term.lift) * term.multiplier.astype(object)
+    assert max(total.max(initial=0), -total.min(initial=0)) < 1 << 63
+    return (total >> rescale.shift).astype(np.int64)
 
 
 def clip(step: Any, codes: np.ndarray) -> np.ndarray:
