@@ -25,14 +25,12 @@ class Machine:
         name: as `uname -m` says it.
         triple: GNU triple; also begins the names of the cross tools, and names their folder below /usr.
         elf: `e_machine` of its ELF files.
-        wheels: platform tag of the published runtime wheels.
         cross_package: Debian package of the cross compiler `<triple>-g++`.
     """
 
     name: str
     triple: str
     elf: int
-    wheels: str
     cross_package: str
 
     @property
@@ -44,6 +42,11 @@ class Machine:
     def cross_compiler(self) -> str:
         """C++ compiler for this machine on any other."""
         return f"{self.triple}-g++"
+
+    @property
+    def wheels(self) -> tuple[str, ...]:
+        """Platform tags of the published runtimes: they need glibc 2.27, and their names have changed with releases."""
+        return tuple(f"manylinux_2_{minor}_{self.name}" for minor in (17, 24, 27, 28))
 
     @property
     def libraries(self) -> str:
@@ -83,8 +86,8 @@ class DeviceProfile:
         return {**target, "mattr": list(self.mattr)} if self.mattr else target
 
 
-X86_64 = Machine("x86_64", "x86_64-linux-gnu", 62, "manylinux_2_27_x86_64", "g++-x86-64-linux-gnu")
-AARCH64 = Machine("aarch64", "aarch64-linux-gnu", 183, "manylinux_2_27_aarch64", "g++-aarch64-linux-gnu")
+X86_64 = Machine("x86_64", "x86_64-linux-gnu", 62, "g++-x86-64-linux-gnu")
+AARCH64 = Machine("aarch64", "aarch64-linux-gnu", 183, "g++-aarch64-linux-gnu")
 
 # What LLVM may emit for x86-64-v3 beyond what every processor with AVX2 has.
 _V3 = ("avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe")
