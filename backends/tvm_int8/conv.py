@@ -7,6 +7,7 @@ pixels twice, and no pixel needs a case of its own.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,7 +92,13 @@ def conv_call(step: Conv, program: Program, places: list[Place], e: Expressions)
     if residual is not None:
         arguments.append(("R", (residual.size,), "uint8"))
     arguments += [("W", weights.shape, "int8"), ("P", parameters.shape, "int32"), ("Y", shape, kind)]
-    return Call(function(arguments, body), step.inputs, (weights, parameters), shape, kind)
+    return Call(_name(step), function(arguments, body), step.inputs, (weights, parameters), shape, kind)
+
+
+def _name(step: Conv) -> str:
+    if step.rescale is None:
+        return "logits"
+    return f"conv{step.window.kernel[0]}x{step.window.kernel[1]}"
 
 
 def _weights(layer: _Layer) -> np.ndarray:
@@ -237,7 +244,7 @@ def _logits(layer: _Layer, numbers: Parameters) -> str:
 
 def _codes(layer: _Layer, numbers: Parameters, program: Program) -> str:
     """Requantization, packing and storing, four vectors at a time."""
-    step, e, target = layer.step, layer.e, layer.target
+    step, e = layer.step, layer.e
     vectors = add_rescale(numbers, step.rescale, layer.channels)
     minus = None
     if layer.residual is not None and program.buffers[step.inputs[1]].zero_point:
@@ -245,7 +252,9 @@ def _codes(layer: _Layer, numbers: Parameters, program: Program) -> str:
     clip = None
     if (step.low, step.high) != (0, 255):
         clip = (numbers.splat_byte(step.low), numbers.splat_byte(step.high))
-    lines = [f"A{i}[T.Ramp(0, 1, {e.lanes})] = {_requantized(layer, vectors, minus, i)}" for i in range(layer.tile.sums)]
+    lines = [
+        f"A{i}[T.Ramp(0, 1, {e.lanes})] = {_requantized(layer, vectors, minus, i)}" for i in range(layer.tile.sums)
+    ]
     for first in range(0, layer.tile.sums, PACK):
         lines += _store(layer, list(range(first, min(first + PACK, layer.tile.sums))), clip)
     return "\n".join(lines)
@@ -274,13 +283,13 @@ def _relative(layer: _Layer, place: Place, i: int) -> int:
 
 def _store(layer: _Layer, group: list[int], clip: tuple[int, int] | None) -> list[str]:
     """Pack up to four vectors and store them, in one piece where they are neighbours in memory."""
-    e, lanes, count = layer.e, layer.e.lanes, len(group)
+    lanes, count = layer.e.lanes, len(group)
     packed = f"e.pack([{', '.join(f'e.load(A{i}, 0)' for i in group)}])"
     if clip is not None:
         low, high = (f'e.bits("uint8x{count * lanes}", e.load(P, {offset}, {count * lanes // 4}))' for offset in clip)
         packed = f"e.clip({packed}, {low}, {high})"
     places = [_relative(layer, layer.target, i) for i in group]
-    if all(b - a == lanes for a, b in zip(places, places[1:], strict=False)):
+    if all(b - a == lanes for a, b in itertools.pairwise(places)):
         return [f"Y[T.Ramp({_address(layer, layer.target, group[0])}, 1, {count * lanes})] = {packed}"]
     lines = [f"E[T.Ramp(0, 1, {count * lanes})] = {packed}"]
     lines += [

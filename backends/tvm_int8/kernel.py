@@ -17,12 +17,14 @@ class Call:
     """One call of a kernel.
 
     Args:
+        name: of the template.
         text: the function, named `KERNEL`.
         inputs: numbers of the tensors that it reads.
         constants: its constants, behind the tensors.
         shape, kind: of its result.
     """
 
+    name: str
     text: str
     inputs: tuple[int, ...]
     constants: tuple[np.ndarray, ...]

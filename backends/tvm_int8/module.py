@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -77,12 +78,22 @@ class ModuleBuilder:
     def build(self) -> Any:
         """The IRModule."""
         program, place = self.program, self.places[0]
-        image = ((1, place.channels, place.height, place.width), "float32")
+        image = ((1, *program.input.nchw), "float32")
         codes = ((1, place.height, place.width, place.channels), "uint8")
         self._function("main", image, moves.quantize_call(program, place), self._logits)
         self._function("codes", codes, moves.enter_call(program, place), self._logits)
         self._function("trace", image, moves.quantize_call(program, place), self._everything)
         return self._builder.get()
+
+    @property
+    def traced(self) -> list[int]:
+        """Numbers of the tensors that `trace` returns: the quantized ones in execution order."""
+        order = [0, *(step.output for step in self.program.steps if step.output is not None)]
+        return [number for number in order if self.program.buffers[number].quantized]
+
+    def kernel_counts(self) -> dict[str, int]:
+        """How often `main` calls each kind of kernel."""
+        return dict(Counter(["quantize", *(call.name for call in self.calls), "finish"]))
 
     def _function(
         self, name: str, argument: tuple[tuple[int, ...], str], first: Call, result: Callable[[dict[int, Any]], Any]
@@ -108,7 +119,7 @@ class ModuleBuilder:
 
         found = [
             self._call(moves.leave_call(number, self.places[number]), [values[number]])
-            for number in traced(self.program)
+            for number in self.traced
         ]
         return relax.Tuple([*found, self._logits(values)])
 
@@ -117,13 +128,14 @@ class ModuleBuilder:
 
         constants = [self._constant(array) for array in call.constants]
         kind = relax.TensorType(call.shape, call.kind)
-        return self._builder.emit(relax.call_tir(self._kernel(call.text), [*inputs, *constants], kind))
+        return self._builder.emit(relax.call_tir(self._kernel(call), [*inputs, *constants], kind))
 
-    def _kernel(self, text: str) -> Any:
+    def _kernel(self, call: Call) -> Any:
+        text = call.text
         if text not in self._kernels:
             from tvm.script import from_source
 
-            name = f"kernel{len(self._kernels)}"
+            name = f"{call.name}_{len(self._kernels)}"
             kernel = from_source(text.replace("KERNEL", name), extra_vars={"T": self.e.T, "e": self.e})
             self._kernels[text] = self._builder.add_func(kernel, name)
         return self._kernels[text]
@@ -135,9 +147,3 @@ class ModuleBuilder:
         if key not in self._constants:
             self._constants[key] = relax.const(np.ascontiguousarray(array), array.dtype.name)
         return self._constants[key]
-
-
-def traced(program: Program) -> list[int]:
-    """Numbers of the tensors that `trace` returns: the quantized ones in execution order."""
-    order = [0, *(step.output for step in program.steps if step.output is not None)]
-    return [number for number in order if program.buffers[number].quantized]

@@ -17,6 +17,10 @@ from backends.tvm_int8.layout import Place
 from backends.tvm_int8.parameters import Parameters
 from backends.tvm_int8.rescaling import Vectors, add_rescale
 
+_NAMES = {
+    Sum: "sum", Product: "product", GlobalAverage: "global_average", AveragePool: "average_pool", MaxPool: "max_pool",
+}
+
 
 class _Frame:
     """What these kernels share: parameters, the border, the loop over vectors of channels, the store."""
@@ -24,6 +28,7 @@ class _Frame:
     def __init__(self, step: Sum | Product | GlobalAverage | AveragePool | MaxPool, program: Program,
                  places: list[Place], e: Expressions) -> None:
         self.step, self.program, self.e = step, program, e
+        self.name = _NAMES[type(step)]
         self.sources = [places[number] for number in step.inputs]
         self.target = places[step.output]
         self.numbers = Parameters()
@@ -76,7 +81,8 @@ class _Frame:
               for name, constant in zip(names, constants, strict=True)),
             ("P", self.numbers.array.shape, "int32"), ("Y", (self.target.size,), "uint8"),
         ]
-        return Call(function(arguments, text), self.step.inputs, (*constants, self.numbers.array), (self.target.size,))
+        everything = (*constants, self.numbers.array)
+        return Call(self.name, function(arguments, text), self.step.inputs, everything, (self.target.size,))
 
 
 def sum_call(step: Sum, program: Program, places: list[Place], e: Expressions) -> Call:
@@ -118,7 +124,7 @@ def global_average_call(step: GlobalAverage, program: Program, places: list[Plac
 
 
 def average_pool_call(step: AveragePool, program: Program, places: list[Place], e: Expressions) -> Call:
-    """Sums over windows; the border holds the zero point, so it adds nothing. One rescale a divisor, chosen by pixel."""
+    """Sums over windows; the border holds the zero point, so it adds nothing. One rescale a divisor, by pixel."""
     frame = _Frame(step, program, places, e)
     place, window = frame.sources[0], step.window
     corner = place.at(-window.padding[0], -window.padding[1])
