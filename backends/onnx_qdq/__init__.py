@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from backends.onnx_qdq.arithmetic import IntegerArithmetic
 from backends.onnx_qdq.emit import FORMS, Form, emit_model, unsupported
 from backends.onnx_qdq.session import LEVELS, OnnxSession, integer_ops
 from backends.onnx_qdq.target import NAMES, TARGETS, targets
+from backends.standalone import standalone
 from pipeline.artifact import package_versions
 from pipeline.parity import Arithmetic, Runner
 from pipeline.stages import Reference
@@ -48,7 +48,7 @@ class OnnxBackend:
     def emit(self, reference: Reference, folder: Path) -> list[Path]:
         model, runner = folder / self.model_file, folder / "run.py"
         emit_model(reference, model, self.form)
-        shutil.copyfile(device_runner.__file__, runner)
+        runner.write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
         return [model, runner]
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
