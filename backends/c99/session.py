@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,8 +41,8 @@ class CSession:
         self.level = level
         self._model = read_description(folder)
         self._machine = MACHINES[self._model["profile"]]
-        self._place = tempfile.TemporaryDirectory()
-        self._folder = Path(self._place.name)
+        self._folder = Path(tempfile.mkdtemp(prefix="isobit-c-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         compared = not self._machine.emulator
         source, program = self._folder / f"{_PROGRAM}.c", self._folder / _PROGRAM
         source.write_text(render(f"{_PROGRAM}.c", {**self._names(), "compared": compared}), encoding="utf-8")
