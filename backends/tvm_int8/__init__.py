@@ -22,6 +22,7 @@ from pipeline.stages import Reference
 from pipeline.target import Target
 
 NAME = "tvm"
+EMULATED_SAMPLES = 32  # an emulator takes a hundred times as long
 _BORDER = ("quantize", "finish")  # neither computes: they bring values in and out
 
 
@@ -32,6 +33,7 @@ class TvmBackend:
     profiles = profiles.NAMES
     levels = gated_levels = ("compiled",)  # a module is compiled once: a session optimises nothing
     model_file = MODEL
+    device_needs = "apache-tvm-ffi and numpy (nothing for the C++ loader)"
 
     def target(self, profile: str) -> Target:
         """The operator table; `native` becomes the profile of this machine.
@@ -63,8 +65,14 @@ class TvmBackend:
         return FixedPointArithmetic(reference)
 
     def open(self, folder: Path, level: str) -> Runner:
-        command = toolchain.emulation(profiles.PROFILES[read_device(folder)["profile"]])
+        command = _emulation(folder)
         return EmulatedSession(folder, command) if command else NativeSession(folder)
+
+    def proof_samples(self, folder: Path) -> int | None:
+        return EMULATED_SAMPLES if _emulation(folder) else None
+
+    def finish(self, folder: Path) -> None:
+        return
 
     def integer_ops(self, folder: Path) -> Mapping[str, Any]:
         kernels = read_device(folder)["kernels"]
@@ -77,6 +85,11 @@ class TvmBackend:
 
     def versions(self) -> Mapping[str, str]:
         return package_versions("apache-tvm", "apache-tvm-ffi")
+
+
+def _emulation(folder: Path) -> tuple[str, ...]:
+    """The command that runs the artifact's programs here; empty where the processor does."""
+    return toolchain.emulation(profiles.PROFILES[read_device(folder)["profile"]])
 
 
 BACKENDS.register(NAME)(TvmBackend())
