@@ -33,6 +33,9 @@ class CSession:
         folder: of the artifact.
         level: key of `LEVELS`.
 
+    Attributes:
+        command: what runs the program.
+
     Raises:
         TargetError: there is no compiler, or it refuses the files.
     """
@@ -48,7 +51,7 @@ class CSession:
         source.write_text(render(f"{_PROGRAM}.c", {**self._names(), "compared": compared}), encoding="utf-8")
         command = [*compiler_of(self._model["profile"]), *STANDARD, LEVELS[level], "-I.", *self._machine.board]
         compile_c([*command, str(source), *([SOURCE] if compared else []), "-o", str(program)], folder)
-        self._command = [*self._machine.emulator, str(program)]
+        self.command = [*self._machine.emulator, str(program)]
 
     def _names(self) -> dict[str, str]:
         return {"name": self._model["name"], "guard": self._model["name"].upper()}
@@ -65,7 +68,7 @@ class CSession:
 
     def _run(self, values: np.ndarray) -> dict[str, np.ndarray]:
         values.tofile(self._folder / _INPUT)
-        done = subprocess.run(self._command, cwd=self._folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(self.command, cwd=self._folder, capture_output=True, text=True, check=False)
         if done.returncode == _SHIPPED_DIFFERS:
             raise ParityError(
                 f"reading the tensors out changes the logits at level '{self.level}'",
@@ -74,7 +77,7 @@ class CSession:
         if done.returncode:
             raise ParityError(
                 f"the compiled network ends with exit status {done.returncode} at level '{self.level}'",
-                where=" ".join(self._command), hint=(done.stderr or done.stdout).strip()[:300],
+                where=" ".join(self.command), hint=(done.stderr or done.stdout).strip()[:300],
             )
         return self._split(np.fromfile(self._folder / _OUTPUT, np.uint8).reshape(len(values), -1))
 
