@@ -158,7 +158,7 @@ def test_a_network_that_outgrows_the_emulated_board_is_an_error(tmp_path):
     description = json.loads((folder / DESCRIPTION).read_text())
     assert description["profile"] == "cortex-m4"
     text = (folder / "model.c").read_text()
-    big = "const uint8_t big[5000000] = {1};\n/* --- constants"
+    big = "const uint8_t big[20000000] = {1};\n/* --- constants"
     (folder / "model.c").write_text(text.replace("/* --- constants", big))
     with pytest.raises(TargetError, match="overflowed"):
         CSession(folder, "O2")

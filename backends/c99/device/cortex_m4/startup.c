@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-extern uint8_t data_in_flash[], data_start[], data_end[], bss_start[], bss_end[], stack_top[];
+extern uint8_t data_at_rest[], data_start[], data_end[], bss_start[], bss_end[], stack_top[];
 extern void initialise_monitor_handles(void);
 extern int main(void);
 
@@ -25,7 +25,7 @@ static void stop(void)
 
 void reset(void)
 {
-    memcpy(data_start, data_in_flash, (size_t)(data_end - data_start));
+    memcpy(data_start, data_at_rest, (size_t)(data_end - data_start));
     memset(bss_start, 0, (size_t)(bss_end - bss_start));
     initialise_monitor_handles();
     exit(main());
