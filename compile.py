@@ -454,7 +454,7 @@ def _manifest(
             budget=budget_text(allocation.budget), bits=dict(allocation.bits), average=allocation.average,
             omega=allocation.chosen.omega, images=allocation.images,
         ),
-        sizes={"model": (folder / backend.model_file).stat().st_size, "weights_packed": packed_bytes(tensors)},
+        sizes={**backend.sizes(folder), "weights_packed": packed_bytes(tensors)},
     )
 
 

@@ -52,6 +52,9 @@ class Backend(Protocol):
     def integer_ops(self, folder: Path) -> Mapping[str, Any]:
         """What the runtime really runs in integers: `{"integer": n, "float": m, "reasons": {node: why}}`."""
 
+    def sizes(self, folder: Path) -> Mapping[str, int]:
+        """Bytes of what goes on the device, by name, for the manifest; at least `model`."""
+
     def versions(self) -> Mapping[str, str]:
         """Versions of the runtime's packages, for the manifest."""
 

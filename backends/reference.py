@@ -111,6 +111,9 @@ class ReferenceBackend:
     def integer_ops(self, folder: Path) -> Mapping[str, Any]:
         return {"integer": 0, "float": 0, "reasons": {"all": "the reference target simulates in float64"}}
 
+    def sizes(self, folder: Path) -> Mapping[str, int]:
+        return {"model": (folder / self.model_file).stat().st_size}
+
     def versions(self) -> Mapping[str, str]:
         return {"torch": torch.__version__}
 

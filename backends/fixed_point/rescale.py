@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from pipeline.errors import TargetError
 
@@ -113,15 +115,15 @@ def _largest(term: Term, part: Part) -> int:
     return (part.bound << term.lift) * int(term.multiplier.max())
 
 
-def apply_rescale(rescale: Rescale, values: Sequence[np.ndarray], axis: int = -1) -> np.ndarray:
-    """Codes before they are clipped: int64 of the broadcast shape of `values` (integers), channels on `axis`."""
-    total = np.int64(rescale.offset)
+def apply_rescale(rescale: Rescale, values: Sequence[Tensor], axis: int = 1) -> Tensor:
+    """Codes before they are clipped: int64 of the broadcast shape of `values` (int64, exact), channels on `axis`."""
+    total: Tensor | int = rescale.offset
     for term, value in zip(rescale.terms, values, strict=True):
-        total = total + (value.astype(np.int64) << term.lift) * _along(term.multiplier, axis, value.ndim)
+        total = (value << term.lift) * _along(term.multiplier, axis, value) + total
     return total >> rescale.shift
 
 
-def _along(multiplier: np.ndarray, axis: int, rank: int) -> np.ndarray:
-    shape = [1] * rank
+def _along(multiplier: np.ndarray, axis: int, value: Tensor) -> Tensor:
+    shape = [1] * value.dim()
     shape[axis] = -1
-    return multiplier.astype(np.int64).reshape(shape)
+    return torch.from_numpy(multiplier.astype(np.int64)).to(value.device).reshape(shape)

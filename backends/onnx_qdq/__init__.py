@@ -59,6 +59,9 @@ class OnnxBackend:
     def integer_ops(self, folder: Path) -> Mapping[str, Any]:
         return integer_ops(folder / self.model_file)
 
+    def sizes(self, folder: Path) -> Mapping[str, int]:
+        return {"model": (folder / self.model_file).stat().st_size}
+
     def versions(self) -> Mapping[str, str]:
         return package_versions("onnxruntime", "onnx", "onnx-ir")
 
