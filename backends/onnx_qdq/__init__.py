@@ -32,6 +32,7 @@ class OnnxBackend:
     profiles = tuple(TARGETS)
     levels = tuple(LEVELS)
     model_file = "model.onnx"
+    device_needs = "numpy and onnxruntime"
 
     def __init__(self, form: Form) -> None:
         self.form = form
@@ -55,6 +56,12 @@ class OnnxBackend:
 
     def open(self, folder: Path, level: str) -> Runner:
         return OnnxSession(folder / self.model_file, level)
+
+    def proof_samples(self, folder: Path) -> int | None:
+        return None
+
+    def finish(self, folder: Path) -> None:
+        return
 
     def integer_ops(self, folder: Path) -> Mapping[str, Any]:
         return integer_ops(folder / self.model_file)
