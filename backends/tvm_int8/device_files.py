@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ _FFI_HEADERS = "tvm_ffi/include"
 
 
 def write_device_files(
-    folder: Path, profile: DeviceProfile, image: Buffer, traced: Sequence[Buffer], logits: Sequence[int]
+    folder: Path, profile: DeviceProfile, image: Buffer, traced: Sequence[Buffer], logits: Sequence[int],
+    kernels: Mapping[str, int],
 ) -> list[Path]:
     """Write what the device needs beside `model.so` into `folder`; returns the files.
 
@@ -35,11 +36,12 @@ def write_device_files(
         image: the input's codes.
         traced: what the function `trace` returns, in its order, without the logits.
         logits: shape of one sample's logits.
+        kernels: how often the function `main` calls each kind of kernel.
 
     Raises:
         TargetError: compiler or runtime libraries are missing (`toolchain.check` says so before calibration).
     """
-    facts = describe(profile, image, traced, logits)
+    facts = describe(profile, image, traced, logits, kernels)
     (folder / device_runner.DEVICE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     (folder / HEADER).write_text(header(facts), encoding="utf-8")
     (folder / "run.py").write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
@@ -50,7 +52,7 @@ def write_device_files(
 
 
 def describe(
-    profile: DeviceProfile, image: Buffer, traced: Iterable[Buffer], logits: Sequence[int]
+    profile: DeviceProfile, image: Buffer, traced: Iterable[Buffer], logits: Sequence[int], kernels: Mapping[str, int]
 ) -> dict[str, Any]:
     """The content of device.json: what runs where, and what goes in and comes out, in order."""
     return {
@@ -64,6 +66,7 @@ def describe(
         "codes": {"dtype": "uint8", "nhwc": list(image.shape), "scale": image.scale, "zero_point": image.zero_point},
         "trace": [{"name": entry.name, "nhwc": list(entry.shape), "shape": list(entry.nchw)} for entry in traced],
         "logits": list(logits),
+        "kernels": dict(sorted(kernels.items())),
     }
 
 

@@ -49,7 +49,7 @@ def test_facts_are_said_in_full(artifacts):
 
 
 def test_the_header_says_the_same_to_the_loader():
-    facts = describe(PROFILES["aarch64-dotprod"], toy.BUFFERS[0], toy.BUFFERS, (4,))
+    facts = describe(PROFILES["aarch64-dotprod"], toy.BUFFERS[0], toy.BUFFERS, (4,), {"toy": 1})
     lines = header(facts).splitlines()
     assert 'constexpr const char* kFeatures[] = {"asimddp", "asimd"};  // of the profile aarch64-dotprod' in lines
     assert any('{"aarch64-dotprod", "asimddp asimd"}, {"aarch64", "asimd"}};' in line for line in lines)
