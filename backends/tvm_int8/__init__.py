@@ -14,7 +14,7 @@ from backends.fixed_point.lower import lower
 from backends.fixed_point.rules import integer_target, unsupported
 from backends.tvm_int8 import profiles, toolchain
 from backends.tvm_int8.device_runner import MODEL, read_device
-from backends.tvm_int8.emulated import EmulatedSession
+from backends.tvm_int8.emulated import EmulatedSession, emulated_samples
 from backends.tvm_int8.session import NativeSession
 from pipeline.artifact import package_versions
 from pipeline.parity import Arithmetic, Runner
@@ -32,6 +32,7 @@ class TvmBackend:
     profiles = profiles.NAMES
     levels = gated_levels = ("compiled",)  # a module is compiled once: a session optimises nothing
     model_file = MODEL
+    device_needs = "numpy and apache-tvm-ffi"
 
     def target(self, profile: str) -> Target:
         """The operator table; `native` becomes the profile of this machine.
@@ -53,18 +54,21 @@ class TvmBackend:
         program, profile = lower(reference), profiles.PROFILES[reference.quantized.target.profile]
         builder = module_builder(program, profile)
         write_module(builder, profile, folder / self.model_file)
-        traced = [program.buffers[number] for number in builder.traced]
-        files = write_device_files(
-            folder, profile, program.input, traced, program.logits, builder.kernel_counts()
-        )
+        files = write_device_files(folder, profile, program, builder.traced, builder.kernel_counts())
         return [folder / self.model_file, *files]
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
         return FixedPointArithmetic(reference)
 
     def open(self, folder: Path, level: str) -> Runner:
-        command = toolchain.emulation(profiles.PROFILES[read_device(folder)["profile"]])
+        command = _emulation(folder)
         return EmulatedSession(folder, command) if command else NativeSession(folder)
+
+    def proof_samples(self, folder: Path) -> int | None:
+        return emulated_samples(read_device(folder)["multiply_accumulates"]) if _emulation(folder) else None
+
+    def finish(self, folder: Path) -> None:
+        """Nothing: `run.py` reads golden.npz as it is."""
 
     def integer_ops(self, folder: Path) -> Mapping[str, Any]:
         kernels = read_device(folder)["kernels"]
@@ -77,6 +81,11 @@ class TvmBackend:
 
     def versions(self) -> Mapping[str, str]:
         return package_versions("apache-tvm", "apache-tvm-ffi")
+
+
+def _emulation(folder: Path) -> tuple[str, ...]:
+    """The emulator's command line for an artifact; empty where its processor is this one."""
+    return toolchain.emulation(profiles.PROFILES[read_device(folder)["profile"]])
 
 
 BACKENDS.register(NAME)(TvmBackend())
