@@ -40,7 +40,8 @@ def quantize_call(program: Program, place: Place) -> Call:
         fill_border(place, f'T.Cast("uint8", P[{zero}])'),
         _for_each(place, f"Y[{_element(place)}] = {code}"),
     ])
-    arguments = [("X", (1, *buffer.nchw), "float32"), ("P", numbers.array.shape, "int32"), ("Y", (place.size,), "uint8")]
+    image = ("X", (1, *buffer.nchw), "float32")
+    arguments = [image, ("P", numbers.array.shape, "int32"), ("Y", (place.size,), "uint8")]
     return Call("quantize", function(arguments, body), (), (numbers.array,), (place.size,))
 
 
