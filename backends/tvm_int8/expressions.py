@@ -47,7 +47,8 @@ class Expressions:
 
     def load(self, buffer: Any, index: Any, lanes: int | None = None) -> Any:
         """`lanes` neighbours of a flat buffer; of int32, one vector."""
-        return buffer[self.T.Ramp(index, 1, lanes or self.lanes)]
+        lanes = lanes or self.lanes
+        return buffer[index] if lanes == 1 else buffer[self.T.Ramp(index, 1, lanes)]
 
     def bits(self, kind: str, value: Any) -> Any:
         """The same bits as another type."""
