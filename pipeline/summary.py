@@ -60,7 +60,7 @@ def build_lines(
     lines.append(_row("artifact", str(folder)))
     if parity.passed and (folder / RUNNER).is_file():
         lines.append(_row("next", f"python {folder / RUNNER}"))
-        lines.append(_row("", f"copy the folder to the device: it needs {device_needs} only"))
+        lines.append(_row("", f"copy the folder to the device; it needs {device_needs} there"))
     elif not parity.passed:
         lines.append(_row("next", f"look at {folder / 'parity.json'} and {folder / 'report.md'}"))
     return lines

@@ -37,7 +37,7 @@ from calib.calibrate import calibrate
 from compile import BACKENDS, Options, compile_model, passes, plan
 from pipeline.recipe import load_recipe
 
-DOCUMENT = ROOT / "docs" / "tvm.md"
+DOCUMENT = ROOT / "docs" / "latency.md"
 FLOAT, ONNX = "ONNX Runtime, float", "ONNX Runtime, our artifact"
 VNNI, AVX2 = "tvm, x86-64-vnni", "tvm, x86-64-v3"
 IMPORTED, RELAX = "TVM's import of the QDQ file", "Relax integer operators, untuned"
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--networks", type=lambda text: text.split(","), default=list(LIMITS))
     parser.add_argument("--size", type=int, default=224, help="of the images of the networks with random weights")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "bench-modules")
-    parser.add_argument("--write-docs", action="store_true", help="fill the tables of docs/tvm.md")
+    parser.add_argument("--write-docs", action="store_true", help="fill the tables of docs/latency.md")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     subjects = {**trained(options.data), **random_weights(options.folder, options.size)}
@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (options.folder / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if options.write_docs:
         given = arguments if arguments is not None else sys.argv[1:]
-        text = fill(DOCUMENT.read_text(encoding="utf-8"), tables(found, command_text("tools/bench_modules.py", given)))
+        filled = tables(found, command_text("tools/bench_modules.py", given))
+        text = fill(DOCUMENT.read_text(encoding="utf-8"), filled, document="docs/latency.md")
         DOCUMENT.write_text(text, encoding="utf-8")
     return 0
 
@@ -333,7 +334,7 @@ def show(name: str, measured: dict[str, Any]) -> None:
 
 
 def tables(found: dict[str, Any], command: str) -> dict[str, str]:
-    """Markdown by the name of its place in docs/tvm.md."""
+    """Markdown by the name of its place in docs/latency.md."""
     lines = [row for name, measured in found.items() for row in rows(name, measured)]
     verdicts = [row for name, measured in found.items() for row in judged(name, measured)]
     cpu = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout

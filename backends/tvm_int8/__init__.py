@@ -32,7 +32,7 @@ class TvmBackend:
     profiles = profiles.NAMES
     levels = gated_levels = ("compiled",)  # a module is compiled once: a session optimises nothing
     model_file = MODEL
-    device_needs = "numpy and apache-tvm-ffi"  # or no Python at all: the folder holds a loader
+    device_needs = "apache-tvm-ffi and numpy (nothing for the C++ loader)"
 
     def target(self, profile: str) -> Target:
         """The operator table; `native` becomes the profile of this machine.
