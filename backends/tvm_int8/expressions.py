@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-QUAD = 4  # input channels of one dot product
+PACK = 4  # vectors of sums that become one vector of bytes
 
 
 class Expressions:
@@ -23,18 +23,22 @@ class Expressions:
 
     Attributes:
         lanes: int32 lanes of one vector of sums.
-        accumulators: vectors of sums that fit the registers beside operands.
+        registers: for sums and one vector of weights for each; the rest is for codes and temporaries.
+        group: input channels that one dot product takes.
         dots_per_cycle, loads_per_cycle: of a typical processor; only tile sizes depend on them.
         latency: cycles of a dependent dot product.
-        operand: type of a weight in the kernel's inner loop.
+        operand: type of weights in the inner loop; int16 means that codes, too, are widened before it.
+        by_input: a vector of weights holds one input channel after the other, not one output channel.
         signed_input: codes enter dot products as `code - 128`.
         interleaved: depthwise kernels join four pixels into dot products instead of multiplying lane by lane.
     """
 
     lanes = 16
-    accumulators = 6
+    registers = 7
+    group = 4
     dots_per_cycle, loads_per_cycle, latency = 0.125, 1.0, 4
     operand = "int8"
+    by_input = True
     signed_input = False
     interleaved = False
 
@@ -67,43 +71,39 @@ class Expressions:
 
     # --- weights ------------------------------------------------------------------------------------------------------
 
-    def unpack(self, buffer: Any, base: Any, fields: Any, unit: int, lanes: int, offset: Any) -> Any:
-        """One vector of weights, or a part of it, from packed bytes.
+    def unpack(self, buffer: Any, base: Any, fields: Any, unit: int, offset: Any) -> Any:
+        """One vector of weights from packed bytes, as `operand`.
 
         Args:
             buffer, base: the packed group of vectors.
             fields: see `weights.fields`.
             unit: bytes of a vector.
-            lanes: bytes of the part.
             offset: what packing added to every byte, int32 vector; None for weights of 8 bits.
         """
         if offset is None:
-            return self._operand(buffer[self.T.Ramp(base, 1, lanes)], lanes)
-        code = None
+            return self.T.Cast(f"{self.operand}x{unit}", self.load(buffer, base, unit))
+        kind, code = f"uint8x{unit}", None
         for vector, place, width, done in fields:
-            byte = self.bits(f"uint8x{lanes}", buffer[self.T.Ramp(base + vector * unit, 1, lanes)])
-            mask = self.splat(self.T.uint8(2**width - 1), lanes)
-            field = self.T.bitwise_and(self.T.shift_right(byte, self.splat(self.T.uint8(place), lanes)), mask)
-            field = self.T.shift_left(field, self.splat(self.T.uint8(done), lanes))
+            byte = self.bits(kind, self.load(buffer, base + vector * unit, unit))
+            field = self.T.bitwise_and(self.T.shift_right(byte, self.splat(self.T.uint8(place), unit)),
+                                       self.splat(self.T.uint8(2**width - 1), unit))
+            field = self.T.shift_left(field, self.splat(self.T.uint8(done), unit))
             code = field if code is None else self.T.bitwise_or(code, field)
-        return self._operand(self.bits(f"int8x{lanes}", code - self.bits(f"uint8x{lanes}", offset)), lanes)
-
-    def _operand(self, weights: Any, lanes: int) -> Any:
-        return weights if self.operand == "int8" else self.T.Cast(f"{self.operand}x{lanes}", weights)
+        return self.T.Cast(f"{self.operand}x{unit}", self.bits(f"int8x{unit}", code - self.bits(kind, offset)))
 
     # --- dot products -------------------------------------------------------------------------------------------------
 
-    def quad(self, codes: Any, index: Any) -> Any:
-        """Four neighbouring codes for every lane, as `dot` takes them."""
-        return [self.T.Cast("int16", codes[index + i]) for i in range(QUAD)]
+    def codes(self, codes: Any, index: Any) -> Any:
+        """A group of neighbouring codes for every lane, as `dot` takes them."""
+        return [self.T.Cast("int16", codes[index + i]) for i in range(self.group)]
 
     def weights(self, buffer: Any, index: Any) -> Any:
-        """One vector of weights, four for each lane, as `dot` takes them."""
-        return [self.load(buffer, index + i * self.lanes) for i in range(QUAD)]
+        """One vector of weights, a group for each lane, as `dot` takes them."""
+        return [self.load(buffer, index + i * self.lanes) for i in range(self.group)]
 
-    def dot(self, sums: Any, quad: Any, weights: Any) -> Any:
-        """sums[lane] + four products."""
-        for code, weight in zip(quad, weights, strict=True):
+    def dot(self, sums: Any, codes: Any, weights: Any) -> Any:
+        """sums[lane] + the products of a group."""
+        for code, weight in zip(codes, weights, strict=True):
             wide = self.T.Cast(f"int32x{self.lanes}", self.T.Cast(f"int16x{self.lanes}", weight))
             sums = sums + wide * self.splat(self.T.Cast("int32", code))
         return sums
@@ -153,7 +153,7 @@ class Expressions:
 class _X86(Expressions):
     """Even and odd lanes multiplied apart; saturating packs."""
 
-    suffix = ""
+    by_input = False
     packs = ("", "")
 
     def rescale(self, terms: Sequence[tuple[Any, Any]], offset: Any, shift: Any, half: bool) -> Any:
@@ -173,12 +173,12 @@ class _X86(Expressions):
         return self._upper(self.T.shift_left(wide, self.splat(self.T.int64(32), lanes)), lanes)
 
     def pack(self, sums: Sequence[Any]) -> Any:
-        if len(sums) != QUAD:
+        if len(sums) != PACK:
             return super().pack(sums)
         packed = self.bits(f"int32x{self.lanes}", self.pack_in_place(sums))
-        groups = self.lanes // QUAD
-        order = [group * QUAD + vector for vector in range(QUAD) for group in range(groups)]
-        return self.bits(f"uint8x{QUAD * self.lanes}", self.T.Shuffle([packed], order))
+        groups = self.lanes // PACK
+        order = [group * PACK + vector for vector in range(PACK) for group in range(groups)]
+        return self.bits(f"uint8x{PACK * self.lanes}", self.T.Shuffle([packed], order))
 
     def pack_in_place(self, sums: Sequence[Any]) -> Any:
         """Four vectors of sums as bytes in the order of the instructions: within 128 bits, four of each vector."""
@@ -192,7 +192,7 @@ class Vnni512(_X86):
     """AVX-512 with `vpdpbusd`."""
 
     lanes = 16
-    accumulators = 26
+    registers = 30
     dots_per_cycle, loads_per_cycle, latency = 2.0, 2.0, 5
     interleaved = True
     packs = ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512")
@@ -204,16 +204,16 @@ class Vnni512(_X86):
         # LLVM 22 gave the intrinsic's operands their true type; before, bytes travelled as int32.
         self._bytes = llvm_version_major() >= 22
 
-    def quad(self, codes: Any, index: Any) -> Any:
-        return self.splat(self.bits("int32", codes[self.T.Ramp(index, 1, QUAD)]))
+    def codes(self, codes: Any, index: Any) -> Any:
+        return self.splat(self.bits("int32", codes[self.T.Ramp(index, 1, self.group)]))
 
     def weights(self, buffer: Any, index: Any) -> Any:
-        return self.load(buffer, index, QUAD * self.lanes)
+        return self.load(buffer, index, self.group * self.lanes)
 
-    def dot(self, sums: Any, quad: Any, weights: Any) -> Any:
-        kinds = (f"uint8x{QUAD * self.lanes}", f"int8x{QUAD * self.lanes}") if self._bytes else \
+    def dot(self, sums: Any, codes: Any, weights: Any) -> Any:
+        kinds = (f"uint8x{self.group * self.lanes}", f"int8x{self.group * self.lanes}") if self._bytes else \
             (f"int32x{self.lanes}",) * 2
-        operands = [self.bits(kind, value) for kind, value in zip(kinds, (quad, weights), strict=True)]
+        operands = [self.bits(kind, value) for kind, value in zip(kinds, (codes, weights), strict=True)]
         return self.T.call_llvm_pure_intrin(f"int32x{self.lanes}", "llvm.x86.avx512.vpdpbusd.512", sums, *operands)
 
 
@@ -221,49 +221,40 @@ class Avx2(_X86):
     """AVX2: int16 products summed in pairs. `vpmaddubsw` would take bytes, but it saturates."""
 
     lanes = 8
-    accumulators = 12
-    dots_per_cycle, loads_per_cycle, latency = 0.75, 2.0, 2
+    registers = 14
+    group = 2
+    dots_per_cycle, loads_per_cycle, latency = 1.5, 1.5, 1
     operand = "int16"
     interleaved = True
     packs = ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb")
 
-    def quad(self, codes: Any, index: Any) -> Any:
-        return self.pairs(self.splat(self.bits("int32", codes[self.T.Ramp(index, 1, QUAD)])))
-
-    def pairs(self, quads: Any) -> Any:
-        """Bytes 0 and 2, and bytes 1 and 3, of every lane as int16."""
-        masked = self.T.bitwise_and(quads, self.splat(self.T.int32(0x00FF00FF)))
-        words = self.bits(f"uint16x{2 * self.lanes}", quads)
-        upper = self.T.shift_right(words, self.splat(self.T.uint16(8), 2 * self.lanes))
-        return [self.bits(f"int16x{2 * self.lanes}", value) for value in (masked, upper)]
+    def codes(self, codes: Any, index: Any) -> Any:
+        return self.bits("int16x16", self.splat(self.bits("int32", codes[self.T.Ramp(index, 1, self.group)])))
 
     def weights(self, buffer: Any, index: Any) -> Any:
-        return [self.load(buffer, index + i * 2 * self.lanes, 2 * self.lanes) for i in range(2)]
+        return self.load(buffer, index, self.group * self.lanes)
 
-    def dot(self, sums: Any, quad: Any, weights: Any) -> Any:
-        for codes, factors in zip(quad, weights, strict=True):
-            sums = sums + self.T.call_llvm_pure_intrin(
-                f"int32x{self.lanes}", "llvm.x86.avx2.pmadd.wd", codes, factors
-            )
-        return sums
+    def dot(self, sums: Any, codes: Any, weights: Any) -> Any:
+        return sums + self.T.call_llvm_pure_intrin("int32x8", "llvm.x86.avx2.pmadd.wd", codes, weights)
 
 
 class _Neon(Expressions):
     """AArch64 with a dot-product instruction of four lanes."""
 
     lanes = 4
-    accumulators = 24
+    registers = 30
     dots_per_cycle, loads_per_cycle, latency = 2.0, 2.0, 3
+    by_input = False
     instruction = ""
 
-    def quad(self, codes: Any, index: Any) -> Any:
-        return self.bits("uint8x16", self.splat(self.bits("int32", codes[self.T.Ramp(index, 1, QUAD)])))
+    def codes(self, codes: Any, index: Any) -> Any:
+        return self.bits("uint8x16", self.splat(self.bits("int32", codes[self.T.Ramp(index, 1, self.group)])))
 
     def weights(self, buffer: Any, index: Any) -> Any:
-        return self.load(buffer, index, QUAD * self.lanes)
+        return self.load(buffer, index, self.group * self.lanes)
 
-    def dot(self, sums: Any, quad: Any, weights: Any) -> Any:
-        return self.T.call_llvm_pure_intrin("int32x4", self.instruction, sums, quad, weights)
+    def dot(self, sums: Any, codes: Any, weights: Any) -> Any:
+        return self.T.call_llvm_pure_intrin("int32x4", self.instruction, sums, codes, weights)
 
 
 class Usdot(_Neon):
@@ -278,8 +269,8 @@ class Sdot(_Neon):
     instruction = "llvm.aarch64.neon.sdot.v4i32.v16i8"
     signed_input = True
 
-    def quad(self, codes: Any, index: Any) -> Any:
-        flipped = self.T.bitwise_xor(self.bits("int32", codes[self.T.Ramp(index, 1, QUAD)]), self.T.int32(-0x7F7F7F80))
+    def codes(self, codes: Any, index: Any) -> Any:
+        flipped = self.T.bitwise_xor(self.bits("int32", codes[self.T.Ramp(index, 1, self.group)]), self.T.int32(-0x7F7F7F80))
         return self.bits("int8x16", self.splat(flipped))
 
 
