@@ -30,9 +30,15 @@ class Expressions:
         operand: type of weights in the inner loop; int16 means that codes, too, are widened before it.
         by_input: a vector of weights holds one input channel after the other, not one output channel.
         signed_input: codes enter dot products as `code - 128`.
-        interleaved: depthwise kernels join four pixels into dot products instead of multiplying lane by lane.
+        widths: int32 lanes of the vectors that depthwise kernels may use, where they interleave pixels into dot products;
+            none where they multiply lane by lane.
+        taps: type of the weights of those kernels.
+
+    Args:
+        lanes: instead of the widest vector's.
     """
 
+    flavour = "lanes"
     lanes = 16
     registers = 7
     group = 4
@@ -40,12 +46,19 @@ class Expressions:
     operand = "int8"
     by_input = True
     signed_input = False
-    interleaved = False
+    widths: tuple[int, ...] = ()
+    taps = "int8"
+    depthwise_rows = 4
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int | None = None) -> None:
         from tvm.script import tirx
 
         self.T = tirx
+        self.lanes = lanes or self.lanes
+
+    def of(self, lanes: int) -> Expressions:
+        """The same instruction set with vectors of another width."""
+        return expressions(self.flavour, lanes)
 
     # --- vectors ------------------------------------------------------------------------------------------------------
 
@@ -182,23 +195,46 @@ class _X86(Expressions):
 
     def pack_in_place(self, sums: Sequence[Any]) -> Any:
         """Four vectors of sums as bytes in the order of the instructions: within 128 bits, four of each vector."""
-        signed, unsigned = self.packs
+        signed, unsigned = _PACKS[self.lanes]
         half, whole = f"int16x{2 * self.lanes}", f"uint8x{4 * self.lanes}"
         words = [self.T.call_llvm_pure_intrin(half, signed, sums[i], sums[i + 1]) for i in (0, 2)]
         return self.T.call_llvm_pure_intrin(whole, unsigned, *words)
+
+    def interleave(self, pixels: Sequence[Any], vector: int) -> Any:
+        """Bytes of four pixels side by side for each channel, as int32: the channels of `vector` in `pack_in_place`."""
+        pairs = [self._unpack("uint8", pixels[i], pixels[i + 1], vector // 2) for i in (0, 2)]
+        return self.bits(f"int32x{self.lanes}", self._unpack("uint16", *pairs, vector % 2))
+
+    def _unpack(self, kind: str, a: Any, b: Any, upper: int) -> Any:
+        """punpckl / punpckh: elements of a and b in turn, from the lower or upper half of each 128 bits."""
+        size = 16 if kind == "uint8" else 8
+        count = self.lanes // 4 * size
+        order = [
+            start + upper * size // 2 + i + operand * count
+            for start in range(0, count, size) for i in range(size // 2) for operand in range(2)
+        ]
+        return self.T.Shuffle([self.bits(f"{kind}x{count}", value) for value in (a, b)], order)
+
+
+# Saturating packs by the number of int32 lanes.
+_PACKS = {
+    4: ("llvm.x86.sse2.packssdw.128", "llvm.x86.sse2.packuswb.128"),
+    8: ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb"),
+    16: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512"),
+}
 
 
 class Vnni512(_X86):
     """AVX-512 with `vpdpbusd`."""
 
+    flavour = "vnni512"
     lanes = 16
     registers = 30
     dots_per_cycle, loads_per_cycle, latency = 2.0, 2.0, 5
-    interleaved = True
-    packs = ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512")
+    widths = (16, 8, 4)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, lanes: int | None = None) -> None:
+        super().__init__(lanes)
         from tvm.target.codegen import llvm_version_major
 
         # LLVM 22 gave the intrinsic's operands their true type; before, bytes travelled as int32.
@@ -214,19 +250,26 @@ class Vnni512(_X86):
         kinds = (f"uint8x{self.group * self.lanes}", f"int8x{self.group * self.lanes}") if self._bytes else \
             (f"int32x{self.lanes}",) * 2
         operands = [self.bits(kind, value) for kind, value in zip(kinds, (codes, weights), strict=True)]
-        return self.T.call_llvm_pure_intrin(f"int32x{self.lanes}", "llvm.x86.avx512.vpdpbusd.512", sums, *operands)
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"
+        return self.T.call_llvm_pure_intrin(f"int32x{self.lanes}", name, sums, *operands)
+
+    def tap_dot(self, sums: Any, quads: Any, buffer: Any, index: Any) -> Any:
+        """sums[lane] + four taps: `quads` of `interleave`, weights of a depthwise layer."""
+        return self.dot(sums, quads, self.load(buffer, index, 4 * self.lanes))
 
 
 class Avx2(_X86):
     """AVX2: int16 products summed in pairs. `vpmaddubsw` would take bytes, but it saturates."""
 
+    flavour = "avx2"
     lanes = 8
     registers = 14
     group = 2
     dots_per_cycle, loads_per_cycle, latency = 1.5, 1.5, 1
     operand = "int16"
-    interleaved = True
-    packs = ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb")
+    widths = (8, 4)
+    taps = "int16"
+    depthwise_rows = 2
 
     def codes(self, codes: Any, index: Any) -> Any:
         return self.bits("int16x16", self.splat(self.bits("int32", codes[self.T.Ramp(index, 1, self.group)])))
@@ -235,7 +278,16 @@ class Avx2(_X86):
         return self.load(buffer, index, self.group * self.lanes)
 
     def dot(self, sums: Any, codes: Any, weights: Any) -> Any:
-        return sums + self.T.call_llvm_pure_intrin("int32x8", "llvm.x86.avx2.pmadd.wd", codes, weights)
+        name = "llvm.x86.avx2.pmadd.wd" if self.lanes == 8 else "llvm.x86.sse2.pmadd.wd"
+        return sums + self.T.call_llvm_pure_intrin(f"int32x{self.lanes}", name, codes, weights)
+
+    def tap_dot(self, sums: Any, quads: Any, buffer: Any, index: Any) -> Any:
+        """sums[lane] + four taps: bytes 0 and 2 of `quads` as int16, then bytes 1 and 3."""
+        lanes = 2 * self.lanes
+        even = self.bits(f"int16x{lanes}", self.T.bitwise_and(quads, self.splat(self.T.int32(0x00FF00FF))))
+        words = self.T.shift_right(self.bits(f"uint16x{lanes}", quads), self.splat(self.T.uint16(8), lanes))
+        sums = self.dot(sums, even, self.load(buffer, index, lanes))
+        return self.dot(sums, self.bits(f"int16x{lanes}", words), self.load(buffer, index + lanes, lanes))
 
 
 class _Neon(Expressions):
@@ -260,12 +312,14 @@ class _Neon(Expressions):
 class Usdot(_Neon):
     """ARMv8.6 i8mm: unsigned codes times signed weights."""
 
+    flavour = "usdot"
     instruction = "llvm.aarch64.neon.usdot.v4i32.v16i8"
 
 
 class Sdot(_Neon):
     """ARMv8.2 dot products of signed bytes: codes enter as `code - 128`, which the bias takes back."""
 
+    flavour = "sdot"
     instruction = "llvm.aarch64.neon.sdot.v4i32.v16i8"
     signed_input = True
 
@@ -274,11 +328,11 @@ class Sdot(_Neon):
         return self.bits("int8x16", self.splat(flipped))
 
 
-_FLAVOURS = {"vnni512": Vnni512, "avx2": Avx2, "sdot": Sdot, "usdot": Usdot, "lanes": Expressions}
+_FLAVOURS = {kind.flavour: kind for kind in (Vnni512, Avx2, Sdot, Usdot, Expressions)}
 FLAVOURS = tuple(_FLAVOURS)
 
 
 @cache
-def expressions(flavour: str) -> Expressions:
+def expressions(flavour: str, lanes: int | None = None) -> Expressions:
     """The vocabulary of a flavour: `vnni512`, `avx2`, `sdot`, `usdot`, or `lanes` for compilers without our help."""
-    return _FLAVOURS[flavour]()
+    return _FLAVOURS[flavour](lanes)
