@@ -1,4 +1,4 @@
-"""The instructions that LLVM makes of kernels: dot products where the processor has them, requantization without waste."""
+"""The instructions that LLVM makes of kernels: dot products where the processor has them, cheap requantization."""
 
 import re
 

@@ -56,7 +56,7 @@ def test_an_unknown_profile_is_named():
 def test_operators_without_integer_kernels_are_refused():
     backend = TvmBackend()
     graph = passes.quantize(captured_case("gelu")[0], recipe_of(8, 8), integer_target("tvm", "native")).graph
-    assert [reason for _, reason in backend.unsupported(graph)] == ["no integer kernel for gelu"]
+    assert [reason for _, reason in backend.unsupported(graph)] == ["tvm has no integer kernel for gelu"]
 
 
 def test_it_is_registered():
