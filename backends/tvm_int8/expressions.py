@@ -56,6 +56,11 @@ class Expressions:
         self.T = tirx
         self.lanes = lanes or self.lanes
 
+    @property
+    def operand_bytes(self) -> int:
+        """Of one weight in the inner loop."""
+        return 1 if self.operand == "int8" else 2
+
     def of(self, lanes: int) -> Expressions:
         """The same instruction set with vectors of another width."""
         return expressions(self.flavour, lanes)
