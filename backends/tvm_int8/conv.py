@@ -7,7 +7,6 @@ pixels twice, and no pixel needs a case of its own.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ from backends.tvm_int8.rescaling import Vectors, add_rescale
 from backends.tvm_int8.tile import Tile, choose_tile
 from backends.tvm_int8.weights import Block, arrange, cut, fields, group_size, lane_order, pack, stored_bits
 
+SMALL = 24 * 1024  # bytes of weights that leave room in the first cache
 WIDENED = 4  # codes at a time; the compiler makes vectors of its own
 CODES_OFFSET = 128  # of instructions that multiply signed by signed bytes
 
@@ -68,6 +68,17 @@ class _Layer:
     def unit(self) -> int:
         """Weights of one vector."""
         return self.e.lanes * self.e.group
+
+    @property
+    def packed_steps(self) -> int:
+        """Vectors of weights of one block in the scratch: whole groups of packed ones."""
+        group = group_size(self.bits)
+        return -(-self.steps // group) * group
+
+    @property
+    def rows_first(self) -> bool:
+        """All weights stay in the first cache: all channels of a row of tiles are computed before the next row."""
+        return self.block.blocks * self.packed_steps * self.unit * self.e.operand_bytes <= SMALL
 
     @property
     def steps(self) -> int:
@@ -131,7 +142,7 @@ def _body(layer: _Layer, numbers: Parameters, program: Program) -> str:
     allocations = [f'{name} = T.sblock_alloc_buffer(({e.lanes},), "int32")' for name in sums]
     allocations.append(f'E = T.sblock_alloc_buffer(({PACK * e.lanes},), "uint8")')
     if layer.unpacked:
-        size = -(-layer.steps // group_size(layer.bits)) * group_size(layer.bits) * layer.unit
+        size = layer.packed_steps * layer.unit * (layer.block.blocks if layer.rows_first else 1)
         allocations.append(f'S = T.sblock_alloc_buffer(({size},), "{e.operand}")')
     if layer.widened:
         allocations.append(f'Z = T.sblock_alloc_buffer(({layer.source.size},), "{e.operand}")')
@@ -146,14 +157,14 @@ def _body(layer: _Layer, numbers: Parameters, program: Program) -> str:
         _reduction(layer, numbers),
         _epilogue(layer, numbers, program),
     ])
-    return "\n".join([
-        *allocations, border, _widen(layer) if layer.widened else "",
-        f"for n in T.serial({block.blocks}):",
-        indent(_unpack(layer, numbers), 1) if layer.unpacked else "",
-        f"    for v in T.serial({rows}):",
-        f"        for u in T.serial({columns}):",
-        indent(inner, 3),
-    ])
+    unpack = _unpack(layer, numbers) if layer.unpacked else ""
+    blocks = f"for n in T.serial({block.blocks}):"
+    before = [*allocations, border, _widen(layer) if layer.widened else ""]
+    if layer.rows_first:
+        order = [*([blocks, indent(unpack, 1)] if unpack else []), f"for v in T.serial({rows}):", indent(blocks, 1)]
+    else:
+        order = [blocks, indent(unpack, 1), f"    for v in T.serial({rows}):"]
+    return "\n".join([*before, *order, f"        for u in T.serial({columns}):", indent(inner, 3)])
 
 
 def _y(layer: _Layer) -> str:
@@ -189,8 +200,8 @@ def _reduction(layer: _Layer, numbers: Parameters) -> str:
         f" + s * {window.dilation[1] * source.pixel} + q * {layer.e.group}{start}"
     )
     tap = f"((r * {window.kernel[1]} + s) * {block.groups} + q) * {block.vectors}"
-    if not layer.unpacked:
-        tap = f"n * {layer.steps} + {tap}"
+    if not layer.unpacked or layer.rows_first:
+        tap = f"n * {layer.packed_steps if layer.unpacked else layer.steps} + {tap}"
     codes = "Z" if layer.widened else "X"
     buffer = "S" if layer.unpacked else "W"
     lines = []
@@ -222,7 +233,8 @@ def _widen(layer: _Layer) -> str:
 def _unpack(layer: _Layer, numbers: Parameters) -> str:
     """Statements that bring one block of weights into the scratch `S`."""
     group, unit, bits = group_size(layer.bits), layer.unit, layer.bits
-    groups = -(-layer.steps // group)
+    groups = layer.packed_steps // group
+    block = f"n * {layer.packed_steps} + " if layer.rows_first else ""
     offset = None
     if bits < 8:
         offset = numbers.add(np.ascontiguousarray(_byte_offsets(layer)).reshape(-1).view(np.int32))
@@ -232,7 +244,7 @@ def _unpack(layer: _Layer, numbers: Parameters) -> str:
         vector = f"n * {layer.block.vectors} + (g * {group} + {j}) % {layer.block.vectors}"
         minus = f"e.load(P, {offset} + ({vector}) * {unit // 4}, {unit // 4})" if bits < 8 else None
         lines.append(
-            f"    S[T.Ramp((g * {group} + {j}) * {unit}, 1, {unit})] = "
+            f"    S[T.Ramp(({block}g * {group} + {j}) * {unit}, 1, {unit})] = "
             f"e.unpack(W, {packed}, {fields(bits, j)}, {unit}, {minus})"
         )
     return "\n".join(lines)
@@ -303,12 +315,22 @@ def _store(layer: _Layer, group: list[int], clip: tuple[int, int] | None) -> lis
     if clip is not None:
         low, high = (f'e.bits("uint8x{count * lanes}", e.load(P, {offset}, {count * lanes // 4}))' for offset in clip)
         packed = f"e.clip({packed}, {low}, {high})"
-    places = [_relative(layer, layer.target, i) for i in group]
-    if all(b - a == lanes for a, b in itertools.pairwise(places)):
+    runs = _runs([_relative(layer, layer.target, i) for i in group], lanes)
+    if len(runs) == 1:
         return [f"Y[T.Ramp({_address(layer, layer.target, group[0])}, 1, {count * lanes})] = {packed}"]
-    lines = [f"E[T.Ramp(0, 1, {count * lanes})] = {packed}"]
-    lines += [
-        f"Y[T.Ramp({_address(layer, layer.target, i)}, 1, {lanes})] = e.load(E, {position * lanes})"
-        for position, i in enumerate(group)
+    return [f"E[T.Ramp(0, 1, {count * lanes})] = {packed}"] + [
+        f"Y[T.Ramp({_address(layer, layer.target, group[first])}, 1, {size * lanes})] = "
+        f"e.load(E, {first * lanes}, {size * lanes})" for first, size in runs
     ]
-    return lines
+
+
+def _runs(places: list[int], lanes: int) -> list[tuple[int, int]]:
+    """(first, number) of vectors that are neighbours in memory; numbers are powers of two."""
+    runs: list[tuple[int, int]] = []
+    for position, place in enumerate(places):
+        first, size = runs[-1] if runs else (0, 0)
+        if runs and place - places[first] == size * lanes:
+            runs[-1] = (first, size + 1)
+        else:
+            runs.append((position, 1))
+    return [piece for first, size in runs for piece in ([(first, 2), (first + 2, 1)] if size == 3 else [(first, size)])]

@@ -10,6 +10,10 @@ from backends.tvm_int8.expressions import Expressions
 MOST_VECTORS = 8  # of output channels
 FIRST_CACHE = 32 * 1024  # bytes of weights beyond which they come from the second cache for every tile
 
+UNROLLED = 9  # dot products of one sum that are unrolled
+# Cycles: for each sum, each store (of neighbours in memory), each register too many, each tile.
+REQUANTIZATION, STORE, SPILL, OVERHEAD = 4, 2, 12, 10
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -46,7 +50,12 @@ def choose_tile(height: int, width: int, vectors: int, steps: Callable[[int], in
 
 def _cycles(tile: Tile, height: int, width: int, vectors: int, steps: int, e: Expressions) -> float:
     pixels = tile.rows * tile.columns
-    streamed = 2 * tile.vectors if steps * tile.vectors * e.lanes * e.group > FIRST_CACHE else 0
-    step = max(tile.sums / e.dots_per_cycle, (pixels + tile.vectors) / e.loads_per_cycle, e.latency, streamed)
+    streamed = tile.vectors / 2 if steps * tile.vectors * e.lanes * e.group > FIRST_CACHE else 0
+    step = max(tile.sums / e.dots_per_cycle, (pixels + tile.vectors) / e.loads_per_cycle, e.latency) + streamed
+    # The compiler unrolls a short reduction whole and wants all its weights in registers beside the sums; moving what
+    # does not fit costs more than the smaller tile that would.
+    spilled = max(0, tile.sums + tile.vectors * steps - e.registers) if steps <= UNROLLED else 0
+    neighbours = next(count for count in (4, 2, 1) if tile.vectors % count == 0)
+    stores = tile.sums / (4 if tile.vectors == vectors else neighbours)
     calls = -(-height // tile.rows) * -(-width // tile.columns) * (vectors // tile.vectors)
-    return calls * (steps * step + 4 * tile.sums + 10)
+    return calls * (steps * step + REQUANTIZATION * tile.sums + STORE * stores + SPILL * spilled + OVERHEAD)
