@@ -42,7 +42,7 @@ def quantize_call(program: Program, place: Place) -> Call:
     ])
     image = ("X", (1, *buffer.nchw), "float32")
     arguments = [image, ("P", numbers.array.shape, "int32"), ("Y", (place.size,), "uint8")]
-    return Call("quantize", function(arguments, body), (), (numbers.array,), (place.size,))
+    return Call("quantize", function(arguments, body, foreign=True), (), (numbers.array,), (place.size,))
 
 
 def enter_call(program: Program, place: Place) -> Call:
@@ -55,7 +55,7 @@ def enter_call(program: Program, place: Place) -> Call:
     ])
     shape = (1, place.height, place.width, place.channels)
     arguments = [("X", shape, "uint8"), ("P", numbers.array.shape, "int32"), ("Y", (place.size,), "uint8")]
-    return Call("enter", function(arguments, body), (), (numbers.array,), (place.size,))
+    return Call("enter", function(arguments, body, foreign=True), (), (numbers.array,), (place.size,))
 
 
 def leave_call(number: int, place: Place) -> Call:
