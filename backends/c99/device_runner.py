@@ -1,0 +1,131 @@
+"""Replays this artifact's golden vectors on the machine at hand: hashes, every quantized tensor, logits, the latency.
+
+Needs a C compiler and no package: copy the folder and run `python run.py`. With --cortex-m4 it is cross-compiled and
+run on an emulated Cortex-M4 instead (Debian: apt install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm).
+Prints PASS or FAIL as its last line and exits with 0 or 1. Runs on Python 3.8 and newer, so keep its syntax old.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+CROSS = "arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb --specs=rdimon.specs -nostartfiles"
+EMULATOR = "qemu-system-arm -M mps2-an386 -nographic -monitor none -semihosting -kernel"
+OPTIONS = ["-std=c99", "-O2", "-Wall", "-Wextra"]
+TIMEOUT = 600  # seconds; an emulated network is slow, a hung one is slower
+
+
+def broken_files(folder: Path) -> list[str]:
+    """Files of the manifest that are missing or have another hash."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    broken = []
+    for name, entry in sorted(manifest["files"].items()):
+        path = folder / name
+        if not path.is_file():
+            broken.append(name + ": missing")
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            broken.append(name + ": changed since it was built")
+    return broken
+
+
+def compiler() -> list[str]:
+    """The command in CC, else the first C compiler that there is."""
+    commands = [shlex.split(os.environ["CC"])] if os.environ.get("CC") else [["cc"], ["gcc"], ["clang"]]
+    for command in commands:
+        if shutil.which(command[0]):
+            return command
+    raise FileNotFoundError("no C compiler: install one (Debian: apt install gcc libc6-dev), or set CC")
+
+
+def checked(command: list[str], folder: Path) -> None:
+    """Run a compiler; its complaints are the error."""
+    if shutil.which(command[0]) is None:
+        raise FileNotFoundError(command[0] + " is not installed")
+    done = subprocess.run(command, cwd=str(folder), stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip())
+
+
+def replay(folder: Path, build: Path, cortex_m4: bool, samples: int | None) -> list[str]:
+    """Build main_test.c and run it; what it said unless it passed."""
+    program = str(build / "main_test")
+    limit = [] if samples is None else [f"-DGOLDEN_SAMPLES={samples}"]
+    if cortex_m4:
+        board = ["-T", "cortex_m4/mps2_an386.ld", "cortex_m4/startup.c"]
+        checked([*shlex.split(CROSS), *OPTIONS, *limit, *board, "main_test.c", "-o", program], folder)
+        command = [*shlex.split(EMULATOR), program]
+        if shutil.which(command[0]) is None:
+            raise FileNotFoundError(command[0] + " is not installed")
+    else:
+        checked([*compiler(), *OPTIONS, *limit, "main_test.c", "-o", program], folder)
+        command = [program]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=TIMEOUT)
+    lines = done.stdout.split("\n")
+    passed = done.returncode == 0 and "PASS" in lines
+    print("\n".join(line for line in lines if line and line not in ("PASS", "FAIL")))
+    return [] if passed else [f"the test program failed (exit status {done.returncode})"]
+
+
+def latency(folder: Path, build: Path, seconds: float) -> float:
+    """Median milliseconds of one run on one thread, compiled with -O2."""
+    model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    library = str(build / "model.so")
+    checked([*compiler(), *OPTIONS, "-fPIC", "-shared", "model.c", "-o", library], folder)
+    run = getattr(ctypes.CDLL(library), model["name"] + "_run")
+    height, width, channels = model["tensors"][0]["shape"]
+    codes = ctypes.create_string_buffer(height * width * channels)
+    logits = ctypes.create_string_buffer(4 * logit_count(model))
+    times = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 5:
+        start = time.perf_counter()
+        run(codes, logits)
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def logit_count(model: dict) -> int:
+    """How many logits a run writes."""
+    count = 1
+    for size in model["logits"]:
+        count *= size
+    return count
+
+
+def main() -> int:
+    """Check, replay, time; 0 where everything is as it was built, else 1."""
+    parser = argparse.ArgumentParser(description="replay the golden vectors of this artifact")
+    parser.add_argument("--cortex-m4", action="store_true", help="on an emulated Cortex-M4 (mps2-an386)")
+    parser.add_argument("--samples", type=int, help="replay so many only")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure the latency")
+    arguments = parser.parse_args()
+    folder = Path(__file__).resolve().parent
+    try:
+        problems = broken_files(folder)
+        with tempfile.TemporaryDirectory() as build:
+            problems = problems or replay(folder, Path(build), arguments.cortex_m4, arguments.samples)
+            if not problems and not arguments.cortex_m4:
+                milliseconds = latency(folder, Path(build), arguments.seconds)
+                print(f"latency: {milliseconds:.3f} ms (median, one thread)")
+    except Exception as error:
+        problems = [f"{type(error).__name__}: {error}"]
+    for line in problems:
+        print(line)
+    print("FAIL" if problems else "PASS")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

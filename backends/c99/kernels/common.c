@@ -1,0 +1,35 @@
+/* The language leaves the right shift of negative numbers to the compiler; every kernel needs the arithmetic one. */
+typedef char right_shift_is_arithmetic[((int32_t)-2 >> 1) == -1 ? 1 : -1];
+
+/* Of one tensor of one sample; elements lie in the order height, width, channels. */
+struct shape {
+    int32_t height, width, channels;
+};
+
+/* clip((sum of terms + offset) >> (32 + shift), low, high) */
+struct rescale {
+    int64_t offset;
+    int32_t shift;
+    int32_t low, high;
+};
+
+/* One of the terms: (value << lift) * multiplier[channel * step]; step is 0 where all channels share one. */
+struct term {
+    const int32_t *multiplier;
+    int32_t step;
+    int32_t lift;
+};
+
+/* A 32 x 32 -> 64 bit product: one SMULL on a Cortex-M, SMLAL with the addition around it. */
+static inline int64_t scaled(const struct term *t, int32_t value, int32_t channel)
+{
+    const int32_t lifted = (int32_t)((uint32_t)value << t->lift);
+    return (int64_t)lifted * t->multiplier[channel * t->step];
+}
+
+/* Takes the upper word first: what is left is a shift of 32 bits, and rounding down twice is rounding down once. */
+static inline uint8_t to_code(const struct rescale *r, int64_t sum)
+{
+    const int32_t code = (int32_t)(sum >> 32) >> r->shift;
+    return (uint8_t)(code < r->low ? r->low : code > r->high ? r->high : code);
+}

@@ -1,0 +1,15 @@
+"""What the C kernels run, as data: everything in integers, on any processor with 32-bit arithmetic."""
+
+from __future__ import annotations
+
+from backends.c99.toolchain import MACHINES
+from backends.fixed_point.rules import integer_target
+from pipeline.target import Note, Target
+
+NAME = "c"
+_PACKED = Note(
+    "weights of 2, 3 and 4 bits lie packed in flash and are unpacked into the arena while a layer runs; activations of "
+    "{activations} bits take a byte each, so that W{weights}A8 needs no more RAM and is more accurate",
+    activations_below=8,
+)
+TARGETS: dict[str, Target] = {profile: integer_target(NAME, profile, (_PACKED,)) for profile in MACHINES}

@@ -1,0 +1,89 @@
+"""`run.py` on a device: passes on what was built, fails on anything else, needs nothing but a compiler."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backends.c99 import device_runner
+from tests.backends.c99 import programs
+from tests.backends.c99.compiled import needs_emulator, needs_gcc, seal, write_artifact
+
+pytestmark = needs_gcc
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    return write_artifact(programs.every_step(4), tmp_path)
+
+
+def run(folder, *options, env=None):
+    command = [sys.executable, "-W", "error", "run.py", "--seconds", "0.05", *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env)
+    assert not done.stderr
+    return done.returncode, done.stdout.splitlines()
+
+
+def flip_a_weight(folder):
+    """Another network under a manifest that vouches for it: only the replay can tell."""
+    text = (folder / "model.c").read_text()
+    edited = re.sub(r"(uint8_t weights_1\[\d+\] = \{\s*)(\d+)", lambda m: m[1] + str(int(m[2]) ^ 1), text)
+    assert edited != text
+    (folder / "model.c").write_text(edited)
+    seal(folder)
+
+
+def test_what_was_built_passes(artifact):
+    code, lines = run(artifact)
+    assert code == 0 and lines[-1] == "PASS"
+    assert lines[0].startswith("samples: 3, tensors compared: ") and lines[1].startswith("latency: ")
+
+
+@needs_emulator
+def test_what_was_built_passes_on_a_cortex_m4_and_anything_else_fails(artifact):
+    code, lines = run(artifact, "--cortex-m4", "--samples", "2")
+    assert code == 0 and lines[0].startswith("samples: 2, ") and lines[-1] == "PASS"
+    flip_a_weight(artifact)
+    code, lines = run(artifact, "--cortex-m4")
+    assert code == 1 and "sample 0: t2 differs" in lines and lines[-1] == "FAIL"
+
+
+def test_a_changed_file_fails(artifact):
+    with (artifact / "model.c").open("a") as file:
+        file.write("\n")
+    assert run(artifact) == (1, ["model.c: changed since it was built", "FAIL"])
+
+
+def test_a_missing_file_fails(artifact):
+    (artifact / "cortex_m4" / "startup.c").unlink()
+    assert run(artifact) == (1, ["cortex_m4/startup.c: missing", "FAIL"])
+
+
+def test_another_network_fails(artifact):
+    flip_a_weight(artifact)
+    code, lines = run(artifact)
+    assert code == 1 and "sample 0: t2 differs" in lines
+    assert lines[-2:] == ["the test program failed (exit status 1)", "FAIL"]
+
+
+def test_files_that_do_not_compile_fail_with_the_complaint(artifact):
+    (artifact / "golden.h").write_text("#error broken\n")
+    seal(artifact)
+    code, lines = run(artifact)
+    assert code == 1 and lines[-1] == "FAIL" and any("broken" in line for line in lines)
+
+
+def test_no_compiler_is_told_with_the_package(artifact, tmp_path):
+    code, lines = run(artifact, env={"PATH": str(tmp_path / "nothing"), "HOME": os.environ.get("HOME", "")})
+    assert code == 1 and lines[-1] == "FAIL" and "apt install gcc" in lines[0]
+
+
+def test_only_the_standard_library_is_imported():
+    tree = ast.parse(Path(device_runner.__file__).read_text(encoding="utf-8"), feature_version=(3, 8))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names)

@@ -1,0 +1,156 @@
+"""The arena: what lives together lies apart, dead inputs are written over where that is safe, and nothing is wasted."""
+
+import numpy as np
+import pytest
+
+from backends.c99.plan import ALIGNMENT, is_identity, plan_arena
+from backends.c99.steps import scratch_bytes
+from backends.fixed_point.program import Lookup, Program, Sum
+from tests.backends.c99 import programs
+from tests.backends.c99.programs import Builder
+
+
+def plan_of(program):
+    return plan_arena(program, {index: scratch_bytes(step) for index, step in enumerate(program.steps)})
+
+
+def chain(seed):
+    """Random convolutions, some with residuals over several steps."""
+    random = np.random.default_rng(seed)
+    net = Builder((6, 6, 4), bits=int(random.choice([4, 8])), seed=seed)
+    tensors = [net.conv(0, 5)]
+    for _ in range(8):
+        x = int(random.choice(tensors[-3:]))
+        same = [t for t in tensors if t != x and net.shape(t) == net.shape(x)]
+        filters = net.shape(x)[2] if same and random.random() < 0.5 else int(random.integers(3, 30))
+        fits = [t for t in same if net.shape(t)[2] == filters]
+        tensors.append(net.conv(x, filters, residual=int(random.choice(fits)) if fits else None))
+    return net.build(tensors[-1])
+
+
+NETWORKS = {
+    "every_step": programs.every_step(3), "resnet20": programs.resnet20(4), "ds_cnn": programs.ds_cnn(),
+    **{f"chain{seed}": chain(seed) for seed in range(12)},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_lives_together_lies_apart(name):
+    """Played step by step: no write may touch bytes of a tensor that is still to be read, but its own input's."""
+    program = NETWORKS[name]
+    plan = plan_of(program)
+    last = {tensor: index for index, step in enumerate(program.steps) for tensor in step.inputs}
+    span = {t: range(place, place + int(np.prod(program.buffers[t].shape))) for t, place in plan.offsets.items()}
+    living = set()
+    for index, step in enumerate(program.steps):
+        written = [span[step.output]] if step.output is not None else []
+        if index in plan.scratch:
+            scratch = range(plan.scratch[index], plan.scratch[index] + scratch_bytes(step))
+            assert all(not overlap(scratch, other) for other in written)
+            written.append(scratch)
+        for tensor in living:
+            for bytes_ in written:
+                replaced = bytes_ == span[tensor] and tensor in step.inputs and last[tensor] == index
+                assert replaced or not overlap(bytes_, span[tensor]), (step.name, tensor)
+        living = {tensor for tensor in living if last[tensor] > index}
+        if last.get(step.output, -1) > index:
+            living.add(step.output)
+    assert all(bytes_.stop <= plan.size for bytes_ in span.values())
+    assert all(place % ALIGNMENT == 0 for place in [*plan.offsets.values(), *plan.scratch.values()])
+
+
+def overlap(a, b):
+    return a.start < b.stop and b.start < a.stop
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_plan_could_be_smaller(name):
+    """True of these networks, not of all: the busiest step needs this much."""
+    plan = plan_of(NETWORKS[name])
+    assert plan.size == plan.bound
+
+
+def test_resnet20_and_ds_cnn_fit_their_budgets():
+    assert plan_of(programs.resnet20(8)).size == 2 * 32 * 32 * 16
+    assert plan_of(programs.resnet20(2)).size <= 49_152
+    assert plan_of(programs.ds_cnn(8)).size == 2 * 25 * 5 * 64
+    assert plan_of(programs.ds_cnn(2)).size <= 32 * 1024
+
+
+def test_the_same_program_gives_the_same_plan():
+    assert plan_of(chain(3)) == plan_of(chain(3))
+
+
+def test_a_residual_sum_is_written_over_the_residual_that_dies():
+    net = Builder((6, 6, 4))
+    a = net.conv(0, 4)
+    b = net.conv(a, 4)
+    c = net.conv(b, 4, residual=a)
+    plan = plan_of(net.build(c))
+    assert plan.offsets[c] == plan.offsets[a] != plan.offsets[b]
+
+
+def test_a_tensor_that_is_read_again_is_not_written_over():
+    net = Builder((6, 6, 4))
+    a = net.conv(0, 4)
+    b = net.lookup(a)
+    c = net.sum(b, a)
+    plan = plan_of(net.build(c))
+    assert plan.offsets[b] != plan.offsets[a] and plan.offsets[c] in (plan.offsets[a], plan.offsets[b])
+
+
+def test_the_input_of_a_convolution_is_not_its_residual_at_the_same_place():
+    net = Builder((6, 6, 4))
+    a = net.conv(0, 4)
+    b = net.conv(a, 4, residual=a)
+    plan = plan_of(net.build(b))
+    assert plan.offsets[a] != plan.offsets[b]
+
+
+def test_a_broadcast_pixel_is_not_written_over():
+    net = Builder((1, 1, 4))
+    a = net.conv(0, 4)
+    gate = net.global_average(a)
+    product = net.product(gate, net.lookup(a))
+    plan = plan_of(net.build(product))
+    assert plan.offsets[product] in {plan.offsets[gate], plan.offsets[gate + 1]}  # 1 x 1 maps: no broadcast
+    net = Builder((6, 6, 4))
+    a = net.conv(0, 4)
+    gate = net.global_average(a)
+    product = net.product(gate, a)
+    plan = plan_of(net.build(product))
+    assert plan.offsets[product] == plan.offsets[a] != plan.offsets[gate]
+
+
+def test_a_move_that_moves_nothing_takes_no_place():
+    net = Builder((6, 6, 4))
+    a = net.conv(0, 4)
+    b = net.move(a, (6, 6, 4), range(4))
+    program = net.build(net.conv(b, 4))
+    assert is_identity(program.steps[1], program.buffers[a], program.buffers[b])
+    plan = plan_of(program)
+    assert plan.offsets[a] == plan.offsets[b]
+    flat = Builder((2, 2, 3))
+    c = flat.conv(0, 3)
+    d = flat.move_indexed(c, (1, 1, 12), np.arange(12))
+    e = flat.move_indexed(d, (1, 1, 12), np.arange(12)[::-1])
+    program = flat.build(e)
+    assert is_identity(program.steps[1], program.buffers[c], program.buffers[d])
+    assert not is_identity(program.steps[2], program.buffers[d], program.buffers[e])
+
+
+def test_a_network_that_only_moves_its_input_needs_an_arena_all_the_same():
+    net = Builder((2, 2, 3))
+    assert plan_of(net.build(net.lookup(0))).size == 12
+
+
+def test_steps_know_what_they_may_replace():
+    """A lookup and a sum of a tensor with itself, on the input: the caller's codes are never written."""
+    net = Builder((2, 2, 3))
+    a = net.sum(0, 0)
+    b = net.lookup(a)
+    program = net.build(b)
+    assert [type(step) for step in program.steps[:2]] == [Sum, Lookup]
+    plan = plan_of(program)
+    assert 0 not in plan.offsets and plan.offsets[a] == plan.offsets[b]
+    assert isinstance(program, Program)
