@@ -16,8 +16,14 @@ def test_every_backend_has_profiles_levels_and_a_target_for_each():
         backend = BACKENDS.get(name)
         assert backend.name == name and backend.levels and set(backend.gated_levels) <= set(backend.levels)
         for profile in backend.profiles:
-            target = backend.target(profile)
-            assert isinstance(target, Target) and (target.name, target.profile) == (name, profile)
+            try:
+                target = backend.target(profile)
+            except TargetError as error:
+                assert "install" in error.hint or "Build on" in error.hint, error  # a tool that this machine lacks
+                continue
+            assert isinstance(target, Target) and target.name == name
+            # The machine's own profile is one of the others.
+            assert target.profile == profile or (profile == "native" and target.profile in backend.profiles)
 
 
 def test_an_unknown_target_names_the_nearest():
