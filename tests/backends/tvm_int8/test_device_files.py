@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from backends.tvm_int8 import device_files
 from backends.tvm_int8.device_files import build_loader, describe, header, multiply_accumulates
 from backends.tvm_int8.device_runner import read_results
 from backends.tvm_int8.profiles import PROFILES
@@ -50,7 +51,8 @@ def test_facts_are_said_in_full(artifacts):
     assert facts["codes"]["nhwc"] == [8, 8, 3] and facts["codes"]["zero_point"] == toy.ZERO
 
 
-def test_the_header_says_the_same_to_the_loader():
+def test_the_header_says_the_same_to_the_loader(monkeypatch):
+    monkeypatch.setattr(device_files.metadata, "version", lambda name: "1.2.3")
     facts = describe(PROFILES["aarch64-dotprod"], toy.PROGRAM, (0, 1), {"toy": 1})
     lines = header(facts).splitlines()
     assert 'constexpr const char* kFeatures[] = {"asimddp", "asimd"};  // of the profile aarch64-dotprod' in lines
