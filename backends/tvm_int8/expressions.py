@@ -30,9 +30,9 @@ class Expressions:
         operand: type of weights in the inner loop; int16 means that codes, too, are widened before it.
         by_input: a vector of weights holds one input channel after the other, not one output channel.
         signed_input: codes enter dot products as `code - 128`.
-        widths: int32 lanes of the vectors that depthwise kernels may use, where they interleave pixels into dot products;
-            none where they multiply lane by lane.
-        taps: type of the weights of those kernels.
+        widths: int32 lanes of vectors in depthwise kernels that interleave pixels into dot products; () for none such.
+        depthwise_rows: output rows of their tiles.
+        taps: type of their weights.
 
     Args:
         lanes: instead of the widest vector's.
@@ -73,7 +73,8 @@ class Expressions:
 
     def splat(self, value: Any, lanes: int | None = None) -> Any:
         """One number in every lane."""
-        return self.T.Broadcast(value, lanes or self.lanes)
+        lanes = lanes or self.lanes
+        return value if lanes == 1 else self.T.Broadcast(value, lanes)
 
     def widen(self, codes: Any) -> Any:
         """uint8 -> int32, lane by lane."""
@@ -82,6 +83,20 @@ class Expressions:
     def real(self, sums: Any) -> Any:
         """int32 -> float32, lane by lane."""
         return self.T.Cast(f"float32x{self.lanes}", sums)
+
+    def quantize(self, values: Any, scale: Any, zero_point: Any) -> Any:
+        """float32 -> codes as int32; scale (bits of a float32) and zero point int32."""
+        T, kind = self.T, lambda name: name if self.lanes == 1 else f"{name}x{self.lanes}"
+        limits = [T.Cast(kind("float32"), self.splat(T.int32(end)) - zero_point) for end in (0, 255)]
+        steps = T.nearbyint(values / T.reinterpret(kind("float32"), scale))
+        return T.Cast(kind("int32"), T.min(T.max(steps, limits[0]), limits[1])) + zero_point
+
+    def join(self, codes: Sequence[Any]) -> Any:
+        """Up to four vectors of codes as the bytes of int32 lanes."""
+        joined = codes[0]
+        for place, code in enumerate(codes[1:], 1):
+            joined = self.T.bitwise_or(joined, self.T.shift_left(code, self.splat(self.T.int32(8 * place))))
+        return self.bits(f"uint8x{4 * self.lanes}", joined)
 
     # --- weights ------------------------------------------------------------------------------------------------------
 
@@ -325,7 +340,8 @@ class Sdot(_Neon):
     signed_input = True
 
     def codes(self, codes: Any, index: Any) -> Any:
-        flipped = self.T.bitwise_xor(self.bits("int32", codes[self.T.Ramp(index, 1, self.group)]), self.T.int32(-0x7F7F7F80))
+        group = self.bits("int32", codes[self.T.Ramp(index, 1, self.group)])
+        flipped = self.T.bitwise_xor(group, self.T.int32(0x80808080 - (1 << 32)))
         return self.bits("int8x16", self.splat(flipped))
 
 

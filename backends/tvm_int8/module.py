@@ -83,9 +83,9 @@ class ModuleBuilder:
         program, place = self.program, self.places[0]
         image = ((1, *program.input.nchw), "float32")
         codes = ((1, place.height, place.width, place.channels), "uint8")
-        self._function("main", image, moves.quantize_call(program, place), self._logits)
+        self._function("main", image, moves.quantize_call(program, place, self.e), self._logits)
         self._function("codes", codes, moves.enter_call(program, place), self._logits)
-        self._function("trace", image, moves.quantize_call(program, place), self._everything)
+        self._function("trace", image, moves.quantize_call(program, place, self.e), self._everything)
         return self._builder.get()
 
     @property

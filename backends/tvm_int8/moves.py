@@ -5,13 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from backends.fixed_point.program import Concat, Dequantize, Lookup, Move, Program
+from backends.tvm_int8.expressions import Expressions
 from backends.tvm_int8.kernel import Call, fill_border, function
-from backends.tvm_int8.layout import Place
+from backends.tvm_int8.layout import NARROW, Place
 from backends.tvm_int8.parameters import Parameters
+
+LONGEST = 64  # bytes moved at once
+MOST_PIECES = 16  # vectors of one pixel; more runs of channels than that go by a table
 
 
 def _element(place: Place, y: str = "y", x: str = "x", c: str = "c") -> str:
     return f"{place.at(0, 0)} + {y} * {place.row} + {x} * {place.pixel} + {c}"
+
+
+def _vector(start: str, size: int) -> str:
+    return start if size == 1 else f"T.Ramp({start}, 1, {size})"
 
 
 def _for_each(place: Place, body: str, channels: int | None = None) -> str:
@@ -23,26 +31,46 @@ def _for_each(place: Place, body: str, channels: int | None = None) -> str:
     )
 
 
-def quantize_call(program: Program, place: Place) -> Call:
+def _for_each_pixel(place: Place, lines: list[str]) -> str:
+    return "\n".join([
+        f"for y in T.serial({place.height}):", f"    for x in T.serial({place.width}):",
+        *(" " * 8 + line for line in lines),
+    ])
+
+
+def quantize_call(program: Program, place: Place, e: Expressions) -> Call:
     """float32 [1, C, H, W] -> codes: `round_half_even(x / scale) + zero_point`, clipped.
 
-    Division, rounding to even and the clip are exact in IEEE arithmetic, so every device gives the same codes.
+    Division, rounding to even and the clip are exact in IEEE arithmetic, so every device gives the same codes. An image
+    of up to four channels is written as whole pixels: one int32 lane is a pixel.
     """
     buffer = program.input
     numbers = Parameters()
     scale, zero = numbers.splat(int(np.float32(buffer.scale).view(np.int32))), numbers.splat(buffer.zero_point)
-    low, high = f'T.Cast("float32", 0 - P[{zero}])', f'T.Cast("float32", 255 - P[{zero}])'
-    index = ("0", *("cyx" if len(buffer.nchw) == 3 else "c"))
-    ratio = f'T.nearbyint(X[{", ".join(index)}] / T.reinterpret("float32", P[{scale}]))'
-    steps = f'T.Cast("int32", T.min(T.max({ratio}, {low}), {high}))'
-    code = f'T.Cast("uint8", {steps} + P[{zero}])'
-    body = "\n".join([
-        fill_border(place, f'T.Cast("uint8", P[{zero}])'),
-        _for_each(place, f"Y[{_element(place)}] = {code}"),
-    ])
+    border = fill_border(place, f'T.Cast("uint8", P[{zero}])')
+    lanes = max(lanes for lanes in (1, 4, 8, e.lanes) if lanes <= place.width)
+    if place.pixel == NARROW and len(buffer.nchw) == 3 and lanes > 1:
+        first = f"x * {lanes}" if place.width % lanes == 0 else f"T.min(x * {lanes}, {place.width - lanes})"
+        codes = [
+            f"w.quantize(X[0, {c}, y, T.Ramp({first}, 1, {lanes})], w.load(P, {scale}), w.load(P, {zero}))"
+            for c in range(place.channels)
+        ]
+        body = (
+            f"for y in T.serial({place.height}):\n"
+            f"    for x in T.serial({-(-place.width // lanes)}):\n"
+            f"        Y[T.Ramp({place.at(0, 0)} + y * {place.row} + ({first}) * {NARROW}, 1, {NARROW * lanes})] = "
+            f"w.join([{', '.join(codes)}])"
+        ).replace("w.", f"e.of({lanes}).")
+    else:
+        index = ", ".join(["0", *("cyx" if len(buffer.nchw) == 3 else "c")])
+        body = _for_each(
+            place, f"Y[{_element(place)}] = "
+            f'T.Cast("uint8", e.of(1).quantize(X[{index}], P[{scale}], P[{zero}]))'
+        )
     image = ("X", (1, *buffer.nchw), "float32")
     arguments = [image, ("P", numbers.array.shape, "int32"), ("Y", (place.size,), "uint8")]
-    return Call("quantize", function(arguments, body, foreign=True), (), (numbers.array,), (place.size,))
+    text = function(arguments, f"{border}\n{body}", foreign=True)
+    return Call("quantize", text, (), (numbers.array,), (place.size,))
 
 
 def enter_call(program: Program, place: Place) -> Call:
@@ -115,35 +143,101 @@ def concat_call(step: Concat, program: Program, places: list[Place]) -> Call:
     parts, first = [fill_border(target, "Z[0]")], 0
     for i, (name, number) in enumerate(zip(names, step.inputs, strict=True)):
         source = places[number]
-        code = f"{name}[{_element(source)}]"
-        code = code if step.tables[i] is None else f'B{i}[T.Cast("int32", {code})]'
-        parts.append(_for_each(target, f"Y[{_element(target, c=f'{first} + c')}] = {code}", source.channels))
+        if step.tables[i] is None:
+            lines = [
+                f"Y[{_vector(_element(target, c=str(first + start)), size)}] = "
+                f"e.load({name}, {_element(source, c=str(start))}, {size})" for start, size in _pieces(source.channels)
+            ]
+            parts.append(_for_each_pixel(target, lines))
+        else:
+            code = f'B{i}[T.Cast("int32", {name}[{_element(source)}])]'
+            parts.append(_for_each(target, f"Y[{_element(target, c=f'{first} + c')}] = {code}", source.channels))
         first += source.channels
     arguments = [*((name, (places[number].size,), "uint8") for name, number in zip(names, step.inputs, strict=True)),
                  *((name, (256,), "uint8") for name in tables), ("Z", (16,), "uint8"), ("Y", (target.size,), "uint8")]
-    return Call("concat", function(arguments, "\n".join(parts)), step.inputs, (*tables.values(), zero), (target.size,))
+    text = function(arguments, "\n".join(parts))
+    return Call("concat", text, step.inputs, (*tables.values(), zero), (target.size,))
 
 
 def move_call(step: Move, program: Program, places: list[Place]) -> Call:
     """Codes gathered from the source; what comes from nowhere is the source's zero point."""
     source, target = places[step.inputs[0]], places[step.output]
-    zeros = np.full(16, program.buffers[step.inputs[0]].zero_point, np.uint8)
+    zeros = np.full(LONGEST, program.buffers[step.inputs[0]].zero_point, np.uint8)
     border = np.full(16, program.buffers[step.output].zero_point, np.uint8)
-    if step.index is not None:
-        table, inside = _offsets(step.index, source), "I[{flat}] >= 0"
-        code = "X[T.max(I[{flat}], 0)]"
+    runs = _runs(step.channels) if step.index is None else []
+    if runs and sum(len(_pieces(length)) for _, _, length in runs) <= MOST_PIECES:
+        table, body = np.zeros(1, np.int32), _move_runs(step, source, target, runs)
+    elif step.index is None:
+        table, body = step.channels.astype(np.int32), _move_channels(step, source, target)
     else:
-        table = step.channels.astype(np.int32)
-        y, x = (f"{axis} * {step.stride[i]} + {step.origin[i]}" for i, axis in enumerate("yx"))
-        inside = f"T.And(T.And({y} >= 0, {y} < {source.height}), T.And({x} >= 0, {x} < {source.width}))"
-        inside = f"T.And({inside}, I[c] >= 0)"
-        code = f"X[T.max({_element(source, f'({y})', f'({x})', 'I[c]')}, 0)]"
-    flat = f"(y * {target.width} + x) * {target.channels} + c"
-    chosen = f"T.if_then_else({inside}, {code}, Z[0])".replace("{flat}", flat)
-    body = "\n".join([fill_border(target, "B[0]"), _for_each(target, f"Y[{_element(target)}] = {chosen}")])
-    arguments = [("X", (source.size,), "uint8"), ("I", table.shape, "int32"), ("Z", (16,), "uint8"),
+        table = _offsets(step.index, source)
+        flat = f"(y * {target.width} + x) * {target.channels} + c"
+        chosen = f"T.if_then_else(I[{flat}] >= 0, X[T.max(I[{flat}], 0)], Z[0])"
+        body = _for_each(target, f"Y[{_element(target)}] = {chosen}")
+    arguments = [("X", (source.size,), "uint8"), ("I", table.shape, "int32"), ("Z", zeros.shape, "uint8"),
                  ("B", (16,), "uint8"), ("Y", (target.size,), "uint8")]
-    return Call("move", function(arguments, body), step.inputs, (table, zeros, border), (target.size,))
+    text = function(arguments, fill_border(target, "B[0]") + "\n" + body)
+    return Call("move", text, step.inputs, (table, zeros, border), (target.size,))
+
+
+def _inside(step: Move, source: Place, target: Place) -> tuple[str, str, str]:
+    """Row and column of the source, and whether they lie inside the map; empty where all do."""
+    y, x = (f"(y * {step.stride[0]} + {step.origin[0]})", f"(x * {step.stride[1]} + {step.origin[1]})")
+    conditions = []
+    for where, size, stride, origin, limit in (
+        (y, target.height, step.stride[0], step.origin[0], source.height),
+        (x, target.width, step.stride[1], step.origin[1], source.width),
+    ):
+        ends = origin, (size - 1) * stride + origin
+        if min(ends) < 0 or max(ends) >= limit:
+            conditions.append(f"T.And({where} >= 0, {where} < {limit})")
+    condition = f"T.And({', '.join(conditions)})" if len(conditions) == 2 else "".join(conditions)
+    return y, x, condition
+
+
+def _move_runs(step: Move, source: Place, target: Place, runs: list[tuple[int, int, int]]) -> str:
+    """Runs of neighbouring channels, as vectors."""
+    y, x, inside = _inside(step, source, target)
+    lines = []
+    for first, start, length in runs:
+        for offset, size in _pieces(length):
+            code = zeros = f"e.load(Z, 0, {size})"
+            if start >= 0:
+                code = f"e.load(X, {_element(source, y, x, str(start + offset))}, {size})"
+                code = f"T.if_then_else({inside}, {code}, {zeros})" if inside else code
+            lines.append(f"Y[{_vector(_element(target, c=str(first + offset)), size)}] = {code}")
+    return _for_each_pixel(target, lines)
+
+
+def _move_channels(step: Move, source: Place, target: Place) -> str:
+    """Channels in any order, one after the other."""
+    y, x, inside = _inside(step, source, target)
+    known = f"T.And({inside}, I[c] >= 0)" if inside else "I[c] >= 0"
+    code = f"T.if_then_else({known}, X[T.max({_element(source, y, x, 'I[c]')}, 0)], Z[0])"
+    return _for_each(target, f"Y[{_element(target)}] = {code}")
+
+
+def _runs(channels: np.ndarray) -> list[tuple[int, int, int]]:
+    """(first channel of the output, first of the input or -1, length) of runs of neighbours."""
+    runs: list[tuple[int, int, int]] = []
+    for number, channel in enumerate(channels.tolist()):
+        if runs:
+            first, start, length = runs[-1]
+            if channel == (-1 if start < 0 else start + length):
+                runs[-1] = (first, start, length + 1)
+                continue
+        runs.append((number, channel, 1))
+    return runs
+
+
+def _pieces(length: int) -> list[tuple[int, int]]:
+    """(start, size) of vectors that cover a run, sizes powers of two."""
+    found, start = [], 0
+    while start < length:
+        size = min(LONGEST, 1 << ((length - start).bit_length() - 1))
+        found.append((start, size))
+        start += size
+    return found
 
 
 def _offsets(index: np.ndarray, source: Place) -> np.ndarray:

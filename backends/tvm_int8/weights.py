@@ -1,8 +1,9 @@
 """Weights in the order in which kernels read them: blocks of output channels, then taps, then groups of inputs.
 
-`[K / (vectors * lanes)][R][S][C / group][vectors][lanes * group]`, where a group is what one dot product takes. A grouped convolution reads, for each block, the input
-channels that its groups need, as a dense one with zeros. Weights of 2 ... 4 bits are stored packed, several vectors in
-one, and each kernel unpacks one block at a time into a scratch that stays in the cache.
+`[K / (vectors * lanes)][R][S][C / group][vectors][lanes * group]`; a group is what one dot product takes. A grouped
+convolution reads, for each block, the input channels that its groups need, as a dense one with zeros. Weights of
+2 ... 4 bits are stored packed, several vectors in one, and each kernel unpacks one block at a time into a scratch that
+stays in the cache.
 """
 
 from __future__ import annotations
