@@ -5,14 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from backends.fixed_point.program import Program
 from backends.tvm_int8.expressions import expressions
+from backends.tvm_int8.kernel import Call
 from backends.tvm_int8.layout import Place, plan_places
 from backends.tvm_int8.module import step_call
 from backends.tvm_int8.profiles import PROFILES
+from backends.tvm_int8.toolchain import check_packages, emulation
+from pipeline.errors import TargetError
+from tests.backends.fixed_point import oracle
 
-PROFILE_OF = {"vnni512": "x86-64-vnni", "avx2": "x86-64-v3", "lanes": "x86-64-v3"}
+# What runs on x86: the kernels without intrinsics are those of plain ARMv8, compiled for AVX2 here.
+NATIVE = {"vnni512": "x86-64-vnni", "avx2": "x86-64-v3", "lanes": "x86-64-v3"}
+
+
+def needs_tvm() -> None:
+    """Skip where TVM is not installed, or not the right one."""
+    try:
+        check_packages()
+    except TargetError as error:
+        pytest.skip(error.what)
+
+
+def needs(flavour: str) -> dict[str, Any]:
+    """LLVM's target for a flavour that runs on this processor; else the test is skipped."""
+    needs_tvm()
+    profile = PROFILES[NATIVE[flavour]]
+    try:
+        emulated = emulation(profile)
+    except TargetError as error:
+        pytest.skip(error.what)
+    if emulated:
+        pytest.skip(f"this processor lacks the features of {profile.name}")
+    return profile.llvm_target()
 
 
 def compile_kernels(texts: dict[str, str], flavour: str, llvm_target: dict[str, Any]) -> Any:
@@ -29,18 +56,40 @@ def compile_kernels(texts: dict[str, str], flavour: str, llvm_target: dict[str, 
         return tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(llvm_target))
 
 
-def run_steps(programs: dict[str, Program], flavour: str, codes: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
-    """What the kernels of one-step programs give for the codes [H, W, C] of their inputs: [H, W, C], or flat logits."""
-    calls, texts = {}, {}
-    for name, program in programs.items():
-        places = plan_places(program)
-        calls[name] = (step_call(program.steps[0], program, places, expressions(flavour)), places)
-        texts[name] = calls[name][0].text
-    module = compile_kernels(texts, flavour, PROFILES[PROFILE_OF[flavour]].llvm_target())
-    return {name: _run(module[name], programs[name], *calls[name], codes[name]) for name in programs}
+def assembly(call: Call, flavour: str, llvm_target: dict[str, Any]) -> str:
+    """What LLVM makes of one kernel."""
+    return compile_kernels({"kernel": call.text}, flavour, llvm_target).mod.inspect_source("s")
 
 
-def _run(function: Any, program: Program, call: Any, places: list[Place], codes: list[np.ndarray]) -> np.ndarray:
+def differing(programs: dict[str, Program], flavour: str) -> list[str]:
+    """Names of one-step programs whose kernel gives other numbers than the oracle for random codes."""
+    llvm_target = needs(flavour)
+    places = {name: plan_places(program) for name, program in programs.items()}
+    calls = {
+        name: step_call(program.steps[0], program, places[name], expressions(flavour))
+        for name, program in programs.items()
+    }
+    # TVM's functions are named after the cases, which are titles.
+    symbols = {name: f"k{number}" for number, name in enumerate(calls)}
+    module = compile_kernels({symbols[name]: call.text for name, call in calls.items()}, flavour, llvm_target)
+    return [
+        name for name, program in programs.items()
+        if not _agrees(module[symbols[name]], program, calls[name], places[name])
+    ]
+
+
+def _agrees(function: Any, program: Program, call: Call, places: list[Place]) -> bool:
+    step = program.steps[0]
+    codes = [oracle.random_codes(program, number, 1, seed=1 + place) for place, number in enumerate(step.inputs)]
+    wanted = oracle.compute(program, step, [value.astype(np.int64) for value in codes])[0]
+    got = _run(function, program, call, places, [value[0] for value in codes])
+    if step.output is None:
+        return np.array_equal(wanted.ravel().view(np.uint32), got[:wanted.size].view(np.uint32))
+    return np.array_equal(wanted, got)
+
+
+def _run(function: Any, program: Program, call: Call, places: list[Place], codes: list[np.ndarray]) -> np.ndarray:
+    """The output's map [H, W, C], or padded logits, for maps of codes."""
     from tvm.runtime import tensor
 
     step = program.steps[0]
