@@ -26,7 +26,6 @@ MODEL = "model.so"
 DEVICE = "device.json"
 FFI = "apache-tvm-ffi"
 RUNTIME = Path("lib") / "libtvm_runtime.so"
-ALIGNMENT = 64  # bytes: kernels read whole vectors from an aligned start
 
 
 def read_device(folder: Path) -> dict[str, Any]:
@@ -61,14 +60,10 @@ def open_module(folder: Path) -> Any:
 
 
 def to_tensor(values: np.ndarray) -> Any:
-    """A tensor of tvm_ffi with the values, aligned as the kernels expect it."""
+    """A tensor of tvm_ffi with a copy of the values: read-only arrays have no other way there."""
     import tvm_ffi
 
-    memory = np.empty(values.nbytes + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    aligned = memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
-    aligned[...] = values
-    return tvm_ffi.from_dlpack(aligned)
+    return tvm_ffi.from_dlpack(np.array(values))
 
 
 def trace(function: Callable[..., Any], x: np.ndarray, device: dict[str, Any]) -> dict[str, np.ndarray]:

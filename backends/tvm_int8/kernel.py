@@ -32,9 +32,16 @@ class Call:
     kind: str = "uint8"
 
 
-def function(arguments: Sequence[tuple[str, tuple[int, ...], str]], body: str) -> str:
-    """A kernel of (name, shape, type) arguments, the last one written; `body` is indented from the margin."""
-    signature = ", ".join(f'{name}: T.Buffer({shape}, "{kind}")' for name, shape, kind in arguments)
+def function(arguments: Sequence[tuple[str, tuple[int, ...], str]], body: str, foreign: bool = False) -> str:
+    """A kernel of (name, shape, type) arguments, the last one written; `body` is indented from the margin.
+
+    The runtime's own memory starts at 64 bytes and kernels rely on it; with `foreign`, the first argument is a user's
+    and may start at any of its elements.
+    """
+    buffers = [f'{name}: T.Buffer({shape}, "{kind}")' for name, shape, kind in arguments]
+    if foreign:
+        buffers[0] = f"{buffers[0][:-1]}, align={np.dtype(arguments[0][2]).itemsize})"
+    signature = ", ".join(buffers)
     lines = "\n".join(2 * INDENT + line for line in body.splitlines() if line.strip())
     return (
         "@T.prim_func(s_tir=True)\n"

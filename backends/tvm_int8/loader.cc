@@ -22,6 +22,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <new>
 #include <set>
 #include <sstream>
 #include <stdexcept>
@@ -43,13 +44,9 @@ namespace ffi = tvm::ffi;
 
 namespace {
 
-// Kernels read whole vectors from an aligned start, as in the runtime's own tensors.
-constexpr size_t kAlignment = 64;
-
-struct AlignedMemory {
+struct Memory {
   void AllocData(DLTensor* tensor) {
-    const size_t size = ffi::GetDataSize(*tensor);
-    tensor->data = std::aligned_alloc(kAlignment, (size + kAlignment - 1) / kAlignment * kAlignment);
+    tensor->data = std::malloc(ffi::GetDataSize(*tensor));
     if (tensor->data == nullptr) throw std::bad_alloc();
   }
   void FreeData(DLTensor* tensor) { std::free(tensor->data); }
@@ -124,7 +121,7 @@ void Run(const std::string& name, const std::string& model, const std::string& i
   const std::vector<int64_t> shape = codes ? std::vector<int64_t>(std::begin(kCodesShape), std::end(kCodesShape))
                                            : std::vector<int64_t>(std::begin(kInputShape), std::end(kInputShape));
   const DLDataType type = codes ? DLDataType{kDLUInt, 8, 1} : DLDataType{kDLFloat, 32, 1};
-  ffi::Tensor input = ffi::Tensor::FromNDAlloc(AlignedMemory(), ffi::ShapeView(shape.data(), shape.size()), type,
+  ffi::Tensor input = ffi::Tensor::FromNDAlloc(Memory(), ffi::ShapeView(shape.data(), shape.size()), type,
                                                DLDevice{kDLCPU, 0});
   const size_t size = ffi::GetDataSize(*input.GetDLTensorPtr());
   const std::vector<char> samples = Read(in);

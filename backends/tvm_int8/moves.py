@@ -68,7 +68,8 @@ def quantize_call(program: Program, place: Place, e: Expressions) -> Call:
             f'T.Cast("uint8", e.of(1).quantize(X[{index}], P[{scale}], P[{zero}]))'
         )
     image = ("X", (1, *buffer.nchw), "float32")
-    text = function([image, ("P", numbers.array.shape, "int32"), ("Y", (place.size,), "uint8")], f"{border}\n{body}")
+    arguments = [image, ("P", numbers.array.shape, "int32"), ("Y", (place.size,), "uint8")]
+    text = function(arguments, f"{border}\n{body}", foreign=True)
     return Call("quantize", text, (), (numbers.array,), (place.size,))
 
 
@@ -82,7 +83,7 @@ def enter_call(program: Program, place: Place) -> Call:
     ])
     shape = (1, place.height, place.width, place.channels)
     arguments = [("X", shape, "uint8"), ("P", numbers.array.shape, "int32"), ("Y", (place.size,), "uint8")]
-    return Call("enter", function(arguments, body), (), (numbers.array,), (place.size,))
+    return Call("enter", function(arguments, body, foreign=True), (), (numbers.array,), (place.size,))
 
 
 def leave_call(number: int, place: Place) -> Call:

@@ -16,8 +16,20 @@ def test_every_backend_has_profiles_levels_and_a_target_for_each():
         backend = BACKENDS.get(name)
         assert backend.name == name and backend.levels and set(backend.gated_levels) <= set(backend.levels)
         for profile in backend.profiles:
-            target = backend.target(profile)
-            assert isinstance(target, Target) and (target.name, target.profile) == (name, profile)
+            target = target_or_refusal(backend, profile)
+            if isinstance(target, TargetError):  # this machine lacks a tool
+                assert "install" in target.hint or "Build on" in target.hint, target
+                continue
+            assert isinstance(target, Target) and target.name == name
+            # The machine's own profile is one of the others.
+            assert target.profile == profile or (profile == "native" and target.profile in backend.profiles)
+
+
+def target_or_refusal(backend, profile):
+    try:
+        return backend.target(profile)
+    except TargetError as error:
+        return error
 
 
 def test_an_unknown_target_names_the_nearest():

@@ -18,7 +18,7 @@ from backends.tvm_int8.emulated import EmulatedSession
 from backends.tvm_int8.profiles import PROFILES
 from backends.tvm_int8.toolchain import emulation
 from tests.backends.fixed_point import oracle
-from tests.backends.onnx_qdq.cases import MIDDLES, frozen
+from tests.backends.onnx_qdq.cases import frozen
 from tests.backends.tvm_int8.conftest import needs
 
 pytestmark = [pytest.mark.tvm, pytest.mark.slow]
@@ -27,6 +27,11 @@ DOT_PRODUCT = {"aarch64-i8mm": "usdot", "aarch64-dotprod": "sdot", "aarch64": No
 TARGET = integer_target("test", "any")
 
 
+# Of `cases`, one for each kind of step; the others differ in numbers only.
+NETWORKS = (
+    "relu", "depthwise", "add", "add_itself", "mul", "squeeze_excite", "silu", "avg_pool_padded", "max_pool",
+    "cat_signed", "pad_slice", "shuffle",
+)
 # Shapes that no network of `cases` has; odd counts fill no vector.
 CONVOLUTIONS = {
     "odd": oracle.make_conv((7, 5, 13), 11, zero_points=(3, 7)),
@@ -73,8 +78,8 @@ def merged(programs: dict[str, Program]) -> Program:
 
 @pytest.fixture(scope="module")
 def every_kernel():
-    """Lowered networks of every operator, which share kernels at equal bits, and the convolutions above."""
-    (first, program), *others = [(name, lower(frozen(name, 4, 4, target=TARGET)[0])) for name in MIDDLES]
+    """Lowered networks of every kind of step, which share kernels at equal bits, and the convolutions above."""
+    (first, program), *others = [(name, lower(frozen(name, 4, 4, target=TARGET)[0])) for name in NETWORKS]
     return merged({first: program, **CONVOLUTIONS, **dict(others)})
 
 

@@ -1,6 +1,7 @@
 """What lies beside the module: facts in JSON and C++, and the loader, compiled and run here and under the emulator."""
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -8,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from backends.tvm_int8 import device_files
 from backends.tvm_int8.device_files import build_loader, describe, header, multiply_accumulates
 from backends.tvm_int8.device_runner import read_results
 from backends.tvm_int8.profiles import PROFILES
@@ -50,7 +52,8 @@ def test_facts_are_said_in_full(artifacts):
     assert facts["codes"]["nhwc"] == [8, 8, 3] and facts["codes"]["zero_point"] == toy.ZERO
 
 
-def test_the_header_says_the_same_to_the_loader():
+def test_the_header_says_the_same_to_the_loader(monkeypatch):
+    monkeypatch.setattr(device_files.metadata, "version", lambda name: "1.2.3")
     facts = describe(PROFILES["aarch64-dotprod"], toy.PROGRAM, (0, 1), {"toy": 1})
     lines = header(facts).splitlines()
     assert 'constexpr const char* kFeatures[] = {"asimddp", "asimd"};  // of the profile aarch64-dotprod' in lines
@@ -72,6 +75,16 @@ def test_the_loader_is_the_same_from_every_folder(native, tmp_path):
     profile = PROFILES[json.loads((native / "device.json").read_text())["profile"]]
     assert build_loader(other, profile).read_bytes() == first
     assert str(tmp_path).encode() not in first and b"site-packages" not in first
+
+
+@pytest.mark.parametrize("name", ["native", "aarch64"])
+def test_module_and_libraries_load_where_the_document_says_that_they_do(artifacts, name):
+    """docs/tvm.md: glibc 2.27; the loader needs that of the machine that compiles it."""
+    folder = artifacts(name)
+    for file in ("model.so", "lib/libtvm_runtime.so", "lib/libtvm_ffi.so"):
+        listing = subprocess.run(["readelf", "-V", folder / file], capture_output=True, text=True, check=True).stdout
+        versions = [tuple(map(int, version.split("."))) for version in re.findall(r"GLIBC_([\d.]+)", listing)]
+        assert max(versions, default=(0, 0)) <= (2, 27) and (versions or file == "model.so"), file
 
 
 @pytest.mark.parametrize("function", ["main", "codes"])

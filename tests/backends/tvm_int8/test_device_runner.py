@@ -9,9 +9,13 @@ import sys
 import numpy as np
 import pytest
 
+from backends.tvm_int8.cpu_features import this_machine
 from backends.tvm_int8.device_runner import named, read_results
+from backends.tvm_int8.profiles import PROFILES
+from backends.tvm_int8.toolchain import emulation
 from tests.backends.tvm_int8 import toy
 from tests.backends.tvm_int8.conftest import seal
+from tests.backends.tvm_int8.networks import resnet
 
 pytestmark = pytest.mark.tvm
 
@@ -111,6 +115,41 @@ def test_golden_inputs_go_to_the_loader_and_its_results_are_checked(native, tmp_
     written.write_bytes(content)
     code, lines = run(native, "--check", written)
     assert (code, lines[-1]) == (1, "FAIL") and lines[1].startswith("input_q: 1 of ")
+
+
+# The module, then pairs of function and the offset in bytes at which its input starts.
+AT_OFFSETS = """
+import json, sys
+import numpy as np, tvm_ffi
+from pathlib import Path
+import run
+folder = Path(sys.argv[1])
+module = run.open_module(folder)
+random = np.random.default_rng(0)
+for name, shape, kind in (("main", (1, 3, 8, 8), "float32"), ("codes", (1, 8, 8, 3), "uint8")):
+    x = (random.random(shape) * 200).astype(kind)
+    found = []
+    for offset in (0, x.itemsize, 3 * x.itemsize, 16):
+        memory = np.zeros(x.nbytes + 128, np.uint8)
+        start = -memory.ctypes.data % 64 + offset
+        moved = memory[start:start + x.nbytes].view(kind).reshape(shape)
+        moved[...] = x
+        found.append(np.from_dlpack(module[name](tvm_ffi.from_dlpack(moved))).tobytes())
+    assert len(set(found)) == 1 and any(found[0]), name
+"""
+
+
+@pytest.mark.parametrize("name", ["x86-64-vnni", "x86-64-v3"])
+def test_an_input_may_start_anywhere_in_memory(native, name, tmp_path):
+    """A kernel that took the alignment of the runtime's own memory for granted would end the process."""
+    from backends.tvm_int8.build import module_builder, write_module
+
+    profile = PROFILES[name]
+    if profile.machine.name != this_machine() or emulation(profile):
+        pytest.skip(f"this processor does not run {name}")
+    write_module(module_builder(resnet(1, (16,), 8), profile), profile, native / "model.so")
+    done = subprocess.run([sys.executable, "-c", AT_OFFSETS, native], cwd=native, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_results_of_half_a_sample_are_refused():

@@ -1,6 +1,6 @@
 """A module with the interface of a real one and three small layers, for the tests of the device side.
 
-Its kernels are TVM's own tensor expressions, compiled in a second: 3 x 8 x 8 images, a 1 x 1 convolution to 16
+Its layers are TVM's own tensor expressions, compiled in a second: 3 x 8 x 8 images, a 1 x 1 convolution to 16
 channels, a linear layer to 4 classes. `expected` says in numpy what every function returns.
 """
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from backends.fixed_point.program import Buffer, Program
+from backends.tvm_int8.kernel import function
 
 SCALE, ZERO = np.float32(0.05), 100
 MULTIPLIER, SHIFT = 90_000_001, 34
@@ -55,30 +56,28 @@ def build(path: Path, target: dict, compiler: str) -> None:
 
 def _module():
     from tvm import relax
+    from tvm.script import from_source, tirx
 
     builder = relax.BlockBuilder()
+    text = _quantize().replace("KERNEL", "quantize")
+    kernel = builder.add_func(from_source(text, extra_vars={"T": tirx}), "quantize")
+    codes = relax.TensorType((1, 8, 8, 3), "uint8")
     for name in ("main", "codes", "trace"):
         shape, dtype = ((1, 8, 8, 3), "uint8") if name == "codes" else ((1, 3, 8, 8), "float32")
         x = relax.Var("x", relax.TensorType(shape, dtype))
         with builder.function(name, [x]):
-            q = x if name == "codes" else builder.emit_te(_quantize, x)
+            q = x if name == "codes" else builder.emit(relax.call_tir(kernel, [x], codes))
             layer = builder.emit_te(_layer, q, relax.const(WEIGHT))
             logits = builder.emit_te(_head, layer, relax.const(HEAD))
             builder.emit_func_output(relax.Tuple([q, layer, logits]) if name == "trace" else logits)
     return builder.get()
 
 
-def _quantize(x):
-    from tvm import te, tirx
-
-    def real(value):
-        return tirx.const(float(value), "float32")
-
-    def code(n, h, w, c):
-        rounded = tirx.nearbyint(x[n, c, h, w] / real(SCALE)) + real(ZERO)
-        return tirx.max(tirx.min(rounded, real(255)), real(0)).astype("uint8")
-
-    return te.compute((1, 8, 8, 3), code, name="quantize")
+def _quantize() -> str:
+    rounded = f"T.nearbyint(X[0, c, h, w] / T.float32({float(SCALE)})) + T.float32({ZERO})"
+    code = f'T.Cast("uint8", T.max(T.min({rounded}, T.float32(255)), T.float32(0)))'
+    loops = f"for h, w, c in T.grid(8, 8, 3):\n    Y[0, h, w, c] = {code}"
+    return function([("X", (1, 3, 8, 8), "float32"), ("Y", (1, 8, 8, 3), "uint8")], loops, foreign=True)
 
 
 def _layer(x, weight):
