@@ -14,7 +14,7 @@ from backends.fixed_point.lower import lower
 from backends.fixed_point.rules import integer_target, unsupported
 from backends.tvm_int8 import profiles, toolchain
 from backends.tvm_int8.device_runner import MODEL, read_device
-from backends.tvm_int8.emulated import EmulatedSession
+from backends.tvm_int8.emulated import EmulatedSession, emulated_samples
 from backends.tvm_int8.session import NativeSession
 from pipeline.artifact import package_versions
 from pipeline.parity import Arithmetic, Runner
@@ -22,7 +22,6 @@ from pipeline.stages import Reference
 from pipeline.target import Target
 
 NAME = "tvm"
-EMULATED_SAMPLES = 32  # an emulator takes a hundred times as long
 _BORDER = ("quantize", "finish")  # neither computes: they bring values in and out
 
 
@@ -55,10 +54,7 @@ class TvmBackend:
         program, profile = lower(reference), profiles.PROFILES[reference.quantized.target.profile]
         builder = module_builder(program, profile)
         write_module(builder, profile, folder / self.model_file)
-        traced = [program.buffers[number] for number in builder.traced]
-        files = write_device_files(
-            folder, profile, program.input, traced, program.logits, builder.kernel_counts()
-        )
+        files = write_device_files(folder, profile, program, builder.traced, builder.kernel_counts())
         return [folder / self.model_file, *files]
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
@@ -69,7 +65,7 @@ class TvmBackend:
         return EmulatedSession(folder, command) if command else NativeSession(folder)
 
     def proof_samples(self, folder: Path) -> int | None:
-        return EMULATED_SAMPLES if _emulation(folder) else None
+        return emulated_samples(read_device(folder)["multiply_accumulates"]) if _emulation(folder) else None
 
     def finish(self, folder: Path) -> None:
         return
@@ -88,7 +84,7 @@ class TvmBackend:
 
 
 def _emulation(folder: Path) -> tuple[str, ...]:
-    """The command that runs the artifact's programs here; empty where the processor does."""
+    """The emulator's command line for an artifact; empty where its processor is this one."""
     return toolchain.emulation(profiles.PROFILES[read_device(folder)["profile"]])
 
 

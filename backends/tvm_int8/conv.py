@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backends.fixed_point.program import Conv, Program
-from backends.tvm_int8.expressions import QUAD, Expressions
+from backends.tvm_int8.expressions import PACK, Expressions
 from backends.tvm_int8.kernel import Call, fill_border, function, indent
 from backends.tvm_int8.layout import Place
 from backends.tvm_int8.parameters import Parameters
@@ -21,8 +21,8 @@ from backends.tvm_int8.rescaling import Vectors, add_rescale
 from backends.tvm_int8.tile import Tile, choose_tile
 from backends.tvm_int8.weights import Block, arrange, cut, fields, group_size, lane_order, pack, stored_bits
 
+WIDENED = 4  # codes at a time; the compiler makes vectors of its own
 CODES_OFFSET = 128  # of instructions that multiply signed by signed bytes
-PACK = 4  # vectors of sums that one store takes
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,20 @@ class _Layer:
         return self.bits < 8 or self.e.operand != "int8"
 
     @property
+    def widened(self) -> bool:
+        """Codes are widened before the inner loop."""
+        return self.e.operand != "int8"
+
+    @property
     def unit(self) -> int:
         """Weights of one vector."""
-        return self.e.lanes * QUAD
+        return self.e.lanes * self.e.group
 
     @property
     def steps(self) -> int:
         """Vectors of weights of one block."""
         rows, columns = self.step.window.kernel
-        return rows * columns * self.block.quads * self.block.vectors
+        return rows * columns * self.block.groups * self.block.vectors
 
 
 def conv_call(step: Conv, program: Program, places: list[Place], e: Expressions) -> Call:
@@ -80,7 +85,7 @@ def conv_call(step: Conv, program: Program, places: list[Place], e: Expressions)
     filters = step.weights.codes.shape[0]
     tile = choose_tile(
         target.height if target else 1, target.width if target else 1, -(-filters // e.lanes),
-        lambda vectors: taps * cut(step, source.pixel, e, vectors).quads, e,
+        lambda vectors: taps * cut(step, source.pixel, e, vectors).groups, e,
     )
     layer = _Layer(step, source, target, residual, e, tile, cut(step, source.pixel, e, tile.vectors))
     weights = _weights(layer)
@@ -116,7 +121,7 @@ def _byte_offsets(layer: _Layer) -> np.ndarray:
     offsets = np.zeros(layer.channels, np.uint8)
     offsets[:len(layer.step.weights.offset)] = layer.step.weights.offset
     lanes = offsets.reshape(layer.block.blocks, layer.block.vectors, layer.e.lanes)
-    return lane_order(np.repeat(lanes[..., None], QUAD, -1), layer.e)
+    return lane_order(np.repeat(lanes[..., None], layer.e.group, -1), layer.e)
 
 
 def _body(layer: _Layer, numbers: Parameters, program: Program) -> str:
@@ -128,6 +133,8 @@ def _body(layer: _Layer, numbers: Parameters, program: Program) -> str:
     if layer.unpacked:
         size = -(-layer.steps // group_size(layer.bits)) * group_size(layer.bits) * layer.unit
         allocations.append(f'S = T.sblock_alloc_buffer(({size},), "{e.operand}")')
+    if layer.widened:
+        allocations.append(f'Z = T.sblock_alloc_buffer(({layer.source.size},), "{e.operand}")')
     border = ""
     if layer.target is not None and any(layer.target.border):
         zero = numbers.splat(program.buffers[step.output].zero_point)
@@ -140,7 +147,7 @@ def _body(layer: _Layer, numbers: Parameters, program: Program) -> str:
         _epilogue(layer, numbers, program),
     ])
     return "\n".join([
-        *allocations, border,
+        *allocations, border, _widen(layer) if layer.widened else "",
         f"for n in T.serial({block.blocks}):",
         indent(_unpack(layer, numbers), 1) if layer.unpacked else "",
         f"    for v in T.serial({rows}):",
@@ -179,11 +186,12 @@ def _reduction(layer: _Layer, numbers: Parameters) -> str:
         start = f" + P[{numbers.add(block.starts)} + n]"
     corner = (
         f"{first} + ({_y(layer)}) * {row} + ({_x(layer)}) * {column} + r * {window.dilation[0] * source.row}"
-        f" + s * {window.dilation[1] * source.pixel} + q * {QUAD}{start}"
+        f" + s * {window.dilation[1] * source.pixel} + q * {layer.e.group}{start}"
     )
-    tap = f"((r * {window.kernel[1]} + s) * {block.quads} + q) * {block.vectors}"
+    tap = f"((r * {window.kernel[1]} + s) * {block.groups} + q) * {block.vectors}"
     if not layer.unpacked:
         tap = f"n * {layer.steps} + {tap}"
+    codes = "Z" if layer.widened else "X"
     buffer = "S" if layer.unpacked else "W"
     lines = []
     for i in range(tile.sums):
@@ -191,35 +199,42 @@ def _reduction(layer: _Layer, numbers: Parameters) -> str:
         y, x = divmod(pixel, tile.columns)
         lines.append(
             f"            A{i}[T.Ramp(0, 1, {layer.e.lanes})] = e.dot(e.load(A{i}, 0), "
-            f"e.quad(X, {corner} + {y * row + x * column}), "
+            f"e.codes({codes}, {corner} + {y * row + x * column}), "
             f"e.weights({buffer}, ({tap} + {vector}) * {layer.unit}))"
         )
     return "\n".join([
         f"for r in T.serial({window.kernel[0]}):",
         f"    for s in T.serial({window.kernel[1]}):",
-        f"        for q in T.serial({block.quads}):",
+        f"        for q in T.serial({block.groups}):",
         *lines,
     ])
 
 
+def _widen(layer: _Layer) -> str:
+    """Statements that widen the whole input into `Z`: once for each code, not once for each product."""
+    return (
+        f"for i in T.serial({layer.source.size // WIDENED}):\n"
+        f"    Z[T.Ramp(i * {WIDENED}, 1, {WIDENED})] = "
+        f'T.Cast("{layer.e.operand}x{WIDENED}", e.load(X, i * {WIDENED}, {WIDENED}))'
+    )
+
+
 def _unpack(layer: _Layer, numbers: Parameters) -> str:
-    """Statements that bring one block of weights into the scratch `S`, in halves where operands are twice as wide."""
+    """Statements that bring one block of weights into the scratch `S`."""
     group, unit, bits = group_size(layer.bits), layer.unit, layer.bits
     groups = -(-layer.steps // group)
-    part = unit if layer.e.operand == "int8" else unit // 2
     offset = None
     if bits < 8:
         offset = numbers.add(np.ascontiguousarray(_byte_offsets(layer)).reshape(-1).view(np.int32))
     lines = [f"for g in T.serial({groups}):"]
     for j in range(group):
-        for start in range(0, unit, part):
-            packed = f"(n * {groups} + g) * {group * bits // 8 * unit} + {start}"
-            vector = f"n * {layer.block.vectors} + (g * {group} + {j}) % {layer.block.vectors}"
-            minus = f"e.load(P, {offset} + (({vector}) * {unit} + {start}) // 4, {part // 4})" if bits < 8 else None
-            lines.append(
-                f"    S[T.Ramp((g * {group} + {j}) * {unit} + {start}, 1, {part})] = "
-                f"e.unpack(W, {packed}, {fields(bits, j)}, {unit}, {part}, {minus})"
-            )
+        packed = f"(n * {groups} + g) * {group * bits // 8 * unit}"
+        vector = f"n * {layer.block.vectors} + (g * {group} + {j}) % {layer.block.vectors}"
+        minus = f"e.load(P, {offset} + ({vector}) * {unit // 4}, {unit // 4})" if bits < 8 else None
+        lines.append(
+            f"    S[T.Ramp((g * {group} + {j}) * {unit}, 1, {unit})] = "
+            f"e.unpack(W, {packed}, {fields(bits, j)}, {unit}, {minus})"
+        )
     return "\n".join(lines)
 
 

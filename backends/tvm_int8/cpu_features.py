@@ -5,6 +5,7 @@ Also a part of the `run.py` that is shipped with an artifact: standard library o
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,9 @@ CPUINFO = "/proc/cpuinfo"
 # `uname -m` of machines that are the same to a compiler.
 MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
+# Arm feature -> entry of the auxiliary vector (AT_HWCAP, AT_HWCAP2) and bit.
+AUXILIARY = {"asimd": (16, 1), "asimddp": (16, 20), "i8mm": (26, 13)}
+
 
 def this_machine() -> str:
     """`x86_64`, `aarch64`, or what else `uname -m` says."""
@@ -22,11 +26,25 @@ def this_machine() -> str:
 
 
 def read_cpuinfo(path: str = CPUINFO) -> str:
-    """The text of /proc/cpuinfo; empty where there is none: then no feature is known to be there."""
+    """The text of /proc/cpuinfo; empty where there is none: then no feature is known to be there.
+
+    An emulator (a container of another machine) shows the host's file. On Arm that is seen, and the features come from
+    the kernel's auxiliary vector, which the emulator does provide.
+    """
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ""
+        text = ""
+    if this_machine() == "aarch64" and not re.search("^Features", text, re.MULTILINE):
+        return "Features : " + " ".join(auxiliary_features()) + "\n"
+    return text
+
+
+def auxiliary_features() -> list[str]:
+    """Arm features of our profiles that the kernel tells every program."""
+    getauxval = ctypes.CDLL(None).getauxval
+    getauxval.argtypes, getauxval.restype = [ctypes.c_ulong], ctypes.c_ulong
+    return [name for name, (entry, bit) in AUXILIARY.items() if getauxval(entry) >> bit & 1]
 
 
 def features(cpuinfo: str) -> frozenset[str]:

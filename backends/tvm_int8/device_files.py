@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from backends.fixed_point.program import Buffer
+from backends.fixed_point.program import Conv, Program
 from backends.standalone import standalone
 from backends.tvm_int8 import device_runner
 from backends.tvm_int8.profiles import DeviceProfile, profiles_of
@@ -25,23 +26,21 @@ _FFI_HEADERS = "tvm_ffi/include"
 
 
 def write_device_files(
-    folder: Path, profile: DeviceProfile, image: Buffer, traced: Sequence[Buffer], logits: Sequence[int],
-    kernels: Mapping[str, int],
+    folder: Path, profile: DeviceProfile, program: Program, traced: Sequence[int], kernels: Mapping[str, int]
 ) -> list[Path]:
     """Write what the device needs beside `model.so` into `folder`; returns the files.
 
     Args:
         folder: of the artifact; without lib/.
         profile: that the module is built for.
-        image: the input's codes.
-        traced: what the function `trace` returns, in its order, without the logits.
-        logits: shape of one sample's logits.
+        program: that the module computes.
+        traced: numbers of the tensors that the function `trace` returns, in its order, before the logits.
         kernels: how often the function `main` calls each kind of kernel.
 
     Raises:
         TargetError: compiler or runtime libraries are missing (`toolchain.check` says so before calibration).
     """
-    facts = describe(profile, image, traced, logits, kernels)
+    facts = describe(profile, program, traced, kernels)
     (folder / device_runner.DEVICE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     (folder / HEADER).write_text(header(facts), encoding="utf-8")
     (folder / "run.py").write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
@@ -52,9 +51,10 @@ def write_device_files(
 
 
 def describe(
-    profile: DeviceProfile, image: Buffer, traced: Iterable[Buffer], logits: Sequence[int], kernels: Mapping[str, int]
+    profile: DeviceProfile, program: Program, traced: Iterable[int], kernels: Mapping[str, int]
 ) -> dict[str, Any]:
     """The content of device.json: what runs where, and what goes in and comes out, in order."""
+    image, outputs = program.input, [program.buffers[number] for number in traced]
     return {
         "profile": profile.name,
         "machine": profile.machine.name,
@@ -64,10 +64,20 @@ def describe(
         "packages": {name: metadata.version(name) for name in REQUIREMENTS},
         "input": {"dtype": "float32", "shape": list(image.nchw)},
         "codes": {"dtype": "uint8", "nhwc": list(image.shape), "scale": image.scale, "zero_point": image.zero_point},
-        "trace": [{"name": entry.name, "nhwc": list(entry.shape), "shape": list(entry.nchw)} for entry in traced],
-        "logits": list(logits),
+        "trace": [{"name": entry.name, "nhwc": list(entry.shape), "shape": list(entry.nchw)} for entry in outputs],
+        "logits": list(program.logits),
+        "multiply_accumulates": multiply_accumulates(program),
         "kernels": dict(sorted(kernels.items())),
     }
+
+
+def multiply_accumulates(program: Program) -> int:
+    """Products of weights and codes in one inference."""
+    return sum(_outputs(step, program) * step.weights.codes[0].size for step in program.steps if isinstance(step, Conv))
+
+
+def _outputs(step: Conv, program: Program) -> int:
+    return math.prod(program.logits if step.output is None else program.buffers[step.output].shape)
 
 
 def header(facts: dict[str, Any]) -> str:

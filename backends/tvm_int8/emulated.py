@@ -1,7 +1,7 @@
 """The artifact of another machine, run here: its own loader and libraries under a user-mode emulator.
 
 The emulator executes every instruction of the device's processor model, so its codes are those of the device; its
-times say nothing. It is a hundred times slower than silicon, which is why a proof under it takes fewer samples.
+times say nothing. It is a hundred times slower than a device, so a proof under it takes fewer samples.
 """
 
 from __future__ import annotations
@@ -19,6 +19,15 @@ from backends.tvm_int8.device_runner import MODEL, read_device, read_results
 from pipeline.errors import ParityError
 
 BATCH = 16  # samples for each start of the emulator
+# A proof under the emulator: at least the golden samples, and at most what takes seconds for small networks and two
+# minutes for a ResNet-18 at 224 pixels (0.3 to 1.2 GMAC a second on one core, by profile).
+LEAST_SAMPLES, MOST_SAMPLES = 16, 256
+PROOF_MACS = 5_000_000_000
+
+
+def emulated_samples(multiply_accumulates: int) -> int:
+    """How many samples a network of so many products is proven on; the same on every machine."""
+    return min(MOST_SAMPLES, max(LEAST_SAMPLES, PROOF_MACS // max(1, multiply_accumulates)))
 
 
 class EmulatedSession:

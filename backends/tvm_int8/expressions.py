@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-QUAD = 4  # input channels of one dot product
+PACK = 4  # vectors of sums that become one vector of bytes
 
 
 class Expressions:
@@ -23,31 +23,49 @@ class Expressions:
 
     Attributes:
         lanes: int32 lanes of one vector of sums.
-        accumulators: vectors of sums that fit the registers beside operands.
+        registers: for sums and one vector of weights for each; the rest is for codes and temporaries.
+        group: input channels that one dot product takes.
         dots_per_cycle, loads_per_cycle: of a typical processor; only tile sizes depend on them.
         latency: cycles of a dependent dot product.
-        operand: type of a weight in the kernel's inner loop.
+        operand: type of weights in the inner loop; int16 means that codes, too, are widened before it.
+        by_input: a vector of weights holds one input channel after the other, not one output channel.
         signed_input: codes enter dot products as `code - 128`.
-        interleaved: depthwise kernels join four pixels into dot products instead of multiplying lane by lane.
+        widths: int32 lanes of the vectors that depthwise kernels may use, where they interleave pixels into dot products;
+            none where they multiply lane by lane.
+        taps: type of the weights of those kernels.
+
+    Args:
+        lanes: instead of the widest vector's.
     """
 
+    flavour = "lanes"
     lanes = 16
-    accumulators = 6
+    registers = 7
+    group = 4
     dots_per_cycle, loads_per_cycle, latency = 0.125, 1.0, 4
     operand = "int8"
+    by_input = True
     signed_input = False
-    interleaved = False
+    widths: tuple[int, ...] = ()
+    taps = "int8"
+    depthwise_rows = 4
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int | None = None) -> None:
         from tvm.script import tirx
 
         self.T = tirx
+        self.lanes = lanes or self.lanes
+
+    def of(self, lanes: int) -> Expressions:
+        """The same instruction set with vectors of another width."""
+        return expressions(self.flavour, lanes)
 
     # --- vectors ------------------------------------------------------------------------------------------------------
 
     def load(self, buffer: Any, index: Any, lanes: int | None = None) -> Any:
         """`lanes` neighbours of a flat buffer; of int32, one vector."""
-        return buffer[self.T.Ramp(index, 1, lanes or self.lanes)]
+        lanes = lanes or self.lanes
+        return buffer[index] if lanes == 1 else buffer[self.T.Ramp(index, 1, lanes)]
 
     def bits(self, kind: str, value: Any) -> Any:
         """The same bits as another type."""
@@ -67,43 +85,39 @@ class Expressions:
 
     # --- weights ------------------------------------------------------------------------------------------------------
 
-    def unpack(self, buffer: Any, base: Any, fields: Any, unit: int, lanes: int, offset: Any) -> Any:
-        """One vector of weights, or a part of it, from packed bytes.
+    def unpack(self, buffer: Any, base: Any, fields: Any, unit: int, offset: Any) -> Any:
+        """One vector of weights from packed bytes, as `operand`.
 
         Args:
             buffer, base: the packed group of vectors.
             fields: see `weights.fields`.
             unit: bytes of a vector.
-            lanes: bytes of the part.
             offset: what packing added to every byte, int32 vector; None for weights of 8 bits.
         """
         if offset is None:
-            return self._operand(buffer[self.T.Ramp(base, 1, lanes)], lanes)
-        code = None
+            return self.T.Cast(f"{self.operand}x{unit}", self.load(buffer, base, unit))
+        kind, code = f"uint8x{unit}", None
         for vector, place, width, done in fields:
-            byte = self.bits(f"uint8x{lanes}", buffer[self.T.Ramp(base + vector * unit, 1, lanes)])
-            mask = self.splat(self.T.uint8(2**width - 1), lanes)
-            field = self.T.bitwise_and(self.T.shift_right(byte, self.splat(self.T.uint8(place), lanes)), mask)
-            field = self.T.shift_left(field, self.splat(self.T.uint8(done), lanes))
+            byte = self.bits(kind, self.load(buffer, base + vector * unit, unit))
+            field = self.T.bitwise_and(self.T.shift_right(byte, self.splat(self.T.uint8(place), unit)),
+                                       self.splat(self.T.uint8(2**width - 1), unit))
+            field = self.T.shift_left(field, self.splat(self.T.uint8(done), unit))
             code = field if code is None else self.T.bitwise_or(code, field)
-        return self._operand(self.bits(f"int8x{lanes}", code - self.bits(f"uint8x{lanes}", offset)), lanes)
-
-    def _operand(self, weights: Any, lanes: int) -> Any:
-        return weights if self.operand == "int8" else self.T.Cast(f"{self.operand}x{lanes}", weights)
+        return self.T.Cast(f"{self.operand}x{unit}", self.bits(f"int8x{unit}", code - self.bits(kind, offset)))
 
     # --- dot products -------------------------------------------------------------------------------------------------
 
-    def quad(self, codes: Any, index: Any) -> Any:
-        """Four neighbouring codes for every lane, as `dot` takes them."""
-        return [self.T.Cast("int16", codes[index + i]) for i in range(QUAD)]
+    def codes(self, codes: Any, index: Any) -> Any:
+        """A group of neighbouring codes for every lane, as `dot` takes them."""
+        return [self.T.Cast("int16", codes[index + i]) for i in range(self.group)]
 
     def weights(self, buffer: Any, index: Any) -> Any:
-        """One vector of weights, four for each lane, as `dot` takes them."""
-        return [self.load(buffer, index + i * self.lanes) for i in range(QUAD)]
+        """One vector of weights, a group for each lane, as `dot` takes them."""
+        return [self.load(buffer, index + i * self.lanes) for i in range(self.group)]
 
-    def dot(self, sums: Any, quad: Any, weights: Any) -> Any:
-        """sums[lane] + four products."""
-        for code, weight in zip(quad, weights, strict=True):
+    def dot(self, sums: Any, codes: Any, weights: Any) -> Any:
+        """sums[lane] + the products of a group."""
+        for code, weight in zip(codes, weights, strict=True):
             wide = self.T.Cast(f"int32x{self.lanes}", self.T.Cast(f"int16x{self.lanes}", weight))
             sums = sums + wide * self.splat(self.T.Cast("int32", code))
         return sums
@@ -153,7 +167,7 @@ class Expressions:
 class _X86(Expressions):
     """Even and odd lanes multiplied apart; saturating packs."""
 
-    suffix = ""
+    by_input = False
     packs = ("", "")
 
     def rescale(self, terms: Sequence[tuple[Any, Any]], offset: Any, shift: Any, half: bool) -> Any:
@@ -173,121 +187,153 @@ class _X86(Expressions):
         return self._upper(self.T.shift_left(wide, self.splat(self.T.int64(32), lanes)), lanes)
 
     def pack(self, sums: Sequence[Any]) -> Any:
-        if len(sums) != QUAD:
+        if len(sums) != PACK:
             return super().pack(sums)
         packed = self.bits(f"int32x{self.lanes}", self.pack_in_place(sums))
-        groups = self.lanes // QUAD
-        order = [group * QUAD + vector for vector in range(QUAD) for group in range(groups)]
-        return self.bits(f"uint8x{QUAD * self.lanes}", self.T.Shuffle([packed], order))
+        groups = self.lanes // PACK
+        order = [group * PACK + vector for vector in range(PACK) for group in range(groups)]
+        return self.bits(f"uint8x{PACK * self.lanes}", self.T.Shuffle([packed], order))
 
     def pack_in_place(self, sums: Sequence[Any]) -> Any:
         """Four vectors of sums as bytes in the order of the instructions: within 128 bits, four of each vector."""
-        signed, unsigned = self.packs
+        signed, unsigned = _PACKS[self.lanes]
         half, whole = f"int16x{2 * self.lanes}", f"uint8x{4 * self.lanes}"
         words = [self.T.call_llvm_pure_intrin(half, signed, sums[i], sums[i + 1]) for i in (0, 2)]
         return self.T.call_llvm_pure_intrin(whole, unsigned, *words)
+
+    def interleave(self, pixels: Sequence[Any], vector: int) -> Any:
+        """Bytes of four pixels side by side for each channel, as int32: the channels of `vector` in `pack_in_place`."""
+        pairs = [self._unpack("uint8", pixels[i], pixels[i + 1], vector // 2) for i in (0, 2)]
+        return self.bits(f"int32x{self.lanes}", self._unpack("uint16", *pairs, vector % 2))
+
+    def _unpack(self, kind: str, a: Any, b: Any, upper: int) -> Any:
+        """punpckl / punpckh: elements of a and b in turn, from the lower or upper half of each 128 bits."""
+        size = 16 if kind == "uint8" else 8
+        count = self.lanes // 4 * size
+        order = [
+            start + upper * size // 2 + i + operand * count
+            for start in range(0, count, size) for i in range(size // 2) for operand in range(2)
+        ]
+        return self.T.Shuffle([self.bits(f"{kind}x{count}", value) for value in (a, b)], order)
+
+
+# Saturating packs by the number of int32 lanes.
+_PACKS = {
+    4: ("llvm.x86.sse2.packssdw.128", "llvm.x86.sse2.packuswb.128"),
+    8: ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb"),
+    16: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512"),
+}
 
 
 class Vnni512(_X86):
     """AVX-512 with `vpdpbusd`."""
 
+    flavour = "vnni512"
     lanes = 16
-    accumulators = 26
+    registers = 30
     dots_per_cycle, loads_per_cycle, latency = 2.0, 2.0, 5
-    interleaved = True
-    packs = ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512")
+    widths = (16, 8, 4)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, lanes: int | None = None) -> None:
+        super().__init__(lanes)
         from tvm.target.codegen import llvm_version_major
 
         # LLVM 22 gave the intrinsic's operands their true type; before, bytes travelled as int32.
         self._bytes = llvm_version_major() >= 22
 
-    def quad(self, codes: Any, index: Any) -> Any:
-        return self.splat(self.bits("int32", codes[self.T.Ramp(index, 1, QUAD)]))
+    def codes(self, codes: Any, index: Any) -> Any:
+        return self.splat(self.bits("int32", codes[self.T.Ramp(index, 1, self.group)]))
 
     def weights(self, buffer: Any, index: Any) -> Any:
-        return self.load(buffer, index, QUAD * self.lanes)
+        return self.load(buffer, index, self.group * self.lanes)
 
-    def dot(self, sums: Any, quad: Any, weights: Any) -> Any:
-        kinds = (f"uint8x{QUAD * self.lanes}", f"int8x{QUAD * self.lanes}") if self._bytes else \
+    def dot(self, sums: Any, codes: Any, weights: Any) -> Any:
+        kinds = (f"uint8x{self.group * self.lanes}", f"int8x{self.group * self.lanes}") if self._bytes else \
             (f"int32x{self.lanes}",) * 2
-        operands = [self.bits(kind, value) for kind, value in zip(kinds, (quad, weights), strict=True)]
-        return self.T.call_llvm_pure_intrin(f"int32x{self.lanes}", "llvm.x86.avx512.vpdpbusd.512", sums, *operands)
+        operands = [self.bits(kind, value) for kind, value in zip(kinds, (codes, weights), strict=True)]
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"
+        return self.T.call_llvm_pure_intrin(f"int32x{self.lanes}", name, sums, *operands)
+
+    def tap_dot(self, sums: Any, quads: Any, buffer: Any, index: Any) -> Any:
+        """sums[lane] + four taps: `quads` of `interleave`, weights of a depthwise layer."""
+        return self.dot(sums, quads, self.load(buffer, index, 4 * self.lanes))
 
 
 class Avx2(_X86):
     """AVX2: int16 products summed in pairs. `vpmaddubsw` would take bytes, but it saturates."""
 
+    flavour = "avx2"
     lanes = 8
-    accumulators = 12
-    dots_per_cycle, loads_per_cycle, latency = 0.75, 2.0, 2
+    registers = 14
+    group = 2
+    dots_per_cycle, loads_per_cycle, latency = 1.5, 1.5, 1
     operand = "int16"
-    interleaved = True
-    packs = ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb")
+    widths = (8, 4)
+    taps = "int16"
+    depthwise_rows = 2
 
-    def quad(self, codes: Any, index: Any) -> Any:
-        return self.pairs(self.splat(self.bits("int32", codes[self.T.Ramp(index, 1, QUAD)])))
-
-    def pairs(self, quads: Any) -> Any:
-        """Bytes 0 and 2, and bytes 1 and 3, of every lane as int16."""
-        masked = self.T.bitwise_and(quads, self.splat(self.T.int32(0x00FF00FF)))
-        words = self.bits(f"uint16x{2 * self.lanes}", quads)
-        upper = self.T.shift_right(words, self.splat(self.T.uint16(8), 2 * self.lanes))
-        return [self.bits(f"int16x{2 * self.lanes}", value) for value in (masked, upper)]
+    def codes(self, codes: Any, index: Any) -> Any:
+        return self.bits("int16x16", self.splat(self.bits("int32", codes[self.T.Ramp(index, 1, self.group)])))
 
     def weights(self, buffer: Any, index: Any) -> Any:
-        return [self.load(buffer, index + i * 2 * self.lanes, 2 * self.lanes) for i in range(2)]
+        return self.load(buffer, index, self.group * self.lanes)
 
-    def dot(self, sums: Any, quad: Any, weights: Any) -> Any:
-        for codes, factors in zip(quad, weights, strict=True):
-            sums = sums + self.T.call_llvm_pure_intrin(
-                f"int32x{self.lanes}", "llvm.x86.avx2.pmadd.wd", codes, factors
-            )
-        return sums
+    def dot(self, sums: Any, codes: Any, weights: Any) -> Any:
+        name = "llvm.x86.avx2.pmadd.wd" if self.lanes == 8 else "llvm.x86.sse2.pmadd.wd"
+        return sums + self.T.call_llvm_pure_intrin(f"int32x{self.lanes}", name, codes, weights)
+
+    def tap_dot(self, sums: Any, quads: Any, buffer: Any, index: Any) -> Any:
+        """sums[lane] + four taps: bytes 0 and 2 of `quads` as int16, then bytes 1 and 3."""
+        lanes = 2 * self.lanes
+        even = self.bits(f"int16x{lanes}", self.T.bitwise_and(quads, self.splat(self.T.int32(0x00FF00FF))))
+        words = self.T.shift_right(self.bits(f"uint16x{lanes}", quads), self.splat(self.T.uint16(8), lanes))
+        sums = self.dot(sums, even, self.load(buffer, index, lanes))
+        return self.dot(sums, self.bits(f"int16x{lanes}", words), self.load(buffer, index + lanes, lanes))
 
 
 class _Neon(Expressions):
     """AArch64 with a dot-product instruction of four lanes."""
 
     lanes = 4
-    accumulators = 24
+    registers = 30
     dots_per_cycle, loads_per_cycle, latency = 2.0, 2.0, 3
+    by_input = False
     instruction = ""
 
-    def quad(self, codes: Any, index: Any) -> Any:
-        return self.bits("uint8x16", self.splat(self.bits("int32", codes[self.T.Ramp(index, 1, QUAD)])))
+    def codes(self, codes: Any, index: Any) -> Any:
+        return self.bits("uint8x16", self.splat(self.bits("int32", codes[self.T.Ramp(index, 1, self.group)])))
 
     def weights(self, buffer: Any, index: Any) -> Any:
-        return self.load(buffer, index, QUAD * self.lanes)
+        return self.load(buffer, index, self.group * self.lanes)
 
-    def dot(self, sums: Any, quad: Any, weights: Any) -> Any:
-        return self.T.call_llvm_pure_intrin("int32x4", self.instruction, sums, quad, weights)
+    def dot(self, sums: Any, codes: Any, weights: Any) -> Any:
+        return self.T.call_llvm_pure_intrin("int32x4", self.instruction, sums, codes, weights)
 
 
 class Usdot(_Neon):
     """ARMv8.6 i8mm: unsigned codes times signed weights."""
 
+    flavour = "usdot"
     instruction = "llvm.aarch64.neon.usdot.v4i32.v16i8"
 
 
 class Sdot(_Neon):
     """ARMv8.2 dot products of signed bytes: codes enter as `code - 128`, which the bias takes back."""
 
+    flavour = "sdot"
     instruction = "llvm.aarch64.neon.sdot.v4i32.v16i8"
     signed_input = True
 
-    def quad(self, codes: Any, index: Any) -> Any:
-        flipped = self.T.bitwise_xor(self.bits("int32", codes[self.T.Ramp(index, 1, QUAD)]), self.T.int32(-0x7F7F7F80))
+    def codes(self, codes: Any, index: Any) -> Any:
+        flipped = self.T.bitwise_xor(self.bits("int32", codes[self.T.Ramp(index, 1, self.group)]), self.T.int32(-0x7F7F7F80))
         return self.bits("int8x16", self.splat(flipped))
 
 
-_FLAVOURS = {"vnni512": Vnni512, "avx2": Avx2, "sdot": Sdot, "usdot": Usdot, "lanes": Expressions}
+_FLAVOURS = {kind.flavour: kind for kind in (Vnni512, Avx2, Sdot, Usdot, Expressions)}
 FLAVOURS = tuple(_FLAVOURS)
 
 
 @cache
-def expressions(flavour: str) -> Expressions:
+def expressions(flavour: str, lanes: int | None = None) -> Expressions:
     """The vocabulary of a flavour: `vnni512`, `avx2`, `sdot`, `usdot`, or `lanes` for compilers without our help."""
-    return _FLAVOURS[flavour]()
+    return _FLAVOURS[flavour](lanes)

@@ -39,7 +39,8 @@ def function(arguments: Sequence[tuple[str, tuple[int, ...], str]], body: str) -
     return (
         "@T.prim_func(s_tir=True)\n"
         f"def KERNEL({signature}):\n"
-        '    T.func_attr({"tirx.noalias": True})\n'
+        # Opaque (8): Relax must not join kernels into one.
+        '    T.func_attr({"tirx.noalias": True, "op_pattern": 8})\n'
         '    with T.sblock("root"):\n'
         "        T.reads()\n"
         "        T.writes()\n"

@@ -24,6 +24,7 @@ from backends.fixed_point.program import (
 )
 from backends.tvm_int8 import moves, pointwise
 from backends.tvm_int8.conv import conv_call
+from backends.tvm_int8.depthwise import depthwise_call, is_depthwise
 from backends.tvm_int8.expressions import Expressions, expressions
 from backends.tvm_int8.kernel import Call
 from backends.tvm_int8.layout import Place, plan_places
@@ -34,6 +35,8 @@ LOGITS = -1  # number of the padded logits among a function's values
 def step_call(step: Step, program: Program, places: list[Place], e: Expressions) -> Call:
     """The kernel of one step."""
     match step:
+        case Conv() if is_depthwise(step, e):
+            return depthwise_call(step, program, places, e)
         case Conv():
             return conv_call(step, program, places, e)
         case Sum():

@@ -27,13 +27,17 @@ class Vectors:
     shift: int
     half: bool
 
-    def apply(self, values: list[str], channel: str) -> str:
-        """The expression for int32 vectors `values` (expressions) whose first lane is `channel` (an expression)."""
+    def apply(self, values: list[str], channel: str, e: str = "e") -> str:
+        """The expression for int32 vectors `values` (expressions) whose first lane is `channel` (an expression).
+
+        `e` is what the template calls the vocabulary.
+        """
         terms = []
         for value, (start, many), lift in zip(values, self.multipliers, self.lifts, strict=True):
-            lifted = value if lift is None else f"T.shift_left({value}, e.load(P, {lift}))"
-            terms.append(f"({lifted}, e.load(P, {start}{f' + {channel}' if many else ''}))")
-        return f"e.rescale([{', '.join(terms)}], e.load(P, {self.offset}), e.load(P, {self.shift}), {self.half})"
+            lifted = value if lift is None else f"T.shift_left({value}, {e}.load(P, {lift}))"
+            terms.append(f"({lifted}, {e}.load(P, {start}{f' + {channel}' if many else ''}))")
+        offset, shift = (f"{e}.load(P, {place})" for place in (self.offset, self.shift))
+        return f"{e}.rescale([{', '.join(terms)}], {offset}, {shift}, {self.half})"
 
 
 def add_rescale(parameters: Parameters, rescale: Rescale, channels: int, order: np.ndarray | None = None) -> Vectors:

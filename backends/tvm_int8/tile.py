@@ -37,16 +37,16 @@ def choose_tile(height: int, width: int, vectors: int, steps: Callable[[int], in
     tiles = [
         Tile(rows, columns, count)
         for count in range(1, min(vectors, MOST_VECTORS) + 1) if vectors % count == 0
-        for rows in range(1, min(height, e.accumulators) + 1)
-        for columns in range(1, min(width, e.accumulators) + 1)
-        if rows * columns * count <= e.accumulators
+        for rows in range(1, min(height, e.registers) + 1)
+        for columns in range(1, min(width, e.registers // rows) + 1)
+        if rows * columns * count + count <= e.registers or rows * columns * count == 1
     ]
     return min(tiles, key=lambda tile: (_cycles(tile, height, width, vectors, steps(tile.vectors), e), tile.sums))
 
 
 def _cycles(tile: Tile, height: int, width: int, vectors: int, steps: int, e: Expressions) -> float:
     pixels = tile.rows * tile.columns
-    streamed = 2 * tile.vectors if steps * tile.vectors * e.lanes * 4 > FIRST_CACHE else 0
+    streamed = 2 * tile.vectors if steps * tile.vectors * e.lanes * e.group > FIRST_CACHE else 0
     step = max(tile.sums / e.dots_per_cycle, (pixels + tile.vectors) / e.loads_per_cycle, e.latency, streamed)
     calls = -(-height // tile.rows) * -(-width // tile.columns) * (vectors // tile.vectors)
     return calls * (steps * step + 4 * tile.sums + 10)

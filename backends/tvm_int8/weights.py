@@ -1,6 +1,6 @@
-"""Weights in the order in which kernels read them: blocks of output channels, then taps, then groups of four inputs.
+"""Weights in the order in which kernels read them: blocks of output channels, then taps, then groups of inputs.
 
-`[K / (vectors * lanes)][R][S][C / 4][vectors][lanes * 4]`. A grouped convolution reads, for each block, the input
+`[K / (vectors * lanes)][R][S][C / group][vectors][lanes * group]`, where a group is what one dot product takes. A grouped convolution reads, for each block, the input
 channels that its groups need, as a dense one with zeros. Weights of 2 ... 4 bits are stored packed, several vectors in
 one, and each kernel unpacks one block at a time into a scratch that stays in the cache.
 """
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from backends.fixed_point.program import Conv
-from backends.tvm_int8.expressions import QUAD, Avx2, Expressions
+from backends.tvm_int8.expressions import Expressions
 
 MOST_PACKED_BITS = 4
+ALIGNED = 4  # channels; pixels are at least as wide, and a group never straddles one
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Block:
     Args:
         vectors: of output channels in a block.
         blocks: how many.
-        quads: groups of four input channels that each reads.
+        groups: of input channels that each reads.
         starts: first input channel of each block, int32 [blocks].
     """
 
     vectors: int
     blocks: int
-    quads: int
+    groups: int
     starts: np.ndarray
 
 
@@ -41,33 +42,31 @@ def cut(step: Conv, pixel: int, e: Expressions, vectors: int) -> Block:
     first = np.arange(blocks) * vectors * e.lanes
     last = np.minimum(first + vectors * e.lanes, filters) - 1
     per_group = filters // step.groups
-    low = first // per_group * inputs // QUAD * QUAD
+    low = first // per_group * inputs // ALIGNED * ALIGNED
     high = (last // per_group + 1) * inputs
-    quads = int(-(-(high - low).max() // QUAD))
-    return Block(vectors, blocks, quads, np.minimum(low, pixel - quads * QUAD).astype(np.int32))
+    groups = int(-(-(high - low).max() // e.group))
+    return Block(vectors, blocks, groups, np.minimum(low, pixel - groups * e.group).astype(np.int32))
 
 
 def arrange(step: Conv, block: Block, e: Expressions) -> np.ndarray:
-    """Codes int8 [blocks, R * S * quads * vectors, lanes * 4] as `Expressions.weights` reads them."""
+    """Codes int8 [blocks, R * S * groups * vectors, lanes * group] as `Expressions.weights` reads them."""
     codes = step.weights.codes
     filters, rows, columns, inputs = codes.shape
     per_group, width = filters // step.groups, block.vectors * e.lanes
-    dense = np.zeros((block.blocks, width, rows, columns, block.quads * QUAD), np.int8)
+    dense = np.zeros((block.blocks, width, rows, columns, block.groups * e.group), np.int8)
     for k in range(filters):
         start = k // per_group * inputs - block.starts[k // width]
         dense[k // width, k % width, :, :, start:start + inputs] = codes[k]
-    parts = dense.reshape(block.blocks, block.vectors, e.lanes, rows, columns, block.quads, QUAD)
-    ordered = parts.transpose(0, 3, 4, 5, 1, 2, 6)  # block, r, s, quad, vector, lane, input
-    return lane_order(ordered, e).reshape(block.blocks, -1, e.lanes * QUAD)
+    parts = dense.reshape(block.blocks, block.vectors, e.lanes, rows, columns, block.groups, e.group)
+    ordered = parts.transpose(0, 3, 4, 5, 1, 2, 6)  # block, r, s, group, vector, lane, input
+    return lane_order(ordered, e).reshape(block.blocks, -1, e.lanes * e.group)
 
 
 def lane_order(vectors: np.ndarray, e: Expressions) -> np.ndarray:
-    """[..., lanes, 4] -> [..., lanes * 4] in the order that the flavour's `weights` reads."""
-    if isinstance(e, Avx2):  # bytes 0 and 2 of every lane, then 1 and 3
-        vectors = np.stack([vectors[..., 0::2], vectors[..., 1::2]], -3)
-    elif type(e) is Expressions:  # one input channel after the other
+    """[..., lanes, group] -> [..., lanes * group] in the order that the flavour's `weights` reads."""
+    if e.by_input:
         vectors = np.swapaxes(vectors, -1, -2)
-    return np.ascontiguousarray(vectors).reshape(*vectors.shape[:-3 if isinstance(e, Avx2) else -2], -1)
+    return np.ascontiguousarray(vectors).reshape(*vectors.shape[:-2], -1)
 
 
 def stored_bits(bits: int) -> int:

@@ -42,7 +42,7 @@ def artifacts(tmp_path_factory):
             made[name] = folder = tmp_path_factory.mktemp(name)
             profile = resolve(name)
             toy.build(folder / "model.so", profile.llvm_target(), compiler(profile))
-            write_device_files(folder, profile, toy.BUFFERS[0], toy.BUFFERS, (4,), {"toy": 1})
+            write_device_files(folder, profile, toy.PROGRAM, (0, 1), {"toy": 1})
             x = toy.images(8)
             expected = toy.expected(x)
             codes = {f"code:{key}": value for key, value in expected.items() if key != "logits"}

@@ -1,6 +1,7 @@
 """Reading /proc/cpuinfo of machines that are not at hand, and the sentence that stands in front of a SIGILL."""
 
 import ast
+import sys
 
 import pytest
 
@@ -96,6 +97,22 @@ def test_best_profile_of_a_processor_runs_on_it(machine, cpuinfo, name):
 
 def test_this_machine_has_a_name_and_a_missing_file_has_no_features(tmp_path):
     assert this_machine() and read_cpuinfo(str(tmp_path / "none")) == "" and features("") == frozenset()
+
+
+@pytest.mark.parametrize("host", [HASWELL, ""])
+def test_arm_programs_under_an_emulator_ask_the_kernel_instead_of_the_hosts_file(tmp_path, monkeypatch, host):
+    (tmp_path / "cpuinfo").write_text(host)
+    monkeypatch.setattr(cpu_features, "this_machine", lambda: "aarch64")
+    monkeypatch.setattr(cpu_features, "auxiliary_features", lambda: ["asimd", "asimddp"])
+    assert features(read_cpuinfo(str(tmp_path / "cpuinfo"))) == {"asimd", "asimddp"}
+    (tmp_path / "cpuinfo").write_text(CORTEX_A53)
+    assert read_cpuinfo(str(tmp_path / "cpuinfo")) == CORTEX_A53
+
+
+def test_the_auxiliary_vector_can_be_read_here():
+    if not sys.platform.startswith("linux"):
+        pytest.skip("only Linux has it")
+    assert set(cpu_features.auxiliary_features()) <= set(cpu_features.AUXILIARY)
 
 
 def test_the_syntax_is_that_of_python_3_8():

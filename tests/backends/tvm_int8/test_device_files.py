@@ -3,15 +3,17 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from backends.tvm_int8.device_files import build_loader, describe, header
+from backends.tvm_int8.device_files import build_loader, describe, header, multiply_accumulates
 from backends.tvm_int8.device_runner import read_results
 from backends.tvm_int8.profiles import PROFILES
 from backends.tvm_int8.toolchain import emulation
 from tests.backends.tvm_int8 import toy
+from tests.backends.tvm_int8.networks import resnet
 
 pytestmark = pytest.mark.tvm
 
@@ -49,12 +51,19 @@ def test_facts_are_said_in_full(artifacts):
 
 
 def test_the_header_says_the_same_to_the_loader():
-    facts = describe(PROFILES["aarch64-dotprod"], toy.BUFFERS[0], toy.BUFFERS, (4,), {"toy": 1})
+    facts = describe(PROFILES["aarch64-dotprod"], toy.PROGRAM, (0, 1), {"toy": 1})
     lines = header(facts).splitlines()
     assert 'constexpr const char* kFeatures[] = {"asimddp", "asimd"};  // of the profile aarch64-dotprod' in lines
     assert any('{"aarch64-dotprod", "asimddp asimd"}, {"aarch64", "asimd"}};' in line for line in lines)
     assert "constexpr int64_t kInputShape[] = {1, 3, 8, 8};" in lines
     assert "constexpr int64_t kCodesShape[] = {1, 8, 8, 3};" in lines
+
+
+def test_products_are_counted_from_the_weights():
+    program = resnet(blocks=3)
+    assert 40e6 < multiply_accumulates(program) < 42e6
+    last = program.steps[-1]
+    assert multiply_accumulates(replace(program, steps=(last,))) == last.weights.codes.size == 640
 
 
 def test_the_loader_is_the_same_from_every_folder(native, tmp_path):

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from backends.tvm_int8 import emulated
-from backends.tvm_int8.emulated import EmulatedSession
+from backends.tvm_int8.emulated import EmulatedSession, emulated_samples
 from backends.tvm_int8.profiles import PROFILES
 from backends.tvm_int8.toolchain import emulation
+from compile import GOLDEN_SAMPLES
 from pipeline.errors import ParityError
 from tests.backends.tvm_int8 import toy
 
@@ -23,6 +24,13 @@ def test_codes_and_logits_come_back_from_another_machine(artifacts, monkeypatch)
     got, expected = session.run(torch.from_numpy(x)), toy.expected(x)
     assert list(got) == list(expected)
     assert all(np.array_equal(got[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("products", "samples"), [(0, 256), (41_000_000, 121), (300_000_000, 16), (1_810_000_000, 16)]
+)
+def test_large_networks_are_proven_on_fewer_samples_but_never_on_less_than_the_golden_ones(products, samples):
+    assert emulated_samples(products) == samples and samples >= GOLDEN_SAMPLES
 
 
 def test_it_also_runs_natively(artifacts):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.fixed_point.program import Buffer
+from backends.fixed_point.program import Buffer, Program
 
 SCALE, ZERO = np.float32(0.05), 100
 MULTIPLIER, SHIFT = 90_000_001, 34
@@ -19,9 +19,12 @@ WEIGHT = _RNG.integers(-128, 128, (16, 3)).astype(np.int8)
 # Unsigned, so that a loop over it is a dot product of one signedness: `udot` on processors that have it.
 HEAD = _RNG.integers(0, 256, (4, 1024)).astype(np.uint8)
 LOGIT_SCALE = np.float32(0.001)
-BUFFERS = (
-    Buffer("input_q", (8, 8, 3), ZERO, float(SCALE), True, (3, 8, 8)),
-    Buffer("layer_q", (8, 8, 16), 0, 1.0, True, (16, 8, 8)),
+PROGRAM = Program(
+    (
+        Buffer("input_q", (8, 8, 3), ZERO, float(SCALE), True, (3, 8, 8)),
+        Buffer("layer_q", (8, 8, 16), 0, 1.0, True, (16, 8, 8)),
+    ),
+    (), (4,),
 )
 
 
