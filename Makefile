@@ -41,6 +41,7 @@ test: $(READY)
 
 bench: $(READY)
 	$(PY) tools/bench.py $(BENCH_ARGS)
+	$(PY) tools/bench_modules.py $(MODULE_BENCH_ARGS)
 
 lint: $(READY)
 	@$(PY) -m ruff check --quiet .

@@ -35,6 +35,7 @@ from backends.fixed_point.lower import lower
 from backends.fixed_point.program import Conv, Dequantize, GlobalAverage, MaxPool, Move, Program, Sum
 from calib.calibrate import calibrate
 from compile import BACKENDS, Options, compile_model, passes, plan
+from pipeline.errors import TargetError
 from pipeline.recipe import load_recipe
 
 DOCUMENT = ROOT / "docs" / "latency.md"
@@ -67,6 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write-docs", action="store_true", help="fill the tables of docs/latency.md")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    try:
+        BACKENDS.get("tvm").target(PROFILES[VNNI])
+    except TargetError as error:
+        print(f"modules: not measured: {error}")
+        return 0
     subjects = {**trained(options.data), **random_weights(options.folder, options.size)}
     found: dict[str, Any] = {}
     for name in options.networks:
