@@ -38,7 +38,8 @@ def integer_text(value: int) -> str:
 
 def float_text(value: float) -> str:
     """Exactly this float32: hexadecimal digits, which no compiler rounds."""
-    return f"{float(np.float32(value)).hex()}f"
+    mantissa, _, exponent = float(np.float32(value)).hex().partition("p")
+    return f"{mantissa.rstrip('0').rstrip('.')}p{exponent}f"
 
 
 def structure(kind: str, name: str, fields: Mapping[str, str]) -> str:
