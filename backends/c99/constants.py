@@ -16,20 +16,15 @@ _TYPES = {"int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "int32": "in
 def array(name: str, values: np.ndarray) -> str:
     """`static const` definition of a one-dimensional array of integers or float32."""
     kind = _TYPES[values.dtype.name]
-    numbers = [float_text(value) if kind == "float" else integer_text(int(value)) for value in values.reshape(-1)]
+    numbers = list(map(float_text if kind == "float" else integer_text, values.reshape(-1).tolist()))
     body = "\n".join(number_lines(numbers))
     return f"static const {kind} {name}[{len(numbers)}] = {{\n{body}\n}};"
 
 
 def number_lines(numbers: Sequence[str], indent: str = INDENT) -> list[str]:
-    """Lines of numbers with commas behind them, as many on each as fit."""
-    lines, line = [], indent
-    for number in numbers:
-        if len(line) + len(number) + 1 > WIDTH:
-            lines.append(line.rstrip())
-            line = indent
-        line += number + ", "
-    return [*lines, line.rstrip()]
+    """Lines of numbers with commas behind them, as many on each as fit if all were as long as the longest."""
+    each = (WIDTH - len(indent)) // (max(map(len, numbers), default=0) + 2)
+    return [f"{indent}{', '.join(numbers[start:start + each])}," for start in range(0, len(numbers), each)]
 
 
 def integer_text(value: int) -> str:
@@ -43,7 +38,8 @@ def integer_text(value: int) -> str:
 
 def float_text(value: float) -> str:
     """Exactly this float32: hexadecimal digits, which no compiler rounds."""
-    return f"{float(np.float32(value)).hex()}f"
+    mantissa, _, exponent = float(np.float32(value)).hex().partition("p")
+    return f"{mantissa.rstrip('0').rstrip('.')}p{exponent}f"
 
 
 def structure(kind: str, name: str, fields: Mapping[str, str]) -> str:

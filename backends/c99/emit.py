@@ -104,7 +104,7 @@ def _values(program: Program, plan: Plan, codes: list[Code], name: str) -> dict[
         "arena": plan.size, "constants": sum(code.size for code in codes),
         "input": {
             "height": height, "width": width, "channels": channels, "zero_point": program.input.zero_point,
-            "scale": float_text(program.input.scale),
+            "scale": float_text(program.input.scale), "about": f"{program.input.scale:.6g}",
         },
         "input_bytes": height * width * channels, "logits": int(np.prod(program.logits)),
     }

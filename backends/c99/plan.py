@@ -84,9 +84,8 @@ def _in_place(program: Program, step: Step) -> tuple[int, ...]:
         case Conv():
             return step.inputs[1:] if step.residual and step.inputs[0] != step.inputs[1] else ()
         case Sum() | Product():
-            whole = [number for number in step.inputs if program.buffers[number].shape == output.shape]
-            # A broadcast pixel is read again for every pixel, so it must not be the one written over.
-            return tuple(whole)
+            # Not over a pixel that is broadcast: it is read again.
+            return tuple(number for number in step.inputs if program.buffers[number].shape == output.shape)
         case Lookup():
             return step.inputs
         case Move() if is_identity(step, program.buffers[step.inputs[0]], output):

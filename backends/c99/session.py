@@ -17,7 +17,7 @@ from backends.c99.toolchain import MACHINES, STANDARD, compile_c, compiler_of
 from pipeline.errors import ParityError
 from pipeline.parity import LOGITS
 
-LEVELS = {"O2": "-O2", "O0": "-O0"}  # optimised as users deploy it, and as the language is written
+LEVELS = {"O2": "-O2", "Os": "-Os"}  # what firmware is compiled for: speed, size
 BATCH = 16  # samples whose tensors lie in one file
 _PROGRAM, _INPUT, _OUTPUT = "session", "input.bin", "output.bin"
 _SHIPPED_DIFFERS = 3  # exit status: reading the tensors out changed the logits
@@ -48,13 +48,12 @@ class CSession:
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         compared = not self._machine.emulator
         source, program = self._folder / f"{_PROGRAM}.c", self._folder / _PROGRAM
-        source.write_text(render(f"{_PROGRAM}.c", {**self._names(), "compared": compared}), encoding="utf-8")
+        name = self._model["name"]
+        values = {"name": name, "guard": name.upper(), "compared": compared, "shipped_differs": _SHIPPED_DIFFERS}
+        source.write_text(render(f"{_PROGRAM}.c", values), encoding="utf-8")
         command = [*compiler_of(self._model["profile"]), *STANDARD, LEVELS[level], "-I.", *self._machine.board]
         compile_c([*command, str(source), *([SOURCE] if compared else []), "-o", str(program)], folder)
         self.command = [*self._machine.emulator, str(program)]
-
-    def _names(self) -> dict[str, str]:
-        return {"name": self._model["name"], "guard": self._model["name"].upper()}
 
     def run(self, x: Tensor | np.ndarray) -> Mapping[str, np.ndarray]:
         """uint8 codes by quantizer name in the graph's shape, and float32 `logits`, of x float32 [N, C, H, W].

@@ -43,7 +43,10 @@ static inline void add_outside(
         int32_t outside = 0;
         for (int32_t r = 0; r < p->window.rows; r++) {
             for (int32_t s = 0; s < p->window.columns; s++, w += p->group_in) {
-                for (int32_t i = 0; i < p->group_in && !(is_inside(rows, r) && is_inside(columns, s)); i++) {
+                if (is_inside(rows, r) && is_inside(columns, s)) {
+                    continue;
+                }
+                for (int32_t i = 0; i < p->group_in; i++) {
                     outside += w[i];
                 }
             }

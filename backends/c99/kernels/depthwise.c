@@ -1,5 +1,5 @@
-/* Convolution of every channel with a filter of its own. Channels that lie side by side are computed together, four
-   at once. Weights of 8 bits lie as [rows][columns][K], so that those of a tile lie side by side too; packed ones as
+/* Convolution of every channel with a filter of its own. Four channels that lie side by side are computed together.
+   Weights of 8 bits lie as [rows][columns][K], so that those of four channels lie side by side too; packed ones as
    [K][rows][columns], and are unpacked into that order. */
 struct depthwise {
     struct shape in, out;
@@ -12,69 +12,126 @@ struct depthwise {
     int32_t residual_zero;
 };
 
-/* One map of `count` channels; always inlined, so that a full tile has constant bounds and sums in registers. */
-static inline void depthwise_tile(
-    const struct depthwise *p, const uint8_t *restrict x, const uint8_t *residual, uint8_t *y, const int8_t *restrict w,
-    int32_t step, int32_t channel, int32_t count)
+/* Filters of up to four channels: weight of channel j at tap t is w[t * step + j]. */
+struct filters {
+    const int8_t *w;
+    int32_t step, channel, count;
+};
+
+static inline struct filters filters_at(const struct depthwise *p, int32_t channel, int8_t *scratch)
+{
+    const int32_t left = p->out.channels - channel;
+    struct filters f = {scratch, 4, channel, left < 4 ? left : 4};
+    if (!PACKED_WEIGHTS || p->weights.bits == 8) {
+        f.w = (const int8_t *)p->weights.codes + channel;
+        f.step = p->out.channels;
+        return f;
+    }
+    for (int32_t j = 0; j < f.count; j++) {
+        unpack(&p->weights, channel + j, scratch + j, f.step);
+    }
+    return f;
+}
+
+/* Sums of one window, four channels at once. */
+static inline void depthwise4(
+    const struct depthwise *p, const uint8_t *restrict x, struct span rows, struct span columns,
+    const struct filters *f, int32_t sums[4])
 {
     const struct window *window = &p->window;
-    int32_t at = channel;
-    for (int32_t row = 0; row < p->out.height; row++) {
-        const struct span rows = rows_at(window, row, p->in.height);
-        for (int32_t column = 0; column < p->out.width; column++, at += p->out.channels) {
-            const struct span columns = columns_at(window, column, p->in.width);
-            int32_t sums[4] = {0, 0, 0, 0};
-            for (int32_t r = rows.first; r < rows.end; r++) {
-                const int32_t line = (rows.start + r * window->row_dilation) * p->in.width + columns.start;
-                for (int32_t s = columns.first; s < columns.end; s++) {
-                    const uint8_t *codes = x + (line + s * window->column_dilation) * p->in.channels + channel;
-                    const int8_t *tap = w + (r * window->columns + s) * step;
-                    for (int32_t j = 0; j < count; j++) {
-                        sums[j] += (int32_t)codes[j] * tap[j];
-                    }
-                }
-            }
-            if (p->zero_point != 0 && !(covers(rows, window->rows) && covers(columns, window->columns))) {
-                /* As of `conv`: the bias has subtracted the zero point for the taps outside as well. */
-                for (int32_t r = 0; r < window->rows; r++) {
-                    for (int32_t s = 0; s < window->columns; s++) {
-                        for (int32_t j = 0; j < count && !(is_inside(rows, r) && is_inside(columns, s)); j++) {
-                            sums[j] += p->zero_point * w[(r * window->columns + s) * step + j];
-                        }
-                    }
-                }
-            }
-            for (int32_t j = 0; j < count; j++) {
-                const int32_t k = channel + j;
-                int64_t sum = p->rescale.offset + scaled(&p->sum, sums[j] + p->bias[k], k);
-                if (residual) {
-                    sum += scaled(&p->residual, residual[at + j] - p->residual_zero, k);
-                }
-                y[at + j] = to_code(&p->rescale, sum);
+    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
+    for (int32_t r = rows.first; r < rows.end; r++) {
+        const int32_t line = (rows.start + r * window->row_dilation) * p->in.width + columns.start;
+        const uint8_t *codes = x + (line + columns.first * window->column_dilation) * p->in.channels;
+        const int8_t *restrict w = f->w + (r * window->columns + columns.first) * f->step;
+        for (int32_t s = columns.first; s < columns.end; s++) {
+            s0 += (int32_t)codes[0] * w[0];
+            s1 += (int32_t)codes[1] * w[1];
+            s2 += (int32_t)codes[2] * w[2];
+            s3 += (int32_t)codes[3] * w[3];
+            codes += window->column_dilation * p->in.channels;
+            w += f->step;
+        }
+    }
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
+}
+
+/* The same of one channel. */
+static inline int32_t depthwise1(
+    const struct depthwise *p, const uint8_t *restrict x, struct span rows, struct span columns,
+    const struct filters *f, int32_t j)
+{
+    const struct window *window = &p->window;
+    int32_t sum = 0;
+    for (int32_t r = rows.first; r < rows.end; r++) {
+        const int32_t line = (rows.start + r * window->row_dilation) * p->in.width + columns.start;
+        for (int32_t s = columns.first; s < columns.end; s++) {
+            const int32_t code = x[(line + s * window->column_dilation) * p->in.channels + j];
+            sum += code * f->w[(r * window->columns + s) * f->step + j];
+        }
+    }
+    return sum;
+}
+
+/* Sum of a channel's weights at taps outside of the map. As of `conv`: the bias has subtracted the zero point there. */
+static inline int32_t weights_outside(
+    const struct depthwise *p, struct span rows, struct span columns, const struct filters *f, int32_t j)
+{
+    int32_t outside = 0;
+    for (int32_t r = 0; r < p->window.rows; r++) {
+        for (int32_t s = 0; s < p->window.columns; s++) {
+            if (!is_inside(rows, r) || !is_inside(columns, s)) {
+                outside += f->w[(r * p->window.columns + s) * f->step + j];
             }
         }
     }
+    return outside;
 }
 
-/* `y` may be `residual`, and not `x`. `scratch` holds four channels of unpacked weights. */
+static inline void depthwise_sums(
+    const struct depthwise *p, const uint8_t *restrict x, struct span rows, struct span columns,
+    const struct filters *f, int32_t sums[4])
+{
+    const int cut = !covers(rows, p->window.rows) || !covers(columns, p->window.columns);
+    for (int32_t j = 0; j < f->count; j++) {
+        sums[j] = p->bias[f->channel + j];
+        if (p->zero_point != 0 && cut) {
+            sums[j] += p->zero_point * weights_outside(p, rows, columns, f, j);
+        }
+    }
+    if (f->count == 4) {
+        depthwise4(p, x, rows, columns, f, sums);
+        return;
+    }
+    for (int32_t j = 0; j < f->count; j++) {
+        sums[j] += depthwise1(p, x, rows, columns, f, j);
+    }
+}
+
+/* `y` may be `residual`, and not `x`. `scratch` holds the unpacked weights of four channels. */
 static void depthwise(
     const struct depthwise *p, const uint8_t *restrict x, const uint8_t *residual, uint8_t *y, int8_t *scratch)
 {
     for (int32_t channel = 0; channel < p->out.channels; channel += 4) {
-        const int32_t left = p->out.channels - channel;
-        const int8_t *w = (const int8_t *)p->weights.codes + channel;
-        int32_t step = p->out.channels;
-        if (PACKED_WEIGHTS && p->weights.bits < 8) {
-            w = scratch;
-            step = 4;
-            for (int32_t j = 0; j < 4 && j < left; j++) {
-                unpack(&p->weights, channel + j, scratch + j, step);
+        const struct filters f = filters_at(p, channel, scratch);
+        int32_t at = channel;
+        for (int32_t row = 0; row < p->out.height; row++) {
+            const struct span rows = rows_at(&p->window, row, p->in.height);
+            for (int32_t column = 0; column < p->out.width; column++, at += p->out.channels) {
+                const struct span columns = columns_at(&p->window, column, p->in.width);
+                int32_t sums[4];
+                depthwise_sums(p, x + channel, rows, columns, &f, sums);
+                for (int32_t j = 0; j < f.count; j++) {
+                    int64_t sum = p->rescale.offset + scaled(&p->sum, sums[j], channel + j);
+                    if (residual) {
+                        sum += scaled(&p->residual, residual[at + j] - p->residual_zero, channel + j);
+                    }
+                    y[at + j] = to_code(&p->rescale, sum);
+                }
             }
-        }
-        if (left >= 4) {
-            depthwise_tile(p, x, residual, y, w, step, channel, 4);
-        } else {
-            depthwise_tile(p, x, residual, y, w, step, channel, left);
         }
     }
 }

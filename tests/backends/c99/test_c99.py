@@ -76,7 +76,7 @@ def test_a_machine_without_a_compiler_stops_before_calibration(monkeypatch, tmp_
 
 @needs_gcc
 def test_an_artifact_is_built_proven_and_replays_itself(built):
-    assert built.passed and [level.level for level in built.parity.levels] == ["O2", "O0"]
+    assert built.passed and [level.level for level in built.parity.levels] == ["O2", "Os"]
     assert all(level.gated and level.codes.compared and not level.codes.differing for level in built.parity.levels)
     assert built.parity.integer_ops["float"] == 0 and built.parity.integer_ops["integer"] == 5
     assert {"model.c", "model.h", "model.json", "main_test.c", "golden.h", "golden.npz", "run.py",

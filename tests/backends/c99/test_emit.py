@@ -57,6 +57,15 @@ def test_there_is_no_heap_and_no_library_but_for_memory(folder):
     assert [name for kind, name in symbols if kind in "bBdDC"] == ["arena"]
 
 
+@needs_arm
+def test_the_arena_goes_where_it_is_wanted(folder):
+    section = '-DISOBIT_ARENA=__attribute__((section(".bss.ccm")))'
+    assert compiled(folder, ["arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", section]) == ""
+    told = subprocess.run(["arm-none-eabi-objdump", "-t", "model.o"], cwd=folder, capture_output=True, text=True,
+                          check=True)
+    assert any(".bss.ccm" in line and line.endswith(" arena") for line in told.stdout.splitlines())
+
+
 def test_only_logits_and_inputs_are_float():
     floating = {path.stem for path in KERNELS.iterdir() if re.search(r"\b(float|double)\b", path.read_text())}
     assert floating == {"conv_logits", "dequantize", "quantize"}

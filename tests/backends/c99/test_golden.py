@@ -8,7 +8,7 @@ import pytest
 
 from backends.c99.golden import FACTOR, checksums
 from tests.backends.c99 import programs
-from tests.backends.c99.compiled import STRICT, needs_gcc, write_artifact
+from tests.backends.c99.compiled import STRICT, needs_emulator, needs_gcc, write_artifact
 
 PROGRAM = programs.every_step(3)
 
@@ -58,6 +58,18 @@ def test_the_truth_passes(artifact, tmp_path):
     quantized = sum(buffer.quantized for buffer in PROGRAM.buffers)
     code, lines = replay(artifact, tmp_path)
     assert code == 0 and lines == [f"samples: 3, tensors compared: {3 * quantized}, differing: 0", "PASS"]
+
+
+@needs_emulator
+def test_the_truth_passes_on_a_processor_without_simd(artifact, tmp_path):
+    """The plain inner loops of a Cortex-M3; the board is the same."""
+    board = ["--specs=rdimon.specs", "-nostartfiles", "-T", "cortex_m4/mps2_an386.ld", "cortex_m4/startup.c"]
+    compiler = ["arm-none-eabi-gcc", "-mcpu=cortex-m3", "-mthumb", *STRICT, "-O2"]
+    program = str(tmp_path / "main_test")
+    subprocess.run([*compiler, *board, "main_test.c", "-o", program], cwd=artifact, check=True)
+    emulator = ["qemu-system-arm", "-M", "mps2-an385", "-nographic", "-monitor", "none", "-semihosting", "-kernel"]
+    done = subprocess.run([*emulator, program], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "PASS"
 
 
 @needs_gcc

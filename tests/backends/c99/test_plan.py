@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from backends.c99 import plan
 from backends.c99.plan import ALIGNMENT, is_identity, plan_arena
 from backends.c99.steps import scratch_bytes
-from backends.fixed_point.program import Lookup, Program, Sum
 from tests.backends.c99 import programs
 from tests.backends.c99.programs import Builder
 
@@ -38,14 +38,14 @@ NETWORKS = {
 def test_what_lives_together_lies_apart(name):
     """Played step by step: no write may touch bytes of a tensor that is still to be read, but its own input's."""
     program = NETWORKS[name]
-    plan = plan_of(program)
+    found = plan_of(program)
     last = {tensor: index for index, step in enumerate(program.steps) for tensor in step.inputs}
-    span = {t: range(place, place + int(np.prod(program.buffers[t].shape))) for t, place in plan.offsets.items()}
+    span = {t: range(place, place + int(np.prod(program.buffers[t].shape))) for t, place in found.offsets.items()}
     living = set()
     for index, step in enumerate(program.steps):
         written = [span[step.output]] if step.output is not None else []
-        if index in plan.scratch:
-            scratch = range(plan.scratch[index], plan.scratch[index] + scratch_bytes(step))
+        if index in found.scratch:
+            scratch = range(found.scratch[index], found.scratch[index] + scratch_bytes(step))
             assert all(not overlap(scratch, other) for other in written)
             written.append(scratch)
         for tensor in living:
@@ -55,8 +55,8 @@ def test_what_lives_together_lies_apart(name):
         living = {tensor for tensor in living if last[tensor] > index}
         if last.get(step.output, -1) > index:
             living.add(step.output)
-    assert all(bytes_.stop <= plan.size for bytes_ in span.values())
-    assert all(place % ALIGNMENT == 0 for place in [*plan.offsets.values(), *plan.scratch.values()])
+    assert all(bytes_.stop <= found.size for bytes_ in span.values())
+    assert all(place % ALIGNMENT == 0 for place in [*found.offsets.values(), *found.scratch.values()])
 
 
 def overlap(a, b):
@@ -66,8 +66,15 @@ def overlap(a, b):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_plan_could_be_smaller(name):
     """True of these networks, not of all: the busiest step needs this much."""
-    plan = plan_of(NETWORKS[name])
-    assert plan.size == plan.bound
+    found = plan_of(NETWORKS[name])
+    assert found.size == found.bound
+
+
+@pytest.mark.parametrize("seed", [14, 16, 181, 244])
+def test_exchanges_find_what_no_fixed_order_does(seed, monkeypatch):
+    assert plan_of(chain(seed)).size == plan_of(chain(seed)).bound
+    monkeypatch.setattr(plan, "TRIES", 0)
+    assert plan_of(chain(seed)).size > plan_of(chain(seed)).bound
 
 
 def test_resnet20_and_ds_cnn_fit_their_budgets():
@@ -86,8 +93,8 @@ def test_a_residual_sum_is_written_over_the_residual_that_dies():
     a = net.conv(0, 4)
     b = net.conv(a, 4)
     c = net.conv(b, 4, residual=a)
-    plan = plan_of(net.build(c))
-    assert plan.offsets[c] == plan.offsets[a] != plan.offsets[b]
+    found = plan_of(net.build(c))
+    assert found.offsets[c] == found.offsets[a] != found.offsets[b]
 
 
 def test_a_tensor_that_is_read_again_is_not_written_over():
@@ -95,16 +102,16 @@ def test_a_tensor_that_is_read_again_is_not_written_over():
     a = net.conv(0, 4)
     b = net.lookup(a)
     c = net.sum(b, a)
-    plan = plan_of(net.build(c))
-    assert plan.offsets[b] != plan.offsets[a] and plan.offsets[c] in (plan.offsets[a], plan.offsets[b])
+    found = plan_of(net.build(c))
+    assert found.offsets[b] != found.offsets[a] and found.offsets[c] in (found.offsets[a], found.offsets[b])
 
 
 def test_the_input_of_a_convolution_is_not_its_residual_at_the_same_place():
     net = Builder((6, 6, 4))
     a = net.conv(0, 4)
     b = net.conv(a, 4, residual=a)
-    plan = plan_of(net.build(b))
-    assert plan.offsets[a] != plan.offsets[b]
+    found = plan_of(net.build(b))
+    assert found.offsets[a] != found.offsets[b]
 
 
 def test_a_broadcast_pixel_is_not_written_over():
@@ -112,14 +119,14 @@ def test_a_broadcast_pixel_is_not_written_over():
     a = net.conv(0, 4)
     gate = net.global_average(a)
     product = net.product(gate, net.lookup(a))
-    plan = plan_of(net.build(product))
-    assert plan.offsets[product] in {plan.offsets[gate], plan.offsets[gate + 1]}  # 1 x 1 maps: no broadcast
+    found = plan_of(net.build(product))
+    assert found.offsets[product] in {found.offsets[gate], found.offsets[gate + 1]}  # 1 x 1 maps: no broadcast
     net = Builder((6, 6, 4))
     a = net.conv(0, 4)
     gate = net.global_average(a)
     product = net.product(gate, a)
-    plan = plan_of(net.build(product))
-    assert plan.offsets[product] == plan.offsets[a] != plan.offsets[gate]
+    found = plan_of(net.build(product))
+    assert found.offsets[product] == found.offsets[a] != found.offsets[gate]
 
 
 def test_a_move_that_moves_nothing_takes_no_place():
@@ -128,8 +135,8 @@ def test_a_move_that_moves_nothing_takes_no_place():
     b = net.move(a, (6, 6, 4), range(4))
     program = net.build(net.conv(b, 4))
     assert is_identity(program.steps[1], program.buffers[a], program.buffers[b])
-    plan = plan_of(program)
-    assert plan.offsets[a] == plan.offsets[b]
+    found = plan_of(program)
+    assert found.offsets[a] == found.offsets[b]
     flat = Builder((2, 2, 3))
     c = flat.conv(0, 3)
     d = flat.move_indexed(c, (1, 1, 12), np.arange(12))
@@ -144,13 +151,9 @@ def test_a_network_that_only_moves_its_input_needs_an_arena_all_the_same():
     assert plan_of(net.build(net.lookup(0))).size == 12
 
 
-def test_steps_know_what_they_may_replace():
-    """A lookup and a sum of a tensor with itself, on the input: the caller's codes are never written."""
+def test_the_callers_codes_are_never_written():
     net = Builder((2, 2, 3))
     a = net.sum(0, 0)
     b = net.lookup(a)
-    program = net.build(b)
-    assert [type(step) for step in program.steps[:2]] == [Sum, Lookup]
-    plan = plan_of(program)
-    assert 0 not in plan.offsets and plan.offsets[a] == plan.offsets[b]
-    assert isinstance(program, Program)
+    found = plan_of(net.build(b))
+    assert set(found.offsets) == {a, b} and found.offsets[a] == found.offsets[b]

@@ -92,7 +92,7 @@ def test_nothing_undefined_happens_and_nothing_is_read_outside(tmp_path, monkeyp
         pytest.skip("this gcc has no sanitizers (Debian: apt install libasan8 libubsan1)")
     monkeypatch.setenv("CC", sanitized)
     for bits in (3, 8):
-        assert_exact(programs.every_step(bits, seed=9), tmp_path / str(bits), "O0")
+        assert_exact(programs.every_step(bits, seed=9), tmp_path / str(bits), "Os")
 
 
 @pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang (Debian: apt install clang)")
@@ -142,7 +142,7 @@ def test_a_program_that_crashes_is_an_error(tmp_path):
     text = (folder / "model.c").read_text()
     (folder / "model.c").write_text(text.replace("    uint8_t *const a = arena.bytes;", "    uint8_t *const a = 0;"))
     with pytest.raises(ParityError, match="ends with exit status"):
-        CSession(folder, "O0").run(np.zeros((1, 3, 11, 9), np.float32))
+        CSession(folder, "Os").run(np.zeros((1, 3, 11, 9), np.float32))
 
 
 def test_files_that_do_not_compile_are_an_error_with_the_complaint(tmp_path):
