@@ -97,7 +97,8 @@ def measure(subject: Subject, folder: Path, rounds: int) -> dict[str, Any]:
     files = {title: build(subject, folder / profile, 8, "tvm", profile) for title, profile in PROFILES.items()}
     onnx_file = build(subject, folder / "onnx", 8, "onnx", "vnni") / "model.onnx"
     runs = {
-        FLOAT: session_caller(export_float(subject, folder / "float.onnx"), sample), ONNX: session_caller(onnx_file, sample),
+        FLOAT: session_caller(export_float(subject, folder / "float.onnx"), sample),
+        ONNX: session_caller(onnx_file, sample),
         **{title: module_caller(path / "model.so", sample) for title, path in files.items()},
     }
     if any(base in (IMPORTED, RELAX) for _, base, _ in LIMITS[subject.name]):
