@@ -7,6 +7,7 @@ pixels twice, and no pixel needs a case of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ CODES_OFFSET = 128  # of instructions that multiply signed by signed bytes
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """What the template is filled with."""
 
     step: Conv
@@ -98,26 +99,32 @@ def conv_call(step: Conv, program: Program, places: list[Place], e: Expressions)
         target.height if target else 1, target.width if target else 1, -(-filters // e.lanes),
         lambda vectors: taps * cut(step, source.pixel, e, vectors).groups, e,
     )
-    layer = _Layer(step, source, target, residual, e, tile, cut(step, source.pixel, e, tile.vectors))
-    weights = _weights(layer)
-    numbers = Parameters()
-    body = _body(layer, numbers, program)
-    parameters = numbers.array
+    layer = Layer(step, source, target, residual, e, tile, cut(step, source.pixel, e, tile.vectors))
+    return layer_call(layer, program, _body)
+
+
+def layer_call(layer: Layer, program: Program, write: Callable[[Layer, Parameters, Program], str]) -> Call:
+    """The call of a layer whose kernel `write` writes."""
+    step, source, target, residual = layer.step, layer.source, layer.target, layer.residual
+    weights, numbers = layer_weights(layer), Parameters()
+    body = write(layer, numbers, program)
     shape, kind = ((target.size,), "uint8") if target is not None else ((layer.channels,), "float32")
     arguments = [("X", (source.size,), "uint8")]
     if residual is not None:
         arguments.append(("R", (residual.size,), "uint8"))
-    arguments += [("W", weights.shape, "int8"), ("P", parameters.shape, "int32"), ("Y", shape, kind)]
-    return Call(_name(step), function(arguments, body), step.inputs, (weights, parameters), shape, kind)
+    arguments += [("W", weights.shape, "int8"), ("P", numbers.array.shape, "int32"), ("Y", shape, kind)]
+    text = function(arguments, body)
+    return Call(kernel_name(step), text, step.inputs, (weights, numbers.array), shape, kind)
 
 
-def _name(step: Conv) -> str:
+def kernel_name(step: Conv) -> str:
+    """What reports call it."""
     if step.rescale is None:
         return "logits"
     return f"conv{step.window.kernel[0]}x{step.window.kernel[1]}"
 
 
-def _weights(layer: _Layer) -> np.ndarray:
+def layer_weights(layer: Layer) -> np.ndarray:
     """The constant `W`, int8, flat."""
     vectors = arrange(layer.step, layer.block, layer.e)
     if layer.bits == 8:
@@ -127,7 +134,7 @@ def _weights(layer: _Layer) -> np.ndarray:
     return pack((vectors + offsets).astype(np.uint8), layer.bits).reshape(-1)
 
 
-def _byte_offsets(layer: _Layer) -> np.ndarray:
+def _byte_offsets(layer: Layer) -> np.ndarray:
     """What was added to each byte of a block's vectors, [blocks, vectors, unit]."""
     offsets = np.zeros(layer.channels, np.uint8)
     offsets[:len(layer.step.weights.offset)] = layer.step.weights.offset
@@ -135,9 +142,9 @@ def _byte_offsets(layer: _Layer) -> np.ndarray:
     return lane_order(np.repeat(lanes[..., None], layer.e.group, -1), layer.e)
 
 
-def _body(layer: _Layer, numbers: Parameters, program: Program) -> str:
-    step, tile, block, e = layer.step, layer.tile, layer.block, layer.e
-    bias = numbers.add(_bias(layer, program), layer.channels)
+def _body(layer: Layer, numbers: Parameters, program: Program) -> str:
+    tile, block, e = layer.tile, layer.block, layer.e
+    bias = numbers.add(layer_bias(layer, program), layer.channels)
     sums = [f"A{i}" for i in range(tile.sums)]
     allocations = [f'{name} = T.sblock_alloc_buffer(({e.lanes},), "int32")' for name in sums]
     allocations.append(f'E = T.sblock_alloc_buffer(({PACK * e.lanes},), "uint8")')
@@ -146,49 +153,55 @@ def _body(layer: _Layer, numbers: Parameters, program: Program) -> str:
         allocations.append(f'S = T.sblock_alloc_buffer(({size},), "{e.operand}")')
     if layer.widened:
         allocations.append(f'Z = T.sblock_alloc_buffer(({layer.source.size},), "{e.operand}")')
-    border = ""
-    if layer.target is not None and any(layer.target.border):
-        zero = numbers.splat(program.buffers[step.output].zero_point)
-        border = fill_border(layer.target, f'T.Cast("uint8", P[{zero}])')
+    border = border_of(layer, numbers, program)
     rows, columns = -(-layer.height // tile.rows), -(-layer.width // tile.columns)
     inner = "\n".join([
         *(f"A{i}[T.Ramp(0, 1, {e.lanes})] = e.load(P, {bias} + (n * {block.vectors} + {i % block.vectors}) * {e.lanes})"
           for i in range(tile.sums)),
         _reduction(layer, numbers),
-        _epilogue(layer, numbers, program),
+        epilogue(layer, numbers, program),
     ])
-    unpack = _unpack(layer, numbers) if layer.unpacked else ""
+    filling = unpack(layer, numbers) if layer.unpacked else ""
     blocks = f"for n in T.serial({block.blocks}):"
     before = [*allocations, border, _widen(layer) if layer.widened else ""]
     if layer.rows_first:
-        order = [*([blocks, indent(unpack, 1)] if unpack else []), f"for v in T.serial({rows}):", indent(blocks, 1)]
+        order = [*([blocks, indent(filling, 1)] if filling else []), f"for v in T.serial({rows}):", indent(blocks, 1)]
     else:
-        order = [blocks, indent(unpack, 1), f"    for v in T.serial({rows}):"]
+        order = [blocks, indent(filling, 1), f"    for v in T.serial({rows}):"]
     return "\n".join([*before, *order, f"        for u in T.serial({columns}):", indent(inner, 3)])
 
 
-def _y(layer: _Layer) -> str:
+def border_of(layer: Layer, numbers: Parameters, program: Program) -> str:
+    """Statements that fill the output's border."""
+    if layer.target is None or not any(layer.target.border):
+        return ""
+    zero = numbers.splat(program.buffers[layer.step.output].zero_point)
+    return fill_border(layer.target, f'T.Cast("uint8", P[{zero}])')
+
+
+def _y(layer: Layer) -> str:
     """First output row of the tile."""
-    return _last_fits("v", layer.tile.rows, layer.height)
+    return last_fits("v", layer.tile.rows, layer.height)
 
 
-def _x(layer: _Layer) -> str:
+def _x(layer: Layer) -> str:
     """First output column of the tile."""
-    return _last_fits("u", layer.tile.columns, layer.width)
+    return last_fits("u", layer.tile.columns, layer.width)
 
 
-def _last_fits(index: str, tile: int, whole: int) -> str:
+def last_fits(index: str, tile: int, whole: int) -> str:
+    """Start of tile number `index`; the last one is moved back so that it ends with the whole."""
     return f"{index} * {tile}" if whole % tile == 0 else f"T.min({index} * {tile}, {whole - tile})"
 
 
-def _bias(layer: _Layer, program: Program) -> np.ndarray:
+def layer_bias(layer: Layer, program: Program) -> np.ndarray:
     """Sums start where the zero point, and the offset of signed codes, are already taken away."""
     offset = program.buffers[layer.step.inputs[0]].zero_point - (CODES_OFFSET if layer.e.signed_input else 0)
     totals = layer.step.weights.codes.astype(np.int64).sum((1, 2, 3))
     return layer.step.bias.astype(np.int64) - offset * totals
 
 
-def _reduction(layer: _Layer, numbers: Parameters) -> str:
+def _reduction(layer: Layer, numbers: Parameters) -> str:
     step, source, tile, block, window = layer.step, layer.source, layer.tile, layer.block, layer.step.window
     first = source.at(-window.padding[0], -window.padding[1])
     row, column = window.stride[0] * source.row, window.stride[1] * source.pixel
@@ -221,7 +234,7 @@ def _reduction(layer: _Layer, numbers: Parameters) -> str:
     ])
 
 
-def _widen(layer: _Layer) -> str:
+def _widen(layer: Layer) -> str:
     """Statements that widen the whole input into `Z`: once for each code, not once for each product."""
     return (
         f"for i in T.serial({layer.source.size // WIDENED}):\n"
@@ -230,11 +243,11 @@ def _widen(layer: _Layer) -> str:
     )
 
 
-def _unpack(layer: _Layer, numbers: Parameters) -> str:
-    """Statements that bring one block of weights into the scratch `S`."""
+def unpack(layer: Layer, numbers: Parameters, single: bool = False) -> str:
+    """Statements that bring block n of the weights into the scratch `S`, which holds one block (`single`) or all."""
     group, unit, bits = group_size(layer.bits), layer.unit, layer.bits
     groups = layer.packed_steps // group
-    block = f"n * {layer.packed_steps} + " if layer.rows_first else ""
+    block = f"n * {layer.packed_steps} + " if layer.rows_first and not single else ""
     offset = None
     if bits < 8:
         offset = numbers.add(np.ascontiguousarray(_byte_offsets(layer)).reshape(-1).view(np.int32))
@@ -250,15 +263,16 @@ def _unpack(layer: _Layer, numbers: Parameters) -> str:
     return "\n".join(lines)
 
 
-def _epilogue(layer: _Layer, numbers: Parameters, program: Program) -> str:
+def epilogue(layer: Layer, numbers: Parameters, program: Program) -> str:
+    """What becomes of the sums `A0`, `A1`, ... of tile (v, u) and block n."""
     return _logits(layer, numbers) if layer.step.rescale is None else _codes(layer, numbers, program)
 
 
-def _channel(layer: _Layer, vector: int) -> str:
+def _channel(layer: Layer, vector: int) -> str:
     return f"(n * {layer.block.vectors} + {vector}) * {layer.e.lanes}"
 
 
-def _logits(layer: _Layer, numbers: Parameters) -> str:
+def _logits(layer: Layer, numbers: Parameters) -> str:
     """One float32 product a logit."""
     scale = numbers.add(layer.step.logit_scale.astype(np.float32), layer.channels)
     lanes = layer.e.lanes
@@ -269,7 +283,7 @@ def _logits(layer: _Layer, numbers: Parameters) -> str:
     )
 
 
-def _codes(layer: _Layer, numbers: Parameters, program: Program) -> str:
+def _codes(layer: Layer, numbers: Parameters, program: Program) -> str:
     """Requantization, packing and storing, four vectors at a time."""
     step, e = layer.step, layer.e
     vectors = add_rescale(numbers, step.rescale, layer.channels)
@@ -287,7 +301,7 @@ def _codes(layer: _Layer, numbers: Parameters, program: Program) -> str:
     return "\n".join(lines)
 
 
-def _requantized(layer: _Layer, vectors: Vectors, minus: int | None, i: int) -> str:
+def _requantized(layer: Layer, vectors: Vectors, minus: int | None, i: int) -> str:
     values = [f"e.load(A{i}, 0)"]
     if layer.residual is not None:
         place = layer.residual
@@ -296,19 +310,19 @@ def _requantized(layer: _Layer, vectors: Vectors, minus: int | None, i: int) -> 
     return vectors.apply(values, _channel(layer, i % layer.block.vectors))
 
 
-def _address(layer: _Layer, place: Place, i: int) -> str:
+def _address(layer: Layer, place: Place, i: int) -> str:
     """Where vector i of the tile lies in a tensor of the output's shape."""
     return f"{place.at(0, 0) + _relative(layer, place, i)} + ({_y(layer)}) * {place.row} + " \
            f"({_x(layer)}) * {place.pixel} + n * {layer.block.vectors * layer.e.lanes}"
 
 
-def _relative(layer: _Layer, place: Place, i: int) -> int:
+def _relative(layer: Layer, place: Place, i: int) -> int:
     pixel, vector = divmod(i, layer.block.vectors)
     y, x = divmod(pixel, layer.tile.columns)
     return y * place.row + x * place.pixel + vector * layer.e.lanes
 
 
-def _store(layer: _Layer, group: list[int], clip: tuple[int, int] | None) -> list[str]:
+def _store(layer: Layer, group: list[int], clip: tuple[int, int] | None) -> list[str]:
     """Pack up to four vectors and store them, in one piece where they are neighbours in memory."""
     lanes, count = layer.e.lanes, len(group)
     packed = f"e.pack([{', '.join(f'e.load(A{i}, 0)' for i in group)}])"

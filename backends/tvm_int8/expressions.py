@@ -29,6 +29,7 @@ class Expressions:
         latency: cycles of a dependent dot product.
         operand: type of weights in the inner loop; int16 means that codes, too, are widened before it.
         by_input: a vector of weights holds one input channel after the other, not one output channel.
+        winograd: 3 x 3 layers are transformed: 16 products of int16 for 4 pixels instead of 36.
         signed_input: codes enter dot products as `code - 128`.
         widths: int32 lanes of vectors in depthwise kernels that interleave pixels into dot products; () for none such.
         depthwise_rows: output rows of their tiles.
@@ -46,6 +47,7 @@ class Expressions:
     operand = "int8"
     by_input = True
     signed_input = False
+    winograd = False
     widths: tuple[int, ...] = ()
     taps = "int8"
     depthwise_rows = 4
@@ -142,6 +144,12 @@ class Expressions:
             sums = sums + wide * self.splat(self.T.Cast("int32", code))
         return sums
 
+    # --- Winograd's transforms ----------------------------------------------------------------------------------------
+
+    def combine(self, rows: Sequence[Sequence[int]], grid: Sequence[Sequence[Any]], i: int, j: int) -> Any:
+        """Element (i, j) of `rows @ grid @ rows.T`, factors -2 ... 2; the compiler finds what elements share."""
+        return _weighted(rows[i], [_weighted(rows[j], line) for line in grid])
+
     # --- requantization -----------------------------------------------------------------------------------------------
 
     def rescale(self, terms: Sequence[tuple[Any, Any]], offset: Any, shift: Any, half: bool) -> Any:
@@ -182,6 +190,18 @@ class Expressions:
     def clip(self, codes: Any, low: Any, high: Any) -> Any:
         """Bytes between two vectors of bytes."""
         return self.T.min(self.T.max(codes, low), high)
+
+
+def _weighted(factors: Sequence[int], values: Sequence[Any]) -> Any:
+    """Sum of factor * value by additions; positive factors first."""
+    total = None
+    for factor, value in sorted(zip(factors, values, strict=True), key=lambda pair: -pair[0]):
+        term = value + value if abs(factor) == 2 else value
+        if factor > 0:
+            total = term if total is None else total + term
+        elif factor < 0:
+            total = total - term
+    return total
 
 
 class _X86(Expressions):
@@ -288,6 +308,7 @@ class Avx2(_X86):
     group = 2
     dots_per_cycle, loads_per_cycle, latency = 1.5, 1.5, 1
     operand = "int16"
+    winograd = True
     widths = (8, 4)
     taps = "int16"
     depthwise_rows = 2

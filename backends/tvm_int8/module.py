@@ -28,6 +28,7 @@ from backends.tvm_int8.depthwise import depthwise_call, is_depthwise
 from backends.tvm_int8.expressions import Expressions, expressions
 from backends.tvm_int8.kernel import Call
 from backends.tvm_int8.layout import Place, plan_places
+from backends.tvm_int8.winograd import is_winograd, winograd_call
 
 LOGITS = -1  # number of the padded logits among a function's values
 
@@ -37,6 +38,8 @@ def step_call(step: Step, program: Program, places: list[Place], e: Expressions)
     match step:
         case Conv() if is_depthwise(step, e):
             return depthwise_call(step, program, places, e)
+        case Conv() if is_winograd(step, program, places, e):
+            return winograd_call(step, program, places, e)
         case Conv():
             return conv_call(step, program, places, e)
         case Sum():

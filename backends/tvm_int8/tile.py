@@ -50,7 +50,7 @@ def choose_tile(height: int, width: int, vectors: int, steps: Callable[[int], in
 
 def _cycles(tile: Tile, height: int, width: int, vectors: int, steps: int, e: Expressions) -> float:
     pixels = tile.rows * tile.columns
-    streamed = tile.vectors / 2 if steps * tile.vectors * e.lanes * e.group > FIRST_CACHE else 0
+    streamed = tile.vectors / 2 if steps * tile.vectors * e.lanes * e.group * e.operand_bytes > FIRST_CACHE else 0
     step = max(tile.sums / e.dots_per_cycle, (pixels + tile.vectors) / e.loads_per_cycle, e.latency) + streamed
     # The compiler unrolls a short reduction whole and wants all its weights in registers beside the sums; moving what
     # does not fit costs more than the smaller tile that would.
