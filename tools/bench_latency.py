@@ -41,14 +41,14 @@ def measure(
         calibration, _ = subject.calibration(images, 0).materialize()
         files |= quantize_static(files[FLOAT], calibration.numpy(), folder)
     files |= ours
-    runs = {title: _caller(path, sample.numpy()) for title, path in files.items()}
+    runs = {title: session_caller(path, sample.numpy()) for title, path in files.items()}
     times = interleave(runs, rounds, BLOCK_SECONDS)
     bytes_ = {title: path.stat().st_size for title, path in files.items()}
     contenders = {title: {**figures, "bytes": bytes_[title]} for title, figures in summarize(times).items()}
     return {"rounds": rounds, "block_s": BLOCK_SECONDS, "contenders": contenders}
 
 
-def _caller(path: Path, sample: np.ndarray) -> Callable[[], object]:
+def session_caller(path: Path, sample: np.ndarray) -> Callable[[], object]:
     """One inference of a session as users deploy it, on the calling thread."""
     import onnxruntime
 

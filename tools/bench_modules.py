@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT)]
 
 import torch
 from bench_docs import command_text, fill, markdown
-from bench_latency import export_float
+from bench_latency import export_float, session_caller
 from bench_rows import SUBJECT_TITLES
 from bench_subjects import Subject, random_weights, trained
 from bench_timing import interleave, summarize
@@ -97,7 +97,8 @@ def measure(subject: Subject, folder: Path, rounds: int) -> dict[str, Any]:
     files = {title: build(subject, folder / profile, 8, "tvm", profile) for title, profile in PROFILES.items()}
     onnx_file = build(subject, folder / "onnx", 8, "onnx", "vnni") / "model.onnx"
     runs = {
-        FLOAT: onnx_caller(export_float(subject, folder / "float.onnx"), sample), ONNX: onnx_caller(onnx_file, sample),
+        FLOAT: session_caller(export_float(subject, folder / "float.onnx"), sample),
+        ONNX: session_caller(onnx_file, sample),
         **{title: module_caller(path / "model.so", sample) for title, path in files.items()},
     }
     if any(base in (IMPORTED, RELAX) for _, base, _ in LIMITS[subject.name]):
@@ -135,18 +136,6 @@ def program_of(subject: Subject) -> Program:
 
 
 # --- contenders ---------------------------------------------------------------------------------------------------
-
-
-def onnx_caller(path: Path, sample: np.ndarray) -> Callable[[], object]:
-    """One inference of a session as users deploy it, on the calling thread."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: sample}
-    return lambda: session.run(None, feed)
 
 
 def module_caller(path: Path, sample: np.ndarray) -> Callable[[], object]:

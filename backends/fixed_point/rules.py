@@ -25,11 +25,7 @@ OPS: Mapping[str, OpRule] = {
     "cat": OpRule("quantized", "shared"),
     "hardsigmoid": OpRule("quantized", "fixed", fixed=(1 / 255, 0), inner_bits=_INNER),
     "sigmoid": OpRule("quantized", "fixed", fixed=(1 / 255, 0), inner_bits=_INNER),
-    "max_pool2d": OpRule("quantized", "as_input"),
-    "slice": OpRule("quantized", "as_input"),
-    "pad": OpRule("quantized", "as_input"),
-    "view": OpRule("quantized", "as_input"),
-    "permute": OpRule("quantized", "as_input"),
+    **dict.fromkeys(sorted(LAYOUT), OpRule("quantized", "as_input")),
 }
 
 
