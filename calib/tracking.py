@@ -6,7 +6,7 @@ section 1). A range starts at [0, 0] and holds 0 whatever happens.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,13 @@ from pipeline.quantizer import Quantizer
 
 Tracking = Literal["union", "ema_raw", "ema_gdfq", "ema_corrected"]
 DECAY = 0.9
+
+
+class Ranged(Protocol):
+    """What has a range."""
+
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """(lowest, highest) value."""
 
 
 class TrackedRange(nn.Module):
@@ -34,12 +41,17 @@ class TrackedRange(nn.Module):
         super().__init__()
         self.spec, self.tracking = spec, tracking
         self.open = True  # still following; `close` ends it
+        self._source: tuple[Ranged, ...] = ()  # a tuple: it is registered where it stands in the graph
         for name in ("low", "high", "batches"):
             self.register_buffer(name, torch.zeros(()))
 
     def close(self) -> None:
         """The range stays as it is from now on."""
         self.open = False
+
+    def take_from(self, source: Ranged) -> None:
+        """The range of `source`, as it stands at any time, in the place of one of its own."""
+        self._source = (source,)
 
     def observe(self, x: Tensor) -> None:
         """One batch's extremes enter the range."""
@@ -54,6 +66,8 @@ class TrackedRange(nn.Module):
 
     def ends(self) -> tuple[Tensor, Tensor]:
         """(lowest, highest) value of the range as it stands."""
+        if self._source:
+            return self._source[0].ends()
         if self.tracking != "ema_corrected":
             return self.low, self.high
         correction = 1 - DECAY ** max(1.0, float(self.batches))
@@ -69,7 +83,7 @@ class TrackedRange(nn.Module):
         return self.params().scale
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.open:
+        if self.open and not self._source:
             self.observe(x)
         params = self.params()
         return rounded(x, params.scale, params.zero_point, self.spec)

@@ -145,7 +145,7 @@ GDFQ = {
     "name": "gdfq", "epochs": "400", "steps": "200", "range_epochs": "4", "warmup_epochs": "4",
     "learning_rate": "1.0e-4", "weight_decay": "1.0e-4", "generator_learning_rate": "1.0e-3",
     "statistics_weight": "0.1", "distillation": "1.0", "temperature": "20.0", "conditioning": "embedding",
-    "tracking": "ema_corrected",
+    "tracking": "ema_corrected", "averages": "input",
 }
 FDDA = {
     "name": "fdda", "epochs": "400", "steps": "200", "range_epochs": "4", "warmup_epochs": "50",
@@ -153,6 +153,7 @@ FDDA = {
     "label_weight": "0.5", "statistics_weight": "0.2", "class_label_weight": "0.5", "distorted_weight": "0.9",
     "centralised_weight": "0.01", "distillation": "20.0", "temperature": "20.0", "real_images": "16", "crop": "0.08",
     "generated_crop": "0.5", "rate_period": "100", "conditioning": "norm", "tracking": "ema_raw",
+    "averages": "input",
 }
 # For images of 32 pixels, where a crop of 8 % of the area holds three: GDFQ's warm-up for CIFAR, milder crops, no crop
 # of generated images, and a cosine that ends with the training instead of coming back up.

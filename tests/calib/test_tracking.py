@@ -62,3 +62,15 @@ def test_a_range_comes_back_from_a_checkpoint() -> None:
     site.observe(torch.tensor([0.0, 4.0]))
     other.observe(torch.tensor([0.0, 4.0]))
     assert site.ends() == other.ends()
+
+
+def test_a_range_taken_from_another_is_the_others_at_any_time() -> None:
+    """On a grid of its own: the average in front of a classifier keeps 8 bits."""
+    source, site = TrackedRange(SPEC, "union"), TrackedRange(QuantSpec(Grid(8, signed=False), symmetric=True), "union")
+    site.take_from(source)
+    for high in (1.5, 6.0):
+        source(torch.tensor([0.0, high]))
+        assert float(site(torch.tensor([0.0, 100.0])).max()) == pytest.approx(high)
+    quantizer = Quantizer(site.spec)
+    site.settle(quantizer)
+    assert float(quantizer.scale) == pytest.approx(6.0 / 255)
