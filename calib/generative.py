@@ -45,6 +45,8 @@ class GenerativeParameters(Parameters):
         temperature: of both softmaxes of the distillation.
         tracking: how ranges follow; see `calib.tracking`.
         averages: see `calib.averages`; `own` is tracked like every other.
+        widen: factor on the tracked ranges. The papers have 1. Generated images, and batches of a few, have shorter
+            tails than real ones have in number; where bits are many, a wider range costs less than it saves.
         norm: the student's batch norms: `frozen` statistics with gamma and beta trained, as in the papers, or `train`.
         precision: of generator and teacher; the student is float32.
     """
@@ -62,6 +64,7 @@ class GenerativeParameters(Parameters):
     temperature: float = Field(default=20.0, gt=0.0)
     tracking: Tracking = "ema_corrected"
     averages: Averages = "input"
+    widen: float = Field(default=1.0, ge=1.0, le=4.0)
     norm: NormMode = "frozen"
     precision: Precision = "auto"
 
@@ -102,7 +105,7 @@ class GenerativeCourse:
         )
         self.student = Student(
             calibration, lambda quantizer, _: MinMaxWeights(quantizer.spec),
-            lambda quantizer, _: TrackedRange(quantizer.spec, parameters.tracking), parameters.norm,
+            lambda quantizer, _: TrackedRange(quantizer.spec, parameters.tracking, parameters.widen), parameters.norm,
         )
         if parameters.averages == "input":
             self._take_ranges(averaged_inputs(calibration.graph))

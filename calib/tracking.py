@@ -35,11 +35,12 @@ class TrackedRange(nn.Module):
             `union`, b = max(b, hi) (ZeroQ); `ema_raw`, b = 0.9 b + 0.1 hi (FDDA); `ema_gdfq`, b = (0.9 b + 0.1 hi) /
             (1 - 0.9^t) with the divided value kept (GDFQ's code: a constant 1 is seen as 3,945 after 21 batches and as
             1.014 after 150); `ema_corrected`, the division without keeping it, which was meant.
+        widen: factor on the range.
     """
 
-    def __init__(self, spec: QuantSpec, tracking: Tracking) -> None:
+    def __init__(self, spec: QuantSpec, tracking: Tracking, widen: float = 1.0) -> None:
         super().__init__()
-        self.spec, self.tracking = spec, tracking
+        self.spec, self.tracking, self.widen = spec, tracking, widen
         self.open = True  # still following; `close` ends it
         self._source: tuple[Ranged, ...] = ()  # a tuple: it is registered where it stands in the graph
         for name in ("low", "high", "batches"):
@@ -68,10 +69,9 @@ class TrackedRange(nn.Module):
         """(lowest, highest) value of the range as it stands."""
         if self._source:
             return self._source[0].ends()
-        if self.tracking != "ema_corrected":
-            return self.low, self.high
-        correction = 1 - DECAY ** max(1.0, float(self.batches))
-        return self.low / correction, self.high / correction
+        corrected = self.tracking == "ema_corrected"
+        correction = 1 - DECAY ** max(1.0, float(self.batches)) if corrected else 1.0
+        return self.low * self.widen / correction, self.high * self.widen / correction
 
     def params(self) -> QParams:
         """Scale and zero point of the range as it stands."""
