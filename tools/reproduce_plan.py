@@ -27,9 +27,9 @@ _GENERATOR = (
     "method.statistics_weight=1.0",
 )
 # ... and so does the float network's answer. These and the rates were chosen on the training images of `calib`.
-_GDFQ = (*_GENERATOR, "method.epochs=22", "method.distillation=10.0")
+_GDFQ = (*_GENERATOR, "method.epochs=18", "method.distillation=10.0")
 # The divergence counts 20 times as much as in our GDFQ, so the rate is a twentieth.
-_FDDA = (*_GENERATOR, "method.epochs=16", "method.rate_period=10", "method.trust_epochs=1")
+_FDDA = (*_GENERATOR, "method.epochs=14", "method.rate_period=8", "method.trust_epochs=1")
 BUDGETS: Mapping[tuple[str, str], tuple[str, ...]] = {
     (RESNET, "zeroq"): (),
     (RESNET, "qdrop"): ("method.steps=300",),
