@@ -311,9 +311,12 @@ def compile_model(
         notes.insert(0, f"no evaluation data: parity is proven on {what}, no accuracy was measured")
     with write_artifact(out, options.overwrite) as folder:
         backend.emit(reference, folder)
+        evaluation, emulated = _proof_part(evaluation, backend.proof_samples(folder))
+        notes = [*emulated, *notes]
         parity = prove(calibrated, reference, backend, folder, evaluation, options, watcher)
         session = backend.open(folder, backend.levels[0])
         write_golden(backend.arithmetic(reference), session, evaluation, folder / "golden.npz")
+        backend.finish(folder)
         (folder / "parity.json").write_text(json.dumps(parity.to_json(), indent=1) + "\n", encoding="utf-8")
         if synthetic.images is not None:
             save_grid(synthetic.images, folder / PICTURES)
@@ -376,6 +379,15 @@ def _instead_of_evaluation(calibration: Batches, synthetic: Synthetic) -> tuple[
         )
     batch = calibration.batch_size
     return array_batches(synthetic.images, None, batch, "eval", "synthetic images"), "the images that the method made"
+
+
+def _proof_part(evaluation: Batches, samples: int | None) -> tuple[Batches, list[str]]:
+    """The evaluation samples that an emulated artifact is proven on, spread over all, and a note that says so."""
+    if samples is None or samples >= len(evaluation):
+        return evaluation, []
+    chosen = [evaluation.order[index * len(evaluation) // samples] for index in range(samples)]
+    note = f"proven and measured on {samples} of {len(evaluation):,} samples: the artifact's processor is emulated here"
+    return replace(evaluation, order=tuple(chosen)), [note]
 
 
 def prove(
@@ -454,7 +466,7 @@ def _manifest(
             budget=budget_text(allocation.budget), bits=dict(allocation.bits), average=allocation.average,
             omega=allocation.chosen.omega, images=allocation.images,
         ),
-        sizes={"model": (folder / backend.model_file).stat().st_size, "weights_packed": packed_bytes(tensors)},
+        sizes={**backend.sizes(folder), "weights_packed": packed_bytes(tensors)},
     )
 
 
@@ -571,7 +583,7 @@ def _show(terminal: Terminal, build: Build, backend: Backend, as_json: bool) -> 
             )
         )
         return
-    lines = build_lines(build.folder, build.manifest, build.parity, backend.model_file)
+    lines = build_lines(build.folder, build.manifest, build.parity, backend.model_file, backend.device_needs)
     terminal.show_build(verdict(build.parity), lines, build.notes, build.passed)
 
 

@@ -27,6 +27,7 @@ class Backend(Protocol):
         levels: optimisation levels of a session, the one that users deploy with first.
         gated_levels: those that run integer kernels, where no code may differ.
         model_file: name of the artifact's main file.
+        device_needs: what the artifact's folder needs on the device, for people: `numpy and onnxruntime`.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Backend(Protocol):
     levels: tuple[str, ...]
     gated_levels: tuple[str, ...]
     model_file: str
+    device_needs: str
 
     def target(self, profile: str) -> Target: ...
 
@@ -49,8 +51,17 @@ class Backend(Protocol):
     def open(self, folder: Path, level: str) -> Runner:
         """A session of the artifact at an optimisation level that reports every quantized tensor."""
 
+    def proof_samples(self, folder: Path) -> int | None:
+        """How many evaluation samples the artifact is proven on; None for all, few where its processor is emulated."""
+
+    def finish(self, folder: Path) -> None:
+        """Called when `golden.npz` stands in the folder, for a backend that ships it in another form as well."""
+
     def integer_ops(self, folder: Path) -> Mapping[str, Any]:
         """What the runtime really runs in integers: `{"integer": n, "float": m, "reasons": {node: why}}`."""
+
+    def sizes(self, folder: Path) -> Mapping[str, int]:
+        """Bytes of what goes on the device, by name, for the manifest; at least `model`."""
 
     def versions(self) -> Mapping[str, str]:
         """Versions of the runtime's packages, for the manifest."""

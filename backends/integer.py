@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from backends.regions import Region, find_regions, grid_node
+from pipeline.dialect import ACTIVATIONS
 from pipeline.graph import (
     bias_quantizer_of,
     bound_args,
@@ -115,6 +116,8 @@ def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
     grid = container(quantizer)
     low, high = grid.low, grid.high
     for node in region.absorbed:
+        if op_name(node) not in ACTIVATIONS:  # a residual addition
+            continue
         least, most = _activation_range(node)
         first, last = grid.code_of(least), grid.code_of(most)
         low, high = min(max(low, first), last), max(min(high, last), first)
@@ -159,6 +162,19 @@ def pair(value: Any) -> tuple[int, int]:
     """Both entries of an ATen int[2] argument, which may hold one."""
     entries = [value] if isinstance(value, int) else list(value)
     return (entries[0], entries[-1]) if entries else (0, 0)
+
+
+def window_sum(values: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """Sums of all windows, each element added in row order (float32 sums depend on it)."""
+    height = (values.shape[2] - kernel[0]) // stride[0] + 1
+    width = (values.shape[3] - kernel[1]) // stride[1] + 1
+    total = values.new_zeros(values.shape[0], values.shape[1], height, width)
+    for row in range(kernel[0]):
+        for column in range(kernel[1]):
+            rows = slice(row, row + stride[0] * (height - 1) + 1, stride[0])
+            columns = slice(column, column + stride[1] * (width - 1) + 1, stride[1])
+            total = total + values[:, :, rows, columns]
+    return total
 
 
 def exact_conv2d(x: Codes, layer: Layer, node: fx.Node) -> Tensor:

@@ -87,6 +87,7 @@ class ReferenceBackend:
     levels = ("float64",)
     gated_levels = ("float64",)
     model_file = "model.pt2"
+    device_needs = "torch"
 
     def target(self, profile: str) -> Target:
         return TARGET
@@ -108,8 +109,17 @@ class ReferenceBackend:
     def open(self, folder: Path, level: str) -> Runner:
         return ReferenceSession(folder)
 
+    def proof_samples(self, folder: Path) -> int | None:
+        return None
+
+    def finish(self, folder: Path) -> None:
+        return
+
     def integer_ops(self, folder: Path) -> Mapping[str, Any]:
         return {"integer": 0, "float": 0, "reasons": {"all": "the reference target simulates in float64"}}
+
+    def sizes(self, folder: Path) -> Mapping[str, int]:
+        return {"model": (folder / self.model_file).stat().st_size}
 
     def versions(self) -> Mapping[str, str]:
         return {"torch": torch.__version__}

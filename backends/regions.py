@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from pipeline.dialect import LAYOUT
+from pipeline.dialect import LAYOUT, wide_operand
 from pipeline.graph import absorbed, is_constant, module_path, op_name, quantizer_of
 from pipeline.target import Target
 
@@ -22,9 +22,9 @@ class Region:
     Args:
         kind: `input` (the network input's quantizer), a canonical operator name, or `float` for what the runtime
             computes in float.
-        anchor: the operator (the quantizer itself for `input`).
-        inputs: the activation values that it reads, in argument order.
-        absorbed: activation operators fused behind the anchor, in order.
+        anchor: the operator (the quantizer itself for `input`); a layer whose sum enters a residual addition, too.
+        inputs: the activation values that it reads, in argument order; the other operand of a residual addition last.
+        absorbed: operators fused behind the anchor, in order: a residual addition, activations.
         quantizer: the quantizer node of the output; None where codes pass unchanged (`is_layout`) or the value
             leaves in float.
         is_layout: moves codes of its input's grid without changing them.
@@ -82,11 +82,15 @@ def find_regions(graph: fx.GraphModule, target: Target) -> list[Region]:
     """All regions of a quantized graph in execution order."""
     regions: list[Region] = []
     taken: set[fx.Node] = set()
+    # A layer whose sum stays wide runs with the addition: the other operand may be computed between the two.
+    wide = {node: wide_operand(node, target) for node in graph.graph.nodes}
+    wide = {addition: layer for addition, layer in wide.items() if layer is not None}
+    taken.update(wide.values())
     for node in graph.graph.nodes:
         if node in taken or is_constant(node):
             continue
         if node.op == "call_function":
-            region = _operator_region(graph, target, node)
+            region = _operator_region(graph, target, node, wide.get(node))
         elif quantizer_of(graph, node) is not None:
             region = Region("input", node, (node.args[0],), (), node, False, True, "")
         else:
@@ -96,20 +100,25 @@ def find_regions(graph: fx.GraphModule, target: Target) -> list[Region]:
     return regions
 
 
-def _operator_region(graph: fx.GraphModule, target: Target, node: fx.Node) -> Region:
-    name = op_name(node)
+def _operator_region(graph: fx.GraphModule, target: Target, node: fx.Node, layer: fx.Node | None) -> Region:
+    """The region of `node`; where that is a residual addition, of the `layer` whose wide sum enters it."""
+    anchor = node if layer is None else layer
+    name = op_name(anchor)
     rule = target.rule(name)
-    inputs = tuple(data_inputs(node))
-    grids = [grid_node(graph, target, source) for source in inputs]
     if grid_node(graph, target, node) is not None:
-        return Region(name, node, inputs, (), None, True, True, "")
-    fused = absorbed(node, rule.absorbs)
-    tail = fused[-1] if fused else node
+        return Region(name, node, tuple(data_inputs(node)), (), None, True, True, "")
+    fused = absorbed(node, target.rule(op_name(node)).absorbs)
+    inputs = tuple(data_inputs(anchor))
+    if layer is not None:
+        fused = (node, *fused)
+        inputs += tuple(source for source in data_inputs(node) if source is not layer)
+    grids = [grid_node(graph, target, source) for source in inputs]
+    tail = fused[-1] if fused else anchor
     users = list(tail.users)
     quantizer = users[0] if len(users) == 1 and quantizer_of(graph, users[0]) is not None else None
     reason = _float_reason(target, name, rule.inputs, rule.reason, None in grids, quantizer, fused)
     kind = "float" if reason else name
-    return Region(kind, node, inputs, fused, quantizer, False, not reason, reason)
+    return Region(kind, anchor, inputs, fused, quantizer, False, not reason, reason)
 
 
 def _float_reason(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from pipeline.dialect import LAYOUT, POOLS, WEIGHTED
+from pipeline.dialect import LAYOUT, POOLS, WEIGHTED, wide_operand
 from pipeline.errors import RecipeError, TargetError
 from pipeline.graph import absorbed, bound_args, is_constant, module_path, op_name, tensor_shape, where
 from pipeline.grid import NESTED_CODES, Grid, QuantSpec, RangeSearch
@@ -153,7 +153,8 @@ class _Plan:
 
     def _needed(self, node: fx.Node) -> bool:
         """Some consumer wants this value on a grid."""
-        return any(self.rule(user).inputs == "quantized" for user in self.consumers(node) if user.op != "output")
+        on_grid = ("quantized", "residual")
+        return any(self.rule(user).inputs in on_grid for user in self.consumers(node) if user.op != "output")
 
     def _computed(self, node: fx.Node, tail: fx.Node) -> Annotation | None:
         rule = self.rule(node)
@@ -165,6 +166,8 @@ class _Plan:
         if leaves and ((tail is node and op_name(node) == "linear") or self.target.input_bits is None):
             return None
         if self.target.input_bits is None and not self._wanted_by_papers(tail):
+            return None
+        if tail is node and any(wide_operand(user, self.target) is node for user in node.users):
             return None
         if rule.fixed is not None:
             return Annotation(self._spec(self.target.float_bits, True), rule.fixed, note="grid fixed by the operator")

@@ -39,9 +39,10 @@ Arch = Annotated[str | None, typer.Option(
 RecipeName = Annotated[str, typer.Option(
     help="A name from recipes/, <method>_w<bits>a<bits>, or a YAML file; default qdrop_w4a4.",
 )]
-TargetName = Annotated[str, typer.Option(help="onnx (default) or reference.")]
+TargetName = Annotated[str, typer.Option(help="onnx (default), onnx-qoperator, tvm, c or reference.")]
 DeviceProfile = Annotated[str | None, typer.Option(
-    help="The device that the artifact is for; for onnx: generic (default), vnni, arm64.",
+    help="The device that the artifact is for, the first being the default; onnx: generic, vnni, arm64; tvm: native, "
+    "x86-64-v3, x86-64-vnni, aarch64, aarch64-dotprod, aarch64-i8mm.",
 )]
 Sets = Annotated[list[str] | None, typer.Option(
     "--set", metavar="KEY=VALUE", help="Changes a field of the recipe, repeatable: --set method.steps=500",

@@ -9,8 +9,9 @@ from __future__ import annotations
 from torch import fx
 
 from pipeline.errors import CaptureError
-from pipeline.graph import is_constant, op_name, where
+from pipeline.graph import is_constant, op_name, tensor_shape, where
 from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
+from pipeline.target import Target
 
 # Operators that move codes without changing them: exact on the integers.
 LAYOUT = frozenset({"max_pool2d", "slice", "pad", "view", "permute"})
@@ -40,6 +41,23 @@ def verify(graph: fx.GraphModule, stage: str) -> None:
         problem = _problem(graph, node, stage)
         if problem:
             raise CaptureError(f"the graph is not legal at stage '{stage}': {problem}", where=where(node))
+
+
+def wide_operand(node: fx.Node, target: Target) -> fx.Node | None:
+    """The layer whose 32-bit sum enters the residual addition `node` as it is; None where there is none.
+
+    Of two layers the one computed last: the other's codes are there when its sum is complete. The same answer before
+    and after quantizers are inserted, because only this operand is left without one.
+    """
+    if node.op != "call_function" or target.rule(op_name(node)).inputs != "residual":
+        return None
+    left, right = node.args[:2]
+    layers = [
+        source for source in (left, right)
+        if left is not right and op_name(source) in WEIGHTED and len(source.users) == 1
+        and tensor_shape(source) == tensor_shape(node)
+    ]
+    return next((source for source in reversed(node.graph.nodes) if source in layers), None)
 
 
 def _problem(graph: fx.GraphModule, node: fx.Node, stage: str) -> str:

@@ -36,11 +36,14 @@ def verdict(parity: ParityReport) -> str:
     return f"FAILED: {failed['rule']}: measured {failed['measured']}, allowed {failed['allowed']} ({samples})"
 
 
-def build_lines(folder: Path, manifest: Manifest, parity: ParityReport, model_file: str) -> list[str]:
+def build_lines(
+    folder: Path, manifest: Manifest, parity: ParityReport, model_file: str, device_needs: str
+) -> list[str]:
     """The final screen below the verdict: accuracies and what each step cost, kernels, size, place, next step.
 
     Args:
         folder: where the artifact stands; for a failed gate the `-failed` one.
+        device_needs: what the folder needs on the device.
     """
     recipe = _row("recipe", f"{manifest.recipe.name}, bit policy {manifest.recipe.policy}")
     data = [] if manifest.calibration is None else [_row("calibration", manifest.calibration.text)]
@@ -52,10 +55,12 @@ def build_lines(folder: Path, manifest: Manifest, parity: ParityReport, model_fi
     sizes = manifest.sizes
     lines.append(_row("size", f"{sizes['model']:,} bytes in {model_file}, weight codes alone "
                               f"{sizes['weights_packed']:,}"))
+    further = [f"{name} {value:,}" for name, value in sizes.items() if name not in ("model", "weights_packed")]
+    lines += [_row("", f"bytes on the device: {', '.join(further)}")] if further else []
     lines.append(_row("artifact", str(folder)))
     if parity.passed and (folder / RUNNER).is_file():
         lines.append(_row("next", f"python {folder / RUNNER}"))
-        lines.append(_row("", "copy the folder to the device: it needs numpy and onnxruntime only"))
+        lines.append(_row("", f"copy the folder to the device; it needs {device_needs} there"))
     elif not parity.passed:
         lines.append(_row("next", f"look at {folder / 'parity.json'} and {folder / 'report.md'}"))
     return lines

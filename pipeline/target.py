@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Inputs = Literal["quantized", "accumulator", "float"]
+Inputs = Literal["quantized", "residual", "accumulator", "float"]
 Output = Literal["own", "fixed", "shared", "as_input", "none"]
 
 
@@ -15,8 +15,9 @@ class OpRule:
     """Where quantizers must stand around one operator.
 
     Args:
-        inputs: `quantized`: every tensor that enters is on a grid; `accumulator`: a wide sum may enter (the papers'
-            residual addition); `float`: the runtime computes it in float.
+        inputs: `quantized`: every tensor that enters is on a grid; `residual`: so it is, but one operand may be the
+            32-bit sum of a layer that nothing else reads, which never becomes a code of its own; `accumulator`: any
+            wide sum may enter (the papers' residual addition); `float`: the runtime computes it in float.
         output: `own`: a grid of its own; `fixed`: the grid given by `fixed`; `shared`: own, and producers that feed
             nothing else take it over; `as_input`: a layout operator, codes pass unchanged; `none`: stays off any grid.
         fixed: scale and zero point where `output` is `fixed`.

@@ -327,6 +327,25 @@ def test_images_and_a_source_that_makes_them_do_not_go_together(files, tmp_path)
 BUDGET = ("--set", "weights.bits={average: 3, options: [2, 4, 8]}")
 
 
+def test_an_emulated_artifact_is_proven_on_a_part_of_the_samples_and_says_so(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(BACKENDS.get("reference"), "proof_samples", lambda folder: 5, raising=False)
+    result = command("--target", "reference")
+    assert result.exit_code == 0, result.output
+    parity = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert parity["samples"] == 5
+    assert f"5 of {SAMPLES} samples: the artifact's processor is emulated" in " ".join(result.output.split())
+
+
+def test_a_backend_may_add_files_when_the_golden_numbers_stand(command, tmp_path, monkeypatch):
+    def finish(folder):
+        assert (folder / "golden.npz").is_file()
+        (folder / "more.txt").write_text("more")
+
+    monkeypatch.setattr(BACKENDS.get("reference"), "finish", finish, raising=False)
+    assert command("--target", "reference").exit_code == 0
+    assert "more.txt" in json.loads((tmp_path / "out" / "manifest.json").read_text())["files"]
+
+
 @pytest.mark.parametrize("learn", [("nearest_w4a4",), ("qdrop_w4a4", "--set", "method.steps=4")])
 @pytest.mark.parametrize("target", ["onnx", "reference"])
 def test_a_budget_of_bits_is_spent_proven_and_told(command, tmp_path, learn, target):

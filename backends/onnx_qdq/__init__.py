@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from backends.onnx_qdq.arithmetic import IntegerArithmetic
 from backends.onnx_qdq.emit import FORMS, Form, emit_model, unsupported
 from backends.onnx_qdq.session import LEVELS, OnnxSession, integer_ops
 from backends.onnx_qdq.target import NAMES, TARGETS, targets
+from backends.standalone import standalone
 from pipeline.artifact import package_versions
 from pipeline.parity import Arithmetic, Runner
 from pipeline.stages import Reference
@@ -32,6 +32,7 @@ class OnnxBackend:
     profiles = tuple(TARGETS)
     levels = tuple(LEVELS)
     model_file = "model.onnx"
+    device_needs = "numpy and onnxruntime"
 
     def __init__(self, form: Form) -> None:
         self.form = form
@@ -47,7 +48,7 @@ class OnnxBackend:
     def emit(self, reference: Reference, folder: Path) -> list[Path]:
         model, runner = folder / self.model_file, folder / "run.py"
         emit_model(reference, model, self.form)
-        shutil.copyfile(device_runner.__file__, runner)
+        runner.write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
         return [model, runner]
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
@@ -56,8 +57,17 @@ class OnnxBackend:
     def open(self, folder: Path, level: str) -> Runner:
         return OnnxSession(folder / self.model_file, level)
 
+    def proof_samples(self, folder: Path) -> int | None:
+        return None
+
+    def finish(self, folder: Path) -> None:
+        return
+
     def integer_ops(self, folder: Path) -> Mapping[str, Any]:
         return integer_ops(folder / self.model_file)
+
+    def sizes(self, folder: Path) -> Mapping[str, int]:
+        return {"model": (folder / self.model_file).stat().st_size}
 
     def versions(self) -> Mapping[str, str]:
         return package_versions("onnxruntime", "onnx", "onnx-ir")

@@ -24,6 +24,7 @@ from backends.integer import (
     exact_linear,
     pair,
     quantize_float,
+    window_sum,
 )
 from backends.regions import Region
 from pipeline.graph import bound_args
@@ -150,24 +151,11 @@ def avg_pool2d(run: Execution, region: Region, inputs: list[Value], grid: CodeGr
     rows, columns = pair(arguments["padding"])
     values = F.pad(dequantized(x), (columns, columns, rows, rows))
     inside = F.pad(torch.ones_like(x.codes[:1, :1]), (columns, columns, rows, rows))
-    total, count = _window_sum(values, kernel, stride), _window_sum(inside, kernel, stride)
+    total, count = window_sum(values, kernel, stride), window_sum(inside, kernel, stride)
     if arguments["count_include_pad"]:
         count = torch.full_like(count, kernel[0] * kernel[1])
     steps = (total / count) / grid.scale.to(total.device) + grid.zero_point
     return torch.round(steps).clamp(0, 255)
-
-
-def _window_sum(values: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-    """Sums of all windows, each element added in row order (float32 sums depend on it)."""
-    height = (values.shape[2] - kernel[0]) // stride[0] + 1
-    width = (values.shape[3] - kernel[1]) // stride[1] + 1
-    total = values.new_zeros(values.shape[0], values.shape[1], height, width)
-    for row in range(kernel[0]):
-        for column in range(kernel[1]):
-            rows = slice(row, row + stride[0] * (height - 1) + 1, stride[0])
-            columns = slice(column, column + stride[1] * (width - 1) + 1, stride[1])
-            total = total + values[:, :, rows, columns]
-    return total
 
 
 def cat(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:

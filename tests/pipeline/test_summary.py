@@ -50,7 +50,7 @@ def failing():
 def test_a_passing_build_shows_costs_kernels_size_and_the_next_step(tmp_path):
     (tmp_path / "run.py").touch()
     assert verdict(parity()).startswith("PASSED: all 1,000,000 integer codes equal the reference")
-    lines = build_lines(tmp_path, MANIFEST, parity(), "model.onnx")
+    lines = build_lines(tmp_path, MANIFEST, parity(), "model.onnx", "numpy and onnxruntime")
     text = "\n".join(lines)
     assert lines[1] == "  recipe      qdrop_w4a4, bit policy qdrop" and lines[2].startswith("  float ")
     assert "  calibrated   87.50 %   -0.84  the method: few bits" in lines
@@ -61,13 +61,20 @@ def test_a_passing_build_shows_costs_kernels_size_and_the_next_step(tmp_path):
     assert f"next        python {tmp_path / 'run.py'}" in text
 
 
+def test_what_a_device_holds_is_shown_where_the_target_says_it(tmp_path):
+    sizes = {**MANIFEST.sizes, "flash": 284_732, "arena": 49_152}
+    lines = build_lines(tmp_path, MANIFEST.model_copy(update={"sizes": sizes}), parity(), "model.c", "a C compiler")
+    assert any(line.strip() == "bytes on the device: flash 284,732, arena 49,152" for line in lines)
+    assert not any("bytes on the device" in line for line in build_lines(tmp_path, MANIFEST, parity(), "m", "numpy"))
+
+
 def test_no_runner_no_advice_to_run_it(tmp_path):
-    assert "next" not in "\n".join(build_lines(tmp_path, MANIFEST, parity(), "model.pt2"))
+    assert "next" not in "\n".join(build_lines(tmp_path, MANIFEST, parity(), "model.pt2", "numpy and onnxruntime"))
 
 
 def test_a_failing_build_says_where_it_differs_first_and_what_to_read(tmp_path):
     assert verdict(failing()).startswith("FAILED: 12 of 1,000,000 integer codes differ")
-    text = "\n".join(build_lines(tmp_path, MANIFEST, failing(), "model.onnx"))
+    text = "\n".join(build_lines(tmp_path, MANIFEST, failing(), "model.onnx", "numpy and onnxruntime"))
     assert "first in    relu_q (layer1.relu)" in text
     assert f"look at {tmp_path / 'parity.json'}" in text and "run.py" not in text
 
@@ -81,14 +88,14 @@ def test_float_operators_are_named_but_not_without_end(tmp_path):
     reasons = {f"tensor{index}": "runs Exp in float" for index in range(8)}
     level = replace(LEVEL, boundaries={"a": BoundaryCount(40, 2, 1, 0)})
     report = parity(level, integer_ops={"integer": 3, "float": 8, "reasons": reasons})
-    text = "\n".join(build_lines(tmp_path, MANIFEST, report, "model.onnx"))
+    text = "\n".join(build_lines(tmp_path, MANIFEST, report, "model.onnx", "numpy and onnxruntime"))
     assert "float: tensor0: runs Exp in float" in text and "tensor5" not in text and "float: 3 more" in text
     assert "behind float operators 2 of 40 moved, 0 more than float rounding explains" in text
 
 
 def test_without_labels_no_accuracy_is_shown(tmp_path):
     report = parity(accuracy=dict.fromkeys(ACCURACY))
-    assert "not measured" in "\n".join(build_lines(tmp_path, MANIFEST, report, "model.onnx"))
+    assert "not measured" in "\n".join(build_lines(tmp_path, MANIFEST, report, "model.onnx", "numpy and onnxruntime"))
 
 
 def test_json_holds_the_parity_and_what_it_was_made_from(tmp_path):

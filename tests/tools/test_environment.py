@@ -1,4 +1,7 @@
-"""`make`'s environment: a half-finished one is built again, a foreign one is left alone, an old Python is refused."""
+"""`make`'s environment: a half-finished one is built again, a foreign one is left alone, an old Python is refused.
+
+Continuous integration: what it installs is what the targets ask for, and what it cannot install it says.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from backends.tvm_int8.profiles import EMULATOR_PACKAGE, PROFILES
 
 ROOT = Path(__file__).parents[2]
 # A Python that only notes how it is called; `-m venv` makes an environment with itself inside, as the real one does.
@@ -120,3 +126,96 @@ def test_foreign_environment_that_does_not_exist_is_not_made(folder):
     assert done.returncode != 0
     assert "VENV=elsewhere holds no bin/python" in done.stderr
     assert calls == ""
+
+
+# --- .ci/run ------------------------------------------------------------------------------------------------------
+
+# Any other command: it notes how it was called, and fails where it was told to.
+FAKE_COMMAND = """#!/bin/bash
+echo "$(basename "$0") $*" >> "$CALLS"
+case "$(basename "$0") $*" in
+    *"apt-get $APT_FAILS"*) exit 100 ;;
+    *"pip install"*) exit "${PIP_FAILS:-0}" ;;
+    "make .venv/ready") mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+    "make test") echo "5 passed, 1 skipped in 0.10s"; exit "${TESTS_FAIL:-0}" ;;
+esac
+"""
+TOOLS = ("g++", "aarch64-linux-gnu-g++", "qemu-aarch64", "arm-none-eabi-gcc", "qemu-system-arm")
+
+
+@pytest.fixture
+def clone(folder):
+    """A clean clone in which all that .ci/run calls is fake; root, so that no sudo is asked for."""
+    for command in ("dirname", "mktemp", "tee", "grep", "tail", "rm", "cat", "sleep", "mkdir", "cp"):
+        if not (folder / "bin" / command).exists():
+            (folder / "bin" / command).symlink_to(shutil.which(command))
+    fakes = {"make": FAKE_COMMAND, "git": FAKE_COMMAND, "apt-get": FAKE_COMMAND, "id": "#!/bin/bash\necho 0\n",
+             "env": '#!/bin/bash\nshift\nexec "$@"\n'}
+    for command, text in fakes.items():
+        (folder / "bin" / command).write_text(text)
+        (folder / "bin" / command).chmod(0o755)
+    (folder / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", folder / ".ci")
+    return folder
+
+
+def integrate(clone: Path, **environment: str):
+    """Runs .ci/run; returns the finished process and the calls of apt-get, pip and make."""
+    calls = clone / "calls"
+    calls.write_text("")
+    bash = shutil.which("bash")
+    done = subprocess.run(
+        [bash, str(clone / ".ci" / "run")], cwd=clone, capture_output=True, text=True,
+        env={"PATH": str(clone / "bin"), "CALLS": str(calls), "APT_FAILS": "never", "RETRY_SECONDS": "0",
+             **environment},
+    )  # fmt: skip
+    return done, [line for line in calls.read_text().splitlines() if line.startswith(("apt-get", "make", "python -m"))]
+
+
+def test_ci_installs_what_the_device_profiles_ask_for(clone):
+    done, calls = integrate(clone)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "5 passed, 1 skipped in 0.10s"
+    (installed,) = (line.split() for line in calls if line.startswith("apt-get install"))
+    cross = {profile.machine.cross_package for profile in PROFILES.values() if profile.machine.name != "x86_64"}
+    assert {"g++", EMULATOR_PACKAGE, *cross} <= set(installed)
+    assert {"gcc-arm-none-eabi", "libnewlib-arm-none-eabi", "qemu-system-arm"} <= set(installed)
+    assert "tvm" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pip = next(line for line in calls if "pip install" in line)
+    assert pip.endswith("--editable .[tvm]")
+    assert calls.index("make .venv/ready") < calls.index(pip) < calls.index("make test")
+
+
+def test_ci_leaves_apt_alone_where_every_tool_is_there(clone):
+    for tool in TOOLS:
+        (clone / "bin" / tool).write_text(FAKE_COMMAND)
+        (clone / "bin" / tool).chmod(0o755)
+    done, calls = integrate(clone)
+    assert done.returncode == 0 and not any(line.startswith("apt-get") for line in calls)
+    assert "not installed" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("failing", "attempts"), [("update", ["update"] * 3), ("install", ["update", *["install"] * 3])]
+)
+def test_ci_tries_three_times_and_says_what_it_did_without(clone, failing, attempts):
+    done, calls = integrate(clone, APT_FAILS=failing)
+    assert [line.split()[1] for line in calls if line.startswith("apt-get")] == attempts
+    *_, said, last = done.stdout.splitlines()
+    assert said.startswith("not installed, so tests were skipped: g++ g++-aarch64-linux-gnu qemu-user")
+    assert (done.returncode, last) == (0, "5 passed, 1 skipped in 0.10s")
+
+
+def test_ci_runs_without_the_tvm_packages_and_says_so(clone):
+    done, calls = integrate(clone, PIP_FAILS="1")
+    assert sum("pip install" in line for line in calls) == 3
+    assert done.returncode == 0 and "not installed, so tests were skipped: .[tvm]" in done.stdout
+
+
+def test_ci_fails_where_the_tests_fail(clone):
+    assert integrate(clone, TESTS_FAIL="2")[0].returncode == 2
+
+
+@pytest.mark.parametrize("name", ["Makefile", "tools/environment.sh"])
+def test_make_leaves_the_system_alone(name):
+    text = (ROOT / name).read_text()
+    assert "apt-get" not in text and "sudo" not in text

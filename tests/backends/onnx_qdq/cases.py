@@ -18,6 +18,7 @@ from pipeline.graph import quantizers
 from pipeline.grid import QParams
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.stages import Captured, Reference
+from pipeline.target import Target
 from tests.tiny import calibrate_by_range, fill_levels, multibit_recipe
 
 F = nn.functional
@@ -113,11 +114,12 @@ def recipe_of(weight_bits: int, activation_bits: int, *edits: str) -> Recipe:
 
 
 def frozen(
-    name: str, weight_bits: int = 8, activation_bits: int = 8, *edits: str, ties: bool = False
+    name: str, weight_bits: int = 8, activation_bits: int = 8, *edits: str, ties: bool = False,
+    target: Target = TARGETS["vnni"],
 ) -> tuple[Reference, Tensor]:
     """The frozen network `name` and images [24, 3, 9, 9] that clamp and, with `ties`, hit halves."""
     captured, images = _captured(name)
-    quantized = passes.quantize(captured, recipe_of(weight_bits, activation_bits, *edits), TARGETS["vnni"])
+    quantized = passes.quantize(captured, recipe_of(weight_bits, activation_bits, *edits), target)
     calibrated = calibrate_by_range(quantized, 0.6 * images)
     for quantizer in quantizers(calibrated.graph).values():
         if ties and not quantizer.fixed:

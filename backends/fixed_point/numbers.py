@@ -1,0 +1,129 @@
+"""The integers of every operator's kernel: one function each, read by the arithmetic and by the lowering alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import fx
+
+from backends.fixed_point.rescale import Part, Rescale, apply_rescale, make_rescale
+from backends.integer import CodeGrid, Codes, Layer, dequantized, explicit_padding, pair, quantize_float
+from pipeline.dialect import WEIGHTED
+from pipeline.graph import bound_args, op_name, tensor_shape, where
+
+CODES = 256
+_LARGEST = CODES - 1  # magnitude of a code minus its zero point, whatever the zero point
+
+
+def _ratio(step: float | np.ndarray, grid: CodeGrid) -> np.ndarray:
+    return np.atleast_1d(np.asarray(step, np.float64) / float(grid.scale))
+
+
+def layer_rescale(node: fx.Node, x: CodeGrid, layer: Layer, residual: CodeGrid | None, grid: CodeGrid) -> Rescale:
+    """Of a convolution or linear layer, its residual sum included."""
+    sums = layer.weight.abs().flatten(1).sum(1) * _LARGEST
+    bias = 0 if layer.bias is None else layer.bias.abs()
+    step = float(x.scale) * layer.scale.numpy().astype(np.float64)
+    parts = [Part(_ratio(step, grid), int((sums.double() + bias).max()))]
+    if residual is not None:
+        parts.append(Part(_ratio(float(residual.scale), grid), _LARGEST))
+    return make_rescale(parts, grid.zero_point, where(node))
+
+
+def logit_scale(x: CodeGrid, layer: Layer) -> np.ndarray:
+    """float32 [K]: what one unit of the sum is worth, where it leaves in float."""
+    return (x.scale * layer.scale).numpy()
+
+
+def sum_rescale(node: fx.Node, a: CodeGrid, b: CodeGrid, grid: CodeGrid) -> Rescale:
+    """Of an addition of two tensors of codes."""
+    parts = [Part(_ratio(float(operand.scale), grid), _LARGEST) for operand in (a, b)]
+    return make_rescale(parts, grid.zero_point, where(node))
+
+
+def product_rescale(node: fx.Node, a: CodeGrid, b: CodeGrid, grid: CodeGrid) -> Rescale:
+    """Of an elementwise product."""
+    ratio = _ratio(float(a.scale) * float(b.scale), grid)
+    return make_rescale([Part(ratio, _LARGEST * _LARGEST)], grid.zero_point, where(node))
+
+
+def average_rescale(node: fx.Node, x: CodeGrid, elements: int, divisor: int, grid: CodeGrid) -> Rescale:
+    """Of a sum over at most `elements` codes that is divided by `divisor`."""
+    part = Part(_ratio(float(x.scale) / divisor, grid), _LARGEST * elements)
+    return make_rescale([part], grid.zero_point, where(node))
+
+
+def pool_divisors(node: fx.Node) -> np.ndarray:
+    """int32 [H, W] of the output of avg_pool2d: what each window's sum is divided by."""
+    arguments = bound_args(node)
+    kernel, stride, padding = window_of(node)[:3]
+    height, width = tensor_shape(node)[2:]
+    if arguments["count_include_pad"]:
+        return np.full((height, width), kernel[0] * kernel[1], np.int32)
+    sizes = tensor_shape(node.args[0])[2:]
+    inside = [
+        np.minimum(start + kernel[axis], sizes[axis]) - np.maximum(start, 0)
+        for axis, count in enumerate((height, width))
+        for start in [np.arange(count) * stride[axis] - padding[axis]]
+    ]
+    return np.outer(*inside).astype(np.int32)
+
+
+def window_of(
+    node: fx.Node,
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int], tuple[int, int]]:
+    """Kernel, stride, padding (top, left, bottom, right) and dilation of a convolution or pool.
+
+    The padding below and right is what the output really reads, which ceil_mode makes more and an uneven stride less.
+    """
+    arguments = bound_args(node)
+    dilation = pair(arguments.get("dilation", 1))
+    if op_name(node) in WEIGHTED:
+        kernel, stride = tensor_shape(arguments["weight"])[2:], pair(arguments["stride"])
+    else:
+        kernel = pair(arguments["kernel_size"])
+        stride = pair(arguments["stride"] or arguments["kernel_size"])
+    top, left = explicit_padding(arguments["padding"], kernel, dilation)[:2]
+    sizes, found = tensor_shape(node.args[0])[2:], tensor_shape(node)[2:]
+    read = [(found[axis] - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1 for axis in (0, 1)]
+    bottom, right = (max(0, read[axis] - sizes[axis] - before) for axis, before in enumerate((top, left)))
+    return (kernel[0], kernel[1]), stride, (top, left, bottom, right), dilation
+
+
+def requantize_table(node: fx.Node, x: CodeGrid, grid: CodeGrid) -> np.ndarray | None:
+    """uint8 [256]: the codes of `x` on `grid`, by the same rule as every other rescaling; None where they are on it."""
+    same = (float(x.scale), x.zero_point) == (float(grid.scale), grid.zero_point)
+    if same and grid.low <= x.low and x.high <= grid.high:
+        return None
+    rescale = make_rescale([Part(_ratio(float(x.scale), grid), _LARGEST)], grid.zero_point, where(node))
+    codes = apply_rescale(rescale, [torch.arange(CODES) - x.zero_point], axis=0)
+    return codes.clamp(grid.low, grid.high).numpy().astype(np.uint8)
+
+
+def regrid_table(x: CodeGrid, grid: CodeGrid) -> np.ndarray:
+    """uint8 [256]: what a quantizer makes of codes that have a grid already, by the formula of `Execution`."""
+    codes = Codes(torch.arange(CODES, dtype=torch.float32), x)
+    return grid.settle(quantize_float(dequantized(codes), grid)).numpy().astype(np.uint8)
+
+
+def function_table(function: Callable[[float], float], x: CodeGrid, grid: CodeGrid) -> np.ndarray:
+    """uint8 [256]: a function of one number on codes, worked out in float64 and rounded half to even."""
+    values = [function(float(x.scale) * (code - x.zero_point)) for code in range(CODES)]
+    codes = np.rint(np.array(values) / float(grid.scale)) + grid.zero_point
+    return codes.clip(grid.low, grid.high).astype(np.uint8)
+
+
+def sigmoid(value: float) -> float:
+    """1 / (1 + exp(-value)), without overflow at either end."""
+    return 0.5 * (1.0 + math.tanh(0.5 * value))
+
+
+def hardsigmoid(value: float) -> float:
+    """clip(value + 3, 0, 6) / 6."""
+    return min(max(value + 3.0, 0.0), 6.0) / 6.0
+
+
+FUNCTIONS: dict[str, Callable[[float], float]] = {"sigmoid": sigmoid, "hardsigmoid": hardsigmoid}

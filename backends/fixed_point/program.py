@@ -1,0 +1,226 @@
+"""A network as a list of integer steps: what a backend needs to write kernels, and nothing that it has to work out.
+
+Every tensor is uint8 in the order height, width, channels (NHWC of one sample; features are 1 x 1 x C). A code stands
+for `scale * (code - zero_point)`. Each step reads tensors by number and writes one; the last writes float32 logits.
+Steps say what is computed, in integers and in full; how (layouts, tiles, instructions, packing) is the backend's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from backends.fixed_point.rescale import Rescale
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """One uint8 tensor of one sample.
+
+    Args:
+        name: of the quantizer whose codes these are (the tensor's name in parity reports); of the operator where the
+            step only moves codes.
+        shape: (height, width, channels).
+        zero_point: the code of 0.0.
+        scale: float32 value of one step.
+        quantized: parity compares it: a quantizer stands behind it.
+        nchw: its shape in the graph without the batch, which may hide height and width: (C,), (C, H, W).
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    zero_point: int
+    scale: float
+    quantized: bool
+    nchw: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel.
+
+    Args:
+        name: of the node whose value it computes.
+        module: module path of the operator, for comments and errors.
+        inputs: numbers of the tensors it reads, in the operator's order.
+        output: number of the tensor it writes; None where it writes the logits.
+    """
+
+    name: str
+    module: str
+    inputs: tuple[int, ...]
+    output: int | None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weight codes of a layer, zero point 0.
+
+    Args:
+        codes: int8 [K, R, S, C / groups]; of a linear layer R = S = 1.
+        bits: 2 ... 8, in which they may be stored: `codes + offset[k]` is in 0 ... 2^bits - 1.
+        offset: int16 [K].
+    """
+
+    codes: np.ndarray
+    bits: int
+    offset: np.ndarray
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry of a convolution or pool: (rows, columns) each; padding is (top, left, bottom, right).
+
+    A convolution pads with the input's zero point, a maximum pool with code 0, an average pool with the zero point.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
+class Conv(Step):
+    """Convolution or linear layer (1 x 1 on a 1 x 1 map), with the residual sum where one is fused.
+
+    acc[k] = bias[k] + sum of (x - zero_point(x)) * codes[k], exact in int32. With `rescale` the output is a code,
+    `clip(rescale(acc[, residual - zero_point(residual)]), low, high)`; the residual is `inputs[1]`. Without, the output
+    is `float32(acc[k]) * logit_scale[k]`: one float32 product, the only floating point of a network.
+
+    Args:
+        weights: see `Weights`.
+        bias: int32 [K].
+        window: geometry.
+        groups: of channels.
+        rescale: one term, or two with a residual; None for logits.
+        low, high: least and largest code.
+        logit_scale: float32 [K] where there is no `rescale`.
+    """
+
+    weights: Weights
+    bias: np.ndarray
+    window: Window
+    groups: int
+    rescale: Rescale | None
+    low: int
+    high: int
+    logit_scale: np.ndarray | None
+
+    @property
+    def residual(self) -> bool:
+        """A second tensor is added before the sum becomes a code."""
+        return len(self.inputs) == 2
+
+
+@dataclass(frozen=True)
+class Sum(Step):
+    """clip(rescale(a - zero_point(a), b - zero_point(b)), low, high); an input may be 1 x 1 x C (broadcast)."""
+
+    rescale: Rescale
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Product(Step):
+    """clip(rescale((a - zero_point(a)) * (b - zero_point(b))), low, high); an input may be 1 x 1 x C (broadcast)."""
+
+    rescale: Rescale
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class GlobalAverage(Step):
+    """clip(rescale(sum over the map of x - zero_point(x)), low, high): 1 x 1 x C."""
+
+    rescale: Rescale
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class AveragePool(Step):
+    """clip(rescale(sum over the window of x - zero_point(x)), low, high).
+
+    Args:
+        divisor: int32 [H, W] of the output: the number that each window's sum is divided by. `rescales` holds a
+            `Rescale` for each divisor that occurs.
+    """
+
+    window: Window
+    divisor: np.ndarray
+    rescales: dict[int, Rescale]
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class MaxPool(Step):
+    """Largest code of the window."""
+
+    window: Window
+
+
+@dataclass(frozen=True)
+class Lookup(Step):
+    """code -> table[code]: a function of one number, table uint8 [256], ends of the grid applied."""
+
+    table: np.ndarray
+
+
+@dataclass(frozen=True)
+class Concat(Step):
+    """Channels side by side; `tables[i]` brings the codes of input i to the output's grid, None where they are on it.
+
+    A table is the clipped `rescale` of one term, written out for all 256 codes.
+    """
+
+    tables: tuple[np.ndarray | None, ...]
+
+
+@dataclass(frozen=True)
+class Move(Step):
+    """Codes moved unchanged: slice, pad, shuffle, flatten, transpose, and runs of them in one step.
+
+    out[y, x, c] = in[y * stride[0] + origin[0], x * stride[1] + origin[1], channels[c]], and the input's zero point
+    where that lies outside the map or `channels[c]` is -1. Where no such form exists `index` says it all.
+
+    Args:
+        stride, origin: (rows, columns).
+        channels: int32 [C of the output].
+        index: int32 [elements of the output] into the input's elements, -1 for the zero point; None with the form
+            above.
+    """
+
+    stride: tuple[int, int]
+    origin: tuple[int, int]
+    channels: np.ndarray
+    index: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Dequantize(Step):
+    """Logits from codes: `float32(code - zero_point) * scale`, in the order of the graph (channels first)."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """The network.
+
+    Args:
+        buffers: tensor 0 is the input: the codes of the image, `round_half_even(x / scale) + zero_point`, clipped.
+        steps: in execution order.
+        logits: shape of one sample's logits in the graph, (classes,) mostly.
+    """
+
+    buffers: tuple[Buffer, ...]
+    steps: tuple[Step, ...]
+    logits: tuple[int, ...]
+
+    @property
+    def input(self) -> Buffer:
+        """Codes of the network's input."""
+        return self.buffers[0]

@@ -1,0 +1,110 @@
+"""Everything of an artifact that goes onto a device beside the module: `run.py`, the loader, the runtime libraries."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from backends.fixed_point.program import Buffer
+from backends.standalone import standalone
+from backends.tvm_int8 import device_runner
+from backends.tvm_int8.profiles import DeviceProfile, profiles_of
+from backends.tvm_int8.runtime_libs import FOLDER, LIBRARIES, copy_runtime
+from backends.tvm_int8.toolchain import REQUIREMENTS, compiler
+from pipeline.errors import TargetError
+
+LOADER = "loader"
+SOURCE = "loader.cc"
+HEADER = "device.h"
+_FFI_HEADERS = "tvm_ffi/include"
+
+
+def write_device_files(
+    folder: Path, profile: DeviceProfile, image: Buffer, traced: Sequence[Buffer], logits: Sequence[int],
+    kernels: Mapping[str, int],
+) -> list[Path]:
+    """Write what the device needs beside `model.so` into `folder`; returns the files.
+
+    Args:
+        folder: of the artifact; without lib/.
+        profile: that the module is built for.
+        image: the input's codes.
+        traced: what the function `trace` returns, in its order, without the logits.
+        logits: shape of one sample's logits.
+        kernels: how often the function `main` calls each kind of kernel.
+
+    Raises:
+        TargetError: compiler or runtime libraries are missing (`toolchain.check` says so before calibration).
+    """
+    facts = describe(profile, image, traced, logits, kernels)
+    (folder / device_runner.DEVICE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (folder / HEADER).write_text(header(facts), encoding="utf-8")
+    (folder / "run.py").write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
+    shutil.copyfile(Path(__file__).with_name(SOURCE), folder / SOURCE)
+    libraries = copy_runtime(profile.machine, folder)
+    names = (device_runner.DEVICE, HEADER, "run.py", SOURCE)
+    return [*(folder / name for name in names), build_loader(folder, profile), *libraries]
+
+
+def describe(
+    profile: DeviceProfile, image: Buffer, traced: Iterable[Buffer], logits: Sequence[int], kernels: Mapping[str, int]
+) -> dict[str, Any]:
+    """The content of device.json: what runs where, and what goes in and comes out, in order."""
+    return {
+        "profile": profile.name,
+        "machine": profile.machine.name,
+        "triple": profile.machine.triple,
+        "cpu_features": list(profile.features),
+        "profiles": {name: list(required) for name, required in profiles_of(profile.machine.name).items()},
+        "packages": {name: metadata.version(name) for name in REQUIREMENTS},
+        "input": {"dtype": "float32", "shape": list(image.nchw)},
+        "codes": {"dtype": "uint8", "nhwc": list(image.shape), "scale": image.scale, "zero_point": image.zero_point},
+        "trace": [{"name": entry.name, "nhwc": list(entry.shape), "shape": list(entry.nchw)} for entry in traced],
+        "logits": list(logits),
+        "kernels": dict(sorted(kernels.items())),
+    }
+
+
+def header(facts: dict[str, Any]) -> str:
+    """C++ form of what `loader.cc` wants to know of device.json."""
+    profiles = ", ".join(f'{{"{name}", "{" ".join(required)}"}}' for name, required in facts["profiles"].items())
+    features = ", ".join(f'"{name}"' for name in facts["cpu_features"])
+    shapes = {"kInputShape": [1, *facts["input"]["shape"]], "kCodesShape": [1, *facts["codes"]["nhwc"]]}
+    lines = [f"constexpr int64_t {name}[] = {{{', '.join(map(str, shape))}}};" for name, shape in shapes.items()]
+    return "\n".join([
+        "// What loader.cc must know of this artifact; device.json says the same and more.",
+        "#pragma once",
+        "#include <cstdint>",
+        "struct Profile {",
+        "  const char* name;",
+        "  const char* features;  // words of /proc/cpuinfo",
+        "};",
+        f"constexpr const char* kFeatures[] = {{{features}}};  // of the profile {facts['profile']}",
+        f"constexpr Profile kProfiles[] = {{{profiles}}};  // of {facts['machine']}, the best first",
+        *lines, "",
+    ])
+
+
+def build_loader(folder: Path, profile: DeviceProfile) -> Path:
+    """Compile the artifact's loader for the profile's machine; the libraries are found in lib/ beside it."""
+    headers = Path(str(metadata.distribution("apache-tvm-ffi").locate_file(_FFI_HEADERS)))
+    libraries = [f"-l{name.removeprefix('lib').removesuffix('.so')}" for name in LIBRARIES]
+    done = subprocess.run(
+        [
+            compiler(profile), "-std=c++17", "-O2", "-s", SOURCE, "-isystem", str(headers),
+            f"-ffile-prefix-map={headers}=tvm_ffi",  # messages name a header; not where it lies on this machine
+            f"-L{FOLDER}", "-Wl,--no-as-needed", *libraries, f"-Wl,-rpath,$ORIGIN/{FOLDER}", "-o", LOADER,
+        ],
+        cwd=folder, capture_output=True, text=True,
+    )
+    if done.returncode:
+        raise TargetError(
+            "the loader of the artifact cannot be compiled", where=done.stderr.strip()[:2000],
+            hint="Install the compiler's package and apache-tvm-ffi again.",
+        )
+    return folder / LOADER

@@ -1,0 +1,64 @@
+"""The artifact of another machine, run here: its own loader and libraries under a user-mode emulator.
+
+The emulator executes every instruction of the device's processor model, so its codes are those of the device; its
+times say nothing. It is a hundred times slower than silicon, which is why a proof under it takes fewer samples.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from backends.tvm_int8.device_files import LOADER
+from backends.tvm_int8.device_runner import MODEL, read_device, read_results
+from pipeline.errors import ParityError
+
+BATCH = 16  # samples for each start of the emulator
+
+
+class EmulatedSession:
+    """Runs `loader trace` of an artifact.
+
+    Args:
+        folder: of the artifact.
+        command: what stands in front of the loader's command line (`toolchain.emulation`); empty runs it natively.
+    """
+
+    def __init__(self, folder: Path, command: Sequence[str]) -> None:
+        self._folder = folder.resolve()
+        self._command = tuple(command)
+        self._device = read_device(folder)
+
+    def run(self, x: Tensor | np.ndarray) -> Mapping[str, np.ndarray]:
+        """uint8 codes by quantizer name in the graph's shapes, and float32 `logits`, of x float32 [N, ...].
+
+        Raises:
+            ParityError: the loader ended with an error, or wrote something else than its results.
+        """
+        values = np.ascontiguousarray(np.asarray(x, np.float32))
+        parts = [self._run(values[start:start + BATCH]) for start in range(0, len(values), BATCH)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _run(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        with tempfile.TemporaryDirectory() as folder:
+            given, written = Path(folder) / "input.bin", Path(folder) / "output.bin"
+            given.write_bytes(x.astype("<f4").tobytes())
+            loader = [str(self._folder / LOADER), "trace", str(self._folder / MODEL), str(given), str(written)]
+            done = subprocess.run([*self._command, *loader], capture_output=True, text=True)
+            if done.returncode:
+                raise self._failed(done.stderr.strip() or f"exit status {done.returncode}")
+            results = read_results(written.read_bytes(), self._device)
+        if len(next(iter(results.values()))) != len(x):
+            raise self._failed(f"it wrote the results of another number of samples than {len(x)}")
+        return results
+
+    def _failed(self, reason: str) -> ParityError:
+        return ParityError(
+            f"the loader of device profile '{self._device['profile']}' failed: {reason}",
+            where=" ".join([*self._command, str(self._folder / LOADER)]),
+        )

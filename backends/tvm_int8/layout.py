@@ -1,0 +1,64 @@
+"""Where codes lie in memory: rows of pixels, channels padded to whole vectors, a border that convolutions may read.
+
+A convolution that pads reads pixels outside its map. They are real bytes here, holding the tensor's zero point: whoever
+writes a tensor writes its border too, and no kernel asks where the map ends. What the padding lanes of the channels
+hold never matters: weights are 0 there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backends.fixed_point.program import AveragePool, Conv, Program
+
+PIXEL = 16  # bytes; channels are padded to a multiple
+NARROW = 4  # bytes of an image's pixel of up to four channels: one 32-bit load of a dot product
+
+
+@dataclass(frozen=True)
+class Place:
+    """One tensor of one sample.
+
+    Args:
+        height, width, channels: of the map.
+        pixel: bytes from one pixel to the next.
+        border: (top, left, bottom, right) pixels around the map.
+    """
+
+    height: int
+    width: int
+    channels: int
+    pixel: int
+    border: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @property
+    def row(self) -> int:
+        """Bytes from one row to the next."""
+        return (self.width + self.border[1] + self.border[3]) * self.pixel
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return (self.height + self.border[0] + self.border[2]) * self.row
+
+    def at(self, y: int, x: int) -> int:
+        """Offset of a pixel of the map or its border."""
+        return (y + self.border[0]) * self.row + (x + self.border[1]) * self.pixel
+
+
+def plan_places(program: Program) -> list[Place]:
+    """The place of each of a program's tensors, with the border that its readers need."""
+    borders = [[0, 0, 0, 0] for _ in program.buffers]
+    for step in program.steps:
+        if isinstance(step, Conv | AveragePool):
+            border = borders[step.inputs[0]]
+            border[:] = [max(pair) for pair in zip(border, step.window.padding, strict=True)]
+    return [
+        Place(*buffer.shape, pixel_bytes(buffer.shape[2], image=number == 0), tuple(border))
+        for number, (buffer, border) in enumerate(zip(program.buffers, borders, strict=True))
+    ]
+
+
+def pixel_bytes(channels: int, image: bool = False) -> int:
+    """Bytes of one pixel of so many channels, of the network's input or within."""
+    return NARROW if image and channels <= NARROW else -(-channels // PIXEL) * PIXEL

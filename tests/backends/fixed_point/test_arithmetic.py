@@ -1,0 +1,28 @@
+"""The arithmetic in batches is the arithmetic at once, and its logits are the float32 product of its last sums."""
+
+import numpy as np
+
+from backends.fixed_point import arithmetic
+from backends.fixed_point.arithmetic import FixedPointArithmetic
+from backends.fixed_point.rules import integer_target
+from pipeline.parity import LOGITS
+from tests.backends.onnx_qdq.cases import frozen
+
+TARGET = integer_target("test", "any")
+
+
+def test_batches_do_not_matter(monkeypatch):
+    reference, images = frozen("add", 4, 4, target=TARGET)
+    whole = FixedPointArithmetic(reference).run(images)
+    monkeypatch.setattr(arithmetic, "BATCH", 5)
+    parts = FixedPointArithmetic(reference).run(images)
+    assert list(whole) == list(parts) and all(np.array_equal(whole[key], parts[key]) for key in whole)
+
+
+def test_there_is_nothing_to_follow():
+    reference, images = frozen("relu", target=TARGET)
+    fixed = FixedPointArithmetic(reference)
+    followed = fixed.follow(images[:2], {"relu_q": np.zeros(1)})
+    assert followed.bounds == {} and np.array_equal(followed.results[LOGITS], fixed.run(images[:2])[LOGITS])
+    assert not fixed.float_output and fixed.float_boundaries == ()
+    assert followed.results[LOGITS].dtype == np.float32

@@ -1,0 +1,58 @@
+"""What has no integer kernel is refused by name; a layer's sum stays wide into one residual addition."""
+
+import pytest
+import torch
+from torch import nn
+
+import passes
+from backends.fixed_point.rules import integer_target, unsupported
+from backends.regions import find_regions
+from pipeline.capture import capture
+from pipeline.graph import quantizer_of
+from tests.backends.onnx_qdq.cases import FLOAT_MIDDLES, MIDDLES, recipe_of
+from tests.backends.onnx_qdq.cases import _captured as captured_case
+from tests.tiny import multibit_recipe
+
+TARGET = integer_target("test", "any")
+
+
+def graph_of(name, recipe=None):
+    return passes.quantize(captured_case(name)[0], recipe or recipe_of(8, 8), TARGET).graph
+
+
+@pytest.mark.parametrize("name", MIDDLES)
+def test_what_the_table_lists_is_accepted(name):
+    assert list(unsupported(graph_of(name), TARGET)) == []
+
+
+@pytest.mark.parametrize(("name", "reason"), [
+    ("scaled", "no integer kernel for mul_constant"), ("gelu", "no integer kernel for gelu"),
+    ("softmax", "no integer kernel for softmax"), ("layer_norm_gelu", "no integer kernel for layer_norm"),
+])
+def test_float_operators_are_refused(name, reason):
+    assert name in FLOAT_MIDDLES
+    assert any(reason in found for _, found in unsupported(graph_of(name), TARGET))
+
+
+def test_nested_levels_are_refused():
+    assert any("nested" in reason for _, reason in unsupported(graph_of("relu", multibit_recipe()), TARGET))
+
+
+class TwoBranches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.left, self.right = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.head = nn.Conv2d(3, 5, 8)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        return self.head(torch.relu(self.right(x) + self.left(x))).flatten(1)
+
+
+def test_of_two_layers_the_one_computed_last_stays_wide():
+    graph = passes.quantize(capture(TwoBranches().eval(), torch.zeros(1, 3, 8, 8)), recipe_of(4, 4), TARGET).graph
+    fused = [region for region in find_regions(graph, TARGET) if len(region.inputs) == 2]
+    assert [(region.kind, region.module) for region in fused] == [("conv2d", "left")]
+    other = quantizer_of(graph, fused[0].inputs[1])
+    assert other is not None and other.spec.bits == 8
+    assert sum(region.kind == "add" for region in find_regions(graph, TARGET)) == 0
