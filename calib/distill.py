@@ -132,15 +132,16 @@ def unit_loss(images: Tensor) -> Tensor:
 def input_moments(
     watched: Watched, shape: Sequence[int], seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """(mean [C], deviation [C]) of the network's input by channel, found without data.
+    """(mean, deviation) of every value of the network's input, [C, H, W] each, found without data.
 
     For inputs that are not normalised (MFCC features, raw pixels) nothing in a model file says how large they are but
     the batch norms: one batch is distilled with the image term left out, and its moments are taken. A generator's
-    last batch norm, which makes mean 0 and deviation 1, is brought to them.
+    last batch norm, which makes mean 0 and deviation 1, is brought to them. Each value has its own, because such
+    inputs need not be alike everywhere (the first coefficient of an MFCC is ten times the others), and a network that
+    tells places apart has that in its batch norms.
     """
     images = distil(watched, shape, MOMENT_IMAGES, seed, device, Distillation(unit=False))
-    rows = images.transpose(0, 1).flatten(1)
-    return rows.mean(1), rows.std(1)
+    return images.mean(0), images.std(0)
 
 
 def distillation_work(facts: WorkFacts, images: int, iterations: int) -> Work:

@@ -7,12 +7,14 @@ student only looks on, for its activation ranges.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from calib.averages import Averages, averaged_inputs
 from calib.context import Calibration
 from calib.distill import Input, moments_work
 from calib.finetune import MILESTONES, Milestones, milestone_factor, set_rate, share_right, student_loss, train
@@ -23,6 +25,7 @@ from calib.student import MinMaxWeights, NormMode, Student
 from calib.tracking import TrackedRange, Tracking
 from calib.work import STEERED, TRAINED, Work, WorkFacts
 from pipeline.pictures import SHOWN
+from pipeline.quantizer import Quantizer
 
 
 class GenerativeParameters(Parameters):
@@ -38,9 +41,12 @@ class GenerativeParameters(Parameters):
         milestones: shares of the epochs at which learning rates fall to a tenth: 100, 200 and 300 of 400 in the papers.
         conditioning: of the generator: `embedding` (GDFQ's CIFAR variant) or `norm` (its ImageNet variant, and FDDA's).
         input: `unit` gives generated images mean 0 and deviation 1 in each channel, as normalised inputs have; `free`
-            gives them the moments of the images that are there, or else of distilled ones (`calib.distill`).
+            gives each of their values the moments that it has in distilled images (`calib.distill`).
         temperature: of both softmaxes of the distillation.
         tracking: how ranges follow; see `calib.tracking`.
+        averages: see `calib.averages`; `own` is tracked like every other.
+        widen: factor on the tracked ranges. The papers have 1. Generated images, and batches of a few, have shorter
+            tails than real ones have in number; where bits are many, a wider range costs less than it saves.
         norm: the student's batch norms: `frozen` statistics with gamma and beta trained, as in the papers, or `train`.
         precision: of generator and teacher; the student is float32.
     """
@@ -57,6 +63,8 @@ class GenerativeParameters(Parameters):
     input: Input = "unit"
     temperature: float = Field(default=20.0, gt=0.0)
     tracking: Tracking = "ema_corrected"
+    averages: Averages = "input"
+    widen: float = Field(default=1.0, ge=1.0, le=4.0)
     norm: NormMode = "frozen"
     precision: Precision = "auto"
 
@@ -97,13 +105,21 @@ class GenerativeCourse:
         )
         self.student = Student(
             calibration, lambda quantizer, _: MinMaxWeights(quantizer.spec),
-            lambda quantizer, _: TrackedRange(quantizer.spec, parameters.tracking), parameters.norm,
+            lambda quantizer, _: TrackedRange(quantizer.spec, parameters.tracking, parameters.widen), parameters.norm,
         )
+        if parameters.averages == "input":
+            self._take_ranges(averaged_inputs(calibration.graph))
         self.optimiser = torch.optim.SGD(
             self.student.parameters(), lr=parameters.learning_rate, momentum=0.9, nesterov=True,
             weight_decay=parameters.weight_decay,
         )
         self._epoch = self._step = 0
+
+    def _take_ranges(self, sources: Mapping[Quantizer, Quantizer]) -> None:
+        for quantizer, source in sources.items():
+            site = self.student.activation(quantizer)
+            if isinstance(site, TrackedRange):
+                site.take_from(self.student.activation(source))
 
     def begin(self, epoch: int) -> None:
         """Rates and ranges of this epoch."""
@@ -181,7 +197,7 @@ def run(calibration: Calibration, parameters: GenerativeParameters, paper: Paper
 def generator_work(parameters: GenerativeParameters, facts: WorkFacts) -> Work:
     """All steps of the generator, of one batch each, through itself and the float network."""
     step = image_work(facts.shape) * TRAINED + facts.network * STEERED
-    first = moments_work(facts) if parameters.input == "free" and not facts.images else Work()
+    first = moments_work(facts) if parameters.input == "free" else Work()
     return first + step * (parameters.epochs * parameters.steps * facts.batch)
 
 

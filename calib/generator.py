@@ -231,19 +231,13 @@ def make_forge(
     """A fresh generator against the float network of `calibration`; `input: free` gives it the input's moments."""
     device, classes = calibration.device, calibration.classes
     teacher = watched_network(calibration.graph, device)
-    moments = _moments(calibration, teacher) if input == "free" else (None, None)
+    moments = (None, None)
+    if input == "free":
+        moments = input_moments(teacher, calibration.shape, calibration.seed("moments"), device)
     generator = make_generator(
         calibration.shape, classes, conditioning, calibration.seed("generator"), device, *moments
     )
     return Forge(generator, teacher, classes, batch, learning_rate, calibration.seed("noise"), precision, device)
-
-
-def _moments(calibration: Calibration, teacher: Watched) -> tuple[Tensor, Tensor]:
-    """(mean [C], deviation [C]) of the network's input: of the images that are there, or else of distilled ones."""
-    if not len(calibration.images):
-        return input_moments(teacher, calibration.shape, calibration.seed("moments"), calibration.device)
-    rows = calibration.images.transpose(0, 1).flatten(1).to(calibration.device)
-    return rows.mean(1), rows.std(1)
 
 
 def image_work(shape: Sequence[int]) -> Work:

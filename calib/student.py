@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from calib.averages import covered
 from calib.context import Calibration
 from pipeline.dialect import WEIGHTED
 from pipeline.errors import CalibrationError
@@ -124,6 +125,10 @@ class FixedGrid(nn.Module):
     def scale(self) -> Tensor:
         """The prescribed one."""
         return self.quantizer.scale
+
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """(lowest, highest) value of the grid."""
+        return covered(self.quantizer)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.quantizer.fake_quantize(x)
@@ -294,6 +299,10 @@ class Student(nn.Module):
         rounds = bias_quantizer_of(graph, bias) if bias is not None else None
         source = self._coders[rounds.parents[0]] if rounds is not None else None
         self.layers[node.name] = Layer(graph, node, coder, quantizer, mode, source)
+
+    def activation(self, quantizer: Quantizer) -> nn.Module | None:
+        """The coder that stands for `quantizer` of the graph; None where it is not an activation's."""
+        return self._coders.get(quantizer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, classes] of images [N, C, H, W]."""

@@ -6,7 +6,7 @@ section 1). A range starts at [0, 0] and holds 0 whatever happens.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,13 @@ Tracking = Literal["union", "ema_raw", "ema_gdfq", "ema_corrected"]
 DECAY = 0.9
 
 
+class Ranged(Protocol):
+    """What has a range."""
+
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """(lowest, highest) value."""
+
+
 class TrackedRange(nn.Module):
     """The grid of one activation between tracked extremes; the gradient passes as if nothing had happened.
 
@@ -28,18 +35,24 @@ class TrackedRange(nn.Module):
             `union`, b = max(b, hi) (ZeroQ); `ema_raw`, b = 0.9 b + 0.1 hi (FDDA); `ema_gdfq`, b = (0.9 b + 0.1 hi) /
             (1 - 0.9^t) with the divided value kept (GDFQ's code: a constant 1 is seen as 3,945 after 21 batches and as
             1.014 after 150); `ema_corrected`, the division without keeping it, which was meant.
+        widen: factor on the range.
     """
 
-    def __init__(self, spec: QuantSpec, tracking: Tracking) -> None:
+    def __init__(self, spec: QuantSpec, tracking: Tracking, widen: float = 1.0) -> None:
         super().__init__()
-        self.spec, self.tracking = spec, tracking
+        self.spec, self.tracking, self.widen = spec, tracking, widen
         self.open = True  # still following; `close` ends it
+        self._source: tuple[Ranged, ...] = ()  # a tuple: it is registered where it stands in the graph
         for name in ("low", "high", "batches"):
             self.register_buffer(name, torch.zeros(()))
 
     def close(self) -> None:
         """The range stays as it is from now on."""
         self.open = False
+
+    def take_from(self, source: Ranged) -> None:
+        """The range of `source`, as it stands at any time, in the place of one of its own."""
+        self._source = (source,)
 
     def observe(self, x: Tensor) -> None:
         """One batch's extremes enter the range."""
@@ -54,10 +67,11 @@ class TrackedRange(nn.Module):
 
     def ends(self) -> tuple[Tensor, Tensor]:
         """(lowest, highest) value of the range as it stands."""
-        if self.tracking != "ema_corrected":
-            return self.low, self.high
-        correction = 1 - DECAY ** max(1.0, float(self.batches))
-        return self.low / correction, self.high / correction
+        if self._source:
+            return self._source[0].ends()
+        corrected = self.tracking == "ema_corrected"
+        correction = 1 - DECAY ** max(1.0, float(self.batches)) if corrected else 1.0
+        return self.low * self.widen / correction, self.high * self.widen / correction
 
     def params(self) -> QParams:
         """Scale and zero point of the range as it stands."""
@@ -69,7 +83,7 @@ class TrackedRange(nn.Module):
         return self.params().scale
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.open:
+        if self.open and not self._source:
             self.observe(x)
         params = self.params()
         return rounded(x, params.scale, params.zero_point, self.spec)

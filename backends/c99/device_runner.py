@@ -9,35 +9,21 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import hashlib
 import json
 import os
 import shlex
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from backends.replay import broken_files, print_latency, verdict
 
 CROSS = "arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb --specs=rdimon.specs -nostartfiles"
 EMULATOR = "qemu-system-arm -M mps2-an386 -nographic -monitor none -semihosting -kernel"
 OPTIONS = ["-std=c99", "-O2", "-Wall", "-Wextra"]
 TIMEOUT = 600  # seconds; an emulated network is slow, a hung one is slower
-
-
-def broken_files(folder: Path) -> list[str]:
-    """Files of the manifest that are missing or have another hash."""
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    broken = []
-    for name, entry in sorted(manifest["files"].items()):
-        path = folder / name
-        if not path.is_file():
-            broken.append(name + ": missing")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-            broken.append(name + ": changed since it was built")
-    return broken
 
 
 def compiler() -> list[str]:
@@ -78,8 +64,8 @@ def replay(folder: Path, build: Path, cortex_m4: bool, samples: int | None) -> l
     return [] if passed else [f"the test program failed (exit status {done.returncode})"]
 
 
-def latency(folder: Path, build: Path, seconds: float) -> float:
-    """Median milliseconds of one run on one thread, compiled with -O2."""
+def time_runs(folder: Path, build: Path, seconds: float) -> None:
+    """Say what one run on one thread takes, compiled with -O2."""
     model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     library = str(build / "model.so")
     checked([*compiler(), *OPTIONS, "-fPIC", "-shared", "model.c", "-o", library], folder)
@@ -87,13 +73,7 @@ def latency(folder: Path, build: Path, seconds: float) -> float:
     height, width, channels = model["tensors"][0]["shape"]
     codes = ctypes.create_string_buffer(height * width * channels)
     logits = ctypes.create_string_buffer(4 * logit_count(model))
-    times = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 5:
-        start = time.perf_counter()
-        run(codes, logits)
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)
+    print_latency(lambda: run(codes, logits), seconds)
 
 
 def logit_count(model: dict) -> int:
@@ -104,27 +84,27 @@ def logit_count(model: dict) -> int:
     return count
 
 
+def check(folder: Path, cortex_m4: bool, samples: int | None, seconds: float) -> list[str]:
+    """What is not as it was built; the latency is measured for `seconds` where the program runs on this machine."""
+    problems = broken_files(folder)
+    if problems:
+        return problems
+    with tempfile.TemporaryDirectory() as build:
+        problems = replay(folder, Path(build), cortex_m4, samples)
+        if not problems and not cortex_m4:
+            time_runs(folder, Path(build), seconds)
+    return problems
+
+
 def main() -> int:
     """Check, replay, time; 0 where everything is as it was built, else 1."""
     parser = argparse.ArgumentParser(description="replay the golden vectors of this artifact")
     parser.add_argument("--cortex-m4", action="store_true", help="on an emulated Cortex-M4 (mps2-an386)")
     parser.add_argument("--samples", type=int, help="replay so many only")
     parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure the latency")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     folder = Path(__file__).resolve().parent
-    try:
-        problems = broken_files(folder)
-        with tempfile.TemporaryDirectory() as build:
-            problems = problems or replay(folder, Path(build), arguments.cortex_m4, arguments.samples)
-            if not problems and not arguments.cortex_m4:
-                milliseconds = latency(folder, Path(build), arguments.seconds)
-                print(f"latency: {milliseconds:.3f} ms (median, one thread)")
-    except Exception as error:
-        problems = [f"{type(error).__name__}: {error}"]
-    for line in problems:
-        print(line)
-    print("FAIL" if problems else "PASS")
-    return 1 if problems else 0
+    return verdict(lambda: check(folder, given.cortex_m4, given.samples, given.seconds))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from backends.replay import LOGITS, broken_files, compare_golden, print_latency, quantized_names, read_golden, verdict
+from backends.golden import LOGITS, compare_golden, quantized_names, read_golden
+from backends.replay import broken_files, print_latency, verdict
 
 MODEL = "model.onnx"
 UINT8 = 2  # onnx.TensorProto.UINT8

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from backends.replay import LOGITS, broken_files, compare_golden, print_latency, read_golden, verdict
+from backends.golden import LOGITS, compare_golden, read_golden
+from backends.replay import broken_files, print_latency, verdict
 from backends.tvm_int8.cpu_features import read_cpuinfo, this_machine, why_not
 
 MODEL = "model.so"

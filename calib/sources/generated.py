@@ -33,8 +33,8 @@ class GeneratedParameters(Parameters):
         conditioning: `embedding` or `norm`, see `calib.generator`.
         statistics_weight: of the batch-norm statistics beside the cross entropy.
         input: `unit` gives each channel mean 0 and deviation 1 over a batch, as normalised inputs have them; `free`
-            gives it those of a batch of distilled images, because of inputs that are not normalised the batch norms
-            alone know the scale (`calib.distill.input_moments`).
+            gives each value those that it has in distilled images, because of inputs that are not normalised the batch
+            norms alone know the scale (`calib.distill.input_moments`).
         precision: of generator and float network; statistics, losses and images are float32.
     """
 

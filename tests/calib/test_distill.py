@@ -84,9 +84,25 @@ def test_the_learning_rate_never_leaves_its_floor(monkeypatch: pytest.MonkeyPatc
 
 def test_moments_of_inputs_that_are_not_normalised_come_out_of_the_batch_norms() -> None:
     mean, deviation = input_moments(watch(trained(unit=False)), SHAPE, 0, CPU)
-    torch.testing.assert_close(mean, MEAN, rtol=0.3, atol=0.5)
+    assert mean.shape == deviation.shape == SHAPE
+    torch.testing.assert_close(mean.mean((1, 2)), MEAN, rtol=0.3, atol=0.5)
     # Roughly, because neighbouring pixels of distilled images may go together: 9 and 4, not 1.
-    assert bool(((deviation / DEVIATION).log2().abs() < 1).all())
+    assert bool(((deviation.square().mean((1, 2)).sqrt() / DEVIATION).log2().abs() < 1).all())
+
+
+def test_a_value_that_is_larger_than_the_others_is_found_where_the_network_tells_places_apart() -> None:
+    """As the first coefficient of an MFCC: a kernel as wide as the input answers it in one of its columns only."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 16, (3, 4)), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(96, 4))
+    with torch.no_grad():
+        for _ in range(60):
+            images = torch.randn(64, 1, 8, 4)
+            images[..., 0] = images[..., 0] * 9 - 20
+            model(images)
+    quantized, _ = quantized_net(PAPER, recipe("qdrop_w4a4"), model.eval(), torch.zeros(2, 1, 8, 4))
+    mean, _ = input_moments(watched_network(quantized.graph, CPU, outputs=False), (1, 8, 4), 0, CPU)
+    columns = mean.mean((0, 1))
+    assert float(columns[0]) < -10 and float(columns[1:].abs().max()) < 5
 
 
 def test_a_network_without_batch_norms_is_refused() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from calib.averages import averaged_inputs
 from calib.checkpoints import UnitCheckpoints
 from calib.context import Calibration
 from calib.generative import GenerativeCourse, GenerativeParameters, run
@@ -75,6 +76,19 @@ def test_the_student_waits_until_the_generator_is_warm() -> None:
         ranges.append([float(s.ends()[1]) for s in course.student.sites.values() if isinstance(s, TrackedRange)])
     assert all(high > 0 for high in ranges[0]) and ranges[0] == ranges[1] == ranges[2]
     assert all(torch.equal(value, teacher[name]) for name, value in at.graph.named_parameters())
+
+
+def test_an_average_has_the_range_of_what_is_averaged_unless_told_otherwise() -> None:
+    ends = {}
+    for averages in ("input", "own"):
+        at = calibration()
+        course = GenerativeCourse(at, GenerativeParameters(**FEW, averages=averages), Plain(), 40.0)
+        course.begin(0)
+        course.step()
+        ((average, source),) = averaged_inputs(at.graph).items()
+        ends[averages] = [float(course.student.activation(part).ends()[1]) for part in (average, source)]
+    own, averaged = ends["input"]
+    assert own == averaged == ends["own"][1] and ends["own"][0] < 0.8 * averaged
 
 
 def test_the_student_sees_images_made_before_the_generators_step() -> None:

@@ -158,3 +158,4 @@ def test_a_grid_that_the_target_prescribes_is_left_alone() -> None:
     site.settle(quantizer)
     assert torch.equal(quantizer.scale, scale)
     assert float(site(torch.tensor([0.5]))) == pytest.approx(0.5, abs=1 / 255)
+    assert [float(end) for end in site.ends()] == pytest.approx([0.0, 1.0])

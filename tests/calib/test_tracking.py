@@ -62,3 +62,23 @@ def test_a_range_comes_back_from_a_checkpoint() -> None:
     site.observe(torch.tensor([0.0, 4.0]))
     other.observe(torch.tensor([0.0, 4.0]))
     assert site.ends() == other.ends()
+
+
+def test_a_wider_range_is_the_same_times_the_factor() -> None:
+    plain, wide = (TrackedRange(SPEC, "ema_corrected", widen) for widen in (1.0, 1.5))
+    for high in (2.0, 5.0):
+        x = torch.tensor([-1.0, high])
+        plain.observe(x), wide.observe(x)
+        assert [float(end) for end in wide.ends()] == pytest.approx([1.5 * float(end) for end in plain.ends()])
+
+
+def test_a_range_taken_from_another_is_the_others_at_any_time() -> None:
+    """On a grid of its own: the average in front of a classifier keeps 8 bits."""
+    source, site = TrackedRange(SPEC, "union"), TrackedRange(QuantSpec(Grid(8, signed=False), symmetric=True), "union")
+    site.take_from(source)
+    for high in (1.5, 6.0):
+        source(torch.tensor([0.0, high]))
+        assert float(site(torch.tensor([0.0, 100.0])).max()) == pytest.approx(high)
+    quantizer = Quantizer(site.spec)
+    site.settle(quantizer)
+    assert float(quantizer.scale) == pytest.approx(6.0 / 255)

@@ -15,6 +15,7 @@ from backends.c99.emit import emit_program
 from backends.c99.golden import write_golden_header
 from backends.c99.session import CSession
 from backends.fixed_point.program import Program
+from backends.standalone import standalone
 from pipeline.parity import LOGITS
 from tests.backends.fixed_point import oracle
 
@@ -71,7 +72,7 @@ def write_artifact(program: Program, folder: Path, samples: int = 3) -> Path:
     codes = {f"code:{name}": values for name, values in wanted.items() if name != LOGITS}
     np.savez_compressed(folder / "golden.npz", input=images, logits=wanted[LOGITS], **codes)
     write_golden_header(folder)
-    shutil.copyfile(device_runner.__file__, folder / "run.py")
+    (folder / "run.py").write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
     seal(folder)
     return folder
 

@@ -5,11 +5,9 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from backends.c99 import device_runner
 from tests.backends.c99 import programs
 from tests.backends.c99.compiled import needs_emulator, needs_gcc, seal, write_artifact
 
@@ -82,8 +80,8 @@ def test_no_compiler_is_told_with_the_package(artifact, tmp_path):
     assert code == 1 and lines[-1] == "FAIL" and "apt install gcc" in lines[0]
 
 
-def test_only_the_standard_library_is_imported():
-    tree = ast.parse(Path(device_runner.__file__).read_text(encoding="utf-8"), feature_version=(3, 8))
+def test_only_the_standard_library_is_imported(artifact):
+    tree = ast.parse((artifact / "run.py").read_text(encoding="utf-8"), feature_version=(3, 8))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names)

@@ -61,7 +61,8 @@ def test_every_parameter_makes_a_difference() -> None:
         {"distillation": 0.0}, {"statistics_weight": 0.0}, {"conditioning": "norm"}, {"norm": "train"},
         {"tracking": "ema_raw"}, {"temperature": 2.0}, {"weight_decay": 1.0}, {"learning_rate": 0.5},
         {"generator_learning_rate": 1e-4}, {"warmup_epochs": 0}, {"range_epochs": 2},
-        {"input": "free"}, {"milestones": [1.0]},
+        {"input": "free"}, {"milestones": [1.0]}, {"averages": "own"},
+        {"widen": 1.5},
     ):
         other = trained(**{**few, **change})
         images = subject("residual")[1]
