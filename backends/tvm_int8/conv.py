@@ -66,6 +66,14 @@ class Layer:
         return self.e.operand != "int8"
 
     @property
+    def widened_rows(self) -> int:
+        """Rows of the input, border included, that are widened at a time: those of a tile, or all."""
+        window = self.step.window
+        if not self.rows_first:
+            return self.source.size // self.source.row
+        return (self.tile.rows - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0] + 1
+
+    @property
     def unit(self) -> int:
         """Weights of one vector."""
         return self.e.lanes * self.e.group
@@ -152,7 +160,7 @@ def _body(layer: Layer, numbers: Parameters, program: Program) -> str:
         size = layer.packed_steps * layer.unit * (layer.block.blocks if layer.rows_first else 1)
         allocations.append(f'S = T.sblock_alloc_buffer(({size},), "{e.operand}")')
     if layer.widened:
-        allocations.append(f'Z = T.sblock_alloc_buffer(({layer.source.size},), "{e.operand}")')
+        allocations.append(f'Z = T.sblock_alloc_buffer(({layer.widened_rows * layer.source.row},), "{e.operand}")')
     border = border_of(layer, numbers, program)
     rows, columns = -(-layer.height // tile.rows), -(-layer.width // tile.columns)
     inner = "\n".join([
@@ -163,11 +171,12 @@ def _body(layer: Layer, numbers: Parameters, program: Program) -> str:
     ])
     filling = unpack(layer, numbers) if layer.unpacked else ""
     blocks = f"for n in T.serial({block.blocks}):"
-    before = [*allocations, border, _widen(layer) if layer.widened else ""]
+    before, widen = [*allocations, border], _widen(layer) if layer.widened else ""
     if layer.rows_first:
-        order = [*([blocks, indent(filling, 1)] if filling else []), f"for v in T.serial({rows}):", indent(blocks, 1)]
+        order = [*([blocks, indent(filling, 1)] if filling else []), f"for v in T.serial({rows}):", indent(widen, 1),
+                 indent(blocks, 1)]
     else:
-        order = [blocks, indent(filling, 1), f"    for v in T.serial({rows}):"]
+        order = [widen, blocks, indent(filling, 1), f"    for v in T.serial({rows}):"]
     return "\n".join([*before, *order, f"        for u in T.serial({columns}):", indent(inner, 3)])
 
 
@@ -203,13 +212,14 @@ def layer_bias(layer: Layer, program: Program) -> np.ndarray:
 
 def _reduction(layer: Layer, numbers: Parameters) -> str:
     step, source, tile, block, window = layer.step, layer.source, layer.tile, layer.block, layer.step.window
-    first = source.at(-window.padding[0], -window.padding[1])
+    top = "0" if layer.widened and layer.rows_first else _first_row(layer)
+    left = (source.border[1] - window.padding[1]) * source.pixel
     row, column = window.stride[0] * source.row, window.stride[1] * source.pixel
     start = ""
     if step.groups > 1 and block.starts.any():
         start = f" + P[{numbers.add(block.starts)} + n]"
     corner = (
-        f"{first} + ({_y(layer)}) * {row} + ({_x(layer)}) * {column} + r * {window.dilation[0] * source.row}"
+        f"{top} + {left} + ({_x(layer)}) * {column} + r * {window.dilation[0] * source.row}"
         f" + s * {window.dilation[1] * source.pixel} + q * {layer.e.group}{start}"
     )
     tap = f"((r * {window.kernel[1]} + s) * {block.groups} + q) * {block.vectors}"
@@ -235,12 +245,19 @@ def _reduction(layer: Layer, numbers: Parameters) -> str:
 
 
 def _widen(layer: Layer) -> str:
-    """Statements that widen the whole input into `Z`: once for each code, not once for each product."""
+    """Statements that widen codes into `Z`, once for each code instead of once for each product."""
+    start = _first_row(layer) if layer.rows_first else "0"
     return (
-        f"for i in T.serial({layer.source.size // WIDENED}):\n"
+        f"for i in T.serial({layer.widened_rows * layer.source.row // WIDENED}):\n"
         f"    Z[T.Ramp(i * {WIDENED}, 1, {WIDENED})] = "
-        f'T.Cast("{layer.e.operand}x{WIDENED}", e.load(X, i * {WIDENED}, {WIDENED}))'
+        f'T.Cast("{layer.e.operand}x{WIDENED}", e.load(X, {start} + i * {WIDENED}, {WIDENED}))'
     )
+
+
+def _first_row(layer: Layer) -> str:
+    """Offset of the first input row that tile row v reads."""
+    window, row = layer.step.window, layer.source.row
+    return f"{(layer.source.border[0] - window.padding[0]) * row} + ({_y(layer)}) * {window.stride[0] * row}"
 
 
 def unpack(layer: Layer, numbers: Parameters, single: bool = False) -> str:

@@ -29,7 +29,9 @@ class Tile:
         return self.rows * self.columns * self.vectors
 
 
-def choose_tile(height: int, width: int, vectors: int, steps: Callable[[int], int], e: Expressions) -> Tile:
+def choose_tile(
+    height: int, width: int, vectors: int, steps: Callable[[int], int], e: Expressions, most: int = MOST_VECTORS
+) -> Tile:
     """The tile of the fewest estimated cycles; between equals the one with fewer registers.
 
     Args:
@@ -37,10 +39,11 @@ def choose_tile(height: int, width: int, vectors: int, steps: Callable[[int], in
         vectors: of output channels in all; a tile takes a divisor.
         steps: dot products that one sum takes, given the tile's vectors.
         e: instruction set.
+        most: vectors of a tile.
     """
     tiles = [
         Tile(rows, columns, count)
-        for count in range(1, min(vectors, MOST_VECTORS) + 1) if vectors % count == 0
+        for count in range(1, min(vectors, most) + 1) if vectors % count == 0
         for rows in range(1, min(height, e.registers) + 1)
         for columns in range(1, min(width, e.registers // rows) + 1)
         if rows * columns * count + count <= e.registers or rows * columns * count == 1

@@ -38,6 +38,7 @@ WEIGHTS = ((2, 0, 0), (1, 1, 1), (1, -1, 1), (0, 0, 2))  # 2 G
 SUMS = ((1, 1, 1, 0), (0, 1, -1, -1))  # A.T
 LARGEST_CODE = 4 * 255  # after the transform
 SECOND_CACHE = 640 * 1024  # bytes of transformed weights that are kept for the whole layer
+MOST_VECTORS = 2  # of a block: four outputs each are requantized at once, and all that is code
 CHANNELS = 16  # transformed at once
 LINE = 32  # int16 of a cache line: planes are that much apart, or powers of two would all fall into the same sets
 
@@ -122,7 +123,8 @@ def winograd_call(step: Conv, program: Program, places: list[Place], e: Expressi
     residual = places[step.inputs[1]] if step.residual else None
     by_row = PATCH * PATCH * target.pixel * channels * e.operand_bytes <= SECOND_CACHE
     tiles = -(-target.width // OUT) * (1 if by_row else -(-target.height // OUT))
-    products = choose_tile(1, tiles, -(-filters // e.lanes), lambda vectors: -(-channels // e.group), e)
+    products = choose_tile(1, tiles, -(-filters // e.lanes), lambda vectors: -(-channels // e.group), e,
+                           MOST_VECTORS)
     layer = Layer(step, source, target, residual, e, Tile(OUT, OUT, products.vectors),
                   cut(step, source.pixel, e, products.vectors))
     plan = _Plan(layer, by_row, products.columns)
