@@ -152,17 +152,17 @@ class Expressions:
 
     # --- requantization -----------------------------------------------------------------------------------------------
 
-    def rescale(self, terms: Sequence[tuple[Any, Any]], offset: Any, shift: Any, half: bool) -> Any:
+    def rescale(self, terms: Sequence[tuple[Any, Any, Any]], offset: Any, shift: Any, half: bool) -> Any:
         """((sum of value * multiplier [+ 2^31]) >> 32, plus offset) >> shift, lane by lane.
 
         Args:
-            terms: (values, multipliers), int32 vectors.
+            terms: (values, multipliers, multipliers of the lanes one further), int32 vectors.
             offset: upper halves of the 64-bit offset, int32 vector.
             shift: what remains beyond 32, int32 vector.
             half: the lower half of the offset is 2^31; else it is 0.
         """
         wide = f"int64x{self.lanes}"
-        total = self._sum([self.T.Cast(wide, value) * self.T.Cast(wide, multiplier) for value, multiplier in terms],
+        total = self._sum([self.T.Cast(wide, value) * self.T.Cast(wide, multiplier) for value, multiplier, _ in terms],
                           half, self.lanes)
         high = self.T.Cast(f"int32x{self.lanes}", self._upper(total, self.lanes))
         return self.T.shift_right(high + offset, shift)
@@ -210,12 +210,13 @@ class _X86(Expressions):
     by_input = False
     packs = ("", "")
 
-    def rescale(self, terms: Sequence[tuple[Any, Any]], offset: Any, shift: Any, half: bool) -> Any:
+    def rescale(self, terms: Sequence[tuple[Any, Any, Any]], offset: Any, shift: Any, half: bool) -> Any:
         lanes = self.lanes // 2
+        # Multipliers are always taken from even lanes: LLVM moves that extraction out of loops, and back beside the
+        # multiplication, as vpmuldq needs it, in this form only.
         pairs = [[self.bits(f"int64x{lanes}", value) for value in term] for term in terms]
-        even = self._sum([self._even(value) * self._even(multiplier) for value, multiplier in pairs], half, lanes)
-        odd = self._sum([self._upper(value, lanes) * self._upper(multiplier, lanes) for value, multiplier in pairs],
-                        half, lanes)
+        even = self._sum([self._even(value) * self._even(own) for value, own, _ in pairs], half, lanes)
+        odd = self._sum([self._upper(value, lanes) * self._even(further) for value, _, further in pairs], half, lanes)
         lower = self.T.bitwise_and(self._upper(even, lanes), self.splat(self.T.int64(0xFFFFFFFF), lanes))
         upper = self.T.bitwise_and(odd, self.splat(self.T.int64(-(1 << 32)), lanes))
         high = self.bits(f"int32x{self.lanes}", self.T.bitwise_or(lower, upper))

@@ -35,7 +35,8 @@ class Vectors:
         terms = []
         for value, (start, many), lift in zip(values, self.multipliers, self.lifts, strict=True):
             lifted = value if lift is None else f"T.shift_left({value}, {e}.load(P, {lift}))"
-            terms.append(f"({lifted}, {e}.load(P, {start}{f' + {channel}' if many else ''}))")
+            place = f"{start} + {channel}" if many else str(start)
+            terms.append(f"({lifted}, {e}.load(P, {place}), {e}.load(P, {place} + 1))")
         offset, shift = (f"{e}.load(P, {place})" for place in (self.offset, self.shift))
         return f"{e}.rescale([{', '.join(terms)}], {offset}, {shift}, {self.half})"
 
