@@ -52,8 +52,8 @@ def test_requantization_takes_two_multiplications_and_one_permutation():
 
 @pytest.mark.parametrize("program", [LAYER, DEPTHWISE])
 def test_requantization_stays_cheap_in_loops(program):
-    # LLVM moves what it can of a multiplier out of a loop; if it then no longer sees that lanes are narrow, it multiplies
-    # in three unsigned steps.
+    # LLVM moves what it can of a multiplier out of a loop; if it then no longer sees that lanes are narrow, it
+    # multiplies in three unsigned steps.
     text = assembly(program, "x86-64-v3")
     assert "vpmuldq" in text
     assert "vpmuludq" not in text
