@@ -8,7 +8,7 @@ pixels twice, and no pixel needs a case of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,8 +70,13 @@ class Layer:
         """Rows of the input, border included, that are widened at a time: those of a tile, or all."""
         window = self.step.window
         if not self.rows_first:
-            return self.source.size // self.source.row
+            return self.source.rows
         return (self.tile.rows - 1) * window.stride[0] + (window.kernel[0] - 1) * window.dilation[0] + 1
+
+    @property
+    def widened_codes(self) -> int:
+        """Codes of those rows, in whole vectors, and what a group that begins in the last one reads behind it."""
+        return -(-self.widened_rows * self.source.row // WIDENED) * WIDENED + WIDENED
 
     @property
     def unit(self) -> int:
@@ -101,6 +106,8 @@ def conv_call(step: Conv, program: Program, places: list[Place], e: Expressions)
     source = places[step.inputs[0]]
     target = None if step.output is None else places[step.output]
     residual = places[step.inputs[1]] if step.residual else None
+    if source.pixel == 1:
+        step = _folded(step)
     taps = step.window.kernel[0] * step.window.kernel[1]
     filters = step.weights.codes.shape[0]
     tile = choose_tile(
@@ -109,6 +116,13 @@ def conv_call(step: Conv, program: Program, places: list[Place], e: Expressions)
     )
     layer = Layer(step, source, target, residual, e, tile, cut(step, source.pixel, e, tile.vectors))
     return layer_call(layer, program, _body)
+
+
+def _folded(step: Conv) -> Conv:
+    """A layer of one channel whose pixels lie side by side: the columns of its kernel are its channels."""
+    codes = step.weights.codes.transpose(0, 1, 3, 2)
+    window = replace(step.window, kernel=(step.window.kernel[0], 1))
+    return replace(step, weights=replace(step.weights, codes=codes), window=window)
 
 
 def layer_call(layer: Layer, program: Program, write: Callable[[Layer, Parameters, Program], str]) -> Call:
@@ -160,7 +174,7 @@ def _body(layer: Layer, numbers: Parameters, program: Program) -> str:
         size = layer.packed_steps * layer.unit * (layer.block.blocks if layer.rows_first else 1)
         allocations.append(f'S = T.sblock_alloc_buffer(({size},), "{e.operand}")')
     if layer.widened:
-        allocations.append(f'Z = T.sblock_alloc_buffer(({layer.widened_rows * layer.source.row},), "{e.operand}")')
+        allocations.append(f'Z = T.sblock_alloc_buffer(({layer.widened_codes},), "{e.operand}")')
     border = border_of(layer, numbers, program)
     rows, columns = -(-layer.height // tile.rows), -(-layer.width // tile.columns)
     inner = "\n".join([
@@ -248,7 +262,7 @@ def _widen(layer: Layer) -> str:
     """Statements that widen codes into `Z`, once for each code instead of once for each product."""
     start = _first_row(layer) if layer.rows_first else "0"
     return (
-        f"for i in T.serial({layer.widened_rows * layer.source.row // WIDENED}):\n"
+        f"for i in T.serial({layer.widened_codes // WIDENED - 1}):\n"
         f"    Z[T.Ramp(i * {WIDENED}, 1, {WIDENED})] = "
         f'T.Cast("{layer.e.operand}x{WIDENED}", e.load(X, {start} + i * {WIDENED}, {WIDENED}))'
     )

@@ -69,12 +69,12 @@ def fill_border(place: Place, value: str, name: str = "Y") -> str:
     gap = place.row - place.width * place.pixel
     parts = []
     for start, length, rows in ((0, first, 1), (place.at(0, place.width), gap, place.height - 1),
-                                (after, place.size - after, 1)):
+                                (after, place.rows * place.row - after, 1)):
         if length and rows:
+            where = f"{start} + b * {place.row} + i * {chunk}"
+            store = f"{name}[T.Ramp({where}, 1, {chunk})] = T.Broadcast({value}, {chunk})"
             parts.append(
-                f"for b in T.serial({rows}):\n"
-                f"    for i in T.serial({length // chunk}):\n"
-                f"        {name}[T.Ramp({start} + b * {place.row} + i * {chunk}, 1, {chunk})] = "
-                f"T.Broadcast({value}, {chunk})"
+                f"for b in T.serial({rows}):\n    for i in T.serial({length // chunk}):\n"
+                f"        {store if chunk > 1 else f'{name}[{where}] = {value}'}"
             )
     return "\n".join(parts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backends.fixed_point.program import AveragePool, Conv, Program
+from backends.fixed_point.program import AveragePool, Conv, Move, Program
 
 PIXEL = 16  # bytes; channels are padded to a multiple
 NARROW = 4  # bytes of an image's pixel of up to four channels: one 32-bit load of a dot product
@@ -37,9 +37,14 @@ class Place:
         return (self.width + self.border[1] + self.border[3]) * self.pixel
 
     @property
+    def rows(self) -> int:
+        """Of the map and its border."""
+        return self.height + self.border[0] + self.border[2]
+
+    @property
     def size(self) -> int:
-        """Bytes in all."""
-        return (self.height + self.border[0] + self.border[2]) * self.row
+        """Bytes in all. Behind pixels of one byte a group of codes may be read that begins in the last."""
+        return self.rows * self.row + (PIXEL if self.pixel == 1 else 0)
 
     def at(self, y: int, x: int) -> int:
         """Offset of a pixel of the map or its border."""
@@ -54,9 +59,21 @@ def plan_places(program: Program) -> list[Place]:
             border = borders[step.inputs[0]]
             border[:] = [max(pair) for pair in zip(border, step.window.padding, strict=True)]
     return [
-        Place(*buffer.shape, pixel_bytes(buffer.shape[2], image=number == 0), tuple(border))
+        Place(*buffer.shape, 1 if _is_plane(program, number) else pixel_bytes(buffer.shape[2], image=number == 0),
+              tuple(border))
         for number, (buffer, border) in enumerate(zip(program.buffers, borders, strict=True))
     ]
+
+
+def _is_plane(program: Program, number: int) -> bool:
+    """One channel, written as it comes and read by convolutions: neighbours in a row are taps of one dot product."""
+    writers = [step for step in program.steps if step.output == number]
+    readers = [step for step in program.steps if number in step.inputs]
+    return (
+        program.buffers[number].shape[2] == 1 and all(isinstance(step, Move) for step in writers) and bool(readers)
+        and all(isinstance(step, Move) or (isinstance(step, Conv) and step.inputs == (number,) and step.groups == 1
+                                           and step.window.dilation[1] == 1) for step in readers)
+    )
 
 
 def pixel_bytes(channels: int, image: bool = False) -> int:

@@ -46,7 +46,7 @@ def cut(step: Conv, pixel: int, e: Expressions, vectors: int) -> Block:
     low = first // per_group * inputs // ALIGNED * ALIGNED
     high = (last // per_group + 1) * inputs
     groups = int(-(-(high - low).max() // e.group))
-    return Block(vectors, blocks, groups, np.minimum(low, pixel - groups * e.group).astype(np.int32))
+    return Block(vectors, blocks, groups, np.minimum(low, max(0, pixel - groups * e.group)).astype(np.int32))
 
 
 def arrange(step: Conv, block: Block, e: Expressions) -> np.ndarray:

@@ -112,13 +112,13 @@ def lay_out(codes: np.ndarray, place: Place, zero_point: int) -> np.ndarray:
     inner = whole[top:top + place.height, left:left + place.width]
     inner[...] = np.random.default_rng(3).integers(0, 256, inner.shape)
     inner[..., :place.channels] = codes
-    return whole.reshape(-1)
+    return np.append(whole.reshape(-1), np.full(place.size - whole.size, 0xA5, np.uint8))
 
 
 def take_out(flat: np.ndarray, place: Place, zero_point: int) -> np.ndarray:
     """The map; the border must hold the zero point."""
     top, left, bottom, right = place.border
-    whole = flat.reshape(place.height + top + bottom, place.width + left + right, place.pixel)
+    whole = flat[:place.rows * place.row].reshape(place.height + top + bottom, place.width + left + right, place.pixel)
     inside = np.zeros(whole.shape[:2], bool)
     inside[top:top + place.height, left:left + place.width] = True
     assert (whole[~inside][:, :place.channels] == zero_point).all()

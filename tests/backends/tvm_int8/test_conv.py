@@ -13,6 +13,8 @@ CASES = {
     "plain": oracle.make_conv((8, 8, 16), 16),
     "few channels": oracle.make_conv((7, 9, 10), 12, zero_points=(7, 5)),
     "image": oracle.make_conv((11, 9, 3), 24, stride=(2, 2), zero_points=(114, 0)),
+    "one channel": oracle.make_conv((12, 9, 1), 20, (5, 3), stride=(2, 2), padding=(2, 1, 2, 1), zero_points=(90, 0)),
+    "one channel, wide": oracle.make_conv((5, 9, 1), 16, (2, 7), padding=(0, 3, 1, 3), bits=4),
     "strided": oracle.make_conv((8, 8, 24), 46, stride=(2, 2)),
     "point": oracle.make_conv((5, 5, 46), 64, zero_points=(128, 128), **POINT),
     "residual": oracle.make_conv((6, 6, 32), 32, residual_zero=9),

@@ -22,3 +22,11 @@ def test_borders_are_what_readers_pad():
     source, residual, target = plan_places(program)
     assert source.border == (1, 0, 2, 1)
     assert residual.border == target.border == (0, 0, 0, 0)
+
+
+def test_one_channel_that_convolutions_read_is_a_plane():
+    program = oracle.make_conv((8, 9, 1), 16)
+    place, target = plan_places(program)
+    assert (place.pixel, place.row, target.pixel) == (1, 11, 16)
+    assert place.size >= place.rows * place.row + 3
+    assert plan_places(oracle.make_conv((8, 9, 1), 16, dilation=(1, 2), padding=(2, 2, 2, 2)))[0].pixel == 4
