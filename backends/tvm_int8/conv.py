@@ -15,14 +15,13 @@ import numpy as np
 from backends.fixed_point.program import Conv, Program
 from backends.tvm_int8.expressions import PACK, Expressions
 from backends.tvm_int8.kernel import Call, fill_border, function, indent
-from backends.tvm_int8.layout import Place
+from backends.tvm_int8.layout import NARROW, PIXEL, Place
 from backends.tvm_int8.parameters import Parameters
 from backends.tvm_int8.rescaling import Vectors, add_rescale
 from backends.tvm_int8.tile import Tile, choose_tile
 from backends.tvm_int8.weights import Block, arrange, cut, fields, group_size, lane_order, pack, stored_bits
 
 SMALL = 24 * 1024  # bytes of weights that leave room in the first cache
-WIDENED = 4  # codes at a time; the compiler makes vectors of its own
 CODES_OFFSET = 128  # of instructions that multiply signed by signed bytes
 
 
@@ -76,7 +75,13 @@ class Layer:
     @property
     def widened_codes(self) -> int:
         """Codes of those rows, in whole vectors, and what a group that begins in the last one reads behind it."""
-        return -(-self.widened_rows * self.source.row // WIDENED) * WIDENED + WIDENED
+        chunk = self.chunk
+        return -(-self.widened_rows * self.source.row // chunk) * chunk + chunk
+
+    @property
+    def chunk(self) -> int:
+        """Codes that are widened at once: what divides a row, or what may be read behind it."""
+        return min(max(self.source.pixel, NARROW), PIXEL)
 
     @property
     def unit(self) -> int:
@@ -260,11 +265,11 @@ def _reduction(layer: Layer, numbers: Parameters) -> str:
 
 def _widen(layer: Layer) -> str:
     """Statements that widen codes into `Z`, once for each code instead of once for each product."""
-    start = _first_row(layer) if layer.rows_first else "0"
+    start, chunk = _first_row(layer) if layer.rows_first else "0", layer.chunk
     return (
-        f"for i in T.serial({layer.widened_codes // WIDENED - 1}):\n"
-        f"    Z[T.Ramp(i * {WIDENED}, 1, {WIDENED})] = "
-        f'T.Cast("{layer.e.operand}x{WIDENED}", e.load(X, {start} + i * {WIDENED}, {WIDENED}))'
+        f"for i in T.serial({layer.widened_codes // chunk - 1}):\n"
+        f"    Z[T.Ramp(i * {chunk}, 1, {chunk})] = "
+        f'T.Cast("{layer.e.operand}x{chunk}", e.load(X, {start} + i * {chunk}, {chunk}))'
     )
 
 
