@@ -111,6 +111,7 @@ def conv_call(step: Conv, program: Program, places: list[Place], e: Expressions)
     source = places[step.inputs[0]]
     target = None if step.output is None else places[step.output]
     residual = places[step.inputs[1]] if step.residual else None
+    name = kernel_name(step)
     if source.pixel == 1:
         step = _folded(step)
     taps = step.window.kernel[0] * step.window.kernel[1]
@@ -120,7 +121,7 @@ def conv_call(step: Conv, program: Program, places: list[Place], e: Expressions)
         lambda vectors: taps * cut(step, source.pixel, e, vectors).groups, e,
     )
     layer = Layer(step, source, target, residual, e, tile, cut(step, source.pixel, e, tile.vectors))
-    return layer_call(layer, program, _body)
+    return layer_call(name, layer, program, _body)
 
 
 def _folded(step: Conv) -> Conv:
@@ -130,7 +131,9 @@ def _folded(step: Conv) -> Conv:
     return replace(step, weights=replace(step.weights, codes=codes), window=window)
 
 
-def layer_call(layer: Layer, program: Program, write: Callable[[Layer, Parameters, Program], str]) -> Call:
+def layer_call(
+    name: str, layer: Layer, program: Program, write: Callable[[Layer, Parameters, Program], str]
+) -> Call:
     """The call of a layer whose kernel `write` writes."""
     step, source, target, residual = layer.step, layer.source, layer.target, layer.residual
     weights, numbers = layer_weights(layer), Parameters()
@@ -141,7 +144,7 @@ def layer_call(layer: Layer, program: Program, write: Callable[[Layer, Parameter
         arguments.append(("R", (residual.size,), "uint8"))
     arguments += [("W", weights.shape, "int8"), ("P", numbers.array.shape, "int32"), ("Y", shape, kind)]
     text = function(arguments, body)
-    return Call(kernel_name(step), text, step.inputs, (weights, numbers.array), shape, kind)
+    return Call(name, text, step.inputs, (weights, numbers.array), shape, kind)
 
 
 def kernel_name(step: Conv) -> str:

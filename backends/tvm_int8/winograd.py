@@ -20,6 +20,7 @@ from backends.tvm_int8.conv import (
     Layer,
     border_of,
     epilogue,
+    kernel_name,
     last_fits,
     layer_bias,
     layer_call,
@@ -128,7 +129,7 @@ def winograd_call(step: Conv, program: Program, places: list[Place], e: Expressi
     layer = Layer(step, source, target, residual, e, Tile(OUT, OUT, products.vectors),
                   cut(step, source.pixel, e, products.vectors))
     plan = _Plan(layer, by_row, products.columns)
-    return layer_call(layer, program, lambda layer, numbers, program: _body(plan, numbers, program))
+    return layer_call(kernel_name(step), layer, program, lambda layer, numbers, program: _body(plan, numbers, program))
 
 
 def _body(plan: _Plan, numbers: Parameters, program: Program) -> str:
