@@ -83,8 +83,7 @@ def find_regions(graph: fx.GraphModule, target: Target) -> list[Region]:
     regions: list[Region] = []
     taken: set[fx.Node] = set()
     # A layer whose sum stays wide runs with the addition: the other operand may be computed between the two.
-    wide = {node: wide_operand(node, target) for node in graph.graph.nodes}
-    wide = {addition: layer for addition, layer in wide.items() if layer is not None}
+    wide = {node: layer for node in graph.graph.nodes if (layer := wide_operand(node, target)) is not None}
     taken.update(wide.values())
     for node in graph.graph.nodes:
         if node in taken or is_constant(node):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 import torch
+from bench import cpu_name
 from bench_docs import command_text, fill, markdown
 from bench_latency import export_float, session_caller
 from bench_rows import SUBJECT_TITLES
@@ -332,9 +332,7 @@ def tables(found: dict[str, Any], command: str) -> dict[str, str]:
     """Markdown by the name of its place in docs/latency.md."""
     lines = [row for name, measured in found.items() for row in rows(name, measured)]
     verdicts = [row for name, measured in found.items() for row in judged(name, measured)]
-    cpu = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout
-    model = next((line.partition(":")[2].strip() for line in cpu.splitlines() if line.startswith("Model name")), "")
-    source = f"`{command}`, {model}:"
+    source = f"`{command}`, {cpu_name()}:"
     return {"modules": f"{source}\n\n{markdown(COLUMNS, lines)}", "judged": f"{source}\n\n{markdown(JUDGED, verdicts)}"}
 
 
