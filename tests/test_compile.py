@@ -222,8 +222,8 @@ def guarded(monkeypatch):
 
         monkeypatch.setattr(of, name, guarded_read)
 
-    for of, name in ((data.Batches, "__iter__"), (data.Batches, "materialize"), (data._Arrays, "read"),
-                     (data._Images, "read"), (data._Arrays, "pixels"), (data._Images, "pixels")):
+    for of, name in ((data.Batches, "__iter__"), (data.Batches, "materialize"), (data.Arrays, "read"),
+                     (data.Images, "read"), (data.Arrays, "pixels"), (data.Images, "pixels")):
         guard(of, name)
     calibrate = story.calibrate
 
