@@ -19,7 +19,7 @@ from backends.exact import ExactArithmetic
 from pipeline.graph import is_constant, quantizer_of
 from pipeline.parity import LOGITS, Arithmetic, Runner
 from pipeline.stages import Reference
-from pipeline.target import Note, OpRule, Target
+from pipeline.target import Note, OpRule, SumLimits, Target
 
 _WIDE = OpRule("accumulator", "own", absorbs=("relu", "hardtanh"))
 _OPS = {
@@ -35,7 +35,8 @@ _OPS = {
     **dict.fromkeys(("max_pool2d", "slice", "pad", "view", "permute"), OpRule("accumulator", "as_input")),
 }
 TARGET = Target(
-    name="reference", profile="paper", ops=_OPS, quantized_bias=False, input_bits=None, placements=("target", "paper"),
+    name="reference", profile="paper", ops=_OPS, quantized_bias=False, input_bits=None,
+    sums=SumLimits(2**53), placements=("target", "paper"),
     gates=("the saved graph gives the codes of the frozen graph, both in float64",),
     notes=(Note("the artifact runs in PyTorch only: use it to reproduce a paper's number, not to deploy"),),
 )

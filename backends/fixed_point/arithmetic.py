@@ -91,7 +91,9 @@ def avg_pool2d(run: Execution, region: Region, inputs: list[Value], grid: CodeGr
     """Window sums, a multiplier for each divisor."""
     x, node = inputs[0], region.anchor
     kernel, stride, (top, left, bottom, right), _ = window_of(node)
-    total = window_sum(torch.nn.functional.pad(x.centered, (left, right, top, bottom)), kernel, stride).long()
+    # float32 holds the sums of windows below 256 x 256.
+    codes = x.centered if kernel[0] * kernel[1] < 1 << 16 else x.centered.double()
+    total = window_sum(torch.nn.functional.pad(codes, (left, right, top, bottom)), kernel, stride).long()
     divisors = torch.from_numpy(pool_divisors(node)).to(total.device)
     result = torch.zeros_like(total)
     for divisor in divisors.unique().tolist():
