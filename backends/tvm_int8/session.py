@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from backends.tvm_int8.device_runner import MODEL, named, read_device, to_tensor
+from backends.tvm_int8.device_runner import MODEL, load_once, named, read_device, to_tensor
 from pipeline.errors import ParityError
 from pipeline.parity import LOGITS
 
@@ -26,7 +26,7 @@ class NativeSession:
         import tvm
         from tvm import relax
 
-        machine = relax.VirtualMachine(tvm.runtime.load_module(str(folder / MODEL)), tvm.cpu())
+        machine = relax.VirtualMachine(load_once(folder / MODEL, tvm.runtime.load_module), tvm.cpu())
         self._device = read_device(folder)
         self._main = machine["main"]
         self._trace = machine["trace"] if taps else None

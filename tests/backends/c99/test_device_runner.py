@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from tests.backends.c99 import programs
-from tests.backends.c99.compiled import needs_emulator, needs_gcc, seal, write_artifact
+from tests.backends.c99.compiled import needs_emulator, needs_gcc, write_artifact
+from tests.sealed import seal
 
 pytestmark = needs_gcc
 

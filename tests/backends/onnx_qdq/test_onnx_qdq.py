@@ -4,7 +4,7 @@ import pytest
 
 from backends.base import BACKENDS
 from backends.onnx_qdq import OnnxBackend
-from backends.onnx_qdq.target import DEFAULT_PROFILE
+from backends.onnx_qdq.profiles import DEFAULT_PROFILE
 from tests.backends.onnx_qdq.cases import frozen
 
 

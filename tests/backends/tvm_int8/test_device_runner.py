@@ -9,13 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from backends.tvm_int8.cpu_features import this_machine
+from backends.processor import this_machine
 from backends.tvm_int8.device_runner import named, read_results
 from backends.tvm_int8.profiles import PROFILES
 from backends.tvm_int8.toolchain import emulation
 from tests.backends.tvm_int8 import toy
-from tests.backends.tvm_int8.conftest import seal
 from tests.backends.tvm_int8.networks import resnet
+from tests.sealed import change_golden, seal
 
 pytestmark = pytest.mark.tvm
 
@@ -29,14 +29,6 @@ def run(folder, *options):
     )
     assert not done.stderr
     return done.returncode, done.stdout.splitlines()
-
-
-def edit_golden(folder, change):
-    with np.load(folder / "golden.npz") as file:
-        golden = dict(file)
-    change(golden)
-    np.savez(folder / "golden.npz", **golden)
-    seal(folder)
 
 
 def edit_device(folder, **facts):
@@ -68,7 +60,7 @@ def test_another_code_on_the_device_fails_and_is_named(native):
     def flip(golden):
         golden["code:layer_q"][3, 2, 1, 0] ^= 1
 
-    edit_golden(native, flip)
+    change_golden(native, flip)
     code, lines = run(native)
     assert code == 1 and lines[-1] == "FAIL" and f"layer_q: 1 of {8 * 16 * 64} codes differ, by up to 1" in lines
 
@@ -77,7 +69,7 @@ def test_another_bit_of_a_logit_fails(native):
     def nudge(golden):
         golden["logits"][0, 0] = np.nextafter(golden["logits"][0, 0], np.float32(1e9))
 
-    edit_golden(native, nudge)
+    change_golden(native, nudge)
     code, lines = run(native)
     assert code == 1 and "logits: 1 of 32 values differ" in lines
 
