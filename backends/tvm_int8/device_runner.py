@@ -62,7 +62,10 @@ def open_module(folder: Path) -> Any:
     import tvm_ffi
 
     load_runtime(folder)
-    machine = load_once(folder / MODEL, lambda path: tvm_ffi.load_module(path))["vm_load_executable"]()
+    with tempfile.TemporaryDirectory() as place:  # for a path that it knows the system gives what was there before
+        link = Path(place) / MODEL
+        link.symlink_to((folder / MODEL).resolve())
+        machine = tvm_ffi.load_module(str(link))["vm_load_executable"]()
     cpu, index, pooled = 1, 0, 2
     machine["vm_initialization"](cpu, index, pooled)
     return machine
@@ -75,14 +78,6 @@ def load_runtime(folder: Path) -> None:
         ctypes.CDLL(runtime, ctypes.RTLD_GLOBAL | os.RTLD_NOLOAD)  # without a folder: whatever has this name
     except OSError:
         ctypes.CDLL(str(folder / FOLDER / runtime), ctypes.RTLD_GLOBAL)
-
-
-def load_once(path: Path, load: Callable[[str], Any]) -> Any:
-    """`load` of the file that is at `path` now: the system gives for a known path what it loaded there before."""
-    with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / path.name
-        link.symlink_to(path.resolve())
-        return load(str(link))
 
 
 def to_tensor(values: np.ndarray) -> Any:

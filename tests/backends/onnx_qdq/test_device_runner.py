@@ -9,9 +9,10 @@ import onnx
 import pytest
 
 from backends.onnx_qdq import OnnxBackend
-from backends.onnx_qdq.device_runner import with_outputs
+from backends.onnx_qdq.device_runner import FILES, with_outputs
 from tests.backends.onnx_qdq.cases import frozen
-from tests.sealed import change_golden, seal
+from tests.sealed import change_golden, seal, write_documents
+from tools.mutate_artifact import judge_here, mutants, survivors
 
 pytestmark = pytest.mark.onnxruntime
 
@@ -40,6 +41,32 @@ def test_what_was_built_passes(artifact):
     code, lines = run(artifact)
     assert code == 0 and lines[-1] == "PASS"
     assert lines[0].startswith("samples: 16, codes compared: ") and lines[1].startswith("latency: ")
+
+
+def test_no_damage_passes(artifact):
+    write_documents(artifact)
+    seal(artifact)
+    assert survivors(artifact, mutants(artifact, flips=9), judge_here) == []
+
+
+def test_the_files_are_those_that_the_device_needs(artifact):
+    assert sorted(path.name for path in artifact.iterdir()) == sorted([*FILES, "manifest.json"])
+
+
+@pytest.mark.parametrize(("weights", "code"), [(8, 1), (4, 0)])
+def test_a_processor_that_saturates_is_told_so_before_it_computes(artifact, weights, code):
+    entry = {"kind": "weight", "bits": weights, "symmetric": True, "channel_bits": None}
+    seal(artifact, target={"name": "onnx", "profile": "vnni"}, tensors=[entry])
+    text = (artifact / "run.py").read_text()
+    cpuinfo = "def read_cpuinfo():\n    return 'model name : Old\\nflags : avx2'\n\n\n"
+    (artifact / "run.py").write_text(text.replace("def open_session", cpuinfo + "def open_session"))
+    seal(artifact)
+    got, lines = run(artifact)
+    assert got == code
+    if code:
+        assert len(lines) == 2 and lines[1] == "FAIL"
+        assert "needs avx512_vnni or avx_vnni on x86_64; this processor (Old) has neither" in lines[0]
+        assert lines[0].endswith("build with --device-profile generic")
 
 
 def test_a_changed_file_fails(artifact):

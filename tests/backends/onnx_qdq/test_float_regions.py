@@ -21,8 +21,9 @@ from pipeline.parity import FLOAT_ROUNDING, apply_gates, compare
 from tests.backends.onnx_qdq.cases import frozen
 from tests.backends.onnx_qdq.test_device_runner import run as run_device
 from tests.nets import build
-from tests.sealed import change_golden, seal
+from tests.sealed import change_golden, seal, write_documents
 from tests.tiny import frozen_reference
+from tools.mutate_artifact import judge_here, mutants, survivors
 
 F = nn.functional
 pytestmark = pytest.mark.onnxruntime
@@ -214,6 +215,14 @@ def test_the_device_runner_compares_everything(name, form, tmp_path):
     reference, images = NETS[name]()
     codes = IntegerArithmetic(reference).run(images[:16])
     assert lines[0] == f"samples: 16, codes compared: {sum(v.size for key, v in codes.items() if key != 'logits')}"
+
+
+@pytest.mark.parametrize(("name", "form"), [("floats", "qdq"), ("gelu", "qoperator"), ("softmax_tail", "qdq")])
+def test_no_damage_passes(name, form, tmp_path):
+    folder = artifact(name, tmp_path, form)
+    write_documents(folder)
+    seal(folder)
+    assert survivors(folder, mutants(folder, flips=9), judge_here) == []
 
 
 @pytest.mark.parametrize("form", FORMS)
