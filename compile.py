@@ -29,6 +29,7 @@ from torch import Tensor, fx, nn
 
 import backends
 import passes
+from backends import golden
 from backends.base import BACKENDS, Backend
 from backends.describe import tensor_table
 from backends.exact import ExactArithmetic
@@ -318,7 +319,7 @@ def compile_model(
         notes = [*emulated, *notes]
         parity = prove(calibrated, reference, backend, folder, evaluation, options, watcher)
         session = backend.open(folder, backend.levels[0])
-        write_golden(backend.arithmetic(reference), session, evaluation, folder / "golden.npz")
+        write_golden(backend.arithmetic(reference), session, evaluation, folder / golden.GOLDEN)
         backend.finish(folder)
         (folder / "parity.json").write_text(json.dumps(parity.to_json(), indent=1) + "\n", encoding="utf-8")
         if synthetic.images is not None:
@@ -424,18 +425,22 @@ def prove(
 def write_golden(arithmetic: Arithmetic, session: Runner, evaluation: Batches, path: Path) -> None:
     """Write inputs and the integers that any device must give for them: what `run.py` replays.
 
-    Codes right behind float operators are the session's own, under `near:`; what follows from them is computed here.
+    Codes right behind float operators are the session's own, with how far another library's may lie from them; what
+    follows from them is computed here.
     """
     x, _ = next(iter(evaluation))
     x = x[:GOLDEN_SAMPLES]
     got = session.run(x) if arithmetic.float_boundaries else {}
-    results = arithmetic.follow(x, got).results
-    near = set(arithmetic.float_boundaries)
-    arrays = {f"near:{n}" if n in near else f"code:{n}": got[n] if n in near else codes
-              for n, codes in results.items() if n != LOGITS}
+    followed = arithmetic.follow(x, got)
+    arrays = {golden.INPUT: x.numpy(), golden.LOGITS: followed.results[LOGITS]}
+    for name, codes in followed.results.items():
+        if name in followed.bounds:
+            arrays.update(golden.near_codes(name, got[name], codes, *followed.bounds[name]))
+        elif name != LOGITS:
+            arrays[golden.CODE + name] = codes
     if arithmetic.float_output:
-        arrays["float_output"] = np.float32(FLOAT_ROUNDING)
-    np.savez_compressed(path, input=x.numpy(), logits=results[LOGITS], **arrays)
+        arrays[golden.FLOAT_OUTPUT] = np.float32(FLOAT_ROUNDING)
+    np.savez_compressed(path, **arrays)
 
 
 def _on_device(graph: fx.GraphModule, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -23,6 +23,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipeline.digest import DIGEST, content_digest
 from pipeline.errors import InputError
 from pipeline.grid import Levels
 
@@ -125,7 +126,10 @@ class FileEntry(_Frozen):
 
 
 class Manifest(_Frozen):
-    """What was shipped and from what it was made; `files` covers every file but itself and the timings."""
+    """What was shipped and from what it was made; `files` covers every file but itself and the timings.
+
+    `sha256` is the digest of the rest; it stands in the text alone, where `to_json` puts it.
+    """
 
     product: str = PRODUCT
     version: str
@@ -139,10 +143,13 @@ class Manifest(_Frozen):
     files: dict[str, FileEntry]
     allocation: AllocationEntry | None = None
     sizes: dict[str, int]
+    sha256: str | None = None
 
     def to_json(self) -> str:
-        """JSON with sorted keys: equal manifests give equal bytes."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        """JSON with sorted keys and its own digest: equal manifests give equal bytes."""
+        content = self.model_dump(mode="json", exclude={DIGEST})
+        sealed = {**content, DIGEST: content_digest(content)}
+        return json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def packed_bytes(tensors: Iterable[TensorEntry]) -> int:
@@ -160,7 +167,8 @@ def _code_bits(entry: TensorEntry) -> int:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the artifact in `folder`; raises InputError where there is none that can be read."""
     try:
-        return Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+        return found.model_copy(update={DIGEST: None})
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"no artifact that can be read: {reason}", where=str(folder / MANIFEST)) from error
