@@ -309,7 +309,9 @@ def compile_model(
     synthetic = Synthetic.of(made, calibrated)
     watcher.stage("freeze, emit and prove")
     reference, projected = passes.legalize(calibrated)
-    notes = [*target_notes(quantized), *synthetic.notes, *method_notes(calibrated), *projected]
+    notes = [
+        *loaded.notes, *target_notes(quantized), *synthetic.notes, *method_notes(calibrated), *projected
+    ]
     if evaluation is None:
         evaluation, what = _instead_of_evaluation(calibration, synthetic)
         notes.insert(0, f"no evaluation data: parity is proven on {what}, no accuracy was measured")
@@ -499,6 +501,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def main(
     model: cli.ModelFile,
     arch: cli.Arch = None,
+    weights: cli.WeightsKey = None,
     recipe: cli.RecipeName = "qdrop_w4a4",
     target: cli.TargetName = "onnx",
     device_profile: cli.DeviceProfile = None,
@@ -536,7 +539,7 @@ def main(
             check_out(out, overwrite)
             check_data(chosen, calib_data)
         terminal.stage("load")
-        loaded = load_model(model, arch, trust_pickle)
+        loaded = load_model(model, arch, trust_pickle, weights)
         if dry_run:
             _dry_run(terminal, loaded, chosen, backend, images, calib_data, device_profile, as_json)
             return
@@ -577,7 +580,7 @@ def _dry_run(
     shape = shape_without_data(loaded, images.size, calib_data)
     quantized = plan(loaded, recipe, backend, shape.example, profile)
     placement = placement_table(quantized.graph, quantized.target)
-    notes = [*target_notes(quantized), *budget_notes(quantized, bit_choices(quantized))]
+    notes = [*loaded.notes, *target_notes(quantized), *budget_notes(quantized, bit_choices(quantized))]
     expected = estimate(quantized)
     if as_json:
         terminal.show_json(plan_json(quantized, placement, notes, expected.to_json()))

@@ -34,7 +34,11 @@ ModelFile = Annotated[Path, typer.Argument(
 )]
 Arch = Annotated[str | None, typer.Option(
     help="The network of a bare state_dict: a torchvision name (resnet18), mnasnet2_0, regnet_x_600mf, "
-    "package.module:factory, or path/to/file.py:factory.",
+    "package.module:factory, or path/to/file.py:factory. Code is run only where it is named here, never from a file.",
+)]
+WeightsKey = Annotated[str | None, typer.Option(
+    "--weights", metavar="KEY", show_default=False,
+    help="Which weights of a checkpoint that holds several: --weights model_ema; default the usual ones, with a note.",
 )]
 RecipeName = Annotated[str, typer.Option(
     help="A name from recipes/, <method>_w<bits>a<bits>, or a YAML file; default qdrop_w4a4.",
@@ -81,7 +85,7 @@ ParitySamples = Annotated[int, typer.Option(
 )]
 Json = Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")]
 TrustPickle = Annotated[bool, typer.Option(
-    "--trust-pickle", help="Load a pickled module: runs whatever code its author put there.",
+    "--trust-pickle", help="Load a pickled module, or a .pt2 that is refused: runs whatever code its author put there.",
 )]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
