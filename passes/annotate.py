@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from pipeline.dialect import LAYOUT, POOLS, WEIGHTED, wide_operand
+from pipeline.dialect import LAYOUT, MOVES, POOLS, WEIGHTED, wide_operand
 from pipeline.errors import RecipeError, TargetError
 from pipeline.graph import absorbed, bound_args, is_constant, module_path, op_name, tensor_shape, where
 from pipeline.grid import NESTED_CODES, Grid, QuantSpec, RangeSearch
@@ -90,6 +90,8 @@ class _Plan:
 
     def __init__(self, graph: fx.GraphModule, recipe: Recipe, target: Target) -> None:
         self.recipe, self.target = recipe, target
+        self._signs: dict[fx.Node, bool] = {}
+        self._read: dict[fx.Node, bool] = {}
         self.nodes = [n for n in graph.graph.nodes if not is_constant(n)]
         self.weighted = [n for n in self.nodes if op_name(n) in WEIGHTED]
         if not self.weighted:
@@ -98,7 +100,6 @@ class _Plan:
         # The recipe's own come last and win; only they have to find something to change.
         self.own = [self._selection(override) for override in recipe.overrides]
         self.selections = [*(self._selection(override) for override in policy_overrides(recipe)), *self.own]
-        self._signs: dict[fx.Node, bool] = {}
         self._ruled: dict[fx.Node, bool] = {}  # points under the recipe's rule: whether their bits are as well
         self.points = self._find_points()
 
@@ -118,12 +119,38 @@ class _Plan:
         return node
 
     def consumers(self, node: fx.Node) -> list[fx.Node]:
-        """The operators that compute with the value of `node`, through layout operators."""
+        """The operators that compute with the value of `node`, through those that only hand it on."""
         found: list[fx.Node] = []
         for user in node.users:
-            through = user.op == "call_function" and self.rule(user).output == "as_input"
-            found.extend(self.consumers(user) if through else [user])
+            found.extend(self.consumers(user) if self.hands_on(user) else [user])
         return found
+
+    def hands_on(self, node: fx.Node) -> bool:
+        """`node` has no grid of its own: a layout operator, or a concatenation whose codes nobody computes with.
+
+        The second leads to the network's output or to float operators only, so that each of its parts keeps the grid
+        that suits it and what is laid out are the values.
+        """
+        if node.op != "call_function":
+            return False
+        output = self.rule(node).output
+        return output == "as_input" or (output == "shared" and not self._is_read(node))
+
+    def _is_read(self, node: fx.Node) -> bool:
+        """An integer operator computes with the value, through what only moves it. Remembered, as signs are."""
+        if node not in self._read:
+            self._read[node] = any(
+                self._is_read(user) if op_name(user) in MOVES or self.rule(user).output == "shared"
+                else self.rule(user).inputs != "float"
+                for user in node.users if user.op != "output"
+            )
+        return self._read[node]
+
+    def _is_joined(self, node: fx.Node) -> bool:
+        """A concatenation that hands values on lies behind `node`."""
+        return any(
+            self.rule(user).output == "shared" or self._is_joined(user) for user in node.users if self.hands_on(user)
+        )
 
     # -- points ------------------------------------------------------------------------------------------------
 
@@ -136,7 +163,7 @@ class _Plan:
                 continue
             if node.op == "placeholder":
                 annotation = self._input(node)
-            elif self.rule(node).output == "as_input":
+            elif self.hands_on(node):
                 continue
             else:
                 chain = self.chain(node)
@@ -159,11 +186,12 @@ class _Plan:
     def _computed(self, node: fx.Node, tail: fx.Node) -> Annotation | None:
         rule = self.rule(node)
         leaves = all(user.op == "output" for user in self.consumers(tail))
+        is_logits = tail is node and op_name(node) == "linear" and not self._is_joined(node)
         if rule.inputs == "float" and self._needed(tail):
             return Annotation(self._spec(self.target.float_bits, self._positive(tail)), note="from a float operator")
         if rule.output == "none" or rule.inputs == "float":
             return None
-        if leaves and ((tail is node and op_name(node) == "linear") or self.target.input_bits is None):
+        if leaves and (is_logits or self.target.input_bits is None):
             return None
         if self.target.input_bits is None and not self._wanted_by_papers(tail):
             return None
@@ -228,6 +256,8 @@ class _Plan:
             anchor = self.anchors.get(point, point)
             if op_name(anchor) in POOLS:
                 waiting.append(anchor.args[0])
+            elif self.hands_on(anchor):
+                waiting.extend(anchor.all_input_nodes)
         return found
 
     def _points_out_of(self, operator: fx.Node) -> set[fx.Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import fx
 
 from backends.fixed_point import layout
+from backends.fixed_point.joined import Joined, find_parts, join
 from backends.fixed_point.numbers import (
     FUNCTIONS,
     average_rescale,
@@ -29,6 +31,7 @@ from backends.fixed_point.program import (
     Concat,
     Conv,
     Dequantize,
+    DequantizeParts,
     GlobalAverage,
     Lookup,
     MaxPool,
@@ -41,8 +44,8 @@ from backends.fixed_point.program import (
     Window,
 )
 from backends.integer import CodeGrid, layer_of, network_output, output_grid
-from backends.regions import Region, find_regions
-from pipeline.dialect import LAYOUT
+from backends.regions import Region, data_inputs, find_regions
+from pipeline.dialect import LAYOUT, lays_out_output
 from pipeline.errors import TargetError
 from pipeline.graph import bound_args, module_path, op_name, quantizer_of, tensor_shape, where
 from pipeline.stages import Reference
@@ -84,6 +87,8 @@ class _Lowering:
         self.steps: list[Step] = []
         self.values: dict[fx.Node, _Value] = {}
         self.read: dict[fx.Node, int] = {}
+        self.joined: dict[fx.Node, Joined] = {}
+        self.logits: set[fx.Node] = set()  # values that the last layer writes itself
 
     def run(self) -> Program:
         for region in find_regions(self.graph, self.target):
@@ -91,7 +96,12 @@ class _Lowering:
                 raise TargetError(f"no integer kernel: {region.reason}", where=where(region.anchor))
             self._region(region)
         output = network_output(self.graph)
-        if output in self.values:
+        if output in self.joined:
+            joined = self.joined[output]
+            parts = find_parts(joined, [self.buffers[number].shape for number, _ in joined.sources])
+            numbers, places = zip(*parts, strict=True)
+            self.steps.append(DequantizeParts(output.name, "", numbers, None, places))
+        elif output in self.values:
             self.steps.append(Dequantize(output.name, "", (self._codes(output),), None))
         return Program(tuple(self.buffers), tuple(self.steps), _graph_shape(output))
 
@@ -104,6 +114,10 @@ class _Lowering:
             self.steps.append(Lookup(region.value.name, region.module, inputs, self._store(region, grid), table))
         elif region.kind == "input":
             self._store(region, output_grid(self.graph, region))
+        elif region.is_layout and lays_out_output(node) and (op_name(node) == "cat" or node.args[0] in self.joined):
+            self._join(node)
+        elif region.is_layout and region.inputs[0] in self.logits:
+            self.logits.add(node)
         elif region.is_layout and op_name(node) in LAYOUT - {"max_pool2d"}:
             self.values[node] = self._moved(node)
         else:
@@ -113,6 +127,8 @@ class _Lowering:
             grid = grids[0] if region.is_layout else output_grid(self.graph, region)
             step = _EMITTERS[op_name(node)](self, region, grids, grid)
             output = None if grid is None else self._store(region, grid)
+            if output is None:
+                self.logits.add(region.value)
             self.steps.append(replace(step, inputs=inputs, output=output))
 
     def _store(self, region: Region, grid: CodeGrid) -> int:
@@ -138,6 +154,26 @@ class _Lowering:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: numbers)
             moved = node.target(*args, **kwargs)
         return replace(source, numbers=moved[0].numpy())
+
+    def _join(self, node: fx.Node) -> None:
+        """A layout operator behind which nothing is computed: its inputs keep their grids up to the logits."""
+        sources = data_inputs(node)
+
+        def moved(numbers: list[torch.Tensor]) -> torch.Tensor:
+            given = iter(numbers)
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: next(given))
+            if op_name(node) == "pad":
+                return torch.nn.functional.pad(args[0], args[1], value=layout.OUTSIDE)
+            return node.target(*args, **kwargs)
+
+        self.joined[node] = join([self._whole(source) for source in sources], moved)
+
+    def _whole(self, node: fx.Node) -> Joined:
+        """The value of `node` as one that may be joined."""
+        if node in self.joined:
+            return self.joined[node]
+        value = self.values[node]
+        return Joined(((value.buffer, math.prod(self.buffers[value.buffer].shape)),), value.numbers)
 
     def _codes(self, node: fx.Node) -> int:
         """Number of a tensor that holds the value of `node` as it is; a `Move` makes it where none does."""
@@ -170,12 +206,15 @@ class _Lowering:
         window = Window((1, 1), (1, 1), (0, 0, 0, 0)) if linear else Window(*window_of(node))
         codes = codes[:, :, None, None] if linear else codes
         bias = np.zeros(len(codes), np.int32) if numbers.bias is None else numbers.bias.numpy().astype(np.int32)
+        weights = _weights(self.graph, node, codes)
+        if grid is None:
+            rows = _logit_rows(node, len(codes))
+            step = Conv(*_about(region), weights, bias, window, 1, None, 0, 0, logit_scale(x, numbers))
+            return step if np.array_equal(rows, np.arange(len(codes))) else _take_rows(step, rows)
         return Conv(
-            *_about(region), weights=_weights(self.graph, node, codes), bias=bias, window=window,
+            *_about(region), weights=weights, bias=bias, window=window,
             groups=1 if linear else bound_args(node)["groups"],
-            rescale=None if grid is None else layer_rescale(node, x, numbers, residual, grid),
-            low=0 if grid is None else grid.low, high=0 if grid is None else grid.high,
-            logit_scale=logit_scale(x, numbers) if grid is None else None,
+            rescale=layer_rescale(node, x, numbers, residual, grid), low=grid.low, high=grid.high, logit_scale=None,
         )
 
     def _add(self, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:
@@ -235,6 +274,30 @@ def _weights(graph: fx.GraphModule, node: fx.Node, codes: np.ndarray) -> Weights
         return Weights(codes, _INT8_BITS, np.full(len(codes), 128, np.int16))
     zero_point = quantizer.zero_point.detach().cpu().numpy().reshape(-1) - grid.qmin
     return Weights(codes, grid.bits, np.broadcast_to(zero_point, len(codes)).astype(np.int16))
+
+
+def _logit_rows(layer: fx.Node, count: int) -> np.ndarray:
+    """Number of the filter that gives each logit, of a last layer of `count` filters and the layout behind it."""
+    node, numbers = layer, torch.arange(count)[None]
+    while (user := next(iter(node.users))).op != "output":
+        if op_name(user) == "pad":
+            numbers = torch.nn.functional.pad(numbers, bound_args(user)["pad"], value=layout.OUTSIDE)
+        else:
+            args, kwargs = fx.node.map_arg((user.args, user.kwargs), lambda n, given=numbers: given)
+            numbers = user.target(*args, **kwargs)
+        node = user
+    return numbers.reshape(-1).numpy()
+
+
+def _take_rows(step: Conv, rows: np.ndarray) -> Conv:
+    """The filters of a last layer in another order, some of them left out; one without any number gives 0."""
+    known = rows != layout.OUTSIDE
+    rows = np.where(known, rows, 0)
+    factor = known.astype(np.int64)
+    codes = step.weights.codes[rows] * factor.astype(np.int8).reshape(-1, 1, 1, 1)
+    bias = (step.bias[rows] * factor).astype(np.int32)
+    weights = replace(step.weights, codes=codes, offset=step.weights.offset[rows])
+    return replace(step, weights=weights, bias=bias, logit_scale=step.logit_scale[rows])
 
 
 def _graph_shape(node: fx.Node) -> tuple[int, ...]:

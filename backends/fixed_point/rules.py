@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import fx
 
-from backends.regions import find_regions
-from pipeline.dialect import LAYOUT
+from backends.regions import Region, find_regions
+from pipeline.dialect import LAYOUT, lays_out_output
 from pipeline.graph import bound_args, op_name, quantizer_of, tensor_shape
 from pipeline.target import Note, OpRule, Target, WeightLimits
 
@@ -39,14 +39,27 @@ def integer_target(name: str, profile: str, notes: tuple[Note, ...] = (), gates:
 
 def unsupported(graph: fx.GraphModule, target: Target) -> Iterator[tuple[fx.Node, str]]:
     """Operators of a quantized graph that have no integer kernel, with the reason; there are no float ones."""
+    codes: set[fx.Node] = set()
     for region in find_regions(graph, target):
+        reason = _off_grid(region, codes)
+        codes.add(region.value)
         if not region.integer:
             yield region.anchor, region.reason
+        elif reason:
+            yield region.anchor, reason
+        elif region.is_layout and lays_out_output(region.anchor):
+            continue
         elif reason := _refusal(region.anchor) if region.kind != "input" else "":
             yield region.anchor, reason
         quantizer = quantizer_of(graph, region.quantizer) if region.quantizer is not None else None
         if quantizer is not None and quantizer.spec.levels == "nested":
             yield region.anchor, "activation levels 'nested' (multiples for each channel) have no kernel here"
+
+
+def _off_grid(region: Region, codes: set[fx.Node]) -> str:
+    """Why what a layout operator reads is no value of a kernel: an image that no quantizer has seen."""
+    missing = region.is_layout and not codes.issuperset(region.inputs)
+    return f"an input of {op_name(region.anchor)} is not quantized" if missing else ""
 
 
 def _refusal(node: fx.Node) -> str:

@@ -562,3 +562,41 @@ def test_channels_are_followed_through_layout_operators():
 def test_an_override_to_8_bits_is_uniform_too():
     specs, _ = levels("residual", "overrides=[{where: blocks.0.conv2, weights: {bits: 8}}]")
     assert [spec.levels for name, spec in specs.items() if name.endswith("_w")].count("uniform") == 1
+
+
+# --- what only lays results out -----------------------------------------------------------------------------------
+
+
+def test_each_part_of_a_concatenated_output_has_a_grid_of_its_own():
+    graph = plan(lambda m, x: torch.cat([m.b(y := F.relu(m.a(x))).flatten(2), m.c(y).sigmoid().flatten(2)], 1))
+    assert [(name, bits) for name, bits, _, _ in outputs(graph)[2:]] == [("conv2d", 8), ("conv2d", 8), ("sigmoid", 8)]
+    assert "quant" not in nets.find(graph, "cat").meta
+    assert nets.find(graph, "conv2d", 1).meta["quant"].note == "network output"
+
+
+@pytest.mark.parametrize(
+    ("end", "joined"),
+    [
+        (lambda m, x: m.c(x[:, :3]), True),
+        (lambda m, x: F.max_pool2d(x, 2), True),
+        (lambda m, x: torch.cat([m.c(F.avg_pool2d(x, 3)[:, 3:]), F.avg_pool2d(x, 3)], 1), True),
+        (lambda m, x: torch.cat([x, F.pad(x, (0, 0, 1, 1))], 2).permute(0, 2, 3, 1)[:, 1:].flatten(1), False),
+        (lambda m, x: F.gelu(x), False),
+    ],
+)
+def test_a_concatenation_has_a_grid_only_where_integer_operators_read_it(end, joined):
+    graph = plan(lambda m, x: end(m, torch.cat([m.a(x), m.b(x)], 1)), overrides=[])
+    assert ("quant" in nets.find(graph, "cat").meta) is joined
+
+
+def test_float_results_that_are_only_laid_out_stay_float():
+    graph = plan(lambda m, x: torch.cat([m.a(x), m.b(x).softmax(1)], 1))
+    assert "quant" not in nets.find(graph, "softmax").meta
+    assert [name for name, *_ in outputs(graph)] == ["placeholder", "conv2d", "conv2d"]
+
+
+def test_linear_heads_side_by_side_have_a_grid_each_and_one_alone_none():
+    graph = plan(lambda m, x: torch.cat([m.fc(y := m.a(x).mean((2, 3))), m.fc(-y)], 1), overrides=[])
+    assert [name for name, *_ in outputs(graph)].count("linear") == 2
+    graph = plan(lambda m, x: m.fc(m.a(x).mean((2, 3))).view(-1, 2, 2).permute(0, 2, 1), overrides=[])
+    assert "linear" not in [name for name, *_ in outputs(graph)]
