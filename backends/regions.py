@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from torch import fx
 
 from pipeline.dialect import LAYOUT, MOVES, wide_operand
-from pipeline.graph import absorbed, is_constant, module_path, op_name, quantizer_of
+from pipeline.graph import absorbed, is_constant, op_name, quantizer_of
+from pipeline.layers import layer_name
 from pipeline.target import Target
 
 # What lays values out, of several tensors too.
@@ -56,8 +57,8 @@ class Region:
 
     @property
     def module(self) -> str:
-        """Module path of the anchor, for tables."""
-        return module_path(self.anchor)
+        """Name of the anchor's layer or the path of its module, for tables."""
+        return layer_name(self.anchor)
 
 
 def grid_node(graph: fx.GraphModule, target: Target, node: fx.Node) -> fx.Node | None:

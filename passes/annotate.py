@@ -13,11 +13,22 @@ from dataclasses import dataclass
 from torch import fx
 
 from pipeline.dialect import LAYOUT, MOVES, POOLS, WEIGHTED, wide_operand
-from pipeline.errors import RecipeError, TargetError
+from pipeline.errors import RecipeError, TargetError, nearest_spelling
 from pipeline.graph import absorbed, bound_args, is_constant, module_path, op_name, tensor_shape, where
 from pipeline.grid import NESTED_CODES, Grid, QuantSpec, RangeSearch
+from pipeline.layers import last_layers, layer_name, prepares_input
 from pipeline.policy import policy_overrides
-from pipeline.recipe import OPERATOR, POSITIONS, ActivationRule, Override, Recipe, WeightRule, changed
+from pipeline.recipe import (
+    MAX_BITS,
+    OPERATOR,
+    POSITIONS,
+    ActivationRule,
+    Override,
+    Recipe,
+    WeightRule,
+    changed,
+    weight_change,
+)
 from pipeline.target import OpRule, Target
 
 # Operators whose result is an average or a rearrangement of their input: never negative where the input is not.
@@ -25,6 +36,7 @@ MONOTONE = LAYOUT | POOLS | {"cat", "add", "mul"}
 NON_NEGATIVE = frozenset({"relu", "sigmoid", "hardsigmoid"})
 # int8 codes of a codebook per channel; narrow, because every codebook has both signs.
 CODEBOOK_BITS = 8
+_PREPARED = "network input, normalised"
 # All nested grids on one: codes 0 ... 105.
 NESTED_GRID = Grid(7, signed=False, limit=NESTED_CODES)
 
@@ -96,6 +108,8 @@ class _Plan:
         self.weighted = [n for n in self.nodes if op_name(n) in WEIGHTED]
         if not self.weighted:
             raise TargetError("the model has no convolution or linear layer to quantize", where="the captured graph")
+        self.preparing = _preparing(graph, self.weighted)
+        self.names = {node: layer_name(node) for node in self.nodes}
         self.anchors = {self.chain(n)[-1]: n for n in reversed(self.nodes) if n.op == "call_function"}
         # The recipe's own come last and win; only they have to find something to change.
         self.own = [self._selection(override) for override in recipe.overrides]
@@ -199,6 +213,9 @@ class _Plan:
             return None
         if rule.fixed is not None:
             return Annotation(self._spec(self.target.float_bits, True), rule.fixed, note="grid fixed by the operator")
+        if node in self.preparing:
+            bits = self.target.input_bits
+            return None if bits is None else Annotation(self._spec(bits, self._positive(tail)), note=_PREPARED)
         rule, note = self._activation_rule(tail)
         prescribed = self._bits(node, tail)
         self._ruled[tail] = prescribed is None
@@ -296,6 +313,8 @@ class _Plan:
         if self.rule(node).inputs == "float":
             return None
         rule = self.recipe.weights
+        if node in self.preparing:
+            rule = changed(rule, weight_change(MAX_BITS))
         for chosen in self.selections:
             if chosen.override.weights is not None and node in chosen.nodes:
                 rule = changed(rule, chosen.override.weights)
@@ -310,7 +329,7 @@ class _Plan:
     def _limit(self, node: fx.Node, rule: WeightRule, bits: int) -> int | None:
         """The limit of this layer's codes of `bits`; raises where the kernels cannot hold an asymmetric weight."""
         limits = self.target.weights
-        layer = f"recipe '{self.recipe.name}', layer {module_path(node) or node.name} ({where(node)})"
+        layer = f"recipe '{self.recipe.name}', layer {layer_name(node)} ({where(node)})"
         if not limits.zero_points and not rule.symmetric and rule.bits > 7:
             raise TargetError(
                 f"target '{self.target.name}' stores weights with zero point 0; {rule.bits}-bit asymmetric weights do "
@@ -342,13 +361,19 @@ class _Plan:
 
     def _selected(self, pattern: str) -> set[fx.Node]:
         """The operators that the `where` of an override names."""
-        by_position = dict(zip(POSITIONS, (self.weighted[:1], self.weighted[-2:-1], self.weighted[-1:]), strict=True))
-        if pattern in by_position:
-            return set(by_position[pattern])
+        if pattern in POSITIONS:
+            return self._positioned()[pattern]
         operators = [n for n in self.nodes if n.op == "call_function"]
         if pattern.startswith(OPERATOR):
             return {n for n in operators if op_name(n) == pattern.removeprefix(OPERATOR)}
-        return {n for n in operators if _matches(module_path(n), pattern)}
+        return {n for n in operators if _matches(self.names[n], pattern) or _matches(module_path(n), pattern)}
+
+    def _positioned(self) -> dict[str, set[fx.Node]]:
+        """What `first`, `penultimate` and `last` are: the first layer that learned, the last of every head."""
+        last = last_layers(self.weighted)
+        first = [node for node in self.weighted if node not in self.preparing][:1]
+        before = [node for node in self.weighted if node not in last][-1:]
+        return dict(zip(POSITIONS, map(set, (first, before, last)), strict=True))
 
     def check_overrides(self) -> None:
         """An override of the recipe that changes nothing is a mistake in it, not a wish to be dropped."""
@@ -356,10 +381,14 @@ class _Plan:
         for chosen in self.own:
             pattern = chosen.override.where
             if not chosen.nodes:
-                layers = ", ".join(sorted({module_path(n) for n in self.weighted})[:8])
+                names = sorted({self.names[n] for n in self.weighted})
+                known = [*POSITIONS, *names, *sorted({module_path(n) for n in self.nodes} - {""}),
+                         *sorted({OPERATOR + op_name(n) for n in self.nodes if n.op == "call_function"})]
                 raise RecipeError(
                     f"override where: {pattern} selects nothing in this model", where=recipe,
-                    allowed=f"first, penultimate, last, op:<operator>, or a pattern of module paths ({layers}, ...)",
+                    allowed=f"first, penultimate, last, op:<operator>, or a pattern of layer names "
+                    f"({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})",
+                    hint=nearest_spelling(pattern, known),
                 )
             if missing := self._without_effect(chosen):
                 raise RecipeError(
@@ -383,6 +412,16 @@ class _Plan:
         if override.weights is not None and chosen.nodes.isdisjoint(self.weighted):
             return "weights, but selects no convolution or linear layer"
         return ""
+
+
+def _preparing(graph: fx.GraphModule, weighted: list[fx.Node]) -> set[fx.Node]:
+    """The layers that only bring the input into the form that the first learned layer reads; none if all would be."""
+    buffers = {name for name, _ in graph.named_buffers()}
+    found: set[fx.Node] = set()
+    for node in weighted:
+        if prepares_input(node, found, buffers):
+            found.add(node)
+    return found if len(found) < len(weighted) else set()
 
 
 def channel_axis(node: fx.Node) -> int | None:

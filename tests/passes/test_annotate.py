@@ -600,3 +600,74 @@ def test_linear_heads_side_by_side_have_a_grid_each_and_one_alone_none():
     assert [name for name, *_ in outputs(graph)].count("linear") == 2
     graph = plan(lambda m, x: m.fc(m.a(x).mean((2, 3))).view(-1, 2, 2).permute(0, 2, 1), overrides=[])
     assert "linear" not in [name for name, *_ in outputs(graph)]
+
+
+# --- which layer is which -----------------------------------------------------------------------------------------
+
+
+class Normed(nn.Module):
+    """An image that `read` brings into the form which a small network wants."""
+
+    def __init__(self, read, **parts) -> None:
+        super().__init__()
+        self.read = read
+        self.one, self.two, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 5)
+        for name, part in parts.items():
+            self.register_buffer(name, part) if isinstance(part, torch.Tensor) else self.add_module(name, part)
+
+    def forward(self, x):
+        x = self.two(F.relu(self.one(self.read(self, x))))
+        return self.fc(F.relu(x).mean((2, 3)))
+
+
+READERS = {
+    "norm": Normed(lambda m, x: m.n(x), n=nn.BatchNorm2d(3)),
+    "norm_and_pad": Normed(lambda m, x: F.pad(m.n(x), (1, 1, 1, 1)), n=nn.BatchNorm2d(3)),
+    "two_norms": Normed(lambda m, x: m.k(F.pad(m.n(x), (1, 1, 1, 1))), n=nn.BatchNorm2d(3), k=nn.BatchNorm2d(3)),
+    "colours": Normed(lambda m, x: m.n(F.conv2d(x, m.yuv, m.shift)), n=nn.Identity(), yuv=torch.eye(3)[..., None, None],
+                      shift=torch.ones(3)),
+}
+
+
+@pytest.mark.parametrize("policy", ["qdrop", "captq", "none"])
+@pytest.mark.parametrize("name", READERS)
+def test_what_normalises_the_image_is_not_the_first_layer(name, policy):
+    graph = plan(READERS[name], f"policy={policy}", recipe="qdrop_w2a2")
+    prepared = len(weights(graph)) - 3
+    edge = 2 if policy == "none" else 8
+    assert [bits for bits, _, _ in weights(graph)] == [8] * prepared + [edge, 2, edge]
+    points = [(op, bits) for op, bits, _, _ in outputs(graph)]
+    assert points[:1 + prepared] == [("placeholder", 8), *[("conv2d", 8)] * prepared]
+    assert points[1 + prepared] == ("relu", 8 if policy == "captq" else 2)
+
+
+def test_where_the_image_stays_in_float_the_normalised_one_does_too():
+    assert [name for name, *_ in outputs(plan(READERS["norm"], target=PAPER))] == ["relu", "relu"]
+
+
+def test_a_learned_mix_of_channels_is_the_first_layer():
+    graph = plan(Normed(lambda m, x: m.n(x), n=nn.Conv2d(3, 3, 1)), recipe="qdrop_w2a2")
+    assert [bits for bits, _, _ in weights(graph)] == [8, 2, 2, 8]
+
+
+def test_the_bits_of_what_normalises_can_be_stated():
+    graph = plan(READERS["norm"], overrides=[Override(where="n", weights=RuleChange(bits=4))])
+    assert [bits for bits, _, _ in weights(graph)] == [4, 4, 4, 4]
+
+
+def test_every_head_of_several_is_a_last_layer():
+    graph = plan(lambda m, x: torch.cat([m.b(y := F.relu(m.a(x))), m.c(y)], 1), "policy=captq", recipe="qdrop_w2a2")
+    assert [bits for bits, _, _ in weights(graph)] == [8, 8, 8]
+    assert [bits for _, bits, _, _ in outputs(graph)] == [8, 8, 8, 8]
+
+
+@pytest.mark.parametrize(("where", "chosen"), [("inner.2", [3]), ("inner.*", [1, 2, 3, 4]), ("c", [5]), ("fw", [6])])
+def test_layers_of_one_module_are_chosen_by_name(where, chosen):
+    graph = plan(nets.Functional(), overrides=[Override(where=where, weights=RuleChange(bits=3))])
+    assert [index for index, (bits, _, _) in enumerate(weights(graph)) if bits == 3] == chosen
+
+
+def test_a_name_that_is_nearly_right_is_corrected():
+    with pytest.raises(RecipeError) as error:
+        plan(nets.Functional(), overrides=[Override(where="iner.2", weights=RuleChange(bits=3))])
+    assert "'inner.2'" in error.value.hint and "w0" in error.value.allowed
