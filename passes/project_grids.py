@@ -18,10 +18,9 @@ from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, op_name
 from pipeline.grid import QParams, along
 from pipeline.layers import layer_name
 from pipeline.quantizer import BiasQuantizer, Quantizer
+from pipeline.sums import BIAS_LIMIT
 from pipeline.target import Target
 
-# Half of int32: the other half is left to the sum of products.
-BIAS_LIMIT = 2**30
 INT8 = (-128, 127)
 
 
