@@ -20,7 +20,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ from calib.sources import Made, Maker, draw, find_source, make, makes_images
 from pipeline import cli_options as cli
 from pipeline.allocation import Allocation, budget_text
 from pipeline.artifact import (
+    MANIFEST,
     AllocationEntry,
     CalibrationEntry,
     Manifest,
@@ -68,6 +69,7 @@ from pipeline.report import FRONTIER, PICTURES, draw_frontier, render_report
 from pipeline.stages import Calibrated, EpochLog, Quantized, Reference
 from pipeline.summary import build_json, build_lines, plan_json, verdict
 from pipeline.terminal import Terminal, open_console
+from pipeline.timings import TimedStages, write_timings
 from pipeline.watcher import Quiet, Watcher
 
 VERSION = "0.1.0"
@@ -270,7 +272,7 @@ def compile_model(
     Raises:
         CompileError: see `pipeline.errors`; nothing is left at `out`.
     """
-    options, watcher, backend = options or Options(), watcher or Quiet(), BACKENDS.get(target)
+    options, watcher, backend = options or Options(), TimedStages(watcher or Quiet()), BACKENDS.get(target)
     loaded = loaded if isinstance(loaded, LoadedModel) else LoadedModel(loaded, None, type(loaded).__name__, "", None)
     check_out(out, options.overwrite)
     if isinstance(calibration, Batches) and makes_images(recipe.images):
@@ -287,7 +289,8 @@ def compile_model(
         if isinstance(batches, Batches):
             check_against_model(batches, quantized.captured.input_shape, quantized.captured.num_classes)
     watcher.planned(quantized, placement_table(quantized.graph, quantized.target))
-    watcher.expected(estimate(quantized, len(calibration) if isinstance(calibration, Batches) else None).text)
+    expected = estimate(quantized, len(calibration) if isinstance(calibration, Batches) else None)
+    watcher.expected(expected.text)
     made = None
     if isinstance(calibration, InputShape):
         made = make_images(quantized, options, watcher)
@@ -329,7 +332,9 @@ def compile_model(
         )
         (folder / "report.md").write_text(report, encoding="utf-8")
         manifest = manifest.model_copy(update={"files": file_table(folder)})
-        (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+        (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        watcher.end()
+        write_timings(folder, expected.to_json(), watcher.seconds, calibrated.log, synthetic.trainings)
         build = Build(out, parity, manifest, placement, calibrated, notes, synthetic.trainings)
         if not parity.passed:
             raise GateFailed(_keep_failed(build, folder), out)
@@ -453,7 +458,9 @@ def _manifest(
     return Manifest(
         version=VERSION,
         recipe=RecipeEntry(name=recipe.name, policy=recipe.policy, text=recipe.to_yaml(), sha256=recipe.sha256),
-        model=ModelEntry(name=loaded.name, sha256=loaded.sha256, arch=loaded.arch),
+        model=ModelEntry(
+            name=loaded.name, sha256=loaded.sha256, arch=None if loaded.arch is None else PurePath(loaded.arch).name
+        ),
         calibration=CalibrationEntry(
             kind=recipe.images.source, sha256=calibration.sha256, count=len(calibration), synthetic=synthetic
         ),

@@ -59,7 +59,7 @@ def calibrate(
     store = None if checkpoints is None else UnitCheckpoints(checkpoints, _key(quantized, images, device, data_sha256))
     calibration = Calibration(
         graph, quantized.units, images, quantized.recipe, device, progress or Quiet(), store, resume, labels,
-        quantized.captured.num_classes,
+        quantized.captured.num_classes, target=quantized.target,
     )
     log = method.run(calibration, parameters)
     graph = graph.cpu().to(memory_format=torch.contiguous_format)

@@ -82,6 +82,11 @@ class RangeObserver:
         self._sums: Tensor | None = None
 
     @property
+    def saw_zeros_only(self) -> bool:
+        """Nothing but zeros came: the data say nothing about a scale."""
+        return self.low is not None and bool((self.low == 0) & (self.high == 0))
+
+    @property
     def needs_second_pass(self) -> bool:
         return self.spec.range.kind in TWO_PASSES
 

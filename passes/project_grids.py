@@ -17,10 +17,9 @@ from pipeline.errors import TargetError
 from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, module_path, op_name, quantizer_of, where
 from pipeline.grid import QParams, along
 from pipeline.quantizer import BiasQuantizer, Quantizer
+from pipeline.sums import BIAS_LIMIT
 from pipeline.target import Target
 
-# Half of int32: the other half is left to the sum of products.
-BIAS_LIMIT = 2**30
 INT8 = (-128, 127)
 
 

@@ -1,8 +1,8 @@
 """Artifact: the folder that is shipped, written completely or not at all, and the manifest that describes it.
 
 Everything is written to a hidden sibling of the output folder and renamed into place as the last act; an
-exception of any kind, Ctrl-C and a full disk included, removes it. The manifest holds no wall-clock time:
-two builds from the same input with the same seed describe themselves with the same bytes.
+exception of any kind, Ctrl-C and a full disk included, removes it. Two builds from the same input with the same seed
+give the same bytes in every file but `timings.json`, which is for people alone and not in the manifest.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pipeline.grid import Levels
 
 PRODUCT = "isobit"
 MANIFEST = "manifest.json"
+TIMINGS = "timings.json"
 
 
 class _Frozen(BaseModel):
@@ -44,7 +45,10 @@ class RecipeEntry(_Frozen):
 
 
 class ModelEntry(_Frozen):
-    """The model file that the artifact was made from; `sha256` is of the file's bytes."""
+    """The model file that the artifact was made from; `sha256` is of the file's bytes.
+
+    `arch` is what its module was built by; of a path the last part, as folders are of one machine.
+    """
 
     name: str
     sha256: str
@@ -121,7 +125,7 @@ class FileEntry(_Frozen):
 
 
 class Manifest(_Frozen):
-    """What was shipped and from what it was made; `files` covers every file but the manifest itself."""
+    """What was shipped and from what it was made; `files` covers every file but itself and the timings."""
 
     product: str = PRODUCT
     version: str
@@ -169,8 +173,9 @@ def sha256_file(path: Path) -> str:
 
 
 def file_table(folder: Path) -> dict[str, FileEntry]:
-    """Size and hash of every file under `folder` but the manifest, by relative path."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    """Size and hash of every file under `folder` but the manifest and the timings, by relative path."""
+    left_out = {folder / MANIFEST, folder / TIMINGS}
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path not in left_out)
     return {
         path.relative_to(folder).as_posix(): FileEntry(bytes=path.stat().st_size, sha256=sha256_file(path))
         for path in paths

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import fx
 
 from pipeline.errors import CaptureError
-from pipeline.graph import is_constant, op_name, tensor_shape, where
+from pipeline.graph import is_constant, op_name, quantizer_of, tensor_shape, where
 from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
 from pipeline.target import Target
 
@@ -41,6 +41,13 @@ def verify(graph: fx.GraphModule, stage: str) -> None:
         problem = _problem(graph, node, stage)
         if problem:
             raise CaptureError(f"the graph is not legal at stage '{stage}': {problem}", where=where(node))
+
+
+def source_quantizer(graph: fx.GraphModule, node: fx.Node) -> Quantizer | None:
+    """The quantizer whose grid the value is on, looked up through layout operators and shared concatenations."""
+    while op_name(node) in LAYOUT or op_name(node) == "cat":
+        node = node.all_input_nodes[0]
+    return quantizer_of(graph, node)
 
 
 def wide_operand(node: fx.Node, target: Target) -> fx.Node | None:

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ ARCH = f"{ROOT / 'tests' / 'tiny.py'}:Residual"
 CLASSES, SAMPLES = 5, 12
 SMALL = ("--set", "images.batch_size=4", "--set", "images.count=12")
 FAST = ("--recipe", "minmax_w8a8", *SMALL)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}  # of real processes
 LEARN = ("--recipe", "qdrop_w4a4", *SMALL, "--set", "method.steps=400")
 
 
@@ -94,7 +96,7 @@ def test_a_build_says_what_it_did_and_leaves_one_complete_folder(command, tmp_pa
     result = command()
     assert result.exit_code == 0, result.stderr
     assert left_behind(tmp_path) == ["out"]
-    names = {"model.onnx", "manifest.json", "parity.json", "golden.npz", "run.py", "report.md"}
+    names = {"model.onnx", "manifest.json", "parity.json", "golden.npz", "run.py", "report.md", "timings.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     assert result.stdout.startswith("PASSED: all ")
     for text in ("float ", "calibrated ", "reference ", "artifact ", "0 of ", " integer, 0 float",
@@ -113,6 +115,45 @@ def test_json_is_one_object_on_stdout_and_the_same_command_again_gives_the_same_
     assert [summary["passed"] for summary in summaries] == [True, True]
     assert summaries[0]["codes"]["compared"] > 0 and summaries[0]["exit_code"] == 0
     assert (tmp_path / "one" / "model.onnx").read_bytes() == (tmp_path / "two" / "model.onnx").read_bytes()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file but the timings."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*")
+            if path.is_file() and path.name != "timings.json"}
+
+
+@pytest.mark.parametrize(("target", "settings", "calib"), [
+    ("onnx", ("--recipe", "qdrop_w4a4", *SMALL, "--set", "method.steps=5"), "calib.npz"),
+    ("reference", ("--recipe", "qdrop_w4a4", *SMALL, "--set", "weights.bits={average: 3}", "--set", "method.steps=5"),
+     "calib.npz"),
+    ("onnx", ("--recipe", "zeroq_w8a8", "--set", "images.count=8", "--set", "images.batch=4", "--set",
+              "images.iterations=5", "--set", "images.batch_size=4"), None),
+    ("c", FAST, "calib.npz"),
+])
+def test_equal_builds_are_equal_in_every_byte_but_the_timings(command, files, tmp_path, target, settings, calib):
+    """Other folders, names and processes, another time of the day; learning, allocation and pictures included."""
+    if target == "c" and not (shutil.which("cc") or shutil.which("gcc")):
+        pytest.skip("there is no C compiler")
+    result = command("--target", target, out="one", recipe=settings, calib=calib)
+    assert result.exit_code == 0, result.stderr + result.stdout
+    given = ["--calib-data", str(files / calib)] if calib else []
+    other = subprocess.run(
+        [sys.executable, str(ROOT / "compile.py"), str(files / "model.pth"), "--arch", ARCH, *settings, *given,
+         "--eval-data", str(files / "val.npz"), "--target", target, "--out", "deep/other"],
+        cwd=tmp_path, env={**ENVIRONMENT, "PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=False,
+    )
+    assert other.returncode == 0, other.stderr
+    found = []
+    for out in ("one", "deep/other"):
+        found.append(contents(tmp_path / out))
+        timings = json.loads((tmp_path / out / "timings.json").read_text())
+        assert timings["stages"]["calibrate"] > 0 and timings["expected"]["cpu_seconds"] >= 0
+    assert sorted(found[0]) == sorted(found[1])
+    assert [name for name in found[0] if found[0][name] != found[1][name]] == []
+    for path in (tmp_path, ROOT):
+        assert [name for name, content in found[0].items() if str(path).encode() in content] == []
+    assert "timings.json" not in json.loads(found[0]["manifest.json"])["files"]
 
 
 def test_without_evaluation_data_parity_is_proven_on_the_calibration_images_and_that_is_said(command, tmp_path):
@@ -222,8 +263,8 @@ def guarded(monkeypatch):
 
         monkeypatch.setattr(of, name, guarded_read)
 
-    for of, name in ((data.Batches, "__iter__"), (data.Batches, "materialize"), (data._Arrays, "read"),
-                     (data._Images, "read"), (data._Arrays, "pixels"), (data._Images, "pixels")):
+    for of, name in ((data.Batches, "__iter__"), (data.Batches, "materialize"), (data.Arrays, "read"),
+                     (data.Images, "read"), (data.Arrays, "pixels"), (data.Images, "pixels")):
         guard(of, name)
     calibrate = story.calibrate
 
@@ -569,9 +610,8 @@ def test_interrupted_calibration_resumes_to_the_same_bytes(command, files, tmp_p
     """A real process, stopped by Ctrl-C after its first unit."""
     arguments = [sys.executable, str(ROOT / "compile.py"), str(files / "model.pth"), "--arch", ARCH, *LEARN,
                  "--calib-data", str(files / "calib.npz"), "--eval-data", str(files / "val.npz"), "--out", "out"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     # A suite that runs in the background of a shell inherits SIGINT ignored, and so would the process.
-    process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE,
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     seen = []

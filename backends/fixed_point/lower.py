@@ -50,6 +50,7 @@ from pipeline.dialect import LAYOUT, POOLS
 from pipeline.errors import TargetError
 from pipeline.graph import bound_args, module_path, op_name, quantizer_of, tensor_shape, where
 from pipeline.stages import Reference
+from pipeline.target import Target
 
 _INT8_BITS = 8
 _PACKED_BITS = (2, 3, 4)

@@ -22,6 +22,7 @@ from backends.integer import (
 )
 from pipeline.dialect import ACTIVATIONS, WEIGHTED
 from pipeline.graph import bound_args, op_name, tensor_shape, where
+from pipeline.sums import layer_sums, magnitude
 
 CODES = 256
 _LARGEST = CODES - 1  # magnitude of a code minus its zero point, whatever the zero point
@@ -33,10 +34,9 @@ def _ratio(step: float | np.ndarray, grid: CodeGrid) -> np.ndarray:
 
 def layer_rescale(node: fx.Node, x: CodeGrid, layer: Layer, residual: CodeGrid | None, grid: CodeGrid) -> Rescale:
     """Of a convolution or linear layer, its residual sum included."""
-    sums = layer.weight.abs().flatten(1).sum(1) * _LARGEST
-    bias = 0 if layer.bias is None else layer.bias.abs()
+    bound = magnitude(*layer_sums(layer.weight, -x.zero_point, _LARGEST - x.zero_point, layer.bias))
     step = float(x.scale) * layer.scale.numpy().astype(np.float64)
-    parts = [Part(_ratio(step, grid), int((sums.double() + bias).max()))]
+    parts = [Part(_ratio(step, grid), bound)]
     if residual is not None:
         parts.append(Part(_ratio(float(residual.scale), grid), _LARGEST))
     return make_rescale(parts, grid.zero_point, where(node))

@@ -10,7 +10,7 @@ from backends.fixed_point.lower import refused
 from backends.regions import find_regions
 from pipeline.dialect import LAYOUT
 from pipeline.graph import quantizer_of
-from pipeline.target import Note, OpRule, Target, WeightLimits
+from pipeline.target import Note, OpRule, SumLimits, Target, WeightLimits
 
 _ACTIVATIONS = ("relu", "hardtanh")
 # A gate, and a branch of a residual sum that enters it as codes: 4 bits there cost points, 8 cost nothing.
@@ -31,10 +31,14 @@ OPS: Mapping[str, OpRule] = {
 }
 
 
-def integer_target(name: str, profile: str, notes: tuple[Note, ...] = (), gates: tuple[str, ...] = ()) -> Target:
+def integer_target(
+    name: str, profile: str, notes: tuple[Note, ...] = (), gates: tuple[str, ...] = (),
+    sums: SumLimits | None = None,
+) -> Target:
     """The target of a backend that lowers to `Program`."""
     return Target(
-        name=name, profile=profile, ops=OPS, weights=WeightLimits(zero_points=False), notes=notes,
+        name=name, profile=profile, ops=OPS, weights=WeightLimits(zero_points=False), sums=sums or SumLimits(),
+        notes=notes,
         gates=("no code and no logit differs from the target's integer arithmetic", *gates),
     )
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from pipeline.artifact import (
     MANIFEST,
+    TIMINGS,
     CalibrationEntry,
     FileEntry,
     Manifest,
@@ -230,11 +231,12 @@ def test_a_manifest_that_cannot_be_read_is_an_input_error(tmp_path, content):
         read_manifest(tmp_path)
 
 
-def test_the_file_table_has_size_and_hash_of_all_but_the_manifest(tmp_path):
+def test_the_file_table_has_size_and_hash_of_all_but_manifest_and_timings(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "b").write_bytes(b"abc")
     (tmp_path / "a").write_bytes(b"")
     (tmp_path / MANIFEST).write_text("{}")
+    (tmp_path / TIMINGS).write_text("{}")
     assert file_table(tmp_path) == {
         "a": FileEntry(bytes=0, sha256=hashlib.sha256(b"").hexdigest()),
         "sub/b": FileEntry(bytes=3, sha256=hashlib.sha256(b"abc").hexdigest()),

@@ -126,7 +126,7 @@ def recipe_of(weight_bits: int, activation_bits: int, *edits: str) -> Recipe:
 
 def frozen(
     name: str, weight_bits: int = 8, activation_bits: int = 8, *edits: str, ties: bool = False,
-    target: Target = TARGETS["vnni"],
+    target: Target = TARGETS["generic"],
 ) -> tuple[Reference, Tensor]:
     """The frozen network `name` and images [24, 3, 9, 9] that clamp and, with `ties`, hit halves."""
     captured, images = _captured(name)
