@@ -147,7 +147,7 @@ def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
     for node in region.absorbed:
         if op_name(node) not in ACTIVATIONS:  # a residual addition
             continue
-        least, most = _activation_range(node)
+        least, most = activation_range(node)
         first, last = grid.code_of(least), grid.code_of(most)
         low, high = min(max(low, first), last), max(min(high, last), first)
     multiples = quantizer.multiples
@@ -156,7 +156,8 @@ def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
     return CodeGrid(grid.scale, grid.zero_point, min(low, grid.high), min(high, grid.high), multiples)
 
 
-def _activation_range(node: fx.Node) -> tuple[float, float]:
+def activation_range(node: fx.Node) -> tuple[float, float]:
+    """Least and largest value of a relu or hardtanh."""
     if op_name(node) == "relu":
         return 0.0, float("inf")
     arguments = bound_args(node)

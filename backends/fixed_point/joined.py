@@ -22,8 +22,8 @@ class Joined:
 
     Args:
         sources: number of each tensor, and of how many elements; a tensor that is read twice stands here twice.
-        numbers: int64 of the value's shape: elements of the first source, those of the second behind them, and so on;
-            `layout.OUTSIDE` for 0.
+        numbers: int64 of the value's shape for one sample, the batch included: elements of the first source, those of
+            the second behind them, and so on; `layout.OUTSIDE` for 0.
     """
 
     sources: tuple[tuple[int, int], ...]
@@ -35,13 +35,13 @@ class Joined:
 
 
 def join(values: Sequence[Joined], operator: Callable[[list[torch.Tensor]], torch.Tensor]) -> Joined:
-    """A layout operator on values; `operator` takes their numbers with a batch axis in front."""
+    """A layout operator on values; `operator` takes their numbers."""
     moved, first = [], 0
     for value in values:
         numbers = np.where(value.numbers == OUTSIDE, OUTSIDE, value.numbers + first)
-        moved.append(torch.from_numpy(numbers[None]))
+        moved.append(torch.from_numpy(numbers))
         first += value.size
-    return Joined(tuple(source for value in values for source in value.sources), operator(moved)[0].numpy())
+    return Joined(tuple(source for value in values for source in value.sources), operator(moved).numpy())
 
 
 def find_parts(joined: Joined, shapes: Sequence[tuple[int, int, int]]) -> tuple[tuple[int, LogitPlaces], ...]:

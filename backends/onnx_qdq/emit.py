@@ -23,7 +23,13 @@ from backends.integer import (
     value_grid,
 )
 from backends.onnx_qdq.arithmetic import GATE_OFFSET, gate_grid
-from backends.onnx_qdq.emitters import average_attributes, conv_attributes, emit_operator, refusal
+from backends.onnx_qdq.emitters import (
+    ROUNDED_BY_RUNTIME,
+    average_attributes,
+    conv_attributes,
+    emit_operator,
+    refusal,
+)
 from backends.onnx_qdq.graph_writer import CONTRIB, GraphWriter
 from backends.onnx_qdq.pack import PackedWeight, pack_weight
 from backends.regions import Region, find_regions
@@ -33,6 +39,7 @@ from pipeline.graph import (
     bound_args,
     get_attribute,
     is_constant,
+    op_name,
     quantizer_of,
     tensor_shape,
     where,
@@ -152,8 +159,9 @@ class _Emission:
         local: dict[fx.Node, ir.Value] = {}
         for node in (region.anchor, *region.absorbed):
             last = node is region.tail
+            read = self._plain_float if op_name(node) in ROUNDED_BY_RUNTIME else self._float
             local[node] = emit_operator(
-                self.writer, node, lambda n: local[n] if n in local else self._float(n), name=name if last else None
+                self.writer, node, lambda n, read=read: local[n] if n in local else read(n), name=name if last else None
             )
         return local[region.tail]
 
@@ -174,6 +182,17 @@ class _Emission:
             value = self.values[node]
             return self._dequantize(value) if isinstance(value, _CodesValue) else value
         return self._constant(node)
+
+    def _plain_float(self, node: fx.Node) -> ir.Value:
+        """`_float` without a DequantizeLinear, by the same formula: no session takes it for the input of a kernel."""
+        codes = self.values.get(node)
+        if not isinstance(codes, _CodesValue):
+            return self._float(node)
+        value = self.writer.call("Cast", [codes.value], {"to": _dtype("FLOAT")})
+        if codes.grid.zero_point:
+            zero_point = self.writer.constant(np.asarray(codes.grid.zero_point, np.float32))
+            value = self.writer.call("Sub", [value, zero_point])
+        return self.writer.call("Mul", [value, self._scale(codes.grid.scale)])
 
     def _constant(self, node: fx.Node) -> ir.Value:
         if node.op == "get_attr":

@@ -10,7 +10,7 @@ from backends.fixed_point.layout import OUTSIDE, identity_map
 def whole(buffer, shape):
     """A tensor (height, width, channels) in the order of the graph [C, H, W]."""
     height, width, channels = shape
-    return Joined(((buffer, height * width * channels),), identity_map(shape, (channels, height, width)))
+    return Joined(((buffer, height * width * channels),), identity_map(shape, (channels, height, width))[None])
 
 
 def spread(parts, shapes, size):
@@ -56,11 +56,11 @@ def test_every_logit_comes_from_the_element_that_the_operators_put_there():
 def test_what_is_read_twice_and_what_lies_outside():
     twice = join([joined(lambda n: n[0]), whole(0, SHAPES[0])], lambda n: torch.cat(n, 1))
     assert [buffer for buffer, _ in find_parts(twice, [SHAPES[0], SHAPES[1], SHAPES[0]])] == [0, 0]
-    doubled = Joined(((0, 24),), np.array([3, 3, OUTSIDE]))
+    doubled = Joined(((0, 24),), np.array([[3, 3, OUTSIDE]]))
     ((_, part),) = find_parts(doubled, [SHAPES[0]])
     assert (part.elements.tolist(), part.logits.tolist()) == ([3, 3], [0, 1])
     padded = join([doubled, whole(1, SHAPES[1])], lambda n: torch.cat([n[0], n[1].flatten(1)], 1))
-    assert padded.numbers.tolist() == [3, 3, OUTSIDE, *range(24, 30)]
+    assert padded.numbers.tolist() == [[3, 3, OUTSIDE, *range(24, 30)]]
 
 
 def test_a_tensor_of_which_nothing_is_left_is_no_part():
