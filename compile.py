@@ -59,8 +59,9 @@ from pipeline.capture import capture
 from pipeline.data import Batches, array_batches, check_against_model
 from pipeline.errors import InputError, ParityError, RecipeError, TargetError
 from pipeline.exits import exit_codes
-from pipeline.graph import is_constant, module_path, quantizer_of, where
+from pipeline.graph import is_constant, quantizer_of, where
 from pipeline.inputs import ImageOptions, InputShape, open_samples, parse_input_size, shape_without_data
+from pipeline.layers import layer_name
 from pipeline.modelfile import LoadedModel, load_model
 from pipeline.parity import FLOAT_ROUNDING, LOGITS, Arithmetic, ParityReport, Runner, apply_gates, compare
 from pipeline.pictures import save_grid
@@ -416,7 +417,7 @@ def prove(
         gated=backend.gated_levels,
         exact=ExactArithmetic(reference),
         other_samples=options.parity_samples,
-        modules={node.name: module_path(node) for node in reference.graph.graph.nodes},
+        modules={node.name: layer_name(node) for node in reference.graph.graph.nodes},
         progress=lambda samples: watcher.proving(samples, len(evaluation)),
     )
     report.integer_ops = dict(backend.integer_ops(folder))

@@ -14,8 +14,9 @@ from torch import fx
 
 from pipeline.dialect import WEIGHTED
 from pipeline.errors import TargetError
-from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, module_path, op_name, quantizer_of, where
+from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, op_name, quantizer_of, where
 from pipeline.grid import QParams, along
+from pipeline.layers import layer_name
 from pipeline.quantizer import BiasQuantizer, Quantizer
 from pipeline.sums import BIAS_LIMIT
 from pipeline.target import Target
@@ -77,5 +78,5 @@ def _fit_bias(
     weight.harden(new)
     moved = int((new != old).sum())
     channels = int(over.sum())
-    return [(f"{module_path(node) or node.name}: {channels} channel scale(s) raised to fit an int32 bias, "
+    return [(f"{layer_name(node)}: {channels} channel scale(s) raised to fit an int32 bias, "
             f"{moved} weight code(s) moved")]

@@ -109,7 +109,7 @@ class TensorEntry(_Frozen):
 
 
 class AllocationEntry(_Frozen):
-    """What a budget of weight bits became: bits by module path, their mean over the layers that were open."""
+    """What a budget of weight bits became: bits by layer, their mean over the layers that were open."""
 
     budget: str
     bits: dict[str, int]

@@ -249,7 +249,7 @@ def compare(
         gated: the levels that run integer kernels, where a single differing code fails the build.
         exact: the reference evaluated exactly, to count what the requantization rule itself moves.
         other_samples, exact_samples: how many samples the other levels and `exact` see; None for all.
-        modules: module path by tensor name, for the report.
+        modules: layer or module path by tensor name, for the report.
         progress: called with the number of samples done.
     """
     accuracy = {name: _Accuracy() for name in (*stages, "reference", "artifact")}

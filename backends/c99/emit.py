@@ -24,7 +24,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 # In the order in which they must stand: each may use what is above it.
 KERNEL_ORDER = (
     "common", "window", "weights", "dot", "conv", "conv_logits", "depthwise", "sum", "product", "global_average",
-    "average_pool", "max_pool", "lookup", "concat", "move", "move_indexed", "dequantize", "quantize",
+    "average_pool", "max_pool", "lookup", "concat", "move", "move_indexed", "dequantize",
+    "dequantize_part", "dequantize_indexed", "quantize",
 )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from backends.fixed_point.numbers import (
     FUNCTIONS,
     average_rescale,
+    function_of,
     function_table,
     layer_rescale,
     logit_scale,
@@ -133,8 +134,8 @@ def cat(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | No
 
 
 def function(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
-    """sigmoid, hardsigmoid: a table."""
-    return _looked_up(function_table(FUNCTIONS[op_name(region.anchor)], inputs[0].grid, grid), inputs[0])
+    """sigmoid, hardsigmoid, an activation that no kernel fuses: a table."""
+    return _looked_up(function_table(function_of(region.anchor), inputs[0].grid, grid), inputs[0])
 
 
 def _looked_up(table: np.ndarray, value: Codes) -> Tensor:

@@ -27,7 +27,7 @@ _INTEGER = frozenset({
     "QLinearSigmoid", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger",
 })
 _POOLS = frozenset({"MaxPool", "NhwcMaxPool"})
-_BORDER = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_BORDER = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast"})
 _MOVES = frozenset({
     "Reshape", "Transpose", "Slice", "Pad", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat", "Split",
 })
@@ -142,9 +142,15 @@ def _float_values(graph: Any) -> set[str]:
     floating |= {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     for node in graph.node:
         follows = node.op_type not in _INTEGER | _BORDER and any(name in floating for name in node.input[:1])
-        if follows or node.op_type == "DequantizeLinear":
+        if follows or node.op_type == "DequantizeLinear" or _casts_to_float(node):
             floating.update(node.output)
     return floating
+
+
+def _casts_to_float(node: Any) -> bool:
+    import onnx
+
+    return node.op_type == "Cast" and any(attribute.i == onnx.TensorProto.FLOAT for attribute in node.attribute)
 
 
 def _computes_in_integers(node: Any, floating: set[str]) -> bool:

@@ -58,6 +58,10 @@ def floats_net():
 NETS = {
     **{name: lambda name=name: frozen(name, 4, 4) for name in ("softmax", "layer_norm_gelu", "gelu_read_twice")},
     "gelu": lambda: frozen("gelu", 8, 8),
+    # Weights in float: a session must not round them, at any level (gates allow what float rounding explains).
+    **{name: lambda name=name: frozen(name, 8, 8) for name in (
+        "conv_transpose", "conv_transpose_grouped", "conv_transpose_twice", "tokens", "matmul_constant", "prelu",
+    )},
     "floats": floats_net,
     "softmax_tail": lambda: tail_net(lambda x: x.softmax(-1)),
     "tanh_tail": lambda: tail_net(lambda x: 3 * torch.tanh(x), "qdrop_w4a4"),
@@ -69,6 +73,16 @@ def report_of(arithmetic, sessions, images, gated):
     report = compare([(images[:14], None), (images[14:], None)], stages, arithmetic, sessions, gated=gated)
     apply_gates(report)
     return report
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_session_rounds_the_float_weights_of_a_transposed_convolution(form, tmp_path):
+    reference, images = frozen("conv_transpose", 8, 8)
+    report = prove(reference, images, tmp_path, form)
+    assert {level.level: level.unexplained for level in report.levels} == dict.fromkeys(
+        ("all", "extended", "basic", "disabled"), 0)
+    found = integer_ops(tmp_path / "model.onnx")
+    assert "ConvTranspose" in found["reasons"]["relu_1_q"] and found["kernels"]["ConvTranspose"] == 1
 
 
 def prove(reference, images, folder, form="qdq", emitted=None):
