@@ -171,3 +171,8 @@ def recipe_edits(sets: Sequence[str] | None, seed: int | None) -> list[str]:
 def default_out(model: str, recipe: str, target: str) -> Path:
     """Where an artifact goes unless `--out` says otherwise."""
     return Path("artifacts") / f"{model}-{recipe}-{target}"
+
+
+def plain_out(out: Path) -> Path:
+    """The same place by a path that ends with a name: another folder can be named beside it."""
+    return out.resolve() if out.name in ("", "..") else out

@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 import compile as story
 from backends.base import BACKENDS
 from pipeline import data
-from pipeline.errors import RecipeError
+from pipeline.errors import InputError, RecipeError
 from pipeline.inputs import InputShape
 from pipeline.recipe import load_recipe
 from tests import tiny
@@ -630,6 +630,30 @@ def test_interrupted_calibration_resumes_to_the_same_bytes(command, files, tmp_p
     assert left_behind(tmp_path) == ["out"]
     assert command(out="whole", recipe=LEARN).exit_code == 0
     assert (tmp_path / "out" / "model.onnx").read_bytes() == (tmp_path / "whole" / "model.onnx").read_bytes()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_second_run_is_refused_at_once_and_a_killed_one_leaves_nothing_that_stays(command, files, tmp_path):
+    arguments = [sys.executable, str(ROOT / "compile.py"), str(files / "model.pth"), "--arch", ARCH, *LEARN,
+                 "--set", "method.steps=100000", "--calib-data", str(files / "calib.npz"), "--out", "out"]
+    first = subprocess.Popen(arguments, cwd=tmp_path, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE)
+    try:
+        assert any("calibrate" in line for line in first.stderr)
+        result = command(recipe=LEARN)
+        assert result.exit_code == 2 and "load" not in result.stderr, result.stderr
+        assert f"another run is writing there: process {first.pid}" in result.stderr
+        given = data.open_data(files / "calib.npz", batch_size=4, purpose="calib")
+        for out, checkpoints in (("out", None), ("out-failed", None), ("other", Path(".checkpoints/out"))):
+            with pytest.raises(InputError, match=f"process {first.pid}"):
+                story.compile_model(tiny.model_and_images()[0], load_recipe("minmax_w8a8"), "reference", given, None,
+                                    Path(out), story.Options(checkpoints=checkpoints))
+        assert command("--dry-run").exit_code == 0
+    finally:
+        first.kill()
+        first.communicate()
+    (tmp_path / ".out-0123abc_.partial").mkdir()  # as if it had come to its emission
+    assert command().exit_code == 0
+    assert left_behind(tmp_path) == ["out"]
 
 
 # --- the gate can fail ---
