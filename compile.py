@@ -19,6 +19,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
@@ -60,6 +61,7 @@ from pipeline.graph import is_constant, module_path, quantizer_of, where
 from pipeline.inputs import ImageOptions, InputShape, open_samples, parse_input_size, shape_without_data
 from pipeline.modelfile import LoadedModel, load_model
 from pipeline.output import claim, failed_place, write_artifact
+from pipeline.own_stdout import own_stdout
 from pipeline.parity import FLOAT_ROUNDING, LOGITS, Arithmetic, ParityReport, Runner, apply_gates, compare
 from pipeline.pictures import save_grid
 from pipeline.recipe import BitBudget, Recipe, load_recipe
@@ -524,8 +526,10 @@ def main(
     debug: cli.Debug = False,
 ) -> None:
     """See `cli_options.HELP`."""
-    terminal = Terminal(open_console(sys.stdout), open_console(sys.stderr))
-    with exit_codes(terminal, as_json=as_json, debug=debug):
+    with ExitStack() as stack:
+        stdout = stack.enter_context(own_stdout()) if as_json else sys.stdout
+        terminal = Terminal(open_console(stdout), open_console(sys.stderr))
+        stack.enter_context(exit_codes(terminal, as_json=as_json, debug=debug))
         chosen, backend = load_recipe(recipe, cli.recipe_edits(sets, seed)), BACKENDS.get(target)
         check_recipe(chosen)
         out = cli.plain_out(out or cli.default_out(model.stem, chosen.name, target))
