@@ -19,6 +19,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
@@ -49,11 +50,9 @@ from pipeline.artifact import (
     ModelEntry,
     RecipeEntry,
     TargetEntry,
-    check_out,
     file_table,
     package_versions,
     packed_bytes,
-    write_artifact,
 )
 from pipeline.capture import capture
 from pipeline.data import Batches, array_batches, check_against_model
@@ -63,6 +62,8 @@ from pipeline.graph import is_constant, quantizer_of, where
 from pipeline.inputs import ImageOptions, InputShape, open_samples, parse_input_size, shape_without_data
 from pipeline.layers import layer_name
 from pipeline.modelfile import LoadedModel, load_model
+from pipeline.output import claim, failed_place, write_artifact
+from pipeline.own_stdout import own_stdout
 from pipeline.parity import FLOAT_ROUNDING, LOGITS, Arithmetic, ParityReport, Runner, apply_gates, compare
 from pipeline.pictures import save_grid
 from pipeline.recipe import BitBudget, Recipe, load_recipe
@@ -259,7 +260,7 @@ def compile_model(
     options: Options | None = None,
     watcher: Watcher | None = None,
 ) -> Build:
-    """Build and prove one artifact.
+    """Build and prove one artifact; no other run writes to `out` meanwhile.
 
     Args:
         loaded: a model file as `load_model` returns it, or a module in eval mode.
@@ -274,9 +275,18 @@ def compile_model(
     Raises:
         CompileError: see `pipeline.errors`; nothing is left at `out`.
     """
-    options, watcher, backend = options or Options(), TimedStages(watcher or Quiet()), BACKENDS.get(target)
+    options = options or Options()
+    with claim(out, options.overwrite, options.checkpoints):
+        return _build(loaded, recipe, target, calibration, evaluation, out, options, watcher or Quiet())
+
+
+def _build(
+    loaded: LoadedModel | nn.Module, recipe: Recipe, target: str, calibration: Batches | InputShape,
+    evaluation: Batches | None, out: Path, options: Options, told: Watcher,
+) -> Build:
+    """`compile_model`, where `out` is claimed."""
+    watcher, backend = TimedStages(told), BACKENDS.get(target)
     loaded = loaded if isinstance(loaded, LoadedModel) else LoadedModel(loaded, None, type(loaded).__name__, "", None)
-    check_out(out, options.overwrite)
     if isinstance(calibration, Batches) and makes_images(recipe.images):
         raise RecipeError(
             f"the source '{recipe.images.source}' makes its images and reads none", where="images.source",
@@ -487,7 +497,7 @@ def _manifest(
 
 def _keep_failed(build: Build, folder: Path) -> Build:
     """Put the failed artifact beside its place, for inspection."""
-    kept = build.folder.with_name(build.folder.name + "-failed")
+    kept = failed_place(build.folder)
     with write_artifact(kept, overwrite=True) as copy_folder:
         shutil.copytree(folder, copy_folder, dirs_exist_ok=True)
     return replace(build, folder=kept)
@@ -525,42 +535,48 @@ def main(
     debug: cli.Debug = False,
 ) -> None:
     """See `cli_options.HELP`."""
-    terminal = Terminal(open_console(sys.stdout), open_console(sys.stderr))
-    with exit_codes(terminal, as_json=as_json, debug=debug):
+    with ExitStack() as stack:
+        stdout = stack.enter_context(own_stdout()) if as_json else sys.stdout
+        terminal = Terminal(open_console(stdout), open_console(sys.stderr))
+        stack.enter_context(exit_codes(terminal, as_json=as_json, debug=debug))
         chosen, backend = load_recipe(recipe, cli.recipe_edits(sets, seed)), BACKENDS.get(target)
         check_recipe(chosen)
-        out = out or cli.default_out(model.stem, chosen.name, target)
+        out = cli.plain_out(out or cli.default_out(model.stem, chosen.name, target))
         terminal.checkpoints = out.parent / CHECKPOINTS / out.name
         options = Options(
             device_profile, cli.resolve_device(device), overwrite, terminal.checkpoints, resume, max_drop,
             parity_samples,
         )
         images = ImageOptions(mean, std, parse_input_size(input_size))
-        if not dry_run:
-            check_out(out, overwrite)
-            check_data(chosen, calib_data)
-        terminal.stage("load")
-        loaded = load_model(model, arch, trust_pickle, weights)
         if dry_run:
+            terminal.stage("load")
+            loaded = load_model(model, arch, trust_pickle, weights)
             _dry_run(terminal, loaded, chosen, backend, images, calib_data, device_profile, as_json)
             return
-        makes = makes_images(chosen.images)
-        calibration, evaluation, notes = open_samples(
-            loaded, chosen, None if makes else calib_data, eval_data, images,
-            lambda pool: draw(pool, chosen.images, chosen.seed),
-        )
-        if makes and calib_data is not None:
-            notes.append(f"--calib-data is not read: the recipe's images.source is '{chosen.images.source}'")
-        for note in notes:
-            terminal.note(note)
-        try:
-            build = compile_model(loaded, chosen, target, calibration, evaluation, out, options, terminal)
-        except GateFailed as failed:
-            build = failed.build
-        _show(terminal, build, backend, as_json)
-        if not build.passed:
-            raise typer.Exit(int(GateFailed.exit_code))
-        forget_checkpoints(options.checkpoints)
+        check_data(chosen, calib_data)
+        inputs = {"MODEL": model, "--recipe": Path(recipe), "--calib-data": calib_data, "--eval-data": eval_data}
+        with claim(out, overwrite, terminal.checkpoints, inputs):
+            terminal.stage("load")
+            loaded = load_model(model, arch, trust_pickle, weights)
+            makes = makes_images(chosen.images)
+            calibration, evaluation, notes = open_samples(
+                loaded, chosen, None if makes else calib_data, eval_data, images,
+                lambda pool: draw(pool, chosen.images, chosen.seed),
+            )
+            if makes and calib_data is not None:
+                notes.append(f"--calib-data is not read: the recipe's images.source is '{chosen.images.source}'")
+            for note in notes:
+                terminal.note(note)
+            try:
+                build = _build(loaded, chosen, target, calibration, evaluation, out, options, terminal)
+            except GateFailed as failed:
+                build = failed.build
+            _show(terminal, build, backend, as_json)
+            if not build.passed:
+                raise typer.Exit(int(GateFailed.exit_code))
+            shutil.rmtree(terminal.checkpoints, ignore_errors=True)
+        with contextlib.suppress(OSError):  # of other artifacts beside this one
+            terminal.checkpoints.parent.rmdir()
 
 
 def check_data(recipe: Recipe, calib_data: Path | None) -> None:
@@ -601,13 +617,6 @@ def _show(terminal: Terminal, build: Build, backend: Backend, as_json: bool) -> 
         return
     lines = build_lines(build.folder, build.manifest, build.parity, backend.model_file, backend.device_needs)
     terminal.show_build(verdict(build.parity), lines, build.notes, build.passed)
-
-
-def forget_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints of a finished build, and their parent when nothing else is in it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        folder.parent.rmdir()
 
 
 if __name__ == "__main__":
