@@ -54,7 +54,9 @@ from pipeline.artifact import (
     package_versions,
     packed_bytes,
 )
+from pipeline.batching import BUDGET, proof_batch
 from pipeline.capture import capture
+from pipeline.constants import fold_constants
 from pipeline.data import Batches, array_batches, check_against_model
 from pipeline.errors import InputError, ParityError, RecipeError, TargetError
 from pipeline.exits import exit_codes
@@ -95,6 +97,7 @@ class Options:
         resume: continue from them.
         max_drop: most top-1 points that float -> artifact may lose; None for no accuracy gate.
         parity_samples: how many samples the levels other than the deployed one see; None for all.
+        memory: bytes that batches keep to, beside the model, the samples and one unit's caches.
     """
 
     profile: str | None = None
@@ -104,6 +107,7 @@ class Options:
     resume: bool = False
     max_drop: float | None = None
     parity_samples: int | None = 1000
+    memory: float = BUDGET
 
 
 @dataclass(frozen=True)
@@ -417,10 +421,10 @@ def prove(
     quantized, device = calibrated.quantized, torch.device(options.device)
     stages = {
         "float": _on_device(quantized.captured.graph, device),
-        "calibrated": _on_device(calibrated.graph, device),
+        "calibrated": _on_device(fold_constants(calibrated.graph), device),
     }
     report = compare(
-        evaluation,
+        replace(evaluation, batch_size=proof_batch(reference.graph, options.memory)),
         stages,
         backend.arithmetic(reference),
         {level: backend.open(folder, level) for level in backend.levels},

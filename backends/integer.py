@@ -61,8 +61,8 @@ class CodeGrid:
     multiples: Tensor | None = None
 
     def settle(self, codes: Tensor) -> Tensor:
-        """Codes [N, C, ...] of a kernel brought to the ends of the grid, and to its channels' multiples."""
-        codes = codes.clamp(self.low, self.high)
+        """Codes [N, C, ...] of a kernel brought to the ends of the grid, and to its channels' multiples; in place."""
+        codes = codes.clamp_(self.low, self.high)
         return codes if self.multiples is None else regrid(codes, self.multiples.to(codes.device).flatten())
 
     def code_of(self, value: float) -> int:
@@ -80,8 +80,8 @@ class Codes:
 
     @property
     def centered(self) -> Tensor:
-        """`code - zero_point`, float32."""
-        return self.codes - self.grid.zero_point
+        """`code - zero_point`, float32; the codes themselves where that is 0."""
+        return self.codes - self.grid.zero_point if self.grid.zero_point else self.codes
 
 
 @dataclass(frozen=True)
