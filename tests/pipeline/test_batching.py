@@ -1,6 +1,5 @@
 """Batches keep to a budget of bytes, read off the shapes; what is held is measured, not believed."""
 
-import gc
 import weakref
 
 import pytest
@@ -9,8 +8,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pipeline.capture import capture
 from pipeline.batching import LARGEST_BATCH, batch_size, evaluation_batch, footprint, proof_batch
+from pipeline.capture import capture
 
 
 class Held(TorchDispatchMode):
