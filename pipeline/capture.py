@@ -21,6 +21,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipeline.errors import CaptureError
 from pipeline.graph import finish, tensor_shape, where
+from pipeline.mutation import keep_outside
+from pipeline.samplewise import check_samplewise
 from pipeline.stages import Captured
 
 LARGEST_VALUE = 2 << 30  # bytes
@@ -30,16 +32,17 @@ BATCH = 2  # any size above 1: torch.export would burn in the sizes 0 and 1
 def capture(
     model: nn.Module | torch.export.ExportedProgram, example: Tensor, *, name: str = "model", sha256: str = ""
 ) -> Captured:
-    """Capture `model` with a free batch dimension.
+    """Capture `model` with a free batch dimension, as a graph that leaves its input and its own buffers as they are.
 
     Args:
         model: a module in eval mode, or an exported program (its batch dimension must be dynamic).
-        example: one input [1, C, H, W] (or more), float32; only its shape and type matter.
+        example: one input [1, C, H, W] (or more), float32; its values matter only as an example of level and contrast.
         name, sha256: of the model file, carried into the manifest.
 
     Raises:
         CaptureError: the model branches on data, takes several inputs, or returns something else than one tensor
-            [N, ...]; with the source line where one is known.
+            [N, ...]; its answers depend on the batch, on chance or on earlier calls; with the source line where one is
+            known.
     """
     if isinstance(model, torch.export.ExportedProgram):
         program = model
@@ -49,6 +52,7 @@ def capture(
     shape = _placeholder_shape(graph)
     if isinstance(model, torch.export.ExportedProgram):
         _check_sizes(graph, shape)
+    keep_outside(graph)
     finish(graph)
     if shape[1:] != tuple(example.shape[1:]):
         raise CaptureError(
@@ -60,6 +64,7 @@ def capture(
     if len(classes) < 2 or classes[0] is not None or classes[1] is None or not dtype.is_floating_point:
         what = f"the model returns a tensor of shape {_shape_text(classes)} and type {dtype}"
         raise CaptureError(what, where=where(output), allowed="float logits [N, classes], the free batch N in front")
+    check_samplewise(graph, example)
     return Captured(graph, tuple(shape[1:]), int(classes[1]), name, sha256)
 
 

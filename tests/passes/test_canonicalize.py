@@ -201,7 +201,7 @@ def test_arithmetic_on_parameters_becomes_a_weight():
     ("function", "name", "position", "value", "words"),
     [
         (lambda m, x: x[:, 1:], "slice", 1, 0, "slice of the batch"),
-        (lambda m, x: x[:, 1:] + x.shape[0], "slice", 3, "sym_size", "depend on the batch"),
+        (lambda m, x: x[:, 1:].reshape(x.shape[0], -1), "slice", 3, "sym_size", "depend on the batch"),
         (lambda m, x: torch.cat(x.chunk(2, -3), 1), "chunk", 2, 0, "along the batch"),
     ],
 )
