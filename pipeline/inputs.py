@@ -88,10 +88,10 @@ def exported_shape(loaded: LoadedModel) -> Shape | None:
     """The shape that a `.pt2` was exported for; None for another file."""
     if loaded.exported is None:
         return None
-    names = loaded.exported.graph_signature.user_inputs
-    node = next(node for node in loaded.exported.graph.nodes if node.name == names[0])
-    shape = node.meta["val"].shape[1:]
-    return tuple(int(size) for size in shape) if len(shape) == 3 else None
+    name = loaded.exported.graph_signature.user_inputs[0]
+    value = next((node.meta.get("val") for node in loaded.exported.graph.nodes if node.name == name), None)
+    shape = tuple(getattr(value, "shape", ()))[1:]
+    return shape if len(shape) == 3 and all(isinstance(size, int) for size in shape) else None
 
 
 def _first_layer_channels(module: nn.Module | None) -> int | None:
