@@ -6,6 +6,7 @@ but in PyTorch; it exists to reproduce the papers' tables and as the smallest ba
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,9 @@ class ReferenceBackend:
         for module in program.graph_module.modules():
             for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
                 node.meta.pop("stack_trace", None)  # paths of this machine, and numbers that another build counts on
-        torch.export.save(program, folder / self.model_file)
+        archive = io.BytesIO()  # torch's own writer of files ends the process where the disk is full
+        torch.export.save(program, archive)
+        (folder / self.model_file).write_bytes(archive.getbuffer())
         return [folder / self.model_file]
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
