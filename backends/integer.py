@@ -135,7 +135,7 @@ def container(quantizer: Quantizer) -> CodeGrid:
 
 
 def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
-    """Grid of the region's result, with multiples, ends narrowed by the activations it absorbs; None if in float.
+    """Grid of the region's result, with multiples, ends narrowed by its activations; None if in float.
 
     Clamping codes equals clamping values, because quantizing is monotone: `Q(clip(x, a, b)) = clip(Q(x), Q(a), Q(b))`.
     """
@@ -144,8 +144,8 @@ def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
     quantizer = graph.get_submodule(str(region.quantizer.target))
     grid = container(quantizer)
     low, high = grid.low, grid.high
-    for node in region.absorbed:
-        if op_name(node) not in ACTIVATIONS:  # a residual addition
+    for node in (region.anchor, *region.absorbed):
+        if region.kind == "float" or op_name(node) not in ACTIVATIONS:
             continue
         least, most = activation_range(node)
         first, last = grid.code_of(least), grid.code_of(most)
@@ -442,7 +442,7 @@ class Execution:
         if op_name(node) == "pad":
             moved = F.pad(source.codes, bound_args(node)["pad"], value=float(source.grid.zero_point))
         else:
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n].codes)
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n].codes.float())
             moved = node.target(*args, **kwargs)
         return Codes(moved, source.grid)
 

@@ -360,7 +360,9 @@ def _run(node: fx.Node, numbers: list[torch.Tensor]) -> torch.Tensor:
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: next(given))
     if op_name(node) == "pad":
         return torch.nn.functional.pad(args[0], bound_args(node)["pad"], value=layout.OUTSIDE)
-    return node.target(*args, **kwargs)
+    if op_name(node) in ("pad_reflect", "pad_replicate", "upsample_nearest2d"):  # no kernels for integers
+        args = (args[0].double(), *args[1:])
+    return node.target(*args, **kwargs).long()
 
 
 def _reordered(step: Conv, numbers: np.ndarray) -> Conv:

@@ -30,6 +30,7 @@ from backends.integer import (
     window_sum,
 )
 from backends.regions import Region
+from pipeline.dialect import ACTIVATIONS
 from pipeline.graph import bound_args
 from pipeline.parity import Followed
 from pipeline.stages import Reference
@@ -190,6 +191,17 @@ def hardsigmoid(run: Execution, region: Region, inputs: list[Value], grid: CodeG
     return add_codes(x, three, gate_grid(grid))
 
 
+def leaky_relu(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+    """QLinearLeakyRelu: a table of the float formula."""
+    slope = float(bound_args(region.anchor)["negative_slope"])
+    return quantize_float(F.leaky_relu(dequantized(inputs[0]), slope), grid)
+
+
+def activation(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+    """relu or hardtanh behind no operator that absorbs it: QLinearLeakyRelu of slope 1; the ends are the grid's."""
+    return quantize_float(dequantized(inputs[0]), grid)
+
+
 # The constant 3 of hardsigmoid, clip(x + 3, 0, 6) / 6, as one code.
 GATE_OFFSET = CodeGrid(torch.tensor(3.0), 0, 0, 255)
 
@@ -214,4 +226,6 @@ KERNELS = {
     "cat": cat,
     "hardsigmoid": hardsigmoid,
     "sigmoid": sigmoid,
+    "leaky_relu": leaky_relu,
+    **dict.fromkeys(ACTIVATIONS, activation),
 }

@@ -33,6 +33,7 @@ from backends.onnx_qdq.emitters import (
 from backends.onnx_qdq.graph_writer import CONTRIB, GraphWriter
 from backends.onnx_qdq.pack import PackedWeight, pack_weight
 from backends.regions import Region, find_regions
+from pipeline.dialect import ACTIVATIONS
 from pipeline.errors import TargetError
 from pipeline.graph import (
     bias_quantizer_of,
@@ -151,6 +152,9 @@ class _Emission:
         if region.kind == "hardsigmoid":
             value = self.writer.call("Add", [self._float(region.inputs[0]), self._dequantize(self._three())])
             return _CodesValue(self._quantize(value, gate_grid(grid), region.quantizer.name).value, grid)
+        if region.kind in ACTIVATIONS:
+            value = self.writer.call("LeakyRelu", [self._float(region.inputs[0])], {"alpha": _slope(region.anchor)})
+            return self._quantize(value, grid, region.quantizer.name)
         value = emit_operator(self.writer, region.anchor, self._float)
         return self._quantize(value, grid, region.quantizer.name)
 
@@ -342,6 +346,8 @@ class _OperatorEmission(_Emission):
             inputs.append(self._three())
         operands = [part for value in inputs for part in self._triple(value)]
         op, attributes = _KERNELS[region.kind], {}
+        if op == _SLOPED:
+            attributes = {"alpha": _slope(region.anchor)}
         if region.kind == "avg_pool2d":
             keys = ("kernel_size", "stride", "padding", "count_include_pad")
             attributes = average_attributes(*(arguments[key] for key in keys))
@@ -376,6 +382,7 @@ class _OperatorEmission(_Emission):
         return self.writer.call("QGemm", [*source, *weight, bias, *out], {"transB": 1}, domain=CONTRIB, name=name)
 
 
+_SLOPED = "QLinearLeakyRelu"
 _KERNELS = {
     "add": "QLinearAdd",
     "hardsigmoid": "QLinearAdd",
@@ -383,7 +390,13 @@ _KERNELS = {
     "mean": "QLinearGlobalAveragePool",
     "avg_pool2d": "QLinearAveragePool",
     "sigmoid": "QLinearSigmoid",
+    **dict.fromkeys(("leaky_relu", *ACTIVATIONS), _SLOPED),
 }
+
+
+def _slope(node: fx.Node) -> float:
+    """Of an operator that runs as LeakyRelu: 1 where the ends of its grid are all that it does."""
+    return float(bound_args(node)["negative_slope"]) if op_name(node) == "leaky_relu" else 1.0
 
 
 def _settles(grid: CodeGrid) -> bool:

@@ -24,7 +24,8 @@ LEVELS = {
 BATCH = 64
 _INTEGER = frozenset({
     "QLinearConv", "QLinearAdd", "QLinearMul", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearConcat",
-    "QLinearSigmoid", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger",
+    "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm",
+    "ConvInteger", "MatMulInteger",
 })
 _POOLS = frozenset({"MaxPool", "NhwcMaxPool"})
 _BORDER = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast"})

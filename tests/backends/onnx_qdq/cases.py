@@ -90,11 +90,18 @@ MIDDLES = {
     "cat_signed": (lambda net, x: torch.cat([net.second(x), x], 1), 16),
     "pad_slice": (lambda net, x: F.pad(x[:, :, ::2, 1:], (0, 0, 1, 2, 2, 3)), 13),
     "shuffle": (_shuffle, 8),
+    "preactivation": (lambda net, x: net.second(F.relu(x)) + x, 8),
+    "relu_behind_pool": (lambda net, x: F.relu(F.max_pool2d(x, 2)), 8),
+    "hardtanh_behind_pool": (lambda net, x: F.hardtanh(F.max_pool2d(x, 2), -0.2, 0.3), 8),
+    "leaky_relu": (lambda net, x: F.leaky_relu(x, 0.2), 8),
+    "leaky_relu_behind_sum": (lambda net, x: F.leaky_relu(net.second(x) + x), 8),
+    "upsample": (lambda net, x: F.interpolate(x, scale_factor=2), 8),
+    "pad_reflect": (lambda net, x: F.pad(x, (1, 2, 3, 0), mode="reflect"), 8),
+    "pad_replicate": (lambda net, x: F.pad(x, (1, 2, 3, 0), mode="replicate"), 8),
 }
 
 # What the target computes in float.
 FLOAT_MIDDLES = {
-    "preactivation": (lambda net, x: net.second(F.relu(x)) + x, 8),
     "scaled": (lambda net, x: F.relu(8 * x), 8),
     "gelu": (lambda net, x: F.gelu(net.second(F.relu(x))), 8),
     "softmax": (lambda net, x: net.second(F.relu(x)).softmax(1), 8),
@@ -105,6 +112,23 @@ FLOAT_MIDDLES = {
     "tokens": (lambda net, x: net.second(net.tokens(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)), 8),
     "matmul_constant": (lambda net, x: net.second(torch.matmul(net.tokens.weight, x.flatten(2)).view(-1, 8, 9, 9)), 8),
     "prelu": (lambda net, x: net.slopes(net.second(F.relu(x))), 8),
+    "elu": (lambda net, x: F.elu(x), 8),
+    "mish": (lambda net, x: F.mish(x), 8),
+    "softplus": (lambda net, x: F.softplus(x), 8),
+    "tanh": (lambda net, x: torch.tanh(x), 8),
+    "exp": (lambda net, x: torch.exp(x), 8),
+    "sqrt": (lambda net, x: torch.sqrt(F.relu(x)), 8),
+    "abs": (lambda net, x: x.abs(), 8),
+    "neg": (lambda net, x: -x, 8),
+    "sub": (lambda net, x: x - net.second(x), 8),
+    "div": (lambda net, x: x / (F.relu(net.second(x)) + 1.0), 8),
+    "add_constant": (lambda net, x: x + 0.5, 8),
+    "add_scaled": (lambda net, x: torch.add(x, net.second(x), alpha=2), 8),
+    "mean_over_channels": (lambda net, x: x - x.mean(1, keepdim=True), 8),
+    "clamp_above": (lambda net, x: x.clamp(max=0.3), 8),
+    "matmul": (lambda net, x: torch.matmul(x, net.second(x).transpose(2, 3)), 8),
+    "bmm": (lambda net, x: torch.bmm(x.flatten(2), net.second(x).flatten(2).transpose(1, 2)).unsqueeze(-1), 8),
+    "matmul_broadcast": (lambda net, x: torch.matmul(x, net.second(x).mean(1).transpose(1, 2).unsqueeze(1)), 8),
     "gelu_read_twice": (lambda net, x: F.gelu(x) + net.second(F.gelu(x).softmax(1)), 8),
 }
 

@@ -38,7 +38,7 @@ def path(tmp_path):
 
 
 @pytest.mark.parametrize(("weights", "activations", "ties"), CASES)
-@pytest.mark.parametrize("name", [*MIDDLES, "preactivation"])
+@pytest.mark.parametrize("name", MIDDLES)
 def test_session_equals_integer_arithmetic(name, weights, activations, ties, path):
     reference, images = frozen(name, weights, activations, ties=ties)
     expected = IntegerArithmetic(reference).run(images)
