@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from pipeline.graph import is_constant, quantizer_of
 from pipeline.parity import LOGITS, Followed
+from pipeline.samples import samples_of
 from pipeline.stages import Reference
 
 
@@ -31,7 +32,7 @@ class _CodeRecorder(fx.Interpreter):
         quantizer = quantizer_of(self.module, n)
         if quantizer is not None and not is_constant(n):
             codes = quantizer.quantize(self.fetch_args_kwargs_from_env(n)[0][0])
-            self.codes[n.name] = (codes - quantizer.spec.grid.qmin).to(torch.uint8)
+            self.codes[n.name] = samples_of(n).gather((codes - quantizer.spec.grid.qmin).to(torch.uint8))
         return value
 
 
@@ -55,7 +56,7 @@ class ExactArithmetic:
         recorder.garbage_collect_values = False
         with torch.no_grad():
             logits = recorder.run(x.double())
-        results = {name: codes.numpy() for name, codes in recorder.codes.items()}
+        results = {name: codes.contiguous().numpy() for name, codes in recorder.codes.items()}
         return {**results, LOGITS: logits.float().numpy()}
 
     def follow(self, x: Tensor, codes: Mapping[str, np.ndarray]) -> Followed:

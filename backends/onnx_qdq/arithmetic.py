@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, fx
 
 from backends.integer import (
     CodeGrid,
@@ -30,7 +30,7 @@ from backends.integer import (
     window_sum,
 )
 from backends.regions import Region
-from pipeline.graph import bound_args
+from pipeline.graph import bound_args, tensor_shape
 from pipeline.parity import Followed
 from pipeline.stages import Reference
 from pipeline.target import Target
@@ -115,18 +115,29 @@ def linear(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid |
 
 def add(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
     """QLinearAdd of two quantized tensors."""
-    a, b = inputs
-    if b.codes.numel() > a.codes.numel():  # the kernel streams over the full operand, the broadcast one comes second
-        a, b = b, a
+    order, _ = addends(region.anchor)
+    a, b = (inputs[place] for place in order)
     table = run.once(region, lambda: all_pairs(functools.partial(add_codes, grid=grid), a.grid, b.grid))
     return looked_up(table, a.codes, b.codes)
+
+
+def addends(node: fx.Node) -> tuple[tuple[int, int], bool]:
+    """The order in which an addition's operands go to its kernel, and whether the first is repeated before.
+
+    QLinearAdd rounds twice, and which operand it takes first depends on the axis that changes fastest; a session may
+    change that (channels last). Where the first operand is of the result's shape, it is always the first.
+    """
+    left, right = (tensor_shape(operand) for operand in node.args[:2])
+    if tensor_shape(node) == right != left:
+        return (1, 0), False
+    return (0, 1), tensor_shape(node) != left
 
 
 def add_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
     """QLinearAdd: two fused multiply-adds on the raw codes, the zero points gathered in one constant.
 
     Args:
-        b: the operand that is broadcast, where one is.
+        a: the operand that `addends` puts first.
     """
     device = a.codes.device
     out_scale = grid.scale.to(device)
@@ -144,11 +155,11 @@ def mul(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | No
 
 
 def mul_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
-    """QLinearMul: one fused multiply-add of the integer product."""
+    """QLinearMul: the integer product times one multiplier, then the zero point, each rounded to float32."""
     device = a.codes.device
     multiplier = a.grid.scale.to(device) * b.grid.scale.to(device) / grid.scale.to(device)
     product = a.centered * b.centered
-    return torch.round(_fma(product, multiplier, _f32(grid.zero_point, product))).clamp(0, 255)
+    return torch.round(product * multiplier + grid.zero_point).clamp(0, 255)
 
 
 def mean(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
