@@ -8,12 +8,12 @@ sum in float64, rounded to float32, is the fused result.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx
+from torch import Tensor
 
 from backends.integer import (
     CodeGrid,
@@ -30,7 +30,7 @@ from backends.integer import (
     window_sum,
 )
 from backends.regions import Region
-from pipeline.graph import bound_args, tensor_shape
+from pipeline.graph import bound_args
 from pipeline.parity import Followed
 from pipeline.stages import Reference
 from pipeline.target import Target
@@ -115,22 +115,22 @@ def linear(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid |
 
 def add(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
     """QLinearAdd of two quantized tensors."""
-    order, _ = addends(region.anchor)
+    order, _ = addends(*(value.codes.shape for value in inputs))
     a, b = (inputs[place] for place in order)
     table = run.once(region, lambda: all_pairs(functools.partial(add_codes, grid=grid), a.grid, b.grid))
     return looked_up(table, a.codes, b.codes)
 
 
-def addends(node: fx.Node) -> tuple[tuple[int, int], bool]:
-    """The order in which an addition's operands go to its kernel, and whether the first is repeated before.
+def addends(left: Sequence[int | None], right: Sequence[int | None]) -> tuple[tuple[int, int], bool]:
+    """In which order an addition's operands of two shapes go to its kernel, and whether the first is repeated before.
 
     QLinearAdd rounds twice, and which operand it takes first depends on the axis that changes fastest; a session may
     change that (channels last). Where the first operand is of the result's shape, it is always the first.
     """
-    left, right = (tensor_shape(operand) for operand in node.args[:2])
-    if tensor_shape(node) == right != left:
+    whole = [b if a == 1 else a for a, b in zip(left, right, strict=True)]
+    if whole == [*right] != [*left]:
         return (1, 0), False
-    return (0, 1), tensor_shape(node) != left
+    return (0, 1), whole != [*left]
 
 
 def add_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:

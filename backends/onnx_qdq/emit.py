@@ -179,7 +179,7 @@ class _Emission:
         inputs = [self.values[node] for node in region.inputs]
         if region.kind != "add":
             return inputs
-        order, repeated = addends(region.anchor)
+        order, repeated = addends(*(tensor_shape(node) for node in region.inputs))
         first, second = (inputs[place] for place in order)
         if repeated:
             shape = self._ints([1 if size is None else size for size in tensor_shape(region.anchor)])
