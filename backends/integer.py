@@ -34,6 +34,7 @@ from pipeline.graph import (
 from pipeline.grid import regrid
 from pipeline.parity import FLOAT_ROUNDING, LOGITS
 from pipeline.quantizer import Quantizer
+from pipeline.samples import samples_of
 from pipeline.target import Target
 
 _FLOAT32_EXACT = 1 << 24
@@ -393,7 +394,7 @@ class Execution:
                 instead of from this execution's own, so a difference stays where it arises.
 
         Returns:
-            uint8 codes by the name of the quantizer node, and float32 values under `logits`.
+            uint8 codes [N, ...] by the name of the quantizer node, and float32 values under `logits`.
         """
         return self.follow(x, observed or {})[0]
 
@@ -409,10 +410,12 @@ class Execution:
             value = self._run_region(region, values)
             if region.quantizer is not None:
                 name = region.quantizer.name
-                results[name] = stored(value.codes)
+                samples = samples_of(region.quantizer)
+                results[name] = stored(samples.gather(value.codes))
                 if name in self.boundaries:
-                    bounds[name] = _explained(self._float_of(region, values), value.grid)
-                value = Codes(observed[name].to(value.codes), value.grid) if name in observed else value
+                    bounds[name] = _explained(samples.gather(self._float_of(region, values)), value.grid)
+                if name in observed:
+                    value = Codes(samples.scatter(observed[name]).to(value.codes), value.grid)
             values[region.value] = value
             for node in self._last_use.get(region.anchor, ()):
                 values.pop(node, None)

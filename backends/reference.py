@@ -20,6 +20,7 @@ from backends.exact import ExactArithmetic
 from pipeline.dialect import LAYOUT
 from pipeline.graph import is_constant, quantizer_of
 from pipeline.parity import LOGITS, Arithmetic, Runner
+from pipeline.samples import samples_of
 from pipeline.stages import Reference
 from pipeline.target import Note, OpRule, SumLimits, Target
 
@@ -75,10 +76,14 @@ class _WithCodes(torch.nn.Module):
         # Not `graph`: an exported module has an attribute of that name already.
         self.frozen = graph
         self.quantizers = {name: quantizer_of(graph, node) for name, node in outputs.items() if name != LOGITS}
+        self.samples = {name: samples_of(outputs[name]) for name in self.quantizers}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         results = self.frozen(x)
-        codes = {name: q.quantize(results[name]) - q.spec.grid.qmin for name, q in self.quantizers.items()}
+        codes = {
+            name: self.samples[name].gather(q.quantize(results[name]) - q.spec.grid.qmin)
+            for name, q in self.quantizers.items()
+        }
         return {**codes, LOGITS: results[LOGITS]}
 
 

@@ -368,9 +368,10 @@ def _level_rules(level: LevelReport) -> list[dict[str, Any]]:
     exact_logits = 0 if level.float_output is not None else level.logits_differing
     differing = level.codes.differing + exact_logits
     what = "code" if level.float_output is not None else "code or logit"
+    compared = level.codes.compared + sum(count.compared for count in level.boundaries.values())
     rules: list[dict[str, Any]] = [{
         "rule": f"no {what} differs from the target's integer arithmetic at level '{level.level}'",
-        "measured": differing, "allowed": 0, "passed": differing == 0 and level.codes.compared > 0,
+        "measured": differing, "allowed": 0, "passed": differing == 0 and compared > 0,
     }]
     if level.boundaries:
         rules.append({

@@ -30,7 +30,7 @@ _INTEGER = frozenset({
 _POOLS = frozenset({"MaxPool", "NhwcMaxPool"})
 _BORDER = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast"})
 _MOVES = frozenset({
-    "Reshape", "Transpose", "Slice", "Pad", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat", "Split",
+    "Reshape", "Transpose", "Slice", "Expand", "Pad", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat", "Split",
 })
 
 

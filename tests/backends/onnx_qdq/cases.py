@@ -40,6 +40,8 @@ class Net(nn.Module):
         self.spread = nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1, output_padding=1, groups=4, bias=False)
         self.tokens = nn.Linear(8, 8)
         self.slopes = nn.PReLU(8)
+        self.halves = nn.Conv2d(4, 4, 3, padding=1)
+        self.single = nn.Conv2d(1, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.middle(self, self.first(x))
@@ -98,6 +100,25 @@ MIDDLES = {
     "upsample": (lambda net, x: F.interpolate(x, scale_factor=2), 8),
     "pad_reflect": (lambda net, x: F.pad(x, (1, 2, 3, 0), mode="reflect"), 8),
     "pad_replicate": (lambda net, x: F.pad(x, (1, 2, 3, 0), mode="replicate"), 8),
+    "gate_map": (lambda net, x: x * torch.sigmoid(net.second(x)[:, :1]), 8),
+    "gate_row": (lambda net, x: torch.sigmoid(F.avg_pool2d(net.second(x), (1, 9))) * x, 8),
+    "gate_one": (lambda net, x: x * torch.sigmoid(F.adaptive_avg_pool2d(x, 1)[:, :1]), 8),
+    "add_map": (lambda net, x: net.second(x)[:, :1] + x, 8),
+    "add_pixel": (lambda net, x: net.second(F.adaptive_avg_pool2d(x, 1)) + x, 8),
+    "add_both": (lambda net, x: net.second(x)[:, :1] + F.adaptive_avg_pool2d(x, 1), 8),
+    "add_rows": (lambda net, x: F.avg_pool2d(net.second(x), (1, 9)) + F.avg_pool2d(x, (9, 1)), 8),
+    "add_sequences": (lambda net, x: (x.flatten(2) + net.second(x).flatten(2)[:, :, :1]).view(-1, 8, 9, 9), 8),
+}
+
+# The batch is folded with another axis, or lies on another one.
+FOLDED_MIDDLES = {
+    "folded": (lambda net, x: F.relu(net.halves(F.relu(x).view(-1, 4, 9, 9))).view(-1, 8, 9, 9), 8),
+    "pixels": (lambda net, x: F.relu(net.tokens(x.permute(0, 2, 3, 1).reshape(-1, 8))).view(-1, 9, 9, 8).permute(
+        0, 3, 1, 2), 8),
+    "batch_second": (lambda net, x: (lambda y: (y + y).permute(1, 0, 2, 3))(net.second(x).permute(1, 0, 2, 3)), 8),
+    "channels_in_front": (lambda net, x: net.single(x.transpose(0, 1).reshape(-1, 1, 9, 9)).reshape(
+        8, -1, 9, 9).transpose(0, 1), 8),
+    "gelu_folded": (lambda net, x: F.gelu(net.halves(x.reshape(-1, 4, 9, 9))).view(-1, 8, 9, 9), 8),
 }
 
 # What the target computes in float.
@@ -135,7 +156,7 @@ FLOAT_MIDDLES = {
 
 @cache
 def _captured(name: str) -> tuple[Captured, Tensor]:
-    middle, channels = {**MIDDLES, **FLOAT_MIDDLES}[name]
+    middle, channels = {**MIDDLES, **FLOAT_MIDDLES, **FOLDED_MIDDLES}[name]
     with torch.random.fork_rng():
         torch.manual_seed(5)
         model = Net(middle, channels).eval()
