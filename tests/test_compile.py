@@ -98,7 +98,7 @@ def test_a_build_says_what_it_did_and_leaves_one_complete_folder(command, tmp_pa
     assert left_behind(tmp_path) == ["out"]
     names = {"model.onnx", "manifest.json", "parity.json", "golden.npz", "run.py", "report.md", "timings.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
-    assert result.stdout.startswith("PASSED: all ")
+    assert result.stdout.startswith("PARITY PASSED: all ")
     for text in ("float ", "calibrated ", "reference ", "artifact ", "0 of ", " integer, 0 float",
                  "bytes in model.onnx", "python out/run.py", "weight codes keep to +-64"):
         assert text in result.stdout, result.stdout

@@ -226,7 +226,7 @@ def test_an_operator_without_emitter_is_refused_before_anything_is_written(path)
 @pytest.mark.parametrize("profile", EVERY_X86)
 # Sums of two operands that are both broadcast have an Expand of their own, of codes.
 @pytest.mark.parametrize(
-    "name", sorted({*MIDDLES} - {"pad_slice", "add_both", "add_rows"}) + ["residual", "scaled"])
+    "name", [*sorted({*MIDDLES} - {"pad_slice", "add_both", "add_rows"}), "residual", "scaled"])
 def test_codebooks_and_nested_activations_run_in_integer_kernels(name, profile, path):
     """Mixed 0 to 4 bits in every tensor, both forms, every level: not even an unfused session differs in a code."""
     if name == "residual":
