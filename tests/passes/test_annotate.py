@@ -671,3 +671,9 @@ def test_a_name_that_is_nearly_right_is_corrected():
     with pytest.raises(RecipeError) as error:
         plan(nets.Functional(), overrides=[Override(where="iner.2", weights=RuleChange(bits=3))])
     assert "'inner.2'" in error.value.hint and "w0" in error.value.allowed
+
+
+@pytest.mark.parametrize("activation", [F.relu, F.relu6, F.leaky_relu])
+def test_no_grid_stands_between_a_float_operator_and_its_activation(activation):
+    graph = plan(lambda m, x: m.c(activation(F.gelu(m.a(x)))), overrides=[])
+    assert [name for name, *_ in outputs(graph)][1:-1] == ["conv2d", op_name(nets.find(graph, "gelu").next)]
