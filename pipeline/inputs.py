@@ -244,6 +244,13 @@ def _opened(loaded: LoadedModel, path: Path, options: ImageOptions, **how: Any) 
 def _notes(paths: list[Path], options: ImageOptions) -> list[str]:
     folders = [path for path in paths if path.is_dir()]
     given = options.mean is not None or options.std is not None
+    scaled = [
+        f"{name} has a value above 1 ({text}): images are scaled to [0, 1] before they are normalised, so that 123.7 "
+        "is written 0.485" for name, text in (("--mean", options.mean), ("--std", options.std))
+        if folders and text is not None and max(map(float, text.replace(",", " ").split())) > 1
+    ]
+    if scaled:
+        return scaled
     if folders and not given:
         return ["images are scaled to [0, 1] and not normalised: give --mean and --std if the training had them"]
     if given and len(folders) < len(paths):
