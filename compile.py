@@ -41,7 +41,9 @@ from calib.estimate import estimate
 from calib.methods import check_needs, find_method
 from calib.sources import Made, Maker, draw, find_source, make, makes_images
 from pipeline import cli_options as cli
+from pipeline.accuracy import judge
 from pipeline.allocation import Allocation, budget_text
+from pipeline.answers import KINDS, output_kind
 from pipeline.artifact import (
     MANIFEST,
     AllocationEntry,
@@ -64,6 +66,7 @@ from pipeline.graph import is_constant, quantizer_of, where
 from pipeline.inputs import ImageOptions, InputShape, open_samples, parse_input_size, shape_without_data
 from pipeline.layers import layer_name
 from pipeline.modelfile import LoadedModel, load_model
+from pipeline.observed import LOOKED_AT, look, spread
 from pipeline.output import claim, failed_place, write_artifact
 from pipeline.own_stdout import own_stdout
 from pipeline.parity import FLOAT_ROUNDING, LOGITS, Arithmetic, ParityReport, Runner, apply_gates, compare
@@ -72,9 +75,10 @@ from pipeline.recipe import BitBudget, Recipe, load_recipe
 from pipeline.registry import discover
 from pipeline.report import FRONTIER, PICTURES, draw_frontier, render_report
 from pipeline.stages import Calibrated, EpochLog, Quantized, Reference
-from pipeline.summary import build_json, build_lines, plan_json, verdict
+from pipeline.summary import build_json, build_lines, plan_json
 from pipeline.terminal import Terminal, open_console
 from pipeline.timings import TimedStages, write_timings
+from pipeline.verdicts import headlines
 from pipeline.watcher import Quiet, Watcher
 
 VERSION = "0.1.0"
@@ -301,9 +305,7 @@ def _build(
     watcher.stage("capture and place")
     quantized = plan(loaded, recipe, backend, calibration.example, options.profile)
     choices = bit_choices(quantized)
-    for batches in (calibration, evaluation):
-        if isinstance(batches, Batches):
-            check_against_model(batches, quantized.captured.input_shape, quantized.captured.num_classes)
+    check_samples(quantized, calibration, evaluation, options.max_drop)
     watcher.planned(quantized, placement_table(quantized.graph, quantized.target))
     expected = estimate(quantized, len(calibration) if isinstance(calibration, Batches) else None)
     watcher.expected(expected.text)
@@ -327,6 +329,7 @@ def _build(
     notes = [
         *loaded.notes, *target_notes(quantized), *synthetic.notes, *method_notes(calibrated), *projected
     ]
+    judged_on = evaluation
     if evaluation is None:
         evaluation, what = _instead_of_evaluation(calibration, synthetic)
         notes.insert(0, f"no evaluation data: parity is proven on {what}, no accuracy was measured")
@@ -335,6 +338,7 @@ def _build(
         evaluation, emulated = _proof_part(evaluation, backend.proof_samples(folder))
         notes = [*emulated, *notes]
         parity = prove(calibrated, reference, backend, folder, evaluation, options, watcher)
+        judge_accuracy(parity, calibrated, images, judged_on, options.max_drop)
         session = backend.open(folder, backend.levels[0])
         write_golden(backend.arithmetic(reference), session, evaluation, folder / golden.GOLDEN)
         backend.finish(folder)
@@ -380,6 +384,46 @@ class Synthetic:
         trainings = {"images": made.findings.epochs if made is not None else [], "network": found.epochs}
         notes = [*(made.findings.notes if made is not None else ()), *found.notes]
         return cls(images, notes, {title: epochs for title, epochs in trainings.items() if epochs})
+
+
+def check_samples(
+    quantized: Quantized, calibration: Batches | InputShape, evaluation: Batches | None, max_drop: float | None
+) -> None:
+    """Refuse samples and labels that do not fit the model; labels are judged where something reads them.
+
+    Raises:
+        InputError: they do not fit, or an accuracy gate has no accuracy to judge.
+    """
+    captured = quantized.captured
+    kind = output_kind(captured.output_shape)
+    method, parameters = find_method(quantized.recipe.method)
+    taught = "labels" in method.needed(parameters)
+    if isinstance(calibration, Batches):
+        classes = captured.num_classes if kind == "classes" or taught else None
+        check_against_model(calibration, captured.input_shape, classes)
+    if evaluation is not None:
+        check_against_model(evaluation, captured.input_shape, captured.num_classes if kind == "classes" else None)
+    if max_drop is not None and kind != "classes":
+        raise InputError(
+            f"an accuracy gate compares labels with classes, and the model gives {KINDS[kind]}", where="--max-drop",
+            hint="Leave it out; parity.json has the agreement and the distance of the outputs.",
+        )
+
+
+def judge_accuracy(
+    parity: ParityReport, calibrated: Calibrated, images: Tensor, evaluation: Batches | None, max_drop: float | None
+) -> None:
+    """Write the verdict on accuracy into the report, and what the samples look like.
+
+    Args:
+        images: that calibration saw, [N, C, H, W]; N may be 0.
+        evaluation: None where the calibration set took its place.
+    """
+    samples = None
+    if evaluation is not None:
+        samples, _ = evaluation.select(spread(len(evaluation), LOOKED_AT)).materialize()
+    parity.seen = look(calibrated.graph, images, samples)
+    parity.judged = judge(parity.answers, parity.seen, max_drop)
 
 
 def make_images(quantized: Quantized, options: Options, watcher: Watcher) -> Made:
@@ -620,7 +664,7 @@ def _show(terminal: Terminal, build: Build, backend: Backend, as_json: bool) -> 
         )
         return
     lines = build_lines(build.folder, build.manifest, build.parity, backend.model_file, backend.device_needs)
-    terminal.show_build(verdict(build.parity), lines, build.notes, build.passed)
+    terminal.show_build(headlines(build.parity), lines, build.notes)
 
 
 if __name__ == "__main__":

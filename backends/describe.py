@@ -12,6 +12,7 @@ from pipeline.artifact import TensorEntry
 from pipeline.graph import bias_quantizer_of, is_constant, quantizer_of, tensor_shape
 from pipeline.layers import layer_name
 from pipeline.quantizer import Quantizer
+from pipeline.samples import samples_of
 from pipeline.target import Target
 
 
@@ -46,8 +47,14 @@ def _entry(node: fx.Node, quantizer: Quantizer, target: Target) -> TensorEntry:
         count=None if quantizer.codes is None else quantizer.codes.numel(),
         codes_sha256=None if quantizer.codes is None else _digest(quantizer.codes),
         levels=spec.levels, channel_bits=channel_bits,
-        elements=math.prod(tensor_shape(node)[1:]) if kind == "activation" else None,
+        elements=_elements(node) if kind == "activation" else None,
     )
+
+
+def _elements(node: fx.Node) -> int:
+    """Of one sample."""
+    samples = samples_of(node)
+    return samples.outer * samples.inner * math.prod(size for size in tensor_shape(node) if size is not None)
 
 
 def _digest(codes: torch.Tensor) -> str:

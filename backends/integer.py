@@ -34,6 +34,7 @@ from pipeline.graph import (
 from pipeline.grid import regrid
 from pipeline.parity import FLOAT_ROUNDING, LOGITS
 from pipeline.quantizer import Quantizer
+from pipeline.samples import samples_of
 from pipeline.target import Target
 
 _FLOAT32_EXACT = 1 << 24
@@ -135,7 +136,7 @@ def container(quantizer: Quantizer) -> CodeGrid:
 
 
 def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
-    """Grid of the region's result, with multiples, ends narrowed by the activations it absorbs; None if in float.
+    """Grid of the region's result, with multiples, ends narrowed by its activations; None if in float.
 
     Clamping codes equals clamping values, because quantizing is monotone: `Q(clip(x, a, b)) = clip(Q(x), Q(a), Q(b))`.
     """
@@ -144,8 +145,8 @@ def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
     quantizer = graph.get_submodule(str(region.quantizer.target))
     grid = container(quantizer)
     low, high = grid.low, grid.high
-    for node in region.absorbed:
-        if op_name(node) not in ACTIVATIONS:  # a residual addition
+    for node in (region.anchor, *region.absorbed):
+        if region.kind == "float" or op_name(node) not in ACTIVATIONS:
             continue
         least, most = activation_range(node)
         first, last = grid.code_of(least), grid.code_of(most)
@@ -393,7 +394,7 @@ class Execution:
                 instead of from this execution's own, so a difference stays where it arises.
 
         Returns:
-            uint8 codes by the name of the quantizer node, and float32 values under `logits`.
+            uint8 codes [N, ...] by the name of the quantizer node, and float32 values under `logits`.
         """
         return self.follow(x, observed or {})[0]
 
@@ -409,10 +410,12 @@ class Execution:
             value = self._run_region(region, values)
             if region.quantizer is not None:
                 name = region.quantizer.name
-                results[name] = stored(value.codes)
+                samples = samples_of(region.quantizer)
+                results[name] = stored(samples.gather(value.codes))
                 if name in self.boundaries:
-                    bounds[name] = _explained(self._float_of(region, values), value.grid)
-                value = Codes(observed[name].to(value.codes), value.grid) if name in observed else value
+                    bounds[name] = _explained(samples.gather(self._float_of(region, values)), value.grid)
+                if name in observed:
+                    value = Codes(samples.scatter(observed[name]).to(value.codes), value.grid)
             values[region.value] = value
             for node in self._last_use.get(region.anchor, ()):
                 values.pop(node, None)
@@ -442,7 +445,7 @@ class Execution:
         if op_name(node) == "pad":
             moved = F.pad(source.codes, bound_args(node)["pad"], value=float(source.grid.zero_point))
         else:
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n].codes)
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n].codes.float())
             moved = node.target(*args, **kwargs)
         return Codes(moved, source.grid)
 

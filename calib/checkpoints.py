@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -127,7 +128,9 @@ class UnitCheckpoints:
             state: tensors, numbers, strings, and lists and dicts of such.
         """
         content = {"key": self.key, "state": dict(state), "epochs": [dataclasses.asdict(log) for log in epochs]}
-        self._write(self.folder / TRAINING, lambda partial: torch.save(content, partial))
+        archive = io.BytesIO()  # torch's own writer of files ends the process where the disk is full
+        torch.save(content, archive)
+        self._write(self.folder / TRAINING, lambda partial: partial.write_bytes(archive.getbuffer()))
 
     def load_training(self) -> tuple[dict[str, Any], list[EpochLog]] | None:
         """What `save_training` wrote; None without a readable file of this run."""

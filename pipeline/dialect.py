@@ -14,7 +14,9 @@ from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
 from pipeline.target import Target
 
 # Operators that move codes without changing them: exact on the integers.
-LAYOUT = frozenset({"max_pool2d", "slice", "pad", "view", "permute"})
+LAYOUT = frozenset({
+    "max_pool2d", "slice", "pad", "pad_reflect", "pad_replicate", "view", "permute", "upsample_nearest2d",
+})
 # Those that compare nothing either: they only say where a value stands, of codes and of floats alike.
 MOVES = LAYOUT - {"max_pool2d"}
 # Layers: a weight, an optional bias.
@@ -22,7 +24,7 @@ WEIGHTED = frozenset({"conv2d", "linear"})
 # Averages over space.
 POOLS = frozenset({"mean", "avg_pool2d"})
 # What is computed, each with the emitters and integer rules that targets give it.
-COMPUTE = WEIGHTED | POOLS | {"add", "mul", "cat", "hardsigmoid", "sigmoid"}
+COMPUTE = WEIGHTED | POOLS | {"add", "mul", "cat", "hardsigmoid", "sigmoid", "leaky_relu"}
 ACTIVATIONS = frozenset({"relu", "hardtanh"})
 CANONICAL = LAYOUT | COMPUTE | ACTIVATIONS
 

@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import os
 import pickle
 import re
@@ -26,6 +27,7 @@ from pipeline.errors import InputError
 from pipeline.exported_schema import Unsafe, checked_payloads, checked_program
 from pipeline.model_archive import byte_limit, check_archive, corrupt, read_members
 
+LARGEST_INPUT = 1 << 28  # values of one sample: a picture of 9,000 by 9,000 in colour
 MAX_DESCRIPTION = 64 << 20  # bytes of JSON; a network of 1,000 operators has about one million
 _MODEL = "models/model.json"
 _OLD_MODEL = "serialized_exported_program.json"  # the layout of torch.export.save before torch 2.8
@@ -88,6 +90,10 @@ def _loaded(archive: bytes) -> torch.export.ExportedProgram:
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     if not inputs or any(isinstance(name, str) and name not in values for name in inputs):
         raise ValueError("the signature names inputs that the graph does not have")
+    for name in inputs:
+        sizes = [size for size in getattr(values.get(name), "shape", ()) if isinstance(size, int)]
+        if math.prod(sizes) > LARGEST_INPUT:
+            raise ValueError(f"the input '{name}' has {math.prod(sizes):,} values a sample")
     return program
 
 

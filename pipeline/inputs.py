@@ -88,10 +88,10 @@ def exported_shape(loaded: LoadedModel) -> Shape | None:
     """The shape that a `.pt2` was exported for; None for another file."""
     if loaded.exported is None:
         return None
-    names = loaded.exported.graph_signature.user_inputs
-    node = next(node for node in loaded.exported.graph.nodes if node.name == names[0])
-    shape = node.meta["val"].shape[1:]
-    return tuple(int(size) for size in shape) if len(shape) == 3 else None
+    name = loaded.exported.graph_signature.user_inputs[0]
+    value = next((node.meta.get("val") for node in loaded.exported.graph.nodes if node.name == name), None)
+    shape = tuple(getattr(value, "shape", ()))[1:]
+    return shape if len(shape) == 3 and all(isinstance(size, int) for size in shape) else None
 
 
 def _first_layer_channels(module: nn.Module | None) -> int | None:
@@ -244,6 +244,13 @@ def _opened(loaded: LoadedModel, path: Path, options: ImageOptions, **how: Any) 
 def _notes(paths: list[Path], options: ImageOptions) -> list[str]:
     folders = [path for path in paths if path.is_dir()]
     given = options.mean is not None or options.std is not None
+    scaled = [
+        f"{name} has a value above 1 ({text}): images are scaled to [0, 1] before they are normalised, so that 123.7 "
+        "is written 0.485" for name, text in (("--mean", options.mean), ("--std", options.std))
+        if folders and text is not None and max(map(float, text.replace(",", " ").split())) > 1
+    ]
+    if scaled:
+        return scaled
     if folders and not given:
         return ["images are scaled to [0, 1] and not normalised: give --mean and --std if the training had them"]
     if given and len(folders) < len(paths):

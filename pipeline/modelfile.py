@@ -37,6 +37,7 @@ from pipeline.network import (
     names_code,
     published_arguments,
 )
+from pipeline.pickle_check import check_pickles
 from pipeline.user_code import arch_option, cause_shown, first_line, importable, module_of_file, standing_for_main
 
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
@@ -123,6 +124,8 @@ def _read_weights(path: Path, arch: str | None, trust_pickle: bool) -> Any:
             allowed="a state_dict or a torch.export .pt2 file",
             hint="Save `model.state_dict()` of the module that was scripted, and give --arch.",
         )
+    if not trust_pickle:
+        check_pickles(path)
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx
 
+from pipeline.graph import tensor_shape
 from pipeline.target import Target
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ class Captured:
     num_classes: int
     name: str = "model"
     sha256: str = ""
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """[N, classes, ...]; None for N."""
+        output = next(node for node in self.graph.graph.nodes if node.op == "output")
+        return tensor_shape(output.all_input_nodes[0])
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,13 @@ from rich.text import Text
 from pipeline.allocation import Allocation
 from pipeline.stages import EpochLog, Quantized, UnitLog
 from pipeline.summary import allocation_lines, float_lines, placement_counts
+from pipeline.verdicts import Headline
 
 WIDE = 10_000  # columns of a log: lines are cut by who reads them
 ESTIMATE_AFTER = 3.0  # seconds of steps before the time of all steps is estimated
 LONG = 120.0  # seconds; a longer calibration deserves the advice to take fewer steps
 ADVISED_STEPS = 1000
+VERDICT_STYLES = {"ok": "bold green", "unknown": "bold", "warning": "bold yellow", "failed": "bold red"}
 PLAIN_EVERY = 10.0  # seconds between progress lines of the comparison where there is no bar
 
 
@@ -166,10 +168,13 @@ class Terminal:
         """For `--debug`."""
         self._write(self.events, printable(text.rstrip()))
 
-    def show_build(self, verdict: str, lines: Sequence[str], notes: Sequence[str], passed: bool) -> None:
+    def show_build(self, verdicts: Sequence[Headline], lines: Sequence[str], notes: Sequence[str]) -> None:
         """The final screen."""
         self.close()
-        self._write(self.results, verdict, "bold green" if passed else "bold red")
+        for verdict in verdicts:
+            self._write(self.results, printable(verdict.line), VERDICT_STYLES[verdict.status])
+            for detail in verdict.details:
+                self._wrapped("  ! ", detail)
         for line in lines:
             self._write(self.results, printable(line))
         for note in notes:

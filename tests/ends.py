@@ -60,6 +60,8 @@ ENDS = {
     "linear_heads": lambda n, f, x: (lambda g: torch.cat([n.one(g), n.two(g)], 1))(f.mean((2, 3))),
     "linear_permuted": lambda n, f, x: n.one(f.mean((2, 3))).view(-1, 2, 2).permute(0, 2, 1)[:, :, 1:],
     "halves_of_one": _halves,
+    "stacked": lambda n, f, x: torch.stack([n.box(f).flatten(2), n.score(f)[:, 2:].flatten(2)], 2)[:, :, :, 7],
+    "beside": lambda n, f, x: torch.hstack([n.box(f).mean((2, 3)), n.score(f).mean((2, 3))]),
     "twice": lambda n, f, x: (lambda b: torch.cat([b, b], 1))(n.box(f)),
 }
 # Float operators among the branches, which only some targets have.

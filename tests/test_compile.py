@@ -98,7 +98,7 @@ def test_a_build_says_what_it_did_and_leaves_one_complete_folder(command, tmp_pa
     assert left_behind(tmp_path) == ["out"]
     names = {"model.onnx", "manifest.json", "parity.json", "golden.npz", "run.py", "report.md", "timings.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
-    assert result.stdout.startswith("PASSED: all ")
+    assert result.stdout.startswith("PARITY PASSED: all ")
     for text in ("float ", "calibrated ", "reference ", "artifact ", "0 of ", " integer, 0 float",
                  "bytes in model.onnx", "python out/run.py", "weight codes keep to +-64"):
         assert text in result.stdout, result.stdout
@@ -527,6 +527,18 @@ def test_an_image_that_cannot_be_read_is_named(command, files, tmp_path):
     refused(command(calib=tmp_path / "images"), "the image cannot be read", str(copy))
     Image.new("RGB", (9, 8)).save(copy)
     refused(command(calib=tmp_path / "images"), "different sizes", "--input-size")
+
+
+def test_a_link_into_its_own_folder_is_left_out_and_the_terminal_says_so(command, files, tmp_path):
+    shutil.copytree(files / "pixels", tmp_path / "images")
+    (tmp_path / "images" / "class0" / "loop").symlink_to(tmp_path / "images")
+    settings = ("--recipe", "minmax_w8a8", "--set", "images.batch_size=4", "--target", "reference")
+    result = command(calib=tmp_path / "images", evaluation=tmp_path / "images", recipe=settings)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("note: 1 link(s) in") == 1
+    assert "'class0/loop' leads into the folder itself" in result.stderr
+    os.mkfifo(tmp_path / "images" / "class1" / "x.png")
+    refused(command("--overwrite", calib=tmp_path / "images", out="new"), "not a regular file", "class1/x.png")
 
 
 # --- bad input: options ---

@@ -9,6 +9,7 @@ import numpy as np
 
 from backends.c99.constants import array, braces, float_text, pack, structure
 from backends.c99.plan import is_identity
+from backends.fixed_point import layout
 from backends.fixed_point.program import (
     AveragePool,
     Buffer,
@@ -281,8 +282,12 @@ def _move(writer: Writer, step: Move) -> Code:
     if is_identity(step, source, output):
         copy = () if writer.x[0] == writer.y else (f"memcpy({writer.y}, {writer.x[0]}, {_count(output)});",)
         return writer.code((), *copy)
-    if step.index is not None:
-        index = writer.array("index", step.index.astype(np.int32))
+    index = step.index
+    if index is None and step.channels.max(initial=0) > np.iinfo(np.int16).max:
+        form = layout.Form(step.stride, step.origin, step.channels, None)
+        index = layout.expand(form, output.shape, source.shape).ravel()
+    if index is not None:
+        index = writer.array("index", index.astype(np.int32))
         call = f"move_indexed({index}, {source.zero_point}, {writer.x[0]}, {writer.y}, {_count(output)});"
         return writer.code(("move_indexed",), call)
     parameters = writer.structure("move", {

@@ -52,6 +52,7 @@ from backends.regions import Region, data_inputs, find_regions
 from pipeline.dialect import MOVES, POOLS, lays_out_output
 from pipeline.errors import TargetError
 from pipeline.graph import bound_args, module_path, op_name, quantizer_of, tensor_shape, where
+from pipeline.samples import samples_of
 from pipeline.stages import Reference
 from pipeline.target import Target
 
@@ -360,7 +361,9 @@ def _run(node: fx.Node, numbers: list[torch.Tensor]) -> torch.Tensor:
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: next(given))
     if op_name(node) == "pad":
         return torch.nn.functional.pad(args[0], bound_args(node)["pad"], value=layout.OUTSIDE)
-    return node.target(*args, **kwargs)
+    if op_name(node) in ("pad_reflect", "pad_replicate", "upsample_nearest2d"):  # no kernels for integers
+        args = (args[0].double(), *args[1:])
+    return node.target(*args, **kwargs).long()
 
 
 def _reordered(step: Conv, numbers: np.ndarray) -> Conv:
@@ -394,6 +397,6 @@ def _graph_shape(node: fx.Node) -> tuple[int, ...]:
 def _per_sample(node: fx.Node) -> tuple[int, ...]:
     """The shape of one sample's value, a batch of one in front."""
     shape = tensor_shape(node)
-    if not shape or shape[0] is not None or None in shape[1:]:
+    if not samples_of(node).is_first or not shape or shape[0] is not None or None in shape[1:]:
         raise _Refusal(node, f"the samples do not lie on the first axis of {node.name}, or on others as well")
     return (1, *shape[1:])

@@ -136,12 +136,15 @@ def hardsigmoid(value: float) -> float:
 
 
 _FUNCTIONS: dict[str, Callable[[float], float]] = {"sigmoid": sigmoid, "hardsigmoid": hardsigmoid}
-FUNCTIONS = frozenset({*_FUNCTIONS, *ACTIVATIONS})  # operators that are a function of one number: a table
+FUNCTIONS = frozenset({*_FUNCTIONS, "leaky_relu", *ACTIVATIONS})  # operators that are a function of one number: a table
 
 
 def function_of(node: fx.Node) -> Callable[[float], float]:
     """What an operator of `FUNCTIONS` makes of one number."""
     name = op_name(node)
+    if name == "leaky_relu":
+        slope = float(bound_args(node)["negative_slope"])
+        return lambda value: value if value >= 0 else slope * value
     if name not in ACTIVATIONS:
         return _FUNCTIONS[name]
     low, high = activation_range(node)

@@ -26,7 +26,8 @@ OPS: Mapping[str, OpRule] = {
     "cat": OpRule("quantized", "shared"),
     "hardsigmoid": OpRule("quantized", "fixed", fixed=(1 / 255, 0), inner_bits=_INNER),
     "sigmoid": OpRule("quantized", "fixed", fixed=(1 / 255, 0), inner_bits=_INNER),
-    **dict.fromkeys(_ACTIVATIONS, OpRule("quantized", "own")),
+    "leaky_relu": OpRule("quantized", "own", inner_bits=_INNER),
+    **dict.fromkeys(_ACTIVATIONS, OpRule("quantized", "own", inner_bits=_INNER)),
     **dict.fromkeys(sorted(LAYOUT), OpRule("quantized", "as_input")),
 }
 

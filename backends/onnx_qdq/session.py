@@ -24,12 +24,13 @@ LEVELS = {
 BATCH = 64
 _INTEGER = frozenset({
     "QLinearConv", "QLinearAdd", "QLinearMul", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearConcat",
-    "QLinearSigmoid", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger",
+    "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm",
+    "ConvInteger", "MatMulInteger",
 })
 _POOLS = frozenset({"MaxPool", "NhwcMaxPool"})
 _BORDER = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast"})
 _MOVES = frozenset({
-    "Reshape", "Transpose", "Slice", "Pad", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat", "Split",
+    "Reshape", "Transpose", "Slice", "Expand", "Pad", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat", "Split",
 })
 
 

@@ -7,6 +7,7 @@ arrangement of quantizers an optimised session turns into integer kernels, and w
 from __future__ import annotations
 
 from backends.onnx_qdq.profiles import WIDE_LIMITS
+from pipeline.dialect import LAYOUT
 from pipeline.target import Note, OpRule, Target, WeightLimits
 
 NAMES = {"qdq": "onnx", "qoperator": "onnx-qoperator"}
@@ -25,11 +26,10 @@ OPS = {
     "cat": OpRule("quantized", "shared"),
     "hardsigmoid": OpRule("quantized", "fixed", fixed=(1 / 255, 0), inner_bits=_INNER),
     "sigmoid": OpRule("quantized", "fixed", fixed=(1 / 255, 0), inner_bits=_INNER),
-    "max_pool2d": OpRule("quantized", "as_input"),
-    "slice": OpRule("quantized", "as_input"),
-    "pad": OpRule("quantized", "as_input"),
-    "view": OpRule("quantized", "as_input"),
-    "permute": OpRule("quantized", "as_input"),
+    "leaky_relu": OpRule("quantized", "own", inner_bits=_INNER),
+    "relu": OpRule("quantized", "own", inner_bits=_INNER),
+    "hardtanh": OpRule("quantized", "own", inner_bits=_INNER),
+    **dict.fromkeys(sorted(LAYOUT), OpRule("quantized", "as_input")),
 }
 
 _SATURATION = (

@@ -62,7 +62,7 @@ def quantize_call(program: Program, place: Place, e: Expressions) -> Call:
             f"w.join([{', '.join(codes)}])"
         ).replace("w.", f"e.of({lanes}).")
     else:
-        index = ", ".join(["0", *("cyx" if len(buffer.nchw) == 3 else "c")])
+        index = ", ".join(["0", *{1: "c", 2: "cx", 3: "cyx"}[len(buffer.nchw)]])
         body = _for_each(
             place, f"Y[{_element(place)}] = "
             f'T.Cast("uint8", e.of(1).quantize(X[{index}], P[{scale}], P[{zero}]))'

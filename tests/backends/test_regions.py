@@ -9,7 +9,7 @@ from tests.backends.onnx_qdq.cases import FLOAT_MIDDLES, MIDDLES, frozen
 from tests.ends import frozen_end
 from tests.tiny import frozen_reference
 
-TARGET = TARGETS["vnni"]
+TARGET = TARGETS["generic"]
 
 
 def regions_of(name):

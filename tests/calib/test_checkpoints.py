@@ -59,6 +59,16 @@ def test_a_run_that_starts_anew_knows_why(tmp_path: Path) -> None:
     assert images.why_not_resumed() == ""
 
 
+def test_a_training_that_the_disk_does_not_take_is_a_calibration_error(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no device here is always full")
+    store = UnitCheckpoints(tmp_path, run_key("a"))
+    store.folder.mkdir()
+    (store.folder / "training.partial").symlink_to("/dev/full")
+    with pytest.raises(CalibrationError, match="No space left"):
+        store.save_training({"weights": torch.zeros(100_000)}, [])
+
+
 def test_keys_tell_facts_apart() -> None:
     assert run_key("ab", "c") != run_key("a", "bc")
     assert tensors_sha256([torch.zeros(4)]) != tensors_sha256([torch.zeros(2, 2)])

@@ -67,6 +67,12 @@ def test_the_payloads_do_run_where_the_file_is_trusted(good, name, folder, monke
     assert os.path.exists(hostile.MARKER)
 
 
+def test_an_input_too_large_is_refused_before_a_sample_of_it_is_made(good, folder):
+    path = hostile.write(hostile.PROGRAMS["input_too_large"](hostile.members(good)), folder / "evil.pt2")
+    with pytest.raises(InputError, match="values a sample"):
+        load_model(path)
+
+
 def test_the_field_is_named(good, folder):
     path = hostile.write(hostile.PROGRAMS["operator_from_file"](hostile.members(good)), folder / "evil.pt2")
     with pytest.raises(InputError, match=r"nodes\[1\].target is 'torch.ops.aten.from_file.default'") as caught:

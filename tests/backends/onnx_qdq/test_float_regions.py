@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from backends import integer
+from backends.describe import tensor_table
 from backends.onnx_qdq import OnnxBackend
 from backends.onnx_qdq.arithmetic import IntegerArithmetic
 from backends.onnx_qdq.device_runner import compare_runs
@@ -18,7 +19,7 @@ from backends.onnx_qdq.target import TARGETS
 from compile import write_golden
 from pipeline.graph import op_name, quantizers
 from pipeline.parity import FLOAT_ROUNDING, apply_gates, compare
-from tests.backends.onnx_qdq.cases import frozen
+from tests.backends.onnx_qdq.cases import FOLDED_MIDDLES, frozen
 from tests.backends.onnx_qdq.test_device_runner import run as run_device
 from tests.nets import build
 from tests.sealed import change_golden, seal, write_documents
@@ -45,7 +46,7 @@ def tail_net(tail, recipe="minmax_w8a8"):
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model, images = Tail(tail).eval(), torch.randn(24, 3, 9, 9)
-    return frozen_reference(TARGETS["vnni"], recipe, model, images)
+    return frozen_reference(TARGETS["generic"], recipe, model, images)
 
 
 def floats_net():
@@ -83,6 +84,20 @@ def test_no_session_rounds_the_float_weights_of_a_transposed_convolution(form, t
         ("all", "extended", "basic", "disabled"), 0)
     found = integer_ops(tmp_path / "model.onnx")
     assert "ConvTranspose" in found["reasons"]["relu_1_q"] and found["kernels"]["ConvTranspose"] == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", FOLDED_MIDDLES)
+def test_a_batch_that_is_folded_or_moved_is_proven_sample_by_sample(name, form, tmp_path):
+    reference, images = frozen(name, 8, 8)
+    report = prove(reference, images, tmp_path, form)
+    assert report.passed, report.rules
+    compared = report.deployed.codes.compared + sum(entry.compared for entry in report.deployed.boundaries.values())
+    found = IntegerArithmetic(reference).run(images)
+    assert compared == sum(codes.size for key, codes in found.items() if key != "logits")
+    assert all(len(codes) == len(images) for codes in found.values())
+    table = {entry.name: entry.elements for entry in tensor_table(reference.graph, TARGETS["vnni"])}
+    assert all(table[key] * len(images) == codes.size for key, codes in found.items() if key != "logits")
 
 
 def prove(reference, images, folder, form="qdq", emitted=None):
