@@ -179,7 +179,7 @@ class _SizeCheck(fx.Interpreter):
 def _check_sizes(graph: fx.GraphModule, shape: tuple[int | None, ...]) -> None:
     """A program from a file fits together and takes no more memory than a network does, found out without taking it."""
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        with _quiet(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             _SizeCheck(graph).run(torch.empty(BATCH, *shape[1:]))
     except CaptureError:
         raise

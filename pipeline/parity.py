@@ -183,12 +183,12 @@ class ParityReport:
     levels: list[LevelReport]
     modules: dict[str, str]
     moved_by_requantization: CodeCount
-    exact_samples: int = 0
     rules: list[dict[str, Any]] = field(default_factory=list)
     integer_ops: dict[str, Any] = field(default_factory=dict)
     answers: Answers | None = None
     seen: Seen | None = None
     judged: AccuracyVerdict | None = None
+    exact_samples: int = 0
 
     @property
     def deployed(self) -> LevelReport:
@@ -319,7 +319,8 @@ def compare(
         level.top1_agreement = same.percent
     agreement = {name: answers.agreement[name].percent for name in stages}
     return ParityReport(
-        samples, answers.accuracy, agreement, levels, dict(modules or {}), moved, exact_seen, answers=answers
+        samples, answers.accuracy, agreement, levels, dict(modules or {}), moved,
+        answers=answers, exact_samples=exact_seen,
     )
 
 
