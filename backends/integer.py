@@ -62,8 +62,8 @@ class CodeGrid:
     multiples: Tensor | None = None
 
     def settle(self, codes: Tensor) -> Tensor:
-        """Codes [N, C, ...] of a kernel brought to the ends of the grid, and to its channels' multiples."""
-        codes = codes.clamp(self.low, self.high)
+        """Codes [N, C, ...] of a kernel brought to the ends of the grid, and to its channels' multiples; in place."""
+        codes = codes.clamp_(self.low, self.high)
         return codes if self.multiples is None else regrid(codes, self.multiples.to(codes.device).flatten())
 
     def code_of(self, value: float) -> int:
@@ -81,8 +81,8 @@ class Codes:
 
     @property
     def centered(self) -> Tensor:
-        """`code - zero_point`, float32."""
-        return self.codes - self.grid.zero_point
+        """`code - zero_point`, float32; the codes themselves where that is 0."""
+        return self.codes - self.grid.zero_point if self.grid.zero_point else self.codes
 
 
 @dataclass(frozen=True)
@@ -331,8 +331,13 @@ def _explained(value: Tensor, grid: CodeGrid) -> tuple[Tensor, Tensor]:
 
 
 def float_values(regions: Sequence[Region]) -> set[fx.Node]:
-    """Values that leave a float operator unquantized."""
-    return {region.value for region in regions if region.kind == "float" and region.quantizer is None}
+    """Values that leave a float operator unquantized, as they are or laid out anew."""
+    found: set[fx.Node] = set()
+    for region in regions:
+        moved = region.is_layout and not found.isdisjoint(region.inputs)
+        if region.quantizer is None and (region.kind == "float" or moved):
+            found.add(region.value)
+    return found
 
 
 def _is_boundary(region: Region, floats: set[fx.Node]) -> bool:
@@ -361,6 +366,8 @@ class Execution:
         self._layers: dict[fx.Node, Layer] = {}
         self._constants: dict[fx.Node, Any] = {}
         self._grids = {region.anchor: output_grid(graph, region) for region in self.regions}
+        self._on_grid = {region.anchor for region in self.regions if region.is_layout
+                         and grid_node(graph, target, region.anchor) is not None}
         self._last_use = self._find_last_uses()
         floats = float_values(self.regions)
         self.boundaries = tuple(region.quantizer.name for region in self.regions if _is_boundary(region, floats))
@@ -429,8 +436,11 @@ class Execution:
         """The float value in front of the quantizer of an `input` or `float` region."""
         return dequantized(values[region.inputs[0]]) if region.kind == "input" else self._run_float(region, values)
 
-    def _move(self, node: fx.Node, values: dict[fx.Node, Value]) -> Codes:
-        """A layout operator on the codes themselves; padding takes the code of zero."""
+    def _move(self, node: fx.Node, values: dict[fx.Node, Value]) -> Value:
+        """A layout operator on the codes themselves; padding takes the code of zero. On values off one grid."""
+        if node not in self._on_grid:
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: dequantized(values[n]))
+            return node.target(*args, **kwargs)
         source = next(values[n] for n in node.all_input_nodes if n in values)
         if op_name(node) == "pad":
             moved = F.pad(source.codes, bound_args(node)["pad"], value=float(source.grid.zero_point))

@@ -202,8 +202,8 @@ class Override(_Frozen):
     """One line of `overrides`: later lines win.
 
     `where` is `first`, `penultimate` or `last` (layer with weights), `op:` and an operator name (`op:conv2d`), or a
-    glob on module paths (`layer3.*`). `activations` means the activations that enter the layer, `output` what leaves
-    it, behind its activation function.
+    glob on names of layers and module paths (`layer3.*`). `activations` means the activations that enter the layer,
+    `output` what leaves it, behind its activation function.
     """
 
     where: Annotated[str, Field(min_length=1)]
@@ -293,8 +293,8 @@ class Recipe(_Frozen):
         """This recipe with a line for the weights of each layer, in front of its own overrides, which go on winning.
 
         Args:
-            bits: module path -> weight bits, of all layers: a line selects everything inside its module, so that one
-                which stands above others would change them too.
+            bits: name of the layer -> weight bits, of all layers: a line selects everything inside its module, so that
+                one which stands above others would change them too.
         """
         # Sorted, a module comes before what is inside it, and later lines win.
         lines = [Override(where=exactly(path), weights=weight_change(bits[path])) for path in sorted(bits)]

@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 import compile as story
 from backends.base import BACKENDS
 from pipeline import data
-from pipeline.errors import RecipeError
+from pipeline.errors import InputError, RecipeError
 from pipeline.inputs import InputShape
 from pipeline.recipe import load_recipe
 from tests import tiny
@@ -584,6 +584,60 @@ def test_errors_are_json_as_well(command):
     assert summary["error"]["stage"] == "recipe" and "there is no recipe" in summary["error"]["what"]
 
 
+NOISY = """
+import atexit, ctypes, os, subprocess, sys
+from tests import tiny
+
+def noise(text):
+    print("noise of python", text)
+    os.write(1, f"noise of the descriptor {text}\\n".encode())
+    ctypes.CDLL(None).puts(f"noise of c {text}".encode())
+    subprocess.run([sys.executable, "-c", "print('noise of a child')"])
+
+noise("import")
+atexit.register(noise, "atexit")
+
+class Net(tiny.Residual):
+    def __del__(self):
+        print("noise of the end")
+
+def end():
+    sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize(("factory", "code"), [("Net", 0), ("end", 2), ("missing", 2)])
+def test_json_is_alone_on_stdout_whatever_the_network_prints(files, tmp_path, factory, code):
+    (tmp_path / "noisy.py").write_text(NOISY)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "compile.py"), str(files / "model.pth"), "--arch", f"{tmp_path}/noisy.py:{factory}",
+         *FAST, "--calib-data", str(files / "calib.npz"), "--target", "reference", "--out", "out", "--json"],
+        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False,
+    )
+    assert json.loads(done.stdout)["exit_code"] == done.returncode == code, done.stderr
+    for text in ("python import", "the descriptor import", "c import", "a child", "python atexit", "c atexit"):
+        assert f"noise of {text}" in done.stderr
+    assert ("noise of the end" in done.stderr) is (code == 0)
+
+
+def test_a_command_line_that_cannot_be_read_is_json_as_well(command):
+    result = command("--json", "--nothing-like-this")
+    assert result.exit_code == json.loads(result.stdout)["exit_code"] == 2
+    assert "--nothing-like-this" in json.loads(result.stdout)["error"]["what"]
+
+
+def test_a_reader_that_is_gone_changes_no_exit_code(files, tmp_path):
+    command = [sys.executable, str(ROOT / "compile.py"), str(files / "model.pth"), "--arch", ARCH, "--dry-run",
+               "--input-size", "3,8,8", *FAST]
+    for more in ((), ("--json",)):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([*command, *more], cwd=tmp_path, env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE,
+                              text=True, check=False)
+        os.close(writer)
+        assert done.returncode == 0 and "Broken" not in done.stderr, done.stderr
+
+
 # --- bad luck ---
 
 
@@ -629,7 +683,31 @@ def test_interrupted_calibration_resumes_to_the_same_bytes(command, files, tmp_p
     assert resumed.exit_code == 0, resumed.stderr
     assert left_behind(tmp_path) == ["out"]
     assert command(out="whole", recipe=LEARN).exit_code == 0
-    assert (tmp_path / "out" / "model.onnx").read_bytes() == (tmp_path / "whole" / "model.onnx").read_bytes()
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_second_run_is_refused_at_once_and_a_killed_one_leaves_nothing_that_stays(command, files, tmp_path):
+    arguments = [sys.executable, str(ROOT / "compile.py"), str(files / "model.pth"), "--arch", ARCH, *LEARN,
+                 "--set", "method.steps=100000", "--calib-data", str(files / "calib.npz"), "--out", "out"]
+    first = subprocess.Popen(arguments, cwd=tmp_path, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE)
+    try:
+        assert any("calibrate" in line for line in first.stderr)
+        result = command(recipe=LEARN)
+        assert result.exit_code == 2 and "load" not in result.stderr, result.stderr
+        assert f"another run is writing there: process {first.pid}" in result.stderr
+        given = data.open_data(files / "calib.npz", batch_size=4, purpose="calib")
+        for out, checkpoints in (("out", None), ("out-failed", None), ("other", Path(".checkpoints/out"))):
+            with pytest.raises(InputError, match=f"process {first.pid}"):
+                story.compile_model(tiny.model_and_images()[0], load_recipe("minmax_w8a8"), "reference", given, None,
+                                    Path(out), story.Options(checkpoints=checkpoints))
+        assert command("--dry-run").exit_code == 0
+    finally:
+        first.kill()
+        first.communicate()
+    (tmp_path / ".out-0123abc_.partial").mkdir()  # as if it had come to its emission
+    assert command().exit_code == 0
+    assert left_behind(tmp_path) == ["out"]
 
 
 # --- the gate can fail ---

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import fx
 
 from backends.fixed_point import layout
+from backends.fixed_point.joined import Joined, find_parts, join
 from backends.fixed_point.numbers import (
     FUNCTIONS,
     average_rescale,
@@ -33,6 +35,7 @@ from backends.fixed_point.program import (
     Concat,
     Conv,
     Dequantize,
+    DequantizeParts,
     GlobalAverage,
     Lookup,
     MaxPool,
@@ -45,8 +48,8 @@ from backends.fixed_point.program import (
     Window,
 )
 from backends.integer import CodeGrid, layer_of, network_output, output_grid
-from backends.regions import Region, find_regions
-from pipeline.dialect import LAYOUT, POOLS
+from backends.regions import Region, data_inputs, find_regions
+from pipeline.dialect import MOVES, POOLS, lays_out_output
 from pipeline.errors import TargetError
 from pipeline.graph import bound_args, module_path, op_name, quantizer_of, tensor_shape, where
 from pipeline.samples import samples_of
@@ -55,7 +58,6 @@ from pipeline.target import Target
 
 _INT8_BITS = 8
 _PACKED_BITS = (2, 3, 4)
-_MOVES = LAYOUT - {"max_pool2d"}
 _PAIRS = ("add", "mul")  # operators of two tensors, of which one may be repeated along an axis of the other
 _OF_MAPS = frozenset({"conv2d", "max_pool2d", *POOLS})  # operators that know height and width
 
@@ -115,6 +117,7 @@ class _Lowering:
         self.buffers: list[Buffer] = []
         self.steps: list[Step] = []
         self.values: dict[fx.Node, _Value] = {}
+        self.joined: dict[fx.Node, Joined] = {}
         self.read: dict[tuple[fx.Node, tuple[int, ...]], int] = {}
         self.problems: list[tuple[fx.Node, str]] = []
 
@@ -145,7 +148,9 @@ class _Lowering:
             if len(_graph_shape(node)) > 3:
                 raise _Refusal(node, f"an input of {len(tensor_shape(node))} axes: four at most, the batch included")
             self._store(region, self._grid(region))
-        elif op_name(node) in _MOVES and region.inputs[0] in self.values and region.quantizer is None:
+        elif region.is_layout and lays_out_output(node) and (op_name(node) == "cat" or node.args[0] in self.joined):
+            self.joined[node] = self._join(node)
+        elif op_name(node) in MOVES and region.inputs[0] in self.values and region.quantizer is None:
             self.values[node] = self._moved(node)
         elif not region.integer:
             raise _Refusal(node, region.reason)
@@ -176,12 +181,26 @@ class _Lowering:
     def _leave(self) -> None:
         """The output: the sums of the last layer in the order in which they leave, or codes that become numbers."""
         output = network_output(self.graph)
+        if output in self.joined:
+            self._leave_joined(output)
+            return
         value = self.values[output]
         if value.buffer is not None:
             self.steps.append(Dequantize(output.name, "", (self._codes(output, output),), None))
         elif not self.trial and not layout.is_identity(value.numbers):
             index = next(i for i, step in enumerate(self.steps) if step.output is None)
             self.steps[index] = _reordered(self.steps[index], value.numbers.reshape(-1))
+
+    def _leave_joined(self, output: fx.Node) -> None:
+        """The output where layout operators put it together from tensors on several grids."""
+        joined = self.joined[output]
+        if joined.numbers.shape[0] != 1 or tensor_shape(output)[0] is not None:
+            raise _Refusal(output, f"the samples do not lie one behind the other on the first axis of {output.name}")
+        parts = find_parts(joined, [self.buffers[number].shape for number, _ in joined.sources])
+        if not parts:
+            raise _Refusal(output, f"{output.name} has no elements")
+        self.steps.append(DequantizeParts(
+            output.name, "", tuple(number for number, _ in parts), None, tuple(places for _, places in parts)))
 
     def _grid(self, region: Region) -> CodeGrid | None:
         """The grid of a region's result; any grid in a trial."""
@@ -204,13 +223,20 @@ class _Lowering:
     def _moved(self, node: fx.Node) -> _Value:
         """A layout operator, run on the numbers of the elements."""
         source = self.values[next(n for n in node.all_input_nodes if n in self.values)]
-        numbers = torch.from_numpy(source.numbers)
-        if op_name(node) == "pad":
-            moved = torch.nn.functional.pad(numbers, bound_args(node)["pad"], value=layout.OUTSIDE)
-        else:
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: numbers)
-            moved = node.target(*args, **kwargs)
-        return replace(source, numbers=moved.numpy())
+        return replace(source, numbers=_run(node, [torch.from_numpy(source.numbers)]).numpy())
+
+    def _join(self, node: fx.Node) -> Joined:
+        """A layout operator behind which nothing is computed: its inputs keep their grids up to the logits."""
+        return join([self._whole(source, node) for source in data_inputs(node)], lambda numbers: _run(node, numbers))
+
+    def _whole(self, node: fx.Node, reader: fx.Node) -> Joined:
+        """The value of `node` as one that can be joined."""
+        if node in self.joined:
+            return self.joined[node]
+        value = self.values.get(node)
+        if value is None or value.buffer is None:
+            raise _Refusal(reader, f"{node.name} is on no grid")
+        return Joined(((value.buffer, math.prod(self.buffers[value.buffer].shape)),), value.numbers)
 
     def _operand(self, source: fx.Node, region: Region) -> int:
         """Number of a tensor that an operator reads: of the result's shape where it takes two, or one pixel of it."""
@@ -327,6 +353,15 @@ def _weights(graph: fx.GraphModule, node: fx.Node, codes: np.ndarray) -> Weights
         return Weights(codes, _INT8_BITS, np.full(len(codes), 128, np.int16))
     zero_point = quantizer.zero_point.detach().cpu().numpy().reshape(-1) - grid.qmin
     return Weights(codes, grid.bits, np.broadcast_to(zero_point, len(codes)).astype(np.int16))
+
+
+def _run(node: fx.Node, numbers: list[torch.Tensor]) -> torch.Tensor:
+    """A layout operator on the numbers of elements, in the order in which it reads tensors."""
+    given = iter(numbers)
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: next(given))
+    if op_name(node) == "pad":
+        return torch.nn.functional.pad(args[0], bound_args(node)["pad"], value=layout.OUTSIDE)
+    return node.target(*args, **kwargs)
 
 
 def _reordered(step: Conv, numbers: np.ndarray) -> Conv:

@@ -88,7 +88,8 @@ def _requantize(total: Tensor, multiplier: Tensor, zero_point: int) -> Tensor:
     Args:
         total: sums in float32, the caller's to lose.
     """
-    return total.mul_(multiplier).clamp_(-zero_point, 255 - zero_point).round_().add_(zero_point)
+    steps = total.mul_(multiplier).clamp_(-zero_point, 255 - zero_point).round_()
+    return steps.add_(zero_point) if zero_point else steps
 
 
 def _sum_scale(x: Codes, scale: Tensor) -> Tensor:

@@ -159,9 +159,12 @@ class _Emission:
         return self._quantize(self._operators(region, None), grid, self._name(region))
 
     def _output_value(self, region: Region) -> ir.Value:
-        """A region that leaves in float; the network's output gets its name."""
-        name = LOGITS if region.value is network_output(self.graph) else None
-        return self._operators(region, name)
+        """A region that leaves in float."""
+        return self._operators(region, self._result_name(region))
+
+    def _result_name(self, region: Region) -> str | None:
+        """The network's output has a name of its own."""
+        return LOGITS if region.value is network_output(self.graph) else None
 
     def _integer(self, region: Region, grid: CodeGrid) -> _CodesValue:
         """DQ -> operator -> Q; activations behind the operator are ends of the grid."""
@@ -197,9 +200,11 @@ class _Emission:
             )
         return local[region.tail]
 
-    def _layout(self, region: Region) -> _CodesValue:
-        """A layout operator on the uint8 codes; padding takes the code of zero."""
+    def _layout(self, region: Region) -> Any:
+        """A layout operator on the uint8 codes; padding takes the code of zero. On floats where grids meet."""
         grid = value_grid(self.graph, self.target, region.anchor)
+        if grid is None:
+            return self._operators(region, self._result_name(region))
         changed = {}
         if region.kind == "pad":
             changed["value"] = self._byte(grid.zero_point)
@@ -354,8 +359,7 @@ class _OperatorEmission(_Emission):
     def _output_value(self, region: Region) -> ir.Value:
         if not region.integer:
             return super()._output_value(region)
-        name = LOGITS if region.value is network_output(self.graph) else None
-        return self._gemm(region, None, name)
+        return self._gemm(region, None, self._result_name(region))
 
     def _kernel(self, region: Region, grid: CodeGrid, name: str | None) -> ir.Value:
         inputs, arguments = self._operands(region), bound_args(region.anchor)

@@ -196,10 +196,10 @@ def test_observed_codes_keep_a_difference_where_it_arises():
 def test_nested_codes_settle_on_the_multiples_of_their_channels():
     grid = CodeGrid(torch.tensor(0.1), 0, 0, 90, torch.tensor([105, 35, 15, 7, 211]).reshape(-1, 1, 1))
     codes = torch.arange(256.0).expand(1, 5, -1)
-    settled = grid.settle(codes[..., None])[0, :, :, 0]
+    settled = grid.settle(codes[..., None].clone())[0, :, :, 0]
     assert [row.unique().tolist() for row in settled[:3]] == [[0, 105], [0, 35, 70, 105], [15.0 * i for i in range(7)]]
     assert settled[3].max() == 91 and not settled[4].any()  # clamped to 90 first, then to the nearest multiple
-    assert torch.equal(CodeGrid(torch.tensor(0.1), 0, 3, 90).settle(codes), codes.clamp(3, 90))
+    assert torch.equal(CodeGrid(torch.tensor(0.1), 0, 3, 90).settle(codes.clone()), codes.clamp(3, 90))
 
 
 def test_integer_and_exact_evaluation_regrid_alike():

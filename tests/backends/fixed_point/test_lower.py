@@ -7,12 +7,13 @@ from torch import nn
 
 from backends.fixed_point.arithmetic import FixedPointArithmetic
 from backends.fixed_point.lower import lower
-from backends.fixed_point.program import Conv, Lookup, Move
+from backends.fixed_point.program import Conv, DequantizeParts, Lookup, Move
 from backends.fixed_point.rules import integer_target, unsupported
 from pipeline.parity import LOGITS
 from pipeline.recipe import load_recipe
 from tests.backends.fixed_point import oracle
 from tests.backends.onnx_qdq.cases import MIDDLES, frozen
+from tests.ends import ENDS, frozen_end
 from tests.tiny import frozen_reference, quantized_net
 
 F = nn.functional
@@ -113,7 +114,7 @@ def _gated_features(net, x):
     return net.head(x * torch.sigmoid(net.one(x)) + net.one(x))
 
 
-ENDS = {
+NETWORKS = {
     "view": lambda net, x: _head(net, x).view(-1, 4, 3),
     "view to four axes": lambda net, x: _head(net, x).view(-1, 2, 2, 3),
     "permuted": lambda net, x: _head(net, x).view(-1, 4, 3).permute(0, 2, 1),
@@ -141,12 +142,12 @@ ENDS = {
 def built(name):
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        model, images = Built({**ENDS, **REFUSED}[name]).eval(), torch.randn(12, 3, 6, 6)
+        model, images = Built({**NETWORKS, **REFUSED}[name]).eval(), torch.randn(12, 3, 6, 6)
     return model, images
 
 
 @pytest.mark.parametrize("recipe", ["minmax_w8a8", "nearest_w4a4"])
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_ends_and_activations_anywhere_agree(name, recipe):
     reference, images = frozen_reference(TARGET, recipe, *built(name))
     assert list(unsupported(reference.graph, TARGET)) == []
@@ -183,3 +184,22 @@ def test_a_program_is_in_the_order_of_its_reads():
         assert set(step.inputs) <= made
         made.add(step.output)
     assert torch.tensor(program.logits).tolist() == [5]
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_results_that_are_laid_out_leave_their_own_grids(name):
+    reference, images, expected = frozen_end(name, TARGET)
+    assert not list(unsupported(reference.graph, TARGET))
+    program = lower(reference)
+    _, logits = oracle.run(program, input_codes(program, images))
+    found = FixedPointArithmetic(reference).run(images)[LOGITS]
+    assert np.array_equal(logits.view(np.uint32), np.ascontiguousarray(found).view(np.uint32))
+    # Every number within what 8 bits of its own branch explain; on one grid with the boxes scores would be lost.
+    assert np.median(np.abs(logits - expected.numpy()) / (np.abs(expected.numpy()) + 0.01)) < 0.02
+
+
+def test_parts_have_steps_unless_a_layout_cuts_across_them():
+    tables = {name: [len(part.logits) > 0 for step in lower(frozen_end(name, TARGET)[0]).steps
+                     if isinstance(step, DequantizeParts) for part in step.parts] for name in ENDS}
+    assert tables["detector"] == tables["levels"] == tables["padded"] == [False, False]
+    assert any(tables["interleaved"]) and not tables["linear_permuted"]
