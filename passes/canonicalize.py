@@ -9,6 +9,7 @@
     chunk, split + getitem    -> slice
     slice over a whole axis   -> its input
     conv2d(padding="same")    -> conv2d with numbers
+    cat of nothing and more   -> cat of the rest
 """
 
 from __future__ import annotations
@@ -292,6 +293,18 @@ def _conv(graph: fx.GraphModule, node: fx.Node) -> bool:
     return _replace(graph, node, aten.conv2d.default, new)
 
 
+def _concatenation(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Operands without elements are left out: an empty buffer, which may be of any rank, or an empty slice."""
+    operands, *rest = node.args
+    filled = [operand for operand in operands if 0 not in tensor_shape(operand)]
+    if not filled or len(filled) == len(operands):
+        return False
+    if len(filled) == 1:
+        return _forward(graph, node, filled[0])
+    node.args = (filled, *rest)
+    return True
+
+
 _REWRITES: dict[str, Callable[[fx.GraphModule, fx.Node], bool]] = {
     **dict.fromkeys(IDENTITIES, _identity),
     **dict.fromkeys(RESHAPES, _reshape),
@@ -309,4 +322,5 @@ _REWRITES: dict[str, Callable[[fx.GraphModule, fx.Node], bool]] = {
     "pad": _pad,
     "constant_pad_nd": _pad,
     "conv2d": _conv,
+    "cat": _concatenation,
 }
