@@ -226,3 +226,16 @@ def test_rewritten_nodes_keep_their_origin():
     canonicalize(graph)
     assert module_path(nets.find(graph, "slice")) == "blocks.0"
     assert source_line(nets.find(graph, "permute")).startswith("nets.py:")
+
+
+@pytest.mark.parametrize(("function", "joined"), [
+    (lambda m, x: torch.relu(torch.cat([x, m.weight[:0].flatten()], 1)), 0),
+    (lambda m, x: torch.cat([m.weight[:0, 0, 0, 0], x, torch.relu(x)], 1), 2),
+    (lambda m, x: torch.relu(torch.cat([x, x[:, :0]], 1)), 0),
+    (lambda m, x: torch.cat([x, torch.relu(x)], 1), 2),
+])
+def test_what_has_no_elements_is_not_joined(function, joined):
+    graph = canonical(function)
+    found = [len(node.args[0]) for node in graph.graph.nodes if "aten.cat" in str(node.target)]
+    assert found == ([joined] if joined else [])
+    assert all(0 not in tensor_shape(node) for node in graph.graph.nodes)

@@ -35,13 +35,13 @@ class Net(nn.Module):
         self.last = nn.Conv2d(channels, 6, 1)
         self.head = nn.Linear(6, 5)
         self.middle = middle
-        # Behind the others, whose random numbers stay what they were.
-        self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
-        self.spread = nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1, output_padding=1, groups=4, bias=False)
-        self.tokens = nn.Linear(8, 8)
-        self.slopes = nn.PReLU(8)
-        self.halves = nn.Conv2d(4, 4, 3, padding=1)
-        self.single = nn.Conv2d(1, 1, 3, padding=1)
+        with torch.random.fork_rng():  # the numbers drawn behind these stay what they are without them
+            self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
+            self.spread = nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1, output_padding=1, groups=4, bias=False)
+            self.tokens = nn.Linear(8, 8)
+            self.slopes = nn.PReLU(8)
+            self.halves = nn.Conv2d(4, 4, 3, padding=1)
+            self.single = nn.Conv2d(1, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.middle(self, self.first(x))
