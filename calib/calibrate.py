@@ -12,6 +12,7 @@ from calib.checkpoints import UnitCheckpoints, run_key, tensors_sha256
 from calib.context import Calibration
 from calib.methods import check_needs, find_method
 from pipeline.errors import CalibrationError
+from pipeline.memory import BUDGET, evaluation_batch
 from pipeline.stages import Calibrated, Quantized
 from pipeline.watcher import CalibrationWatcher, Quiet
 
@@ -26,6 +27,7 @@ def calibrate(
     resume: bool = False,
     data_sha256: str = "",
     labels: Tensor | None = None,
+    memory: float = BUDGET,
 ) -> Calibrated:
     """Choose all numbers with the recipe's method.
 
@@ -39,6 +41,7 @@ def calibrate(
         resume: go on behind the last unit found there.
         data_sha256: hash of the data set, for the checkpoints' key; computed where empty.
         labels: int64 [N] of the images, where they are known.
+        memory: bytes that forward passes keep to, beside the model, the images and one unit's caches.
 
     Raises:
         RecipeError: the recipe's method or its parameters.
@@ -59,7 +62,7 @@ def calibrate(
     store = None if checkpoints is None else UnitCheckpoints(checkpoints, _key(quantized, images, device, data_sha256))
     calibration = Calibration(
         graph, quantized.units, images, quantized.recipe, device, progress or Quiet(), store, resume, labels,
-        quantized.captured.num_classes,
+        quantized.captured.num_classes, batch=evaluation_batch(graph, memory),
     )
     log = method.run(calibration, parameters)
     graph = graph.cpu().to(memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""A graph with its constants worked out once, for walking over many samples: weights are dequantized no more than once."""
+"""A graph with its constants worked out once, for walking over many samples."""
 
 from __future__ import annotations
 

@@ -21,7 +21,17 @@ from backends.fixed_point.numbers import (
     window_of,
 )
 from backends.fixed_point.rescale import apply_rescale
-from backends.integer import CodeGrid, Codes, Execution, Value, all_pairs, conv2d_sums, linear_sums, looked_up, window_sum
+from backends.integer import (
+    CodeGrid,
+    Codes,
+    Execution,
+    Value,
+    all_pairs,
+    conv2d_sums,
+    linear_sums,
+    looked_up,
+    window_sum,
+)
 from backends.regions import Region
 from pipeline.graph import bound_args, op_name
 from pipeline.parity import Followed
