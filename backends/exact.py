@@ -18,6 +18,7 @@ from backends.integer import explicit_padding, pair, stored
 from pipeline.constants import fold_constants
 from pipeline.graph import bound_args, is_constant, op_name, quantizer_of
 from pipeline.parity import LOGITS, Followed
+from pipeline.samples import samples_of
 from pipeline.stages import Reference
 
 
@@ -32,7 +33,7 @@ class _CodeRecorder(fx.Interpreter):
         quantizer = None if is_constant(n) else quantizer_of(self.module, n)
         if quantizer is not None:
             codes = quantizer.quantize(self.fetch_args_kwargs_from_env(n)[0][0])
-            self.codes[n.name] = stored(codes - quantizer.spec.grid.qmin)
+            self.codes[n.name] = samples_of(n).gather(stored(codes - quantizer.spec.grid.qmin))
             return quantizer.dequantize(codes)
         if op_name(n) == "conv2d":
             arguments = fx.node.map_arg(bound_args(n), lambda source: self.env[source])
@@ -78,7 +79,7 @@ class ExactArithmetic:
         recorder = _CodeRecorder(self.graph)
         with torch.no_grad():
             logits = recorder.run(x.double())
-        results = {name: codes.numpy() for name, codes in recorder.codes.items()}
+        results = {name: codes.contiguous().numpy() for name, codes in recorder.codes.items()}
         return {**results, LOGITS: logits.float().numpy()}
 
     def follow(self, x: Tensor, codes: Mapping[str, np.ndarray]) -> Followed:

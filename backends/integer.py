@@ -34,6 +34,7 @@ from pipeline.graph import (
 from pipeline.grid import regrid
 from pipeline.parity import FLOAT_ROUNDING, LOGITS
 from pipeline.quantizer import Quantizer
+from pipeline.samples import samples_of
 from pipeline.target import Target
 
 _FLOAT32_EXACT = 1 << 24
@@ -135,7 +136,7 @@ def container(quantizer: Quantizer) -> CodeGrid:
 
 
 def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
-    """Grid of the region's result, with multiples, ends narrowed by the activations it absorbs; None if in float.
+    """Grid of the region's result, with multiples, ends narrowed by its activations; None if in float.
 
     Clamping codes equals clamping values, because quantizing is monotone: `Q(clip(x, a, b)) = clip(Q(x), Q(a), Q(b))`.
     """
@@ -144,10 +145,10 @@ def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
     quantizer = graph.get_submodule(str(region.quantizer.target))
     grid = container(quantizer)
     low, high = grid.low, grid.high
-    for node in region.absorbed:
-        if op_name(node) not in ACTIVATIONS:  # a residual addition
+    for node in (region.anchor, *region.absorbed):
+        if region.kind == "float" or op_name(node) not in ACTIVATIONS:
             continue
-        least, most = _activation_range(node)
+        least, most = activation_range(node)
         first, last = grid.code_of(least), grid.code_of(most)
         low, high = min(max(low, first), last), max(min(high, last), first)
     multiples = quantizer.multiples
@@ -156,7 +157,8 @@ def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
     return CodeGrid(grid.scale, grid.zero_point, min(low, grid.high), min(high, grid.high), multiples)
 
 
-def _activation_range(node: fx.Node) -> tuple[float, float]:
+def activation_range(node: fx.Node) -> tuple[float, float]:
+    """Least and largest value of a relu or hardtanh."""
     if op_name(node) == "relu":
         return 0.0, float("inf")
     arguments = bound_args(node)
@@ -329,8 +331,13 @@ def _explained(value: Tensor, grid: CodeGrid) -> tuple[Tensor, Tensor]:
 
 
 def float_values(regions: Sequence[Region]) -> set[fx.Node]:
-    """Values that leave a float operator unquantized."""
-    return {region.value for region in regions if region.kind == "float" and region.quantizer is None}
+    """Values that leave a float operator unquantized, as they are or laid out anew."""
+    found: set[fx.Node] = set()
+    for region in regions:
+        moved = region.is_layout and not found.isdisjoint(region.inputs)
+        if region.quantizer is None and (region.kind == "float" or moved):
+            found.add(region.value)
+    return found
 
 
 def _is_boundary(region: Region, floats: set[fx.Node]) -> bool:
@@ -359,6 +366,8 @@ class Execution:
         self._layers: dict[fx.Node, Layer] = {}
         self._constants: dict[fx.Node, Any] = {}
         self._grids = {region.anchor: output_grid(graph, region) for region in self.regions}
+        self._on_grid = {region.anchor for region in self.regions if region.is_layout
+                         and grid_node(graph, target, region.anchor) is not None}
         self._last_use = self._find_last_uses()
         floats = float_values(self.regions)
         self.boundaries = tuple(region.quantizer.name for region in self.regions if _is_boundary(region, floats))
@@ -385,7 +394,7 @@ class Execution:
                 instead of from this execution's own, so a difference stays where it arises.
 
         Returns:
-            uint8 codes by the name of the quantizer node, and float32 values under `logits`.
+            uint8 codes [N, ...] by the name of the quantizer node, and float32 values under `logits`.
         """
         return self.follow(x, observed or {})[0]
 
@@ -401,10 +410,12 @@ class Execution:
             value = self._run_region(region, values)
             if region.quantizer is not None:
                 name = region.quantizer.name
-                results[name] = stored(value.codes)
+                samples = samples_of(region.quantizer)
+                results[name] = stored(samples.gather(value.codes))
                 if name in self.boundaries:
-                    bounds[name] = _explained(self._float_of(region, values), value.grid)
-                value = Codes(observed[name].to(value.codes), value.grid) if name in observed else value
+                    bounds[name] = _explained(samples.gather(self._float_of(region, values)), value.grid)
+                if name in observed:
+                    value = Codes(samples.scatter(observed[name]).to(value.codes), value.grid)
             values[region.value] = value
             for node in self._last_use.get(region.anchor, ()):
                 values.pop(node, None)
@@ -425,13 +436,16 @@ class Execution:
         """The float value in front of the quantizer of an `input` or `float` region."""
         return dequantized(values[region.inputs[0]]) if region.kind == "input" else self._run_float(region, values)
 
-    def _move(self, node: fx.Node, values: dict[fx.Node, Value]) -> Codes:
-        """A layout operator on the codes themselves; padding takes the code of zero."""
+    def _move(self, node: fx.Node, values: dict[fx.Node, Value]) -> Value:
+        """A layout operator on the codes themselves; padding takes the code of zero. On values off one grid."""
+        if node not in self._on_grid:
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: dequantized(values[n]))
+            return node.target(*args, **kwargs)
         source = next(values[n] for n in node.all_input_nodes if n in values)
         if op_name(node) == "pad":
             moved = F.pad(source.codes, bound_args(node)["pad"], value=float(source.grid.zero_point))
         else:
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n].codes)
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n].codes.float())
             moved = node.target(*args, **kwargs)
         return Codes(moved, source.grid)
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, fx
 
 from calib.losses import reconstruction_loss
+from pipeline.batching import LARGEST_BATCH
 from pipeline.graph import extract, is_constant, quantizer_of
-from pipeline.memory import LARGEST_BATCH
 from pipeline.quantizer import Phase, Quantizer
 
 EVALUATION_BATCH = LARGEST_BATCH

@@ -16,6 +16,7 @@ from passes.decompose import decompose
 from passes.fold_batchnorm import fold_batchnorm
 from passes.freeze import freeze
 from passes.insert_quantizers import insert_quantizers
+from passes.mark_samples import mark_samples
 from passes.mark_units import mark_units
 from passes.project_grids import project_grids
 from passes.share_grids import share_grids
@@ -24,6 +25,7 @@ from pipeline.dialect import verify
 from pipeline.errors import RecipeError
 from pipeline.recipe import Recipe
 from pipeline.stages import Calibrated, Captured, Quantized, Reference, Unit
+from pipeline.sums import check_sums
 from pipeline.target import Target
 
 PREPARE = (
@@ -48,7 +50,7 @@ def quantize(captured: Captured, recipe: Recipe, target: Target) -> Quantized:
     """PREPARE and QUANTIZE: the graph with every quantizer in place and OFF; topology is final from here.
 
     Raises:
-        TargetError: the target cannot honour the recipe on this graph.
+        TargetError: the target cannot honour the recipe on this graph; a sum that it cannot hold.
         RecipeError: an override selects nothing, or the recipe names an optional pass (there is none yet).
     """
     if recipe.passes:
@@ -61,16 +63,23 @@ def quantize(captured: Captured, recipe: Recipe, target: Target) -> Quantized:
     insert_quantizers(graph)         # does what annotate decided
     share_grids(graph, target)       # after insertion: sharing is about modules
     tie_biases(graph)                # last: reads which quantizers ended up before and on the layer
+    mark_samples(graph)              # only tells where values lie; every quantizer is there and off
     verify(graph, "quantized")
+    check_sums(graph, target)        # as far as weights tell; again when ranges are known, and of the final codes
     return Quantized(graph, teacher, captured, _units(graph), recipe, target)
 
 
 def legalize(calibrated: Calibrated) -> tuple[Reference, list[str]]:
-    """Project what the target cannot store, freeze; return the reference and a line per projected tensor."""
+    """Project what the target cannot store, freeze; return the reference and a line per projected tensor.
+
+    Raises:
+        TargetError: a tensor that has no legal form, or a sum that the target cannot hold.
+    """
     graph = copy.deepcopy(calibrated.graph).cpu()
     lines = project_grids(graph, calibrated.quantized.target)  # before freeze: biases follow the projected scales
     freeze(graph)
     verify(graph, "frozen")
+    check_sums(graph, calibrated.quantized.target)
     return Reference(graph, calibrated.quantized), lines
 
 

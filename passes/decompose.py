@@ -4,6 +4,7 @@
     silu(x)                       = x * sigmoid(x)
     adaptive_avg_pool2d(x, 1)     = mean over space;  to another size that divides: avg_pool2d
     avg_pool2d with one output    = slice to the window, mean over space
+    stack([a, b], 2), hstack      = concatenation of reshaped tensors;  select(x, 1, 3) = slice, reshape
     mean(x, [2, 3])               = mean with keepdim, reshape;  mean(x, [-1, -2], keepdim) = mean(x, [2, 3], keepdim)
 """
 
@@ -32,6 +33,10 @@ def decompose(graph: fx.GraphModule) -> bool:
             new = _single_window(graph, node)
         elif name in ("mean", "mean_over_dims"):
             new = _mean(graph, node)
+        elif name in ("stack", "hstack"):
+            new = _stack(graph, node)
+        elif name == "select":
+            new = _select(graph, node)
         if new is not None:
             new.meta["shape"] = tensor_shape(node)
             node.replace_all_uses_with(new)
@@ -90,3 +95,32 @@ def _mean(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         return None if list(args["dim"]) == [2, 3] else _global_average(graph, node, node.args[0])
     channels = tensor_shape(node.args[0])[1]
     return insert_call(graph, node, aten.reshape.default, (_global_average(graph, node, node.args[0]), [-1, channels]))
+
+
+def _stack(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    tensors, shape = list(node.args[0]), tensor_shape(node)
+    axis = 1 if op_name(node) == "hstack" else bound_args(node)["dim"] % len(shape)
+    if len(shape) < 2 or axis == 0 or None in shape[1:]:
+        return None
+    if op_name(node) == "stack":
+        sizes = [-1, *(1 if place == axis else size for place, size in enumerate(shape) if place)]
+        tensors = [_shaped(graph, node, tensor, sizes) for tensor in tensors]
+    return insert_call(graph, node, aten.cat.default, (tensors, axis))
+
+
+def _select(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    source, shape = node.args[0], tensor_shape(node)
+    have = tensor_shape(source)
+    axis, index = node.args[1] % len(have), node.args[2]
+    if axis == 0 or None in have[1:] or not isinstance(index, int):
+        return None
+    index %= have[axis]
+    piece = insert_call(graph, node, aten.slice.Tensor, (source, axis, index, index + 1, 1))
+    piece.meta["shape"] = (*have[:axis], 1, *have[axis + 1:])
+    return _shaped(graph, node, piece, [-1, *shape[1:]])
+
+
+def _shaped(graph: fx.GraphModule, origin: fx.Node, source: fx.Node, sizes: list[int]) -> fx.Node:
+    view = insert_call(graph, origin, aten.reshape.default, (source, sizes))
+    view.meta["shape"] = (None, *sizes[1:])
+    return view

@@ -1,4 +1,4 @@
-"""A graph with its constants worked out once, for walking over many samples."""
+"""A graph with its constants worked out once, for walking over many samples: no weight is dequantized twice."""
 
 from __future__ import annotations
 

@@ -10,6 +10,10 @@ Inputs = Literal["quantized", "residual", "accumulator", "float"]
 Output = Literal["own", "fixed", "shared", "as_input", "none"]
 
 
+# What is computed in float with the float operator before it, so that no grid stands between the two.
+_IN_FLOAT = ("relu", "hardtanh", "leaky_relu")
+
+
 @dataclass(frozen=True)
 class OpRule:
     """Where quantizers must stand around one operator.
@@ -52,6 +56,20 @@ class WeightLimits:
 
 
 @dataclass(frozen=True)
+class SumLimits:
+    """What integer kernels add in.
+
+    Args:
+        largest: magnitude that a finished sum may have: int32, or the integers that a float holds.
+        of_bytes: bytes are multiplied as they are stored, with zero points inside the bias, and no partial sum may
+            leave either; otherwise zero points come off first, or sums wrap around until they are finished.
+    """
+
+    largest: int = 2**31 - 1
+    of_bytes: bool = False
+
+
+@dataclass(frozen=True)
 class Note:
     """What a user should know before building for a runtime.
 
@@ -73,6 +91,7 @@ class Target:
         profile: as given to `--device-profile`.
         ops: canonical operator name (see `pipeline.dialect`) -> rule. An operator that is missing runs in float.
         weights: limits on weight codes.
+        sums: limits on integer sums.
         quantized_bias: biases are int32 at scale input * weight.
         input_bits: bits of the network input; None leaves it in float.
         float_bits: bits of a tensor that leaves or enters a float operator, and of a quantized network output.
@@ -87,6 +106,7 @@ class Target:
     profile: str
     ops: Mapping[str, OpRule]
     weights: WeightLimits = WeightLimits()
+    sums: SumLimits = SumLimits()
     quantized_bias: bool = True
     input_bits: int | None = 8
     float_bits: int = 8
@@ -100,7 +120,7 @@ class Target:
 
     def rule(self, op: str) -> OpRule:
         """The rule of canonical operator `op`; float, with the reason, where the target has none."""
-        missing = OpRule("float", "none", reason=f"{self.name} has no integer kernel for {op}")
+        missing = OpRule("float", "none", absorbs=_IN_FLOAT, reason=f"{self.name} has no integer kernel for {op}")
         return self.ops.get(op, missing)
 
     def notes_for(self, weight_bits: int | str, activation_bits: int) -> list[str]:

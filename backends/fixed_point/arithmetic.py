@@ -11,6 +11,7 @@ from torch import Tensor
 from backends.fixed_point.numbers import (
     FUNCTIONS,
     average_rescale,
+    function_of,
     function_table,
     layer_rescale,
     logit_scale,
@@ -113,7 +114,9 @@ def avg_pool2d(run: Execution, region: Region, inputs: list[Value], grid: CodeGr
     """Window sums, a multiplier for each divisor."""
     x, node = inputs[0], region.anchor
     kernel, stride, (top, left, bottom, right), _ = window_of(node)
-    total = window_sum(torch.nn.functional.pad(x.centered, (left, right, top, bottom)), kernel, stride).long()
+    # float32 holds the sums of windows below 256 x 256.
+    codes = x.centered if kernel[0] * kernel[1] < 1 << 16 else x.centered.double()
+    total = window_sum(torch.nn.functional.pad(codes, (left, right, top, bottom)), kernel, stride).long()
     divisors = torch.from_numpy(pool_divisors(node)).to(total.device)
     result = torch.zeros_like(total)
     for divisor in divisors.unique().tolist():
@@ -131,8 +134,8 @@ def cat(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | No
 
 
 def function(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
-    """sigmoid, hardsigmoid: a table."""
-    return _looked_up(function_table(FUNCTIONS[op_name(region.anchor)], inputs[0].grid, grid), inputs[0])
+    """sigmoid, hardsigmoid, an activation that no kernel fuses: a table."""
+    return _looked_up(function_table(function_of(region.anchor), inputs[0].grid, grid), inputs[0])
 
 
 def _looked_up(table: np.ndarray, value: Codes) -> Tensor:

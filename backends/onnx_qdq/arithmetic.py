@@ -8,7 +8,7 @@ sum in float64, rounded to float32, is the fused result.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from backends.integer import (
     window_sum,
 )
 from backends.regions import Region
+from pipeline.dialect import ACTIVATIONS
 from pipeline.graph import bound_args
 from pipeline.parity import Followed
 from pipeline.stages import Reference
@@ -116,18 +117,29 @@ def linear(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid |
 
 def add(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
     """QLinearAdd of two quantized tensors."""
-    a, b = inputs
-    if b.codes.numel() > a.codes.numel():  # the kernel streams over the full operand, the broadcast one comes second
-        a, b = b, a
+    order, _ = addends(*(value.codes.shape for value in inputs))
+    a, b = (inputs[place] for place in order)
     table = run.once(region, lambda: all_pairs(functools.partial(add_codes, grid=grid), a.grid, b.grid))
     return looked_up(table, a.codes, b.codes)
+
+
+def addends(left: Sequence[int | None], right: Sequence[int | None]) -> tuple[tuple[int, int], bool]:
+    """In which order an addition's operands of two shapes go to its kernel, and whether the first is repeated before.
+
+    QLinearAdd rounds twice, and which operand it takes first depends on the axis that changes fastest; a session may
+    change that (channels last). Where the first operand is of the result's shape, it is always the first.
+    """
+    whole = [b if a == 1 else a for a, b in zip(left, right, strict=True)]
+    if whole == [*right] != [*left]:
+        return (1, 0), False
+    return (0, 1), whole != [*left]
 
 
 def add_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
     """QLinearAdd: two fused multiply-adds on the raw codes, the zero points gathered in one constant.
 
     Args:
-        b: the operand that is broadcast, where one is.
+        a: the operand that `addends` puts first.
     """
     device = a.codes.device
     out_scale = grid.scale.to(device)
@@ -145,11 +157,11 @@ def mul(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | No
 
 
 def mul_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
-    """QLinearMul: one fused multiply-add of the integer product."""
+    """QLinearMul: the integer product times one multiplier, then the zero point, each rounded to float32."""
     device = a.codes.device
     multiplier = a.grid.scale.to(device) * b.grid.scale.to(device) / grid.scale.to(device)
     product = a.centered * b.centered
-    return torch.round(_fma(product, multiplier, _f32(grid.zero_point, product))).clamp(0, 255)
+    return torch.round(product * multiplier + grid.zero_point).clamp(0, 255)
 
 
 def mean(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
@@ -190,6 +202,17 @@ def hardsigmoid(run: Execution, region: Region, inputs: list[Value], grid: CodeG
     return add_codes(x, three, gate_grid(grid))
 
 
+def leaky_relu(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+    """QLinearLeakyRelu: a table of the float formula."""
+    slope = float(bound_args(region.anchor)["negative_slope"])
+    return quantize_float(F.leaky_relu(dequantized(inputs[0]), slope), grid)
+
+
+def activation(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+    """relu or hardtanh behind no operator that absorbs it: QLinearLeakyRelu of slope 1; the ends are the grid's."""
+    return quantize_float(dequantized(inputs[0]), grid)
+
+
 # The constant 3 of hardsigmoid, clip(x + 3, 0, 6) / 6, as one code.
 GATE_OFFSET = CodeGrid(torch.tensor(3.0), 0, 0, 255)
 
@@ -214,4 +237,6 @@ KERNELS = {
     "cat": cat,
     "hardsigmoid": hardsigmoid,
     "sigmoid": sigmoid,
+    "leaky_relu": leaky_relu,
+    **dict.fromkeys(ACTIVATIONS, activation),
 }

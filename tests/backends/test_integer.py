@@ -131,7 +131,7 @@ def test_explicit_padding(padding, expected):
 )
 def test_activations_behind_an_operator_are_ends_of_its_grid(name, bounds):
     reference, images = frozen(name)
-    execution = Execution(reference.graph, TARGETS["vnni"], KERNELS)
+    execution = Execution(reference.graph, TARGETS["generic"], KERNELS)
     absorbed = "relu" if name == "relu" else "hardtanh"
     region = next(r for r in execution.regions if r.absorbed and op_name(r.tail) == absorbed)
     grid = output_grid(reference.graph, region)
@@ -150,7 +150,7 @@ def test_clamping_codes_is_clamping_values():
 
 def test_padding_takes_the_code_of_zero_and_layout_moves_codes_unchanged():
     reference, images = frozen("pad_slice")
-    execution = Execution(reference.graph, TARGETS["vnni"], KERNELS)
+    execution = Execution(reference.graph, TARGETS["generic"], KERNELS)
     seen = {}
     kernels = {**KERNELS, "conv2d": lambda run, region, inputs, grid: seen.setdefault(region.anchor.name, inputs[0]) and
                KERNELS["conv2d"](run, region, inputs, grid)}
@@ -176,7 +176,7 @@ def test_results_come_in_execution_order_and_do_not_depend_on_the_batch():
 
 def test_codes_keep_to_their_bits():
     reference, images = frozen("depthwise", 4, 3)
-    codes = Execution(reference.graph, TARGETS["vnni"], KERNELS).run(3 * images)["relu_q"]
+    codes = Execution(reference.graph, TARGETS["generic"], KERNELS).run(3 * images)["relu_q"]
     assert np.unique(codes.numpy()).tolist() == list(range(8))
 
 
@@ -203,9 +203,9 @@ def test_nested_codes_settle_on_the_multiples_of_their_channels():
 
 
 def test_integer_and_exact_evaluation_regrid_alike():
-    reference, images = frozen_levels(TARGETS["vnni"])
+    reference, images = frozen_levels(TARGETS["generic"])
     expected = ExactArithmetic(reference).run(images)
-    got = Execution(reference.graph, TARGETS["vnni"], KERNELS).run(images)
+    got = Execution(reference.graph, TARGETS["generic"], KERNELS).run(images)
     quantizer = quantizers(reference.graph)["relu_q"]
     codes = torch.from_numpy(expected["relu_q"])
     assert not bool((codes % quantizer.multiples.reshape(-1, 1, 1)).any())

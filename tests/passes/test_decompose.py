@@ -41,6 +41,9 @@ class Pooled(nn.Module):
         (lambda x: x.mean((2, 3), keepdim=True), (4, 6, 6), ["mean"]),
         (lambda x: x.mean(1), (4, 6, 6), ["mean_over_dims"]),
         (lambda x: x.mean((1, 2)), (4, 6, 6), ["mean_over_dims"]),
+        (lambda x: torch.stack([x, x.neg()], -1), (4, 6), ["neg", "view", "view", "cat"]),
+        (lambda x: torch.hstack([x, x.neg()]), (4, 6), ["neg", "cat"]),
+        (lambda x: x[:, :, -2], (4, 6, 6), ["slice", "view"]),
     ],
 )
 def test_expected_operators_and_equal_numbers(function, shape, expected):
