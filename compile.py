@@ -56,7 +56,7 @@ from pipeline.artifact import (
     package_versions,
     packed_bytes,
 )
-from pipeline.batching import BUDGET, proof_batch
+from pipeline.batching import BUDGET, plan_memory, proof_batch
 from pipeline.capture import capture
 from pipeline.constants import fold_constants
 from pipeline.data import Batches, array_batches, check_against_model
@@ -83,6 +83,7 @@ from pipeline.watcher import Quiet, Watcher
 
 VERSION = "0.1.0"
 GOLDEN_SAMPLES = 16
+GIGABYTE = 10**9
 CHECKPOINTS = ".checkpoints"  # beside the output folder
 PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript")
 
@@ -215,13 +216,15 @@ def bit_choices(quantized: Quantized) -> tuple[Choice, ...]:
 
 
 def decide_bits(
-    quantized: Quantized, choices: Sequence[Choice], images: Tensor, device: str, watcher: Watcher
+    quantized: Quantized, choices: Sequence[Choice], images: Tensor, options: Options, watcher: Watcher
 ) -> tuple[Quantized, Allocation | None]:
     """The network placed again with the best bits for every layer; itself and None where all bits are stated."""
     if all(choice.fixed is not None for choice in choices):
         return quantized, None
     watcher.stage("allocate bits")
-    allocation = allocate(quantized, choices, images, device=device, progress=watcher.allocating)
+    allocation = allocate(
+        quantized, choices, images, device=options.device, progress=watcher.allocating, memory=options.memory
+    )
     watcher.allocated(allocation)
     recipe = quantized.recipe.with_bits(allocation.bits)
     return passes.quantize(quantized.captured, recipe, quantized.target), allocation
@@ -309,6 +312,7 @@ def _build(
     watcher.planned(quantized, placement_table(quantized.graph, quantized.target))
     expected = estimate(quantized, len(calibration) if isinstance(calibration, Batches) else None)
     watcher.expected(expected.text)
+    watcher.expected(plan_memory(quantized.graph, options.memory).text)
     made = None
     if isinstance(calibration, InputShape):
         made = make_images(quantized, options, watcher)
@@ -316,12 +320,12 @@ def _build(
         calibration = array_batches(images, labels, recipe.images.batch_size, "calib", "synthetic images")
     else:
         images, labels = calibration.materialize()
-    quantized, allocation = decide_bits(quantized, choices, images, options.device, watcher)
+    quantized, allocation = decide_bits(quantized, choices, images, options, watcher)
     placement = placement_table(quantized.graph, quantized.target)
     watcher.stage("calibrate")
     calibrated = calibrate(
         quantized, images, device=options.device, progress=watcher, checkpoints=options.checkpoints,
-        resume=options.resume, data_sha256=calibration.sha256, labels=labels,
+        resume=options.resume, data_sha256=calibration.sha256, labels=labels, memory=options.memory,
     )
     synthetic = Synthetic.of(made, calibrated)
     watcher.stage("freeze, emit and prove")
@@ -576,6 +580,7 @@ def main(
     device: cli.DeviceName = "auto",
     max_drop: cli.MaxDrop = None,
     parity_samples: cli.ParitySamples = 1000,
+    memory: cli.MemoryBudget = BUDGET / GIGABYTE,
     dry_run: cli.DryRun = False,
     resume: cli.Resume = False,
     as_json: cli.Json = False,
@@ -593,13 +598,13 @@ def main(
         terminal.checkpoints = out.parent / CHECKPOINTS / out.name
         options = Options(
             device_profile, cli.resolve_device(device), overwrite, terminal.checkpoints, resume, max_drop,
-            parity_samples,
+            parity_samples, memory * GIGABYTE,
         )
         images = ImageOptions(mean, std, parse_input_size(input_size))
         if dry_run:
             terminal.stage("load")
             loaded = load_model(model, arch, trust_pickle, weights)
-            _dry_run(terminal, loaded, chosen, backend, images, calib_data, device_profile, as_json)
+            _dry_run(terminal, loaded, chosen, backend, images, calib_data, options, as_json)
             return
         check_data(chosen, calib_data)
         inputs = {"MODEL": model, "--recipe": Path(recipe), "--calib-data": calib_data, "--eval-data": eval_data}
@@ -639,18 +644,18 @@ def check_data(recipe: Recipe, calib_data: Path | None) -> None:
 
 def _dry_run(
     terminal: Terminal, loaded: LoadedModel, recipe: Recipe, backend: Backend, images: ImageOptions,
-    calib_data: Path | None, profile: str | None, as_json: bool,
+    calib_data: Path | None, options: Options, as_json: bool,
 ) -> None:
     """Everything that can be refused before data is read, and where every layer will run."""
     shape = shape_without_data(loaded, images.size, calib_data)
-    quantized = plan(loaded, recipe, backend, shape.example, profile)
+    quantized = plan(loaded, recipe, backend, shape.example, options.profile)
     placement = placement_table(quantized.graph, quantized.target)
     notes = [*loaded.notes, *target_notes(quantized), *budget_notes(quantized, bit_choices(quantized))]
-    expected = estimate(quantized)
+    expected, memory = estimate(quantized), plan_memory(quantized.graph, options.memory)
     if as_json:
-        terminal.show_json(plan_json(quantized, placement, notes, expected.to_json()))
+        terminal.show_json(plan_json(quantized, placement, notes, expected.to_json() | {"memory": memory.to_json()}))
     else:
-        terminal.show_plan(quantized, placement, notes, shape.source, expected.text)
+        terminal.show_plan(quantized, placement, notes, shape.source, f"{expected.text}; {memory.text}")
 
 
 def _show(terminal: Terminal, build: Build, backend: Backend, as_json: bool) -> None:

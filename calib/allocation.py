@@ -28,6 +28,7 @@ from calib.losses import prediction_loss
 from calib.observers import weight_params
 from calib.work import Work, WorkFacts
 from pipeline.allocation import MEGABYTE, Allocation, Point
+from pipeline.batching import BUDGET, evaluation_batch
 from pipeline.errors import CalibrationError, RecipeError
 from pipeline.graph import extract, get_attribute, is_constant, quantizer_of, where
 from pipeline.grid import QuantSpec
@@ -143,6 +144,7 @@ def allocate(
     *,
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] = lambda done, total: None,
+    memory: float = BUDGET,
 ) -> Allocation:
     """The bits of every open layer that change the prediction least under the recipe's budget.
 
@@ -150,6 +152,7 @@ def allocate(
         choices: of `find_choices`, at least one of them open.
         images: float32 [N, C, H, W]; `IMAGES` of them are used, spread evenly.
         progress: is told how many of how many pieces of work are done.
+        memory: bytes that a batch keeps to.
 
     Raises:
         CalibrationError: no images.
@@ -162,7 +165,7 @@ def allocate(
     count = min(IMAGES, len(images))
     images = images[torch.arange(count) * len(images) // count]
     budget, free = quantized.recipe.weights.bits, [choice for choice in choices if choice.fixed is None]
-    omegas = sensitivities(quantized, free, images, torch.device(device), progress)
+    omegas = sensitivities(quantized, free, images, torch.device(device), progress, memory)
     frontier = pareto_frontier([
         [(choice.size(bits), omega) for bits, omega in known.items()]
         for choice, known in zip(free, omegas, strict=True)
@@ -196,7 +199,7 @@ def _point(size: int, omega: float) -> Point:
 @torch.no_grad()
 def sensitivities(
     quantized: Quantized, choices: Sequence[Choice], images: Tensor, device: torch.device,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None, memory: float = BUDGET,
 ) -> list[dict[int, float]]:
     """omega(k) in nats of each choice at each of its bits, everything else in float.
 
@@ -212,9 +215,10 @@ def sensitivities(
         for place, stretch in enumerate(path) if stretch.unit is not None
     }
     found = [dict.fromkeys(choice.specs, 0.0) for choice in choices]
-    parts = list(batches(len(images)))
+    size = evaluation_batch(graph, memory)
+    parts = list(batches(len(images), size))
     for number, part in enumerate(parts):
-        boundary = Boundary(graph, images[part], device)
+        boundary = Boundary(graph, images[part], device, size)
         logits = graph(images[part].to(device)).double()  # every quantizer is OFF: the float network
         for stretch in path:
             if stretch.unit is not None:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, fx
 
 from calib.losses import reconstruction_loss
+from pipeline.batching import LARGEST_BATCH
 from pipeline.graph import extract, is_constant, quantizer_of
 from pipeline.quantizer import Phase, Quantizer
 
-EVALUATION_BATCH = 64
+EVALUATION_BATCH = LARGEST_BATCH
 
 
 class Stored:
@@ -117,13 +118,16 @@ class Boundary:
     Attributes:
         student, teacher: node name -> value in the quantized prefix and in the float network.
         raw: names that are the network input itself or its quantizer: never mixed with the teacher's.
+        batch: images of one forward pass.
     """
 
-    def __init__(self, graph: fx.GraphModule, images: Tensor, device: torch.device) -> None:
-        self.graph, self.device, self.count = graph, device, images.shape[0]
+    def __init__(
+        self, graph: fx.GraphModule, images: Tensor, device: torch.device, batch: int = EVALUATION_BATCH
+    ) -> None:
+        self.graph, self.device, self.count, self.batch = graph, device, images.shape[0], batch
         name = next(node.name for node in graph.graph.nodes if node.op == "placeholder")
         stored = self.empty(None)
-        for part in batches(self.count):
+        for part in batches(self.count, self.batch):
             stored.append(images[part].to(device))
         self.student: dict[str, Stored] = {name: stored}
         self.teacher: dict[str, Stored] = {name: stored}
@@ -136,7 +140,7 @@ class Boundary:
     def run_teacher(self, stretch: Stretch) -> None:
         """Compute the teacher's outputs of `stretch`: the targets now, the next unit's float input later."""
         stored = {name: self.empty(None) for name in stretch.outputs}
-        for part in batches(self.count):
+        for part in batches(self.count, self.batch):
             outputs = stretch.teacher(*(self.teacher[name].rows(part) for name in stretch.inputs))
             for name, value in zip(stretch.outputs, outputs, strict=True):
                 stored[name].append(value)
@@ -154,7 +158,7 @@ class Boundary:
         """
         stored = {name: self.empty(self._quantizer(name)) for name in stretch.outputs} if keep else {}
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for part in batches(self.count):
+        for part in batches(self.count, self.batch):
             outputs = stretch.student(*(self.student[name].rows(part) for name in stretch.inputs))
             for name, value in zip(stretch.outputs, outputs, strict=True):
                 total += reconstruction_loss(value, self.teacher[name].rows(part), exponent).double() * value.shape[0]

@@ -12,6 +12,7 @@ from calib.checkpoints import UnitCheckpoints, tensors_sha256
 from calib.context import Calibration
 from calib.methods import check_needs, find_method
 from calib.run_facts import KIND, RECIPE
+from pipeline.batching import BUDGET, evaluation_batch
 from pipeline.errors import CalibrationError
 from pipeline.stages import Calibrated, Quantized
 from pipeline.watcher import CalibrationWatcher, Quiet
@@ -27,6 +28,7 @@ def calibrate(
     resume: bool = False,
     data_sha256: str = "",
     labels: Tensor | None = None,
+    memory: float = BUDGET,
 ) -> Calibrated:
     """Choose all numbers with the recipe's method.
 
@@ -40,6 +42,7 @@ def calibrate(
         resume: go on behind the last unit found there.
         data_sha256: hash of the data set, for the checkpoints' key; computed where empty.
         labels: int64 [N] of the images, where they are known.
+        memory: bytes that forward passes keep to, beside the model, the images and one unit's caches.
 
     Raises:
         RecipeError: the recipe's method or its parameters.
@@ -62,7 +65,7 @@ def calibrate(
         store = UnitCheckpoints.of(checkpoints, _facts(quantized, images, device, data_sha256))
     calibration = Calibration(
         graph, quantized.units, images, quantized.recipe, device, progress or Quiet(), store, resume, labels,
-        quantized.captured.num_classes, target=quantized.target,
+        quantized.captured.num_classes, target=quantized.target, batch=evaluation_batch(graph, memory),
     )
     calibration.say_what_is_not_resumed()
     log = method.run(calibration, parameters)

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, fx
 
-from calib.boundary import batches
+from calib.boundary import EVALUATION_BATCH, batches
 from calib.checkpoints import UnitCheckpoints
 from pipeline.graph import float_network, is_constant, quantizer_of
 from pipeline.quantizer import Quantizer
@@ -33,6 +33,7 @@ class Calibration:
         labels: int64 [N] of the images; None where they are not known.
         classes: width of the network's output.
         findings: what the method has to tell beside numbers.
+        batch: images of one forward pass that trains nothing; changes no number but the last bits of logged losses.
         target: what the network is calibrated for; None where nothing limits its sums.
     """
 
@@ -47,6 +48,7 @@ class Calibration:
     labels: Tensor | None = None
     classes: int = 0
     findings: Findings = field(default_factory=Findings)
+    batch: int = EVALUATION_BATCH
     target: Target | None = None
 
     @property
@@ -82,7 +84,9 @@ class Calibration:
         """The float network's answers [N, classes] to all images, on `device`."""
         teacher = float_network(self.graph)
         with torch.no_grad():
-            parts = [teacher(self.images[part].to(self.device))[0] for part in batches(self.images.shape[0])]
+            parts = [
+                teacher(self.images[part].to(self.device))[0] for part in batches(self.images.shape[0], self.batch)
+            ]
         return torch.cat(parts)
 
     def seed(self, purpose: str) -> int:

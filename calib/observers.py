@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.batching import LARGEST_BATCH
 from pipeline.errors import CalibrationError
 from pipeline.grid import SCALE_FLOOR, QParams, QuantSpec, params_from_range, scale_floor, usable_scale
 
@@ -68,20 +69,23 @@ class RangeObserver:
     """Streaming observer of one activation; memory does not grow with the number of images.
 
     Call it with every batch once for the extremes, then, where `needs_second_pass`, once more with the same batches
-    after `start_second_pass()`. `average` gives every call the same weight, so it depends on the size of the batches;
-    nothing else does. The sign type of `mse` is decided once, between the passes, from all that was seen.
+    after `start_second_pass()`. `average` gives every batch the same weight, so it depends on their size; nothing
+    else does. The sign type of `mse` is decided once, between the passes, from all that was seen.
 
     Args:
         spec: per tensor.
         name: for errors.
+        split: one batch comes in several calls, and `went_on` says where it ends; otherwise in one.
     """
 
-    def __init__(self, spec: QuantSpec, name: str) -> None:
-        self.spec, self.name = spec, name
+    def __init__(self, spec: QuantSpec, name: str, split: bool = False) -> None:
+        self.spec, self.name, self._split = spec, name, split
         self.low: Tensor | None = None
         self.high: Tensor | None = None
         self._batches = 0
         self._ends: Tensor | None = None
+        self._open: Tensor | None = None  # [calls, 2]: ends of the batch that goes on, by call of a forward pass
+        self._place = 0
         self._counts: Tensor | None = None
         self._sums: Tensor | None = None
 
@@ -109,12 +113,36 @@ class RangeObserver:
             return
         low, high = torch.aminmax(x)
         ends = torch.stack([low, high]).double()
-        self._batches, self._ends = self._batches + 1, ends if self._ends is None else self._ends + ends
+        self._add(ends)
         self.low = low if self.low is None else torch.minimum(self.low, low)
         self.high = high if self.high is None else torch.maximum(self.high, high)
 
+    def _add(self, ends: Tensor) -> None:
+        if self._open is None:
+            self._open = ends[None]
+        elif self._place == len(self._open):
+            self._open = torch.cat([self._open, ends[None]])
+        else:
+            known = self._open[self._place]
+            known[0], known[1] = torch.minimum(known[0], ends[0]), torch.maximum(known[1], ends[1])
+        self._place += 1
+        if not self._split:
+            self._close()
+
+    def went_on(self, images: int) -> None:
+        """A forward pass is over, `images` in all have been seen: the next one starts a batch, or goes on with it."""
+        self._place = 0
+        if images % LARGEST_BATCH == 0:
+            self._close()
+
+    def _close(self) -> None:
+        for ends in () if self._open is None else self._open:
+            self._batches, self._ends = self._batches + 1, ends if self._ends is None else self._ends + ends
+        self._open, self._place = None, 0
+
     def params(self) -> QParams:
         """Scale and zero point for everything seen; raises CalibrationError where that was nothing or not finite."""
+        self._close()
         low, high = self._extremes()
         if self.spec.range.kind == "average":
             low, high = self._ends / self._batches

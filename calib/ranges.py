@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, fx
 
-from calib.boundary import batches
+from calib.boundary import EVALUATION_BATCH, batches
 from calib.context import Calibration
 from calib.observers import RangeObserver, params_of, weight_params
 from calib.reconstruct import UnitWork
@@ -45,7 +47,7 @@ def search_activation_ranges(calibration: Calibration, images: int | None = None
     graph = calibration.graph
     nodes = {node.name: node for node in graph.graph.nodes}
     activations = {where(nodes[name]): quantizer for name, quantizer in calibration.activations().items()}
-    _observe(graph, activations, calibration.images[:images], calibration.device)
+    _observe(calibration, activations, images)
     _switch_on(graph)
     _check_sums(calibration)
 
@@ -144,13 +146,14 @@ def search_unit_ranges(work: UnitWork, images: int) -> None:
     for name, quantizer in quantizers(work.student).items():
         if quantizer not in open_ones:
             continue
-        observer = RangeObserver(quantizer.spec, f"{work.unit.name}, {name}")
+        observer = RangeObserver(quantizer.spec, f"{work.unit.name}, {name}", work.walk_batch < EVALUATION_BATCH)
         quantizer.phase, quantizer.observer = Phase.OBSERVE, observer
         for second in (False, True)[: 1 + observer.needs_second_pass]:
             if second:
                 observer.start_second_pass()
-            for part in batches(min(images, work.count)):
+            for part in batches(min(images, work.count), work.walk_batch):
                 work.student(*(value.rows(part) for value in work.inputs))
+                observer.went_on(part.stop)
         quantizer.phase, quantizer.observer = Phase.ON, None
         if not observer.saw_zeros_only:  # it has the numbers of the first search
             quantizer.set_params(observer.params())
@@ -162,18 +165,19 @@ def _all(graph: fx.GraphModule) -> list[Quantizer | BiasQuantizer]:
 
 
 @torch.no_grad()
-def _observe(graph: fx.GraphModule, named: dict[str, Quantizer], images: Tensor, device: torch.device) -> None:
-    observers = {quantizer: RangeObserver(quantizer.spec, name) for name, quantizer in named.items()}
+def _observe(calibration: Calibration, named: dict[str, Quantizer], images: int | None) -> None:
+    split = calibration.batch < EVALUATION_BATCH
+    observers = {quantizer: RangeObserver(quantizer.spec, name, split) for name, quantizer in named.items()}
     for quantizer, observer in observers.items():
         quantizer.phase, quantizer.observer = Phase.OBSERVE, observer
-    _forward(graph, images, device)
+    _forward(calibration, images, observers.values())
     second = [quantizer for quantizer, observer in observers.items() if observer.needs_second_pass]
     for quantizer, observer in observers.items():
         quantizer.observer = observer if quantizer in second else None
     if second:
         for quantizer in second:
             observers[quantizer].start_second_pass()
-        _forward(graph, images, device)
+        _forward(calibration, images, ())
     finest = _Finest()
     for quantizer, observer in observers.items():
         quantizer.observer = None
@@ -185,6 +189,9 @@ def _observe(graph: fx.GraphModule, named: dict[str, Quantizer], images: Tensor,
             finest.give(quantizer)
 
 
-def _forward(graph: fx.GraphModule, images: Tensor, device: torch.device) -> None:
-    for part in batches(images.shape[0]):
-        graph(images[part].to(device))
+def _forward(calibration: Calibration, images: int | None, observers: Collection[RangeObserver]) -> None:
+    seen = calibration.images[:images]
+    for part in batches(seen.shape[0], calibration.batch):
+        calibration.graph(seen[part].to(calibration.device))
+        for observer in observers:
+            observer.went_on(part.stop)

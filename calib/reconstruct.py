@@ -46,6 +46,7 @@ class UnitWork:
         batch_size: images of one step.
         seed: for every random number in this unit.
         make_tail: builds the float network behind the unit; costs nothing where no method asks.
+        walk_batch: images of one forward pass that trains nothing.
     """
 
     unit: Unit
@@ -63,14 +64,15 @@ class UnitWork:
     seed: int
     device: torch.device
     make_tail: Callable[[Precision], Tail]
+    walk_batch: int = EVALUATION_BATCH
 
     def empty(self) -> Stored:
         """Room for one float value of every image."""
         return Stored(self.count, self.device)
 
-    def batches(self, size: int = EVALUATION_BATCH) -> Iterator[slice]:
-        """Slices that walk over all images."""
-        return batches(self.count, size)
+    def batches(self, size: int | None = None) -> Iterator[slice]:
+        """Slices that walk over all images, `walk_batch` at a time where no size is given."""
+        return batches(self.count, size or self.walk_batch)
 
     def harden_nearest(self) -> None:
         """Send every open weight to its nearest code."""
@@ -150,7 +152,9 @@ class _Run:
         self.make_trainer, self.prepare = make_trainer, prepare
         self.units = calibration.units if walk.units is None else walk.units
         self.path = stretches(calibration.graph, [unit.nodes for unit in self.units])
-        self.boundary = Boundary(calibration.graph, calibration.images, calibration.device)
+        self.boundary = Boundary(
+            calibration.graph, calibration.images, calibration.device, calibration.batch
+        )
 
     def run(self) -> tuple[UnitLog, ...]:
         progress = self.calibration.progress
@@ -261,6 +265,7 @@ def unit_work(
         activations=tuple(activations), inner=tuple(q for q in inner if q not in activations),
         count=boundary.count, batch_size=calibration.recipe.images.batch_size,
         seed=calibration.seed(unit.name), device=calibration.device, make_tail=make_tail,
+        walk_batch=boundary.batch,
     )
 
 

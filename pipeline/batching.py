@@ -1,13 +1,14 @@
 """How many samples go through a network at once: batches follow a budget of memory, read off the recorded shapes.
 
-A batch changes no number beyond the order in which a library sums, and it never exceeds `LARGEST_BATCH`: networks whose
-tensors are small have the same batches at every budget.
+A batch changes no number but by the order in which a library sums: below 16 samples PyTorch takes other kernels. It
+never exceeds `LARGEST_BATCH`, so that networks of small tensors have the same batches at every budget.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from torch import fx
 
@@ -72,6 +73,33 @@ def batch_size(sample: int, budget: float = BUDGET, most: int = LARGEST_BATCH) -
     """
     wanted = min(most, max(1, int(budget // max(sample, 1))))
     return 1 << (wanted.bit_length() - 1)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Args:
+    budget: bytes.
+    calibration, proof: samples that go through the network at once.
+    """
+
+    budget: float
+    calibration: int
+    proof: int
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        return (f"memory: {self.calibration} images at once in calibration and {self.proof} in the proof keep to "
+                f"{self.budget / 1e9:g} GB beside the model, the images and one unit's caches")
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"budget_bytes": int(self.budget), "calibration_batch": self.calibration, "proof_batch": self.proof}
+
+
+def plan_memory(graph: fx.GraphModule, budget: float = BUDGET) -> MemoryPlan:
+    """The batches of a quantized graph."""
+    return MemoryPlan(budget, evaluation_batch(graph, budget), proof_batch(graph, budget))
 
 
 def proof_batch(graph: fx.GraphModule, budget: float = BUDGET) -> int:

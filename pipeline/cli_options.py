@@ -84,7 +84,12 @@ MaxDrop = Annotated[float | None, typer.Option(
     metavar="POINTS", help="Fail (exit code 1) where the artifact loses more top-1 points than this.",
 )]
 ParitySamples = Annotated[int, typer.Option(
-    min=1, metavar="N", help="Samples that optimisation levels other than the deployed one see; default 1000.",
+    min=1, metavar="N", help="Samples that optimisation levels other than the deployed one see; default 1000, and 16 "
+    "of those that fail no build.",
+)]
+MemoryBudget = Annotated[float, typer.Option(
+    "--memory", min=0.001, metavar="GB", help="What batches keep to, beside the model, the images and one unit's "
+    "caches; default 2.",
 )]
 Json = Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")]
 TrustPickle = Annotated[bool, typer.Option(

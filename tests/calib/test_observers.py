@@ -360,6 +360,24 @@ def test_memory_does_not_grow_with_the_number_of_images(search: str) -> None:
     assert stored(50) == stored(1) <= 2 * 8 * observers.BINS + 64
 
 
+def test_a_batch_in_pieces_is_one_batch_of_an_average_and_each_call_of_a_pass_its_own() -> None:
+    """Two calls in each pass, as of a quantizer at two nodes; batches of 64 in pieces of 16, the last one short."""
+    x, y = noise(150 * 6).reshape(150, 6), 3 * noise(150 * 6, seed=1).reshape(150, 6)
+    of = spec(8, search="average")
+    whole, pieces = RangeObserver(of, "node x"), RangeObserver(of, "node x", split=True)
+    for observer, size in ((whole, 64), (pieces, 16)):
+        for start in range(0, 150, size):
+            rows = slice(start, min(start + size, 150))
+            observer(x[rows])
+            observer(y[rows])
+            observer.went_on(rows.stop)
+    assert torch.equal(whole.params().scale, pieces.params().scale)
+    unsplit = RangeObserver(of, "node x")
+    for part in (*x.split(16), *y.split(16)):
+        unsplit(part)
+    assert not torch.equal(unsplit.params().scale, pieces.params().scale)
+
+
 def test_min_max_covers_the_extremes() -> None:
     params = observed(torch.tensor([-1.0, 3.0]), spec(8, search="minmax"))
     assert float(params.scale) == pytest.approx(4 / 255) and int(params.zero_point) == 64

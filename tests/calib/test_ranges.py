@@ -50,7 +50,7 @@ SEARCHES = {
 
 @pytest.fixture
 def batches_of_eight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranges, "batches", lambda count: batches(count, 8))
+    monkeypatch.setattr(ranges, "batches", lambda count, size: batches(count, 8))
 
 
 def scales_of(search: str, *parameters: str) -> tuple[Calibration, dict[str, torch.Tensor]]:
@@ -145,6 +145,19 @@ def test_a_units_ranges_follow_what_arrives_there() -> None:
     work.student(*(value.rows(slice(0, 20)) for value in work.inputs))
     assert float(quantizer.scale) == pytest.approx(float(seen[0].max()) / quantizer.spec.grid.qmax)
     assert float(quantizer.scale) != before
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_the_batch_of_a_forward_pass_changes_no_range(search: str) -> None:
+    found = []
+    for size in (64, 16):
+        made = dataclasses.replace(calibration(recipe("minmax_w8a8", f"activations.range={search}"), ranges=False),
+                                   batch=size)
+        made = dataclasses.replace(made, images=torch.cat([made.images] * 3)[:150] * torch.linspace(1, 2, 150)
+                                   .reshape(-1, 1, 1, 1)[: 3 * len(made.images)])
+        search_ranges(made)
+        found.append([quantizer.scale for quantizer in made.activations().values()])
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("method", ["qdrop", "lsq", "pdquant", "adaround", "brecq"])

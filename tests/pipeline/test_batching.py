@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pipeline.batching import LARGEST_BATCH, batch_size, evaluation_batch, footprint, proof_batch
+from pipeline.batching import LARGEST_BATCH, batch_size, evaluation_batch, footprint, plan_memory, proof_batch
 from pipeline.capture import capture
 
 
@@ -77,3 +77,9 @@ def test_a_budget_divides_batches_and_small_networks_keep_theirs():
     assert evaluation_batch(graph, 4 * footprint(graph).peak * 8) == 8
     assert proof_batch(graph, footprint(graph).proof * 5) == 4
     assert proof_batch(chain(1024)) == 1  # tensors of a sample fill the cache
+
+
+def test_the_plan_says_batches_and_budget():
+    plan = plan_memory(chain(), 5e8)
+    assert "64 images at once in calibration and 64 in the proof keep to 0.5 GB" in plan.text
+    assert plan.to_json() == {"budget_bytes": 500_000_000, "calibration_batch": 64, "proof_batch": 64}
