@@ -15,6 +15,7 @@ from pipeline.graph import float_network, is_constant, quantizer_of
 from pipeline.quantizer import Quantizer
 from pipeline.recipe import Recipe
 from pipeline.stages import Findings, Unit
+from pipeline.target import Target
 from pipeline.watcher import CalibrationWatcher
 
 
@@ -32,6 +33,7 @@ class Calibration:
         labels: int64 [N] of the images; None where they are not known.
         classes: width of the network's output.
         findings: what the method has to tell beside numbers.
+        target: what the network is calibrated for; None where nothing limits its sums.
     """
 
     graph: fx.GraphModule
@@ -45,11 +47,19 @@ class Calibration:
     labels: Tensor | None = None
     classes: int = 0
     findings: Findings = field(default_factory=Findings)
+    target: Target | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W) of an image."""
         return tuple(self.images.shape[1:])
+
+    def say_what_is_not_resumed(self) -> None:
+        """Where the run was to be resumed and starts anew: that, and why, for the terminal and the report."""
+        reason = self.checkpoints.why_not_resumed() if self.resume and self.checkpoints is not None else ""
+        if reason:
+            self.findings.notes.append(reason)
+            self.progress.note(reason)
 
     def activations(self) -> dict[str, Quantizer]:
         """Distinct activation quantizers whose numbers are free, by node name."""

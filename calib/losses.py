@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Sums of powers of errors of which float32 lost no part to underflow.
+LOSS_RANGE = (2.0**-60, 2.0**100)
+
 
 def positions(value: Tensor) -> int:
     """Spatial positions of [N, C, ...]: what a loss is averaged over besides images."""
@@ -19,7 +22,10 @@ def reconstruction_loss(output: Tensor, target: Tensor, exponent: float = 2.0, w
     """Mean over images and positions of the sum over channels of (weight * abs(output - target))^exponent."""
     error = (output - target).abs()
     error = error if weight is None else error * weight
-    return error.pow(exponent).sum() / (output.shape[0] * positions(output))
+    total = error.pow(exponent).sum()
+    if not LOSS_RANGE[0] <= float(total.detach()) <= LOSS_RANGE[1]:
+        total = error.double().pow(exponent).sum()  # errors in units that float32 cannot square
+    return total / (output.shape[0] * positions(output))
 
 
 def reconstruction_gradient(

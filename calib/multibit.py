@@ -21,12 +21,13 @@ import torch
 from scipy import optimize, special
 from torch import Tensor
 
-from pipeline.grid import MAX_CHANNEL_BITS, SCALE_FLOOR, QParams, along
+from pipeline.grid import MAX_CHANNEL_BITS, QParams, along, usable_scale
 from pipeline.quantizer import Quantizer
 
 Density = Literal["laplace", "gauss"]
 TableName = Literal["laplace", "cifar", "gauss"]
-CLIP_FLOOR = 1e-6  # of the divisor: a channel of zeros has clip 0
+CLIP_FLOOR = 1e-6  # added to the divisor: a channel of zeros has clip 0
+CLIP_SHARE = 1e-3  # of a clip that is not, at most this is added
 STARTS = 40  # random starts of the search: from 3 bits on it has many local minima
 # Mean of abs(w) is 1 for both densities.
 VARIANCE: Mapping[Density, float] = {"laplace": 2.0, "gauss": math.pi / 2}
@@ -195,7 +196,7 @@ class MultibitWeights:
     def scale(self) -> Tensor:
         """float32 [O]: clip / D of the channel's bits."""
         divisors, _, _ = _lookup(self._table, self._limit, self.clip.device)
-        return (self.clip.float() / divisors[self.bits.long()]).clamp(min=SCALE_FLOOR)
+        return usable_scale(self.clip.float() / divisors[self.bits.long()])
 
     def __call__(self, weights: Tensor) -> Tensor:
         """Fake-quantized weights; the gradient passes inside [-clip, clip] and is zero outside."""
@@ -216,7 +217,8 @@ class MultibitWeights:
         """Nearest codes as floats, by counting the thresholds below: at most seven compares, no search over levels."""
         _, thresholds, codes = _lookup(self._table, self._limit, weights.device)
         rank, bits = weights.dim(), self.bits.long()
-        u = (weights / along(self.clip + CLIP_FLOOR, 0, rank)).float()
+        added = torch.where(self.clip > 0, (self.clip * CLIP_SHARE).clamp(max=CLIP_FLOOR), CLIP_FLOOR)
+        u = (weights / along(self.clip + added, 0, rank)).float()
         magnitude, index = u.abs(), torch.zeros_like(weights, dtype=torch.int64)
         for threshold in thresholds[:, bits]:
             index += magnitude > along(threshold, 0, rank)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import CalibrationError
-from pipeline.grid import SCALE_FLOOR, QParams, QuantSpec, params_from_range
+from pipeline.grid import SCALE_FLOOR, QParams, QuantSpec, params_from_range, scale_floor, usable_scale
 
 SCALES = 100       # candidates of `mse`: i/100 of the full range, i = 1 ... 100
 SHRINKS = 80       # candidates of `mse_shrink`: 1 - i/100 of the full range, i = 0 ... 79
@@ -27,6 +27,10 @@ ROW_BINS = 1024    # of one channel of a weight
 SHORTLIST = 24     # candidates that are scored exactly
 EXACT_LIMIT = 2**24  # values times candidates up to which every candidate is scored exactly
 CHUNK = 2**22      # elements of one temporary
+# Largest magnitudes of tensors whose errors, raised to an exponent, float32 holds; others are searched in other units.
+ORDINARY = (2.0**-30, 2.0**30)
+# Extremes of an activation: bins of its histogram, and distances between two of its values, are normal numbers.
+SMALLEST, LARGEST = BINS * SCALE_FLOOR, 2.0**126
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,11 @@ class RangeObserver:
         self._sums: Tensor | None = None
 
     @property
+    def saw_zeros_only(self) -> bool:
+        """Nothing but zeros came: the data say nothing about a scale."""
+        return self.low is not None and bool((self.low == 0) & (self.high == 0))
+
+    @property
     def needs_second_pass(self) -> bool:
         return self.spec.range.kind in TWO_PASSES
 
@@ -131,6 +140,7 @@ class RangeObserver:
         if self.low is None or self.high is None:
             raise CalibrationError("no data reached a quantizer", where=self.name, hint="this is a defect: report it")
         _check_finite(self.low, self.high, self.name)
+        _check_size(self.low, self.high, self.name)
         return self.low, self.high
 
 
@@ -170,6 +180,16 @@ def _check_finite(low: Tensor, high: Tensor, name: str) -> None:
         )
 
 
+def _check_size(low: Tensor, high: Tensor, name: str) -> None:
+    largest = float(torch.maximum(-low, high))
+    if largest > LARGEST or 0 < largest < SMALLEST:
+        raise CalibrationError(
+            f"values of up to {largest:.3g}: float32 holds no steps of such a range", where=name,
+            allowed=f"zeros, or a range of {SMALLEST:.2g} to {LARGEST:.2g}",
+            hint="look at the units of the images and at the weights that lead here",
+        )
+
+
 def _share_below(counts: Tensor, largest: Tensor, share: float) -> Tensor:
     """Magnitude at which `share` of a histogram `counts` [bins] over [0, largest] is reached, to within one bin.
 
@@ -194,6 +214,29 @@ def _search(
 ) -> tuple[Tensor, Tensor]:
     """Ends [rows] of the best range for each row of `points`, whose extremes are `low` and `high`."""
     low, high = low.reshape(-1).double(), high.reshape(-1).double()
+    unit = _unit(float(torch.maximum(-low, high).max()))
+    if unit == 1.0:
+        return _search_ordinary(points, spec, low, high, histogram)
+    points = _in_units(points, unit)
+    histogram = None if histogram is None else _in_units(histogram, unit)
+    ends = _search_ordinary(points, spec, low / unit, high / unit, histogram)
+    return ends[0] * unit, ends[1] * unit
+
+
+def _unit(largest: float) -> float:
+    """1 where a tensor of this largest magnitude is ordinary, else a power of two that makes it so."""
+    ordinary = largest == 0 or ORDINARY[0] <= largest <= ORDINARY[1]
+    return 1.0 if ordinary else 2.0 ** math.frexp(largest)[1]
+
+
+def _in_units(points: _Points, unit: float) -> _Points:
+    return _Points((points.values.double() / unit).float(), points.counts)
+
+
+def _search_ordinary(
+    points: _Points, spec: QuantSpec, low: Tensor, high: Tensor, histogram: _Points | None
+) -> tuple[Tensor, Tensor]:
+    """`_search` of values that float32 can raise to the search's exponent."""
     shrink, exponent = spec.range.kind == "mse_shrink", spec.range.exponent
     candidates = _shrunk(spec, low, high) if shrink else _candidates(spec, low, high)
     rows = points.values.shape[0]
@@ -229,7 +272,7 @@ def _candidates(spec: QuantSpec, low: Tensor, high: Tensor) -> _Candidates:
     else:
         widest, lowest = high.clamp(min=0.0) - low.clamp(max=0.0), -torch.arange(steps + 1, device=device)
     shares = torch.arange(1, SCALES + 1, device=device, dtype=torch.float64) / SCALES
-    scales = (widest[:, None] * shares / steps).clamp(min=SCALE_FLOOR)
+    scales = (widest[:, None] * shares / steps).clamp(min=scale_floor(widest / steps))
     return _Candidates(scales, lowest.double()[None], steps)
 
 
@@ -247,9 +290,10 @@ def _shrunk(spec: QuantSpec, low: Tensor, high: Tensor) -> _Candidates:
         lowest = torch.full((1, 1), float(grid.qmin), device=device, dtype=torch.float64)
     else:
         widest = high - low
-        lowest = torch.round(low / (widest / steps).clamp(min=SCALE_FLOOR)).clamp(-steps, 0)[:, None]
+        lowest = torch.round(low / usable_scale(widest / steps)).clamp(-steps, 0)[:, None]
     shares = 1 - torch.arange(SHRINKS, device=device, dtype=torch.float64) / 100
-    return _Candidates((widest[:, None] * shares / steps).clamp(min=SCALE_FLOOR), lowest, steps)
+    scales = (widest[:, None] * shares / steps).clamp(min=scale_floor(widest / steps))
+    return _Candidates(scales, lowest, steps)
 
 
 def _exact_scores(points: _Points, scales: Tensor, lowest: Tensor, steps: int, exponent: float) -> Tensor:

@@ -10,7 +10,9 @@ from calib.context import Calibration
 from calib.observers import RangeObserver, params_of, weight_params
 from calib.reconstruct import UnitWork
 from pipeline.graph import bias_quantizer_of, get_attribute, quantizer_of, quantizers, where
+from pipeline.grid import QParams
 from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
+from pipeline.sums import check_sums
 
 
 def search_ranges(calibration: Calibration, images: int | None = None) -> None:
@@ -21,6 +23,7 @@ def search_ranges(calibration: Calibration, images: int | None = None) -> None:
 
     Raises:
         CalibrationError: values that are not finite; names the node.
+        TargetError: a sum that the target cannot hold; as from every search here.
     """
     _choose_weight_params(calibration)
     search_activation_ranges(calibration, images)
@@ -31,6 +34,7 @@ def search_weight_ranges(calibration: Calibration) -> None:
     _choose_weight_params(calibration)
     for quantizer in calibration.weights().values():
         quantizer.phase = Phase.ON
+    _check_sums(calibration)
 
 
 def search_activation_ranges(calibration: Calibration, images: int | None = None) -> None:
@@ -43,6 +47,7 @@ def search_activation_ranges(calibration: Calibration, images: int | None = None
     activations = {where(nodes[name]): quantizer for name, quantizer in calibration.activations().items()}
     _observe(graph, activations, calibration.images[:images], calibration.device)
     _switch_on(graph)
+    _check_sums(calibration)
 
 
 def round_weights(calibration: Calibration) -> None:
@@ -61,24 +66,48 @@ def search_ranges_in_order(calibration: Calibration, images: int) -> None:
     nodes = {node.name: node for node in calibration.graph.graph.nodes}
     searched = {where(nodes[name]): quantizer for name, quantizer in calibration.activations().items()}
     _switch_on(calibration.graph)
+    finest = _Finest()
     for name, quantizer in searched.items():
-        quantizer.mixing = _ObserveOnce(quantizer, name)
+        quantizer.mixing = _ObserveOnce(quantizer, name, finest)
     try:
         calibration.graph(calibration.images[:images].to(calibration.device))
     finally:
         for quantizer in searched.values():
             quantizer.mixing = None
+    _check_sums(calibration)
+
+
+class _Finest:
+    """The smallest scale so far, for tensors that are always zero.
+
+    Any scale holds them. One out of proportion to the rest of the network makes what is added to them or computed
+    from them unrepresentable: sums beside which the output's step is nothing, biases of no or of endless many steps.
+    """
+
+    def __init__(self) -> None:
+        self._scale: Tensor | None = None
+
+    def see(self, quantizer: Quantizer) -> None:
+        """Take in the scale of a tensor that is not always zero."""
+        scale = quantizer.scale.detach()
+        self._scale = scale if self._scale is None else torch.minimum(self._scale, scale)
+
+    def give(self, quantizer: Quantizer) -> None:
+        """Use it, where there is one, for a tensor that is."""
+        if self._scale is not None:
+            quantizer.set_params(QParams(self._scale, quantizer.zero_point))
 
 
 class _ObserveOnce:
     """Chooses a quantizer's numbers from the first tensor that passes, and quantizes it and all later ones."""
 
-    def __init__(self, quantizer: Quantizer, name: str) -> None:
-        self._quantizer, self._name, self._seen = quantizer, name, False
+    def __init__(self, quantizer: Quantizer, name: str, finest: _Finest) -> None:
+        self._quantizer, self._name, self._finest, self._seen = quantizer, name, finest, False
 
     def __call__(self, x: Tensor) -> Tensor:
         if not self._seen:
             self._quantizer.set_params(params_of(x, self._quantizer.spec, self._name))
+            (self._finest.see if bool(x.any()) else self._finest.give)(self._quantizer)
             self._seen = True
         return self._quantizer.fake_quantize(x)
 
@@ -88,6 +117,12 @@ def _choose_weight_params(calibration: Calibration) -> None:
     for name, quantizer in calibration.weights().items():
         weight = get_attribute(calibration.graph, nodes[name].args[0])
         quantizer.set_params(weight_params(weight, quantizer.spec, where(nodes[name])))
+
+
+def _check_sums(calibration: Calibration) -> None:
+    """Nothing is trained for codes that the target cannot add up."""
+    if calibration.target is not None:
+        check_sums(calibration.graph, calibration.target)
 
 
 def _switch_on(graph: fx.GraphModule) -> None:
@@ -117,7 +152,8 @@ def search_unit_ranges(work: UnitWork, images: int) -> None:
             for part in batches(min(images, work.count)):
                 work.student(*(value.rows(part) for value in work.inputs))
         quantizer.phase, quantizer.observer = Phase.ON, None
-        quantizer.set_params(observer.params())
+        if not observer.saw_zeros_only:  # it has the numbers of the first search
+            quantizer.set_params(observer.params())
 
 
 def _all(graph: fx.GraphModule) -> list[Quantizer | BiasQuantizer]:
@@ -138,9 +174,15 @@ def _observe(graph: fx.GraphModule, named: dict[str, Quantizer], images: Tensor,
         for quantizer in second:
             observers[quantizer].start_second_pass()
         _forward(graph, images, device)
+    finest = _Finest()
     for quantizer, observer in observers.items():
         quantizer.observer = None
         quantizer.set_params(observer.params())
+        if not observer.saw_zeros_only:
+            finest.see(quantizer)
+    for quantizer, observer in observers.items():
+        if observer.saw_zeros_only:
+            finest.give(quantizer)
 
 
 def _forward(graph: fx.GraphModule, images: Tensor, device: torch.device) -> None:

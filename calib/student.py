@@ -29,9 +29,9 @@ from pipeline.graph import (
     tensor_shape,
     where,
 )
-from pipeline.grid import SCALE_FLOOR, Grid, QParams, QuantSpec, along, dequantize, params_from_range, quantize
+from pipeline.grid import Grid, QParams, QuantSpec, along, dequantize, params_from_range, quantize, usable_scale
 from pipeline.norms import FoldedNorm, folded_norm
-from pipeline.quantizer import Phase, Quantizer
+from pipeline.quantizer import Phase, Quantizer, bias_scale, on_steps
 
 NormMode = Literal["frozen", "train"]
 MakeCoder = Callable[[Quantizer, tuple[int, ...]], nn.Module]
@@ -203,8 +203,8 @@ class Layer(nn.Module):
     def _apply_operator(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         (source,) = self._source
         if bias is not None and source is not None:
-            step = (source.scale * self.coder.scale).detach()
-            bias = bias + (torch.round(bias / step) * step - bias).detach()
+            step = bias_scale(source.scale.detach(), self.coder.scale.detach())
+            bias = bias + (on_steps(bias, step) - bias).detach()
         args = bound_args(self.node) | {"weight": weight, "bias": bias}
         args[next(iter(args))] = x
         return self.node.target(*args.values())
@@ -227,7 +227,7 @@ class Layer(nn.Module):
             return
         if self.normed and self.mode == "train":
             params, codes = self.coder.codes(self.weight * self._sign())
-            params = QParams((params.scale * self.factor.abs()).clamp(min=SCALE_FLOOR), params.zero_point)
+            params = QParams(usable_scale(params.scale * self.factor.abs()), params.zero_point)
         else:
             params, codes = self.coder.codes(weight)
         self.quantizer.set_params(params)

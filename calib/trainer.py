@@ -26,6 +26,8 @@ from pipeline.grid import QParams
 from pipeline.quantizer import Quantizer
 
 SMALLEST_SCALE = 1.19e-7  # float32's epsilon, as in QDrop's code
+# Scales for which the papers' rates were made; others are learned as in units in which they would be TYPICAL.
+ORDINARY_SCALES, TYPICAL = (2.0**-20, 2.0**20), 2.0**-7
 REPORT_EVERY = 20
 EAGER_STEPS = 3  # of a CUDA run, before recording: Adam makes its state, libraries choose their algorithms
 
@@ -102,6 +104,7 @@ class UnitTrainer:
         )
         self._scales = torch.nn.Parameter(_stacked(self.learned, work.device))
         self._scales.grad = torch.zeros_like(self._scales)
+        self._pace = _pace(self._scales.detach())
         self._leaves = [self._leaf(index) for index in range(len(self.learned))]
         self._make_tables()
         self.optimiser = self._make_optimiser()
@@ -154,8 +157,13 @@ class UnitTrainer:
         if self.rounding is not None:
             beta = self._betas.index_select(0, self._cursor) if regularised else None
             self.rounding.collect(self.settings.rounding_weight, beta)
+        before = None if self._pace is None else self._scales.detach().clone()
         self.optimiser.step()
-        self._scales.detach().abs_().clamp_(min=SMALLEST_SCALE)
+        scales = self._scales.detach()
+        if before is None:
+            scales.abs_().clamp_(min=SMALLEST_SCALE)
+        else:
+            scales.sub_(before).mul_(self._pace).add_(before).abs_().clamp_(min=SMALLEST_SCALE * self._pace)
         self._cursor.add_(1)
 
     # -- the run -------------------------------------------------------------------------------------------------
@@ -218,6 +226,15 @@ def _identity(x: Tensor) -> Tensor:
 def _stacked(quantizers: tuple[Quantizer, ...], device: torch.device) -> Tensor:
     scales = [quantizer.scale.detach().float().reshape(()) for quantizer in quantizers]
     return torch.stack(scales).to(device) if scales else torch.zeros(0, device=device)
+
+
+def _pace(scales: Tensor) -> Tensor | None:
+    """Factor [scales] on what a step changes, and on the smallest scale; None where all scales are ordinary.
+
+    Adam's steps are of the rate's size whatever the gradient's, so the rate says in which units scales are.
+    """
+    ordinary = (scales >= ORDINARY_SCALES[0]) & (scales <= ORDINARY_SCALES[1])
+    return None if bool(ordinary.all()) else torch.where(ordinary, 1.0, scales / TYPICAL)
 
 
 class _Recorded:

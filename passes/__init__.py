@@ -24,6 +24,7 @@ from pipeline.dialect import verify
 from pipeline.errors import RecipeError
 from pipeline.recipe import Recipe
 from pipeline.stages import Calibrated, Captured, Quantized, Reference, Unit
+from pipeline.sums import check_sums
 from pipeline.target import Target
 
 PREPARE = (
@@ -48,7 +49,7 @@ def quantize(captured: Captured, recipe: Recipe, target: Target) -> Quantized:
     """PREPARE and QUANTIZE: the graph with every quantizer in place and OFF; topology is final from here.
 
     Raises:
-        TargetError: the target cannot honour the recipe on this graph.
+        TargetError: the target cannot honour the recipe on this graph; a sum that it cannot hold.
         RecipeError: an override selects nothing, or the recipe names an optional pass (there is none yet).
     """
     if recipe.passes:
@@ -62,15 +63,21 @@ def quantize(captured: Captured, recipe: Recipe, target: Target) -> Quantized:
     share_grids(graph, target)       # after insertion: sharing is about modules
     tie_biases(graph)                # last: reads which quantizers ended up before and on the layer
     verify(graph, "quantized")
+    check_sums(graph, target)        # as far as weights tell; again when ranges are known, and of the final codes
     return Quantized(graph, teacher, captured, _units(graph), recipe, target)
 
 
 def legalize(calibrated: Calibrated) -> tuple[Reference, list[str]]:
-    """Project what the target cannot store, freeze; return the reference and a line per projected tensor."""
+    """Project what the target cannot store, freeze; return the reference and a line per projected tensor.
+
+    Raises:
+        TargetError: a tensor that has no legal form, or a sum that the target cannot hold.
+    """
     graph = copy.deepcopy(calibrated.graph).cpu()
     lines = project_grids(graph, calibrated.quantized.target)  # before freeze: biases follow the projected scales
     freeze(graph)
     verify(graph, "frozen")
+    check_sums(graph, calibrated.quantized.target)
     return Reference(graph, calibrated.quantized), lines
 
 

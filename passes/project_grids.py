@@ -4,6 +4,8 @@
   channel with tiny weights and a large bias overflows. Such a channel gets the smallest weight scale that fits: exact
   for a zero channel, a coarser grid otherwise. A channel with a codebook keeps one: its values are rounded, not the
   weights, so that it has no more values than before.
+* The product of both scales must be a normal float32: a channel that is small beside the rest of its layer gets a scale
+  that makes it one; where no channel has one, the layer is refused.
 * Asymmetric weights on a target without weight zero points must fit int8 as `code - zero_point`.
 """
 
@@ -12,15 +14,15 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from pipeline.dialect import WEIGHTED
+from pipeline.dialect import WEIGHTED, source_quantizer
 from pipeline.errors import TargetError
-from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, module_path, op_name, quantizer_of, where
-from pipeline.grid import QParams, along
+from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, op_name, quantizer_of, where
+from pipeline.grid import SCALE_FLOOR, QParams, along
+from pipeline.layers import layer_name
 from pipeline.quantizer import BiasQuantizer, Quantizer
+from pipeline.sums import BIAS_LIMIT
 from pipeline.target import Target
 
-# Half of int32: the other half is left to the sum of products.
-BIAS_LIMIT = 2**30
 INT8 = (-128, 127)
 
 
@@ -39,6 +41,9 @@ def project_grids(graph: fx.GraphModule, target: Target) -> list[str]:
         if weight is None or weight.scale is None:  # never calibrated: `freeze` says so
             continue
         _check_container(node, weight, target)
+        source = source_quantizer(graph, node.args[0])
+        if source is not None and source.scale is not None:
+            lines += _fit_product(node, source, weight, get_attribute(graph, args["weight"].args[0]))
         bias = bias_quantizer_of(graph, args["bias"]) if args["bias"] is not None else None
         if bias is not None and bias.parents[0].scale is not None:
             values = get_attribute(graph, args["bias"].args[0])
@@ -57,6 +62,21 @@ def _check_container(node: fx.Node, weight: Quantizer, target: Target) -> None:
         )
 
 
+def _fit_product(node: fx.Node, source: Quantizer, weight: Quantizer, weights: torch.Tensor) -> list[str]:
+    steps = source.scale.detach().double() * weight.scale.detach().double()
+    if not SCALE_FLOOR <= float(steps.max()) <= torch.finfo(torch.float32).max:
+        raise TargetError(
+            f"what one unit of the sums is worth, {float(steps.max()):.2g}, is no normal float32", where=where(node),
+            allowed=f"{SCALE_FLOOR:.2g} to {torch.finfo(torch.float32).max:.2g}",
+            hint="bring the units of images and weights nearer to 1: what enters this layer, or its weights, are tiny "
+            "or huge",
+        )
+    small = steps < SCALE_FLOOR
+    if not bool(small.any()):
+        return []
+    return [_raised(node, weight, weights, small, SCALE_FLOOR / steps, "stay a normal float32")]
+
+
 def _fit_bias(
     node: fx.Node, bias: BiasQuantizer, weight: Quantizer, weights: torch.Tensor, values: torch.Tensor
 ) -> list[str]:
@@ -64,19 +84,25 @@ def _fit_bias(
     over = steps > BIAS_LIMIT
     if not bool(over.any()):
         return []
+    return [_raised(node, weight, weights, over, steps / BIAS_LIMIT, "fit an int32 bias")]
+
+
+def _raised(
+    node: fx.Node, weight: Quantizer, weights: torch.Tensor, chosen: torch.Tensor, factor: torch.Tensor, why: str
+) -> str:
+    """Multiply the scales of the `chosen` channels [K] by `factor` [K] and decide their codes again; says so."""
     weights = weights.detach()
     old = weight.quantize(weights)
     # A hair more, so that the scale still fits after it is rounded to float32.
-    factor = torch.where(over, steps / BIAS_LIMIT * (1 + 2.0**-20), torch.ones_like(steps))
+    factor = torch.where(chosen, factor * (1 + 2.0**-20), torch.ones_like(factor))
     scale = weight.scale.detach().double() * (factor if weight.scale.dim() else factor.max())
     if weight.spec.levels == "multibit":
         weights = weight.dequantize(old.to(weights.dtype))
     weight.set_params(QParams(scale.float(), weight.zero_point))
     # A channel whose scale stays keeps its codes: calibration may have decided them otherwise than nearest.
-    raised = along(over, weight.spec.axis, weights.dim()) if weight.scale.dim() else over.any()
+    raised = along(chosen, weight.spec.axis, weights.dim()) if weight.scale.dim() else chosen.any()
     new = torch.where(raised, weight.quantize(weights), old)
     weight.harden(new)
     moved = int((new != old).sum())
-    channels = int(over.sum())
-    return [(f"{module_path(node) or node.name}: {channels} channel scale(s) raised to fit an int32 bias, "
-            f"{moved} weight code(s) moved")]
+    return (f"{layer_name(node)}: {int(chosen.sum())} channel scale(s) raised to {why}, "
+            f"{moved} weight code(s) moved")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import fx
 
-from pipeline.dialect import LAYOUT
-from pipeline.graph import bias_quantizer_of, bound_args, finish, insert_module, op_name, quantizer_of, set_argument
-from pipeline.quantizer import BiasQuantizer, Quantizer
+from pipeline.dialect import source_quantizer
+from pipeline.graph import bias_quantizer_of, bound_args, finish, insert_module, quantizer_of, set_argument
+from pipeline.quantizer import BiasQuantizer
 
 
 def tie_biases(graph: fx.GraphModule) -> bool:
@@ -17,7 +17,7 @@ def tie_biases(graph: fx.GraphModule) -> bool:
         if annotation is None or not annotation.bias:
             continue
         args = bound_args(node)
-        source, weight = _grid(graph, node.args[0]), quantizer_of(graph, args["weight"])
+        source, weight = source_quantizer(graph, node.args[0]), quantizer_of(graph, args["weight"])
         if source is None or weight is None or bias_quantizer_of(graph, args["bias"]) is not None:
             continue
         target = f"quantizers.{node.name}_b"
@@ -27,10 +27,3 @@ def tie_biases(graph: fx.GraphModule) -> bool:
     if changed:
         finish(graph)
     return changed
-
-
-def _grid(graph: fx.GraphModule, node: fx.Node) -> Quantizer | None:
-    """The quantizer whose grid the value is on, looked up through layout operators and shared concatenations."""
-    while op_name(node) in LAYOUT or op_name(node) == "cat":
-        node = node.all_input_nodes[0]
-    return quantizer_of(graph, node)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from torch import fx
 
 from pipeline.errors import CaptureError
-from pipeline.graph import is_constant, op_name, tensor_shape, where
+from pipeline.graph import is_constant, op_name, quantizer_of, tensor_shape, where
 from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
 from pipeline.target import Target
 
 # Operators that move codes without changing them: exact on the integers.
 LAYOUT = frozenset({"max_pool2d", "slice", "pad", "view", "permute"})
+# Those that compare nothing either: they only say where a value stands, of codes and of floats alike.
+MOVES = LAYOUT - {"max_pool2d"}
 # Layers: a weight, an optional bias.
 WEIGHTED = frozenset({"conv2d", "linear"})
 # Averages over space.
@@ -41,6 +43,19 @@ def verify(graph: fx.GraphModule, stage: str) -> None:
         problem = _problem(graph, node, stage)
         if problem:
             raise CaptureError(f"the graph is not legal at stage '{stage}': {problem}", where=where(node))
+
+
+def lays_out_output(node: fx.Node) -> bool:
+    """A layout operator or a concatenation behind which stand only more of them, and the network's output."""
+    is_mover = op_name(node) in MOVES or op_name(node) == "cat"
+    return is_mover and all(user.op == "output" or lays_out_output(user) for user in node.users)
+
+
+def source_quantizer(graph: fx.GraphModule, node: fx.Node) -> Quantizer | None:
+    """The quantizer whose grid the value is on, looked up through layout operators and shared concatenations."""
+    while op_name(node) in LAYOUT or op_name(node) == "cat":
+        node = node.all_input_nodes[0]
+    return quantizer_of(graph, node)
 
 
 def wide_operand(node: fx.Node, target: Target) -> fx.Node | None:

@@ -65,7 +65,7 @@ class RecipeError(CompileError):
 
 
 class TargetError(CompileError):
-    """A recipe that the target cannot honour for this graph; raised before any image is read."""
+    """A recipe that the target cannot honour for this graph; raised as soon as it is known, mostly before any image."""
 
     stage = "annotate"
 

@@ -15,7 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-SCALE_FLOOR = 1e-8  # an all-zero channel gets this scale and value 0 (methods_reconstruction: test T1)
+SCALE_FLOOR = 2.0**-126  # float32's smallest normal number: below it a step loses bits, or is taken for 0
+EMPTY_SCALE = 1e-8  # an all-zero tensor gets this scale and value 0 (methods_reconstruction: test T1)
+NEGLIGIBLE = 2.0**-16  # of the largest scale of a tensor: such a channel is less than one step of an 8-bit output
 # Every range search by name, and the one parameter that it takes; docs/numerics.md says what each does.
 RANGE_PARAMETER = {
     "minmax": None, "average": None, "percentile": "percentile", "mse": "exponent", "mse_shrink": "exponent",
@@ -150,7 +152,7 @@ def along(values: Tensor, axis: int | None, rank: int) -> Tensor:
 
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
     """Codes of `x`, as integers in the dtype of `x`. `scale` and `zero_point` broadcast against `x`."""
-    return torch.round(x / scale).add_(zero_point).clamp_(grid.qmin, grid.qmax)
+    return (x / scale).round_().add_(zero_point).clamp_(grid.qmin, grid.qmax)
 
 
 def nested_multiples(bits: Tensor) -> Tensor:
@@ -177,6 +179,22 @@ def dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     return torch.sub(codes, zero_point).mul_(scale)
 
 
+def scale_floor(scale: Tensor) -> Tensor:
+    """Least scale, rank 0, of a tensor whose ranges ask for `scale` (rank 0 or [channels], not negative).
+
+    What is too small beside the rest of its tensor gets no finer step than `EMPTY_SCALE`, so that biases there keep
+    codes of a reasonable size. Otherwise float32's range decides alone: a network in other units has other scales.
+    """
+    largest = scale.detach().max()
+    floor = (largest * NEGLIGIBLE).clamp(min=SCALE_FLOOR, max=EMPTY_SCALE)
+    return torch.where(largest > 0, floor, EMPTY_SCALE)
+
+
+def usable_scale(scale: Tensor) -> Tensor:
+    """`scale`, not below the floor of its tensor."""
+    return torch.maximum(scale, scale_floor(scale).to(scale.dtype))
+
+
 def params_from_range(low: Tensor, high: Tensor, spec: QuantSpec) -> QParams:
     """Scale and zero point that cover [low, high] with 0 included (methods_reconstruction section 1.1).
 
@@ -189,9 +207,9 @@ def params_from_range(low: Tensor, high: Tensor, spec: QuantSpec) -> QParams:
     steps = grid.qmax - grid.qmin
     if spec.symmetric:
         width = torch.maximum(-low, high) * 2 if grid.signed else high
-        scale = (width / steps).clamp(min=SCALE_FLOOR)
+        scale = usable_scale(width / steps)
         zero_point = torch.zeros_like(scale)
     else:
-        scale = ((high - low) / steps).clamp(min=SCALE_FLOOR)
+        scale = usable_scale((high - low) / steps)
         zero_point = (grid.qmin - torch.round(low / scale)).clamp(grid.qmin, grid.qmax)
     return QParams(scale.float(), zero_point.to(torch.int32)).check(spec)

@@ -24,7 +24,7 @@ def save_grid(images: Tensor, path: Path) -> None:
     images = images[:SHOWN].detach().float().cpu()
     channels = images.shape[1]
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-    images = (images - low) / (high - low).clamp(min=1e-12)
+    images = (images - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
     if channels not in (1, 3):
         images = images[:, :1]
     factor = max(1, SIDE // max(images.shape[2:]))

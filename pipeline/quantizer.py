@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.grid import (
     MAX_CHANNEL_BITS,
+    SCALE_FLOOR,
     Grid,
     QParams,
     QuantSpec,
@@ -128,7 +129,7 @@ class Quantizer(nn.Module):
             return self.dequantize(self.codes.to(x.dtype))
         scale, zero_point = self.aligned(x)
         if not torch.is_grad_enabled():  # every evaluation: the same numbers without a mask for the gradient
-            return dequantize(self.quantize(x), scale, zero_point)
+            return self.quantize(x).sub_(zero_point).mul_(scale)
         codes = _CodesStraightThrough.apply(x / scale, zero_point, self.spec.grid)
         if self.multiples is not None:  # straight through the second rounding too
             codes = codes + (regrid(codes, self.multiples) - codes).detach()
@@ -159,6 +160,21 @@ class Quantizer(nn.Module):
         return f"{self.spec.bits} bits{levels} [{grid.qmin}, {grid.qmax}], {kind}, {self.phase.value}"
 
 
+def bias_scale(source: Tensor, weight: Tensor) -> Tensor:
+    """What one unit of a sum is worth: the product in float32, as runtimes compute it.
+
+    Never below float32's normal numbers, where it would lose bits or be 0; `project_grids` raises the weight's scale so
+    that runtimes get there too.
+    """
+    return (source.float() * weight.float()).clamp(min=SCALE_FLOOR)
+
+
+def on_steps(bias: Tensor, scale: Tensor) -> Tensor:
+    """`bias` on the nearest multiples of `scale`; itself where they are too many for a float."""
+    rounded = torch.round(bias / scale) * scale
+    return torch.where(torch.isfinite(rounded), rounded, bias)
+
+
 class BiasQuantizer(nn.Module):
     """An int32 bias: scale = input scale * weight scale, zero point 0; no numbers of its own.
 
@@ -176,9 +192,9 @@ class BiasQuantizer(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """float32 [channels] or rank 0: the product in float32, as runtimes compute it."""
+        """float32 [channels] or rank 0, see `bias_scale`."""
         source, weight = self.parents
-        return source.scale.detach().float() * weight.scale.detach().float()
+        return bias_scale(source.scale.detach(), weight.scale.detach())
 
     def quantize(self, bias: Tensor) -> Tensor:
         """int64 codes of `bias` [channels] at the present scales."""
@@ -186,7 +202,7 @@ class BiasQuantizer(nn.Module):
 
     def forward(self, bias: Tensor) -> Tensor:
         if self.phase is Phase.ON:
-            return torch.round(bias / self.scale) * self.scale
+            return on_steps(bias, self.scale)
         if self.phase is Phase.FROZEN:
             return self.codes.to(bias.dtype) * self.scale.to(bias.dtype)
         return bias

@@ -140,12 +140,12 @@ bits, in nats, a mean over {{ allocation.images }} images; layers are taken to a
 Loss is the unit's reconstruction error on the calibration images: rounded to nearest, with soft rounding at the end,
 hardened. *Undecided* is the share of weights whose soft rounding was not 0 or 1 when it was hardened.
 
-| unit | steps | nearest | soft | hard | undecided | flipped | seconds | |
-|---|---|---|---|---|---|---|---|---|
+| unit | steps | nearest | soft | hard | undecided | flipped | |
+|---|---|---|---|---|---|---|---|
 {% for unit in log -%}
 | {{ unit.title }} | {{ unit.steps }} | {{ "%.4g" % unit.loss_nearest }} | {{ "%.4g" % unit.loss_soft }} | \
 {{ "%.4g" % unit.loss_hard }} | {{ "%.2f" % (100 * unit.undecided) }} % | {{ "%.2f" % (100 * unit.flipped) }} % | \
-{{ "%.1f" % unit.seconds }} | {{ "kept nearest rounding" if unit.kept_nearest else "" }} |
+{{ "kept nearest rounding" if unit.kept_nearest else "" }} |
 {% endfor %}
 {%- endif %}
 {%- for title, table in trainings.items() %}
@@ -286,7 +286,7 @@ def _epoch_table(epochs: Sequence[EpochLog]) -> dict[str, Any]:
     shown = [epochs[round(place * (len(epochs) - 1) / max(count - 1, 1))] for place in range(count)]
     rows = [
         [str(epoch.number), str(epoch.steps),
-         *(f"{epoch.measured[name]:.4g}" if name in epoch.measured else "" for name in names), f"{epoch.seconds:.1f}"]
+         *(f"{epoch.measured[name]:.4g}" if name in epoch.measured else "" for name in names)]
         for epoch in shown
     ]
-    return {"head": ["epoch", "steps", *names, "seconds"], "rows": rows}
+    return {"head": ["epoch", "steps", *names], "rows": rows}

@@ -45,7 +45,7 @@ class Unit:
     """What one reconstruction run optimises: a contiguous run of graph nodes, hence convex.
 
     Args:
-        name: module path of the block or layer.
+        name: module path of the block, or name of the layer (`pipeline.layers`).
         kind: `block` or `layer`.
         why: how the partition found it.
         nodes: names of its nodes in the quantized graph, quantizers included, in execution order.

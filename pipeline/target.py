@@ -52,6 +52,20 @@ class WeightLimits:
 
 
 @dataclass(frozen=True)
+class SumLimits:
+    """What integer kernels add in.
+
+    Args:
+        largest: magnitude that a finished sum may have: int32, or the integers that a float holds.
+        of_bytes: bytes are multiplied as they are stored, with zero points inside the bias, and no partial sum may
+            leave either; otherwise zero points come off first, or sums wrap around until they are finished.
+    """
+
+    largest: int = 2**31 - 1
+    of_bytes: bool = False
+
+
+@dataclass(frozen=True)
 class Note:
     """What a user should know before building for a runtime.
 
@@ -73,6 +87,7 @@ class Target:
         profile: as given to `--device-profile`.
         ops: canonical operator name (see `pipeline.dialect`) -> rule. An operator that is missing runs in float.
         weights: limits on weight codes.
+        sums: limits on integer sums.
         quantized_bias: biases are int32 at scale input * weight.
         input_bits: bits of the network input; None leaves it in float.
         float_bits: bits of a tensor that leaves or enters a float operator, and of a quantized network output.
@@ -87,6 +102,7 @@ class Target:
     profile: str
     ops: Mapping[str, OpRule]
     weights: WeightLimits = WeightLimits()
+    sums: SumLimits = SumLimits()
     quantized_bias: bool = True
     input_bits: int | None = 8
     float_bits: int = 8

@@ -15,6 +15,7 @@ from backends.fixed_point.program import (
     Concat,
     Conv,
     Dequantize,
+    DequantizeParts,
     GlobalAverage,
     Lookup,
     MaxPool,
@@ -302,6 +303,26 @@ def _dequantize(writer: Writer, step: Dequantize) -> Code:
     return writer.code(("dequantize",), call)
 
 
+def _dequantize_parts(writer: Writer, step: DequantizeParts) -> Code:
+    kernels, calls, logits = set(), [], int(np.prod(writer.program.logits))
+    if sum(len(part.logits) or _count(source) for part, source in zip(step.parts, writer.inputs, strict=True)) < logits:
+        calls.append(f"memset({writer.y}, 0, {logits} * sizeof *{writer.y});")
+    for index, (part, source, x) in enumerate(zip(step.parts, writer.inputs, writer.x, strict=True)):
+        grid = f"{source.zero_point}, {float_text(source.scale)}, {x}"
+        if len(part.logits):
+            tables = [writer.array(f"{name}_of_input_{index}", values.astype(np.int32))
+                      for name, values in (("elements", part.elements), ("logits", part.logits))]
+            kernels.add("dequantize_indexed")
+            calls.append(f"dequantize_indexed({', '.join(tables)}, {len(part.logits)}, {grid}, {writer.y});")
+        else:
+            kernels.add("dequantize_part")
+            calls.append(
+                f"dequantize_part((struct shape){_shape(source)}, (struct shape){braces(*part.steps)}, {grid}, "
+                f"{writer.y} + {part.first});"
+            )
+    return writer.code(tuple(sorted(kernels)), *calls)
+
+
 def _count(buffer: Buffer) -> int:
     return int(np.prod(buffer.shape))
 
@@ -309,4 +330,5 @@ def _count(buffer: Buffer) -> int:
 _WRITERS: dict[type, Callable[[Writer, object], Code]] = {
     Conv: _conv, Sum: _sum, Product: _product, GlobalAverage: _global_average, AveragePool: _average_pool,
     MaxPool: _max_pool, Lookup: _lookup, Concat: _concat, Move: _move, Dequantize: _dequantize,
+    DequantizeParts: _dequantize_parts,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backends.c99.toolchain import MACHINES
 from backends.fixed_point.rules import integer_target
-from pipeline.target import Note, Target
+from pipeline.target import Note, SumLimits, Target
 
 NAME = "c"
 _PACKED = Note(
@@ -12,4 +12,8 @@ _PACKED = Note(
     "{activations} bits take a byte each, so that W{weights}A8 needs no more RAM and is more accurate",
     activations_below=8,
 )
-TARGETS: dict[str, Target] = {profile: integer_target(NAME, profile, (_PACKED,)) for profile in MACHINES}
+# In C an int32 that overflows on the way is undefined, even where the finished sum would fit.
+_SUMS = SumLimits(of_bytes=True)
+TARGETS: dict[str, Target] = {
+    profile: integer_target(NAME, profile, (_PACKED,), sums=_SUMS) for profile in MACHINES
+}

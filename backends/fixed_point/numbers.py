@@ -10,9 +10,19 @@ import torch
 from torch import fx
 
 from backends.fixed_point.rescale import Part, Rescale, apply_rescale, make_rescale
-from backends.integer import CodeGrid, Codes, Layer, dequantized, explicit_padding, pair, quantize_float
-from pipeline.dialect import WEIGHTED
+from backends.integer import (
+    CodeGrid,
+    Codes,
+    Layer,
+    activation_range,
+    dequantized,
+    explicit_padding,
+    pair,
+    quantize_float,
+)
+from pipeline.dialect import ACTIVATIONS, WEIGHTED
 from pipeline.graph import bound_args, op_name, tensor_shape, where
+from pipeline.sums import layer_sums, magnitude
 
 CODES = 256
 _LARGEST = CODES - 1  # magnitude of a code minus its zero point, whatever the zero point
@@ -24,10 +34,9 @@ def _ratio(step: float | np.ndarray, grid: CodeGrid) -> np.ndarray:
 
 def layer_rescale(node: fx.Node, x: CodeGrid, layer: Layer, residual: CodeGrid | None, grid: CodeGrid) -> Rescale:
     """Of a convolution or linear layer, its residual sum included."""
-    sums = layer.weight.abs().flatten(1).sum(1) * _LARGEST
-    bias = 0 if layer.bias is None else layer.bias.abs()
+    bound = magnitude(*layer_sums(layer.weight, -x.zero_point, _LARGEST - x.zero_point, layer.bias))
     step = float(x.scale) * layer.scale.numpy().astype(np.float64)
-    parts = [Part(_ratio(step, grid), int((sums.double() + bias).max()))]
+    parts = [Part(_ratio(step, grid), bound)]
     if residual is not None:
         parts.append(Part(_ratio(float(residual.scale), grid), _LARGEST))
     return make_rescale(parts, grid.zero_point, where(node))
@@ -126,4 +135,14 @@ def hardsigmoid(value: float) -> float:
     return min(max(value + 3.0, 0.0), 6.0) / 6.0
 
 
-FUNCTIONS: dict[str, Callable[[float], float]] = {"sigmoid": sigmoid, "hardsigmoid": hardsigmoid}
+_FUNCTIONS: dict[str, Callable[[float], float]] = {"sigmoid": sigmoid, "hardsigmoid": hardsigmoid}
+FUNCTIONS = frozenset({*_FUNCTIONS, *ACTIVATIONS})  # operators that are a function of one number: a table
+
+
+def function_of(node: fx.Node) -> Callable[[float], float]:
+    """What an operator of `FUNCTIONS` makes of one number."""
+    name = op_name(node)
+    if name not in ACTIVATIONS:
+        return _FUNCTIONS[name]
+    low, high = activation_range(node)
+    return lambda value: min(max(value, low), high)

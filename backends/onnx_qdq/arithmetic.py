@@ -7,6 +7,7 @@ sum in float64, rounded to float32, is the fused result.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,9 +20,11 @@ from backends.integer import (
     Codes,
     Execution,
     Value,
+    all_pairs,
+    conv2d_sums,
     dequantized,
-    exact_conv2d,
-    exact_linear,
+    linear_sums,
+    looked_up,
     pair,
     quantize_float,
     window_sum,
@@ -80,9 +83,13 @@ def _f32(value: float, like: Tensor) -> Tensor:
 
 
 def _requantize(total: Tensor, multiplier: Tensor, zero_point: int) -> Tensor:
-    """QLinearConv, QGemm, QLinearGlobalAveragePool: one float32 product, clip, round, then the zero point."""
-    steps = total.float() * multiplier
-    return torch.round(steps.clamp(-zero_point, 255 - zero_point)) + zero_point
+    """QLinearConv, QGemm, QLinearGlobalAveragePool: one float32 product, clip, round, then the zero point; in place.
+
+    Args:
+        total: sums in float32, the caller's to lose.
+    """
+    steps = total.mul_(multiplier).clamp_(-zero_point, 255 - zero_point).round_()
+    return steps.add_(zero_point) if zero_point else steps
 
 
 def _sum_scale(x: Codes, scale: Tensor) -> Tensor:
@@ -92,7 +99,7 @@ def _sum_scale(x: Codes, scale: Tensor) -> Tensor:
 def conv2d(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
     """QLinearConv: `acc * f32(f32(s_x * s_w) / s_y)`."""
     x, layer = inputs[0], run.layer(region.anchor)
-    total = exact_conv2d(x, layer, region.anchor)
+    total = conv2d_sums(x, layer, region.anchor).rounded()
     multiplier = _sum_scale(x, layer.scale) / grid.scale.to(total.device)
     return _requantize(total, multiplier.reshape(1, -1, 1, 1), grid.zero_point)
 
@@ -100,22 +107,28 @@ def conv2d(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid |
 def linear(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
     """QGemm: as QLinearConv; without an output grid the float32 values `acc * f32(s_x * s_w)`."""
     x, layer = inputs[0], run.layer(region.anchor)
-    total = exact_linear(x, layer)
+    total = linear_sums(x, layer).rounded()
     scale = _sum_scale(x, layer.scale)
     if grid is None:
-        return total.float() * scale
+        return total.mul_(scale)
     return _requantize(total, scale / grid.scale.to(total.device), grid.zero_point)
 
 
 def add(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
     """QLinearAdd of two quantized tensors."""
-    return add_codes(inputs[0], inputs[1], grid)
+    a, b = inputs
+    if b.codes.numel() > a.codes.numel():  # the kernel streams over the full operand, the broadcast one comes second
+        a, b = b, a
+    table = run.once(region, lambda: all_pairs(functools.partial(add_codes, grid=grid), a.grid, b.grid))
+    return looked_up(table, a.codes, b.codes)
 
 
 def add_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
-    """QLinearAdd: two fused multiply-adds on the raw codes, the zero points gathered in one constant."""
-    if b.codes.numel() > a.codes.numel():  # the kernel streams over the full operand, the broadcast one comes second
-        a, b = b, a
+    """QLinearAdd: two fused multiply-adds on the raw codes, the zero points gathered in one constant.
+
+    Args:
+        b: the operand that is broadcast, where one is.
+    """
     device = a.codes.device
     out_scale = grid.scale.to(device)
     ratio_a, ratio_b = a.grid.scale.to(device) / out_scale, b.grid.scale.to(device) / out_scale
@@ -125,8 +138,14 @@ def add_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
 
 
 def mul(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
-    """QLinearMul: one fused multiply-add of the integer product."""
+    """QLinearMul of two quantized tensors."""
     a, b = inputs
+    table = run.once(region, lambda: all_pairs(functools.partial(mul_codes, grid=grid), a.grid, b.grid))
+    return looked_up(table, a.codes, b.codes)
+
+
+def mul_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
+    """QLinearMul: one fused multiply-add of the integer product."""
     device = a.codes.device
     multiplier = a.grid.scale.to(device) * b.grid.scale.to(device) / grid.scale.to(device)
     product = a.centered * b.centered
@@ -140,7 +159,7 @@ def mean(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | N
     total = x.centered.double().sum((2, 3), keepdim=True)
     device = total.device
     multiplier = x.grid.scale.to(device) / (grid.scale.to(device) * count)
-    return _requantize(total, multiplier, grid.zero_point)
+    return _requantize(total.float(), multiplier, grid.zero_point)
 
 
 def avg_pool2d(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:

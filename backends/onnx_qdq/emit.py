@@ -23,7 +23,13 @@ from backends.integer import (
     value_grid,
 )
 from backends.onnx_qdq.arithmetic import GATE_OFFSET, gate_grid
-from backends.onnx_qdq.emitters import average_attributes, conv_attributes, emit_operator, refusal
+from backends.onnx_qdq.emitters import (
+    ROUNDED_BY_RUNTIME,
+    average_attributes,
+    conv_attributes,
+    emit_operator,
+    refusal,
+)
 from backends.onnx_qdq.graph_writer import CONTRIB, GraphWriter
 from backends.onnx_qdq.pack import PackedWeight, pack_weight
 from backends.regions import Region, find_regions
@@ -33,6 +39,7 @@ from pipeline.graph import (
     bound_args,
     get_attribute,
     is_constant,
+    op_name,
     quantizer_of,
     tensor_shape,
     where,
@@ -132,9 +139,12 @@ class _Emission:
         return self._quantize(self._operators(region, None), grid, region.quantizer.name)
 
     def _output_value(self, region: Region) -> ir.Value:
-        """A region that leaves in float; the network's output gets its name."""
-        name = LOGITS if region.value is network_output(self.graph) else None
-        return self._operators(region, name)
+        """A region that leaves in float."""
+        return self._operators(region, self._result_name(region))
+
+    def _result_name(self, region: Region) -> str | None:
+        """The network's output has a name of its own."""
+        return LOGITS if region.value is network_output(self.graph) else None
 
     def _integer(self, region: Region, grid: CodeGrid) -> _CodesValue:
         """DQ -> operator -> Q; activations behind the operator are ends of the grid."""
@@ -149,14 +159,17 @@ class _Emission:
         local: dict[fx.Node, ir.Value] = {}
         for node in (region.anchor, *region.absorbed):
             last = node is region.tail
+            read = self._plain_float if op_name(node) in ROUNDED_BY_RUNTIME else self._float
             local[node] = emit_operator(
-                self.writer, node, lambda n: local[n] if n in local else self._float(n), name=name if last else None
+                self.writer, node, lambda n, read=read: local[n] if n in local else read(n), name=name if last else None
             )
         return local[region.tail]
 
-    def _layout(self, region: Region) -> _CodesValue:
-        """A layout operator on the uint8 codes; padding takes the code of zero."""
+    def _layout(self, region: Region) -> Any:
+        """A layout operator on the uint8 codes; padding takes the code of zero. On floats where grids meet."""
         grid = value_grid(self.graph, self.target, region.anchor)
+        if grid is None:
+            return self._operators(region, self._result_name(region))
         changed = {}
         if region.kind == "pad":
             changed["value"] = self._byte(grid.zero_point)
@@ -169,6 +182,17 @@ class _Emission:
             value = self.values[node]
             return self._dequantize(value) if isinstance(value, _CodesValue) else value
         return self._constant(node)
+
+    def _plain_float(self, node: fx.Node) -> ir.Value:
+        """`_float` without a DequantizeLinear, by the same formula: no session takes it for the input of a kernel."""
+        codes = self.values.get(node)
+        if not isinstance(codes, _CodesValue):
+            return self._float(node)
+        value = self.writer.call("Cast", [codes.value], {"to": _dtype("FLOAT")})
+        if codes.grid.zero_point:
+            zero_point = self.writer.constant(np.asarray(codes.grid.zero_point, np.float32))
+            value = self.writer.call("Sub", [value, zero_point])
+        return self.writer.call("Mul", [value, self._scale(codes.grid.scale)])
 
     def _constant(self, node: fx.Node) -> ir.Value:
         if node.op == "get_attr":
@@ -300,8 +324,7 @@ class _OperatorEmission(_Emission):
     def _output_value(self, region: Region) -> ir.Value:
         if not region.integer:
             return super()._output_value(region)
-        name = LOGITS if region.value is network_output(self.graph) else None
-        return self._gemm(region, None, name)
+        return self._gemm(region, None, self._result_name(region))
 
     def _kernel(self, region: Region, grid: CodeGrid, name: str | None) -> ir.Value:
         inputs = [self.values[node] for node in region.inputs]

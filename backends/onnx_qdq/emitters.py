@@ -70,6 +70,11 @@ def emit_operator(
     return EMITTERS[op_name(node)](_Operands(writer, node, name), **{**arguments, **changed})
 
 
+# Between DequantizeLinear and QuantizeLinear ONNX Runtime rounds their float weights to int8, one scale for the tensor
+# (WeightBiasQuantization, at every level from `basic` on); Conv and Gemm have integer weights of ours.
+ROUNDED_BY_RUNTIME = frozenset({"conv_transpose2d"})
+
+
 def refusal(node: fx.Node) -> str:
     """Why the node cannot be written, or an empty string."""
     name = op_name(node)

@@ -6,10 +6,10 @@ arrangement of quantizers an optimised session turns into integer kernels, and w
 
 from __future__ import annotations
 
+from backends.onnx_qdq.profiles import WIDE_LIMITS
 from pipeline.target import Note, OpRule, Target, WeightLimits
 
 NAMES = {"qdq": "onnx", "qoperator": "onnx-qoperator"}
-DEFAULT_PROFILE = "generic"
 
 # Add, Mul and the gate of a hard-swish become integer kernels only when every operand is quantized; a 4-bit branch
 # in front of a residual sum costs 2 points on ResNet-20 where 8 bits cost nothing.
@@ -44,13 +44,9 @@ _NO_SPEED_FROM_LOW_ACTIVATIONS = Note(
 )
 
 
-# x86 without VNNI is what `generic` must survive; NEON's widening products and VNNI's int32 sums do not saturate.
-_WIDE_LIMITS = {"generic": 64, "vnni": None, "arm64": None}
-
-
 def targets(form: str) -> dict[str, Target]:
     """Targets of one form of the file, `qdq` or `qoperator`, by device profile, the default first."""
-    return {profile: _target(NAMES[form], profile, limit) for profile, limit in _WIDE_LIMITS.items()}
+    return {profile: _target(NAMES[form], profile, limit) for profile, limit in WIDE_LIMITS.items()}
 
 
 def _target(name: str, profile: str, wide_limit: int | None) -> Target:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from calib import observers
-from calib.observers import RangeObserver, weight_params
+from calib.observers import RangeObserver, params_of, weight_params
 from pipeline.errors import CalibrationError
 from pipeline.grid import (
+    EMPTY_SCALE,
     RANGE_PARAMETER,
-    SCALE_FLOOR,
     Grid,
     QParams,
     QuantSpec,
@@ -132,15 +132,15 @@ def scales_beside_a_zero_channel(search: str, symmetric: bool) -> list[float]:
 @pytest.mark.parametrize("search", SEARCHES)
 def test_T1_all_zero_channel_of_a_symmetric_weight(search: str) -> None:
     zero, other = scales_beside_a_zero_channel(search, symmetric=True)
-    assert zero == pytest.approx(SCALE_FLOOR) and other > 0.05
+    assert zero == pytest.approx(EMPTY_SCALE) and other > 0.05
 
 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_T1_all_zero_channel(search: str) -> None:
     zero, other = scales_beside_a_zero_channel(search, symmetric=False)
-    assert zero == pytest.approx(SCALE_FLOOR) and other > 0.05
+    assert zero == pytest.approx(EMPTY_SCALE) and other > 0.05
     params = observed(torch.zeros(2, 5), spec(4, search=search))
-    assert float(params.scale) == pytest.approx(SCALE_FLOOR)
+    assert float(params.scale) == pytest.approx(EMPTY_SCALE)
     assert torch.equal(fake(torch.zeros(5), params, spec(4))[1], torch.zeros(5))
 
 
@@ -376,3 +376,32 @@ def test_non_finite_values_name_the_tensor(bad: float) -> None:
 def test_a_quantizer_that_saw_nothing_is_an_error() -> None:
     with pytest.raises(CalibrationError, match="no data"):
         RangeObserver(spec(4), "node x").params()
+
+
+@pytest.mark.parametrize("unit", [2.0**-100, 2.0**-40, 2.0**40, 2.0**100])
+@pytest.mark.parametrize("search", ["minmax", "average", "percentile", "mse", "mse_shrink"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_tensor_in_other_units_gets_the_same_codes(search, symmetric, unit):
+    """Units are exact powers of two: scales follow them exactly, whatever the exponent of the error does in float32."""
+    x = torch.randn(4, 300, generator=torch.Generator().manual_seed(3))
+    spec = QuantSpec(Grid(8, signed=symmetric), symmetric, None, RangeSearch(search, percentile=0.99))
+    plain, other = params_of(x, spec, "x"), params_of(x * unit, spec, "x")
+    assert torch.equal(other.scale, plain.scale * unit) and torch.equal(other.zero_point, plain.zero_point)
+    rows = QuantSpec(spec.grid, symmetric, 0, spec.range)
+    plain, other = weight_params(x, rows, "w"), weight_params(x * unit, rows, "w")
+    assert torch.equal(other.scale, plain.scale * unit) and torch.equal(other.zero_point, plain.zero_point)
+
+
+@pytest.mark.parametrize("value", [1e-40, 3e-36, 1.5e38])
+def test_ranges_that_float32_has_no_steps_for_are_refused_by_name(value):
+    with pytest.raises(CalibrationError, match="float32 holds no steps") as error:
+        params_of(torch.tensor([0.0, value]), QuantSpec(Grid(8, signed=False), True), "node relu_q")
+    assert error.value.where == "node relu_q" and "4.8e-35 to 8.5e+37" in error.value.allowed
+
+
+def test_a_channel_that_is_nothing_beside_the_others_keeps_a_step_of_1e_8():
+    weight = torch.tensor([[1.0, -0.5], [1e-30, 0.0], [0.0, 0.0]])
+    scale = weight_params(weight, QuantSpec(Grid(8, signed=True), True, 0), "w").scale
+    assert torch.equal(scale[1:], torch.tensor([EMPTY_SCALE, EMPTY_SCALE]))
+    tiny = weight_params(weight * 1e-12, QuantSpec(Grid(8, signed=True), True, 0), "w").scale
+    assert 0 < float(tiny[2]) == float(tiny[1]) < 1e-4 * float(tiny[0])

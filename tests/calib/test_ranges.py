@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -9,12 +11,13 @@ from calib import ranges
 from calib.boundary import batches
 from calib.context import Calibration
 from calib.observers import RangeObserver, weight_params
-from calib.ranges import search_ranges, search_unit_ranges
-from pipeline.errors import CalibrationError
-from pipeline.graph import get_attribute, quantizer_of
+from calib.ranges import search_ranges, search_ranges_in_order, search_unit_ranges, search_weight_ranges
+from pipeline.errors import CalibrationError, TargetError
+from pipeline.graph import bound_args, get_attribute, op_name, quantizer_of
 from pipeline.grid import QParams
 from pipeline.quantizer import Phase
-from tests.calib.nets import calibration, recipe
+from pipeline.target import SumLimits
+from tests.calib.nets import TARGET, Notes, calibrated, calibration, recipe
 from tests.calib.test_trainer import work_of
 
 
@@ -142,3 +145,32 @@ def test_a_units_ranges_follow_what_arrives_there() -> None:
     work.student(*(value.rows(slice(0, 20)) for value in work.inputs))
     assert float(quantizer.scale) == pytest.approx(float(seen[0].max()) / quantizer.spec.grid.qmax)
     assert float(quantizer.scale) != before
+
+
+@pytest.mark.parametrize("method", ["qdrop", "lsq", "pdquant", "adaround", "brecq"])
+def test_sums_that_the_target_cannot_hold_are_refused_before_anything_is_trained(method: str) -> None:
+    """Ranges without zero points tell nothing about asymmetric weights: the first search does."""
+    chosen = recipe(f"{method}_w4a4", "policy=none", "method.steps=2")
+    target = dataclasses.replace(TARGET, sums=SumLimits(1000))
+    watcher = Notes()
+    with pytest.raises(TargetError, match="sums of this conv2d can reach"):
+        calibrated(chosen, target=target, watcher=watcher)
+    assert watcher.trained == 0
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_a_tensor_that_is_always_zero_gets_the_finest_step_of_the_others(in_order: bool) -> None:
+    """A step of its own would be out of proportion to every sum and bias around it."""
+    made = calibration(recipe("minmax_w8a8"), ranges=False)
+    first = next(n for n in made.graph.graph.nodes if op_name(n) == "conv2d")
+    with torch.no_grad():
+        get_attribute(made.graph, bound_args(first)["bias"].args[0]).fill_(-1e4)
+    if in_order:
+        search_weight_ranges(made)
+        search_ranges_in_order(made, 16)
+    else:
+        search_ranges(made)
+    scales = {name: float(quantizer.scale) for name, quantizer in made.activations().items()}
+    dead = scales.pop("relu_q")
+    seen = list(scales.values())[:1] if in_order else scales.values()
+    assert dead == min(seen)

@@ -14,7 +14,7 @@ from passes import project_grids
 from passes.project_grids import BIAS_LIMIT
 from pipeline.errors import TargetError
 from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, quantizer_of
-from pipeline.grid import Grid, QParams, QuantSpec
+from pipeline.grid import SCALE_FLOOR, Grid, QParams, QuantSpec
 from pipeline.recipe import load_recipe
 from tests import nets, tiny
 
@@ -91,7 +91,7 @@ def test_one_scale_for_the_whole_weight_is_raised_for_all():
 
     graph, weight, bias = layer_with(all_tiny, "per_tensor")
     (line,) = project_grids(graph, TARGET)
-    assert weight.scale.dim() == 0 and "1 channel scale(s)" in line
+    assert weight.scale.dim() == 0 and "4 channel scale(s)" in line
     assert int(bias.quantize(values(graph)[1]).abs().max()) <= BIAS_LIMIT
 
 
@@ -137,3 +137,32 @@ def test_a_codebook_that_cannot_hold_its_bias_stays_a_codebook():
     assert len(weight.codes[rich].unique()) <= 16
     others = [channel for channel in range(len(before)) if channel not in (pruned, rich)]
     assert torch.equal(weight.codes[others], before[others])
+
+
+def units(input_unit, weight_unit, channel=1.0):
+    def change(conv):
+        conv.weight.mul_(weight_unit)
+        conv.weight[1] *= channel
+        conv.bias.mul_(weight_unit)
+
+    graph, weight, bias = layer_with(change)
+    source = bias.parents[0]
+    source.set_params(QParams(source.scale * input_unit, source.zero_point))
+    return graph, weight, source
+
+
+def test_a_small_channel_whose_product_of_scales_is_no_normal_float_gets_a_larger_scale():
+    graph, weight, source = units(1e-30, 1.0, channel=1e-6)
+    weight.set_params(QParams(weight.scale * torch.tensor([1, 1e-6, 1, 1]), weight.zero_point))
+    assert float(source.scale * weight.scale[1]) < SCALE_FLOOR
+    line = next(line for line in project_grids(graph, TARGET) if "normal" in line)
+    assert line.startswith("0: 1 channel scale(s) raised to stay a normal float32")
+    assert bool((source.scale * weight.scale >= SCALE_FLOOR).all())
+
+
+@pytest.mark.parametrize(("input_unit", "weight_unit"), [(1e-33, 1e-10), (1e30, 1e15)])
+def test_a_whole_layer_whose_scales_have_no_product_is_refused(input_unit, weight_unit):
+    graph, _, _ = units(input_unit, weight_unit)
+    with pytest.raises(TargetError, match="is no normal float32") as error:
+        project_grids(graph, TARGET)
+    assert "node conv2d (0" in error.value.where

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.grid import (
+    EMPTY_SCALE,
     NESTED_CODES,
-    SCALE_FLOOR,
     Grid,
     QParams,
     QuantSpec,
@@ -124,7 +124,7 @@ def test_zero_is_a_code_and_the_range_is_covered(grid, symmetric, ends):
 def test_zero_range_gets_the_floor():
     for spec in (SYMMETRIC, ASYMMETRIC, QuantSpec(Grid(4, False), True)):
         params = params_from_range(torch.tensor(0.0), torch.tensor(0.0), spec)
-        assert params.scale == torch.tensor(SCALE_FLOOR)
+        assert params.scale == torch.tensor(EMPTY_SCALE)
         assert spec.grid.qmin <= int(params.zero_point) <= spec.grid.qmax
 
 
@@ -149,7 +149,7 @@ def test_symmetric_scales(grid, scale):
 def test_channels_have_their_own_numbers():
     spec = QuantSpec(Grid(4, False), False, axis=0)
     params = params_from_range(torch.tensor([-1.0, 0.0, 0.0]), torch.tensor([0.5, 3.0, 0.0]), spec)
-    assert params.scale.tolist() == pytest.approx([0.1, 0.2, SCALE_FLOOR])
+    assert params.scale.tolist() == pytest.approx([0.1, 0.2, EMPTY_SCALE])
     assert params.zero_point.tolist() == [10, 0, 0]
     assert (params.scale.dtype, params.zero_point.dtype) == (torch.float32, torch.int32)
 

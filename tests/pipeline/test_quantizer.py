@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 
-from pipeline.grid import NESTED_CODES, Grid, QParams, QuantSpec
-from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
+from pipeline.grid import NESTED_CODES, SCALE_FLOOR, Grid, QParams, QuantSpec
+from pipeline.quantizer import BiasQuantizer, Phase, Quantizer, bias_scale, on_steps
 
 ACTIVATION = QuantSpec(Grid(4, signed=False), symmetric=False)
 WEIGHT = QuantSpec(Grid(4, signed=True), symmetric=True, axis=0)
@@ -194,3 +194,11 @@ def test_a_codebook_s_quantizer_has_bits_and_no_multiples():
     quantizer.set_channel_bits(torch.tensor([0, 4]))
     assert quantizer.multiples is None and quantizer.channel_bits.tolist() == [0, 4]
     assert "2 bits multibit [-127, 127]" in repr(quantizer)
+
+
+def test_a_bias_of_more_steps_than_a_float_counts_stays_as_it_is():
+    """A dead channel in front of which nothing is large: the product of both scales is 0 in float32."""
+    scale = bias_scale(torch.tensor(1e-30), torch.tensor([1e-30, 0.01]))
+    assert scale[0] == SCALE_FLOOR and scale[1] == pytest.approx(1e-32)
+    bias = torch.tensor([5.0, 1.04e-32])
+    assert torch.equal(on_steps(bias, scale), torch.stack([bias[0], scale[1]]))

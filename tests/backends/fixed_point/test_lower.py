@@ -6,11 +6,12 @@ import torch
 
 from backends.fixed_point.arithmetic import FixedPointArithmetic
 from backends.fixed_point.lower import lower
-from backends.fixed_point.program import Conv, Lookup, Move
-from backends.fixed_point.rules import integer_target
+from backends.fixed_point.program import Conv, DequantizeParts, Lookup, Move
+from backends.fixed_point.rules import integer_target, unsupported
 from pipeline.parity import LOGITS
 from tests.backends.fixed_point import oracle
 from tests.backends.onnx_qdq.cases import MIDDLES, frozen
+from tests.ends import ENDS, frozen_end
 
 TARGET = integer_target("test", "any")
 BITS = [(8, 8), (4, 8), (4, 4), (3, 3), (2, 2)]
@@ -95,3 +96,22 @@ def test_a_program_is_in_the_order_of_its_reads():
         assert set(step.inputs) <= made
         made.add(step.output)
     assert torch.tensor(program.logits).tolist() == [5]
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_results_that_are_laid_out_leave_their_own_grids(name):
+    reference, images, expected = frozen_end(name, TARGET)
+    assert not list(unsupported(reference.graph, TARGET))
+    program = lower(reference)
+    _, logits = oracle.run(program, input_codes(program, images))
+    found = FixedPointArithmetic(reference).run(images)[LOGITS]
+    assert np.array_equal(logits.view(np.uint32), np.ascontiguousarray(found).view(np.uint32))
+    # Every number within what 8 bits of its own branch explain; on one grid with the boxes scores would be lost.
+    assert np.median(np.abs(logits - expected.numpy()) / (np.abs(expected.numpy()) + 0.01)) < 0.02
+
+
+def test_parts_have_steps_unless_a_layout_cuts_across_them():
+    tables = {name: [len(part.logits) > 0 for step in lower(frozen_end(name, TARGET)[0]).steps
+                     if isinstance(step, DequantizeParts) for part in step.parts] for name in ENDS}
+    assert tables["detector"] == tables["levels"] == tables["padded"] == [False, False]
+    assert any(tables["interleaved"]) and not tables["linear_permuted"]

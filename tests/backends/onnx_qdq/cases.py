@@ -35,6 +35,11 @@ class Net(nn.Module):
         self.last = nn.Conv2d(channels, 6, 1)
         self.head = nn.Linear(6, 5)
         self.middle = middle
+        # Behind the others, whose random numbers stay what they were.
+        self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
+        self.spread = nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1, output_padding=1, groups=4, bias=False)
+        self.tokens = nn.Linear(8, 8)
+        self.slopes = nn.PReLU(8)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.middle(self, self.first(x))
@@ -94,6 +99,12 @@ FLOAT_MIDDLES = {
     "gelu": (lambda net, x: F.gelu(net.second(F.relu(x))), 8),
     "softmax": (lambda net, x: net.second(F.relu(x)).softmax(1), 8),
     "layer_norm_gelu": (lambda net, x: F.gelu(F.layer_norm(net.second(F.relu(x)), [9])), 8),
+    "conv_transpose": (lambda net, x: net.second(F.relu(net.up(F.relu(x)))), 8),
+    "conv_transpose_grouped": (lambda net, x: net.second(net.spread(F.relu(x))), 8),
+    "conv_transpose_twice": (lambda net, x: net.second(F.relu(net.up(F.relu(net.spread(F.relu(x)))))), 8),
+    "tokens": (lambda net, x: net.second(net.tokens(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)), 8),
+    "matmul_constant": (lambda net, x: net.second(torch.matmul(net.tokens.weight, x.flatten(2)).view(-1, 8, 9, 9)), 8),
+    "prelu": (lambda net, x: net.slopes(net.second(F.relu(x))), 8),
     "gelu_read_twice": (lambda net, x: F.gelu(x) + net.second(F.gelu(x).softmax(1)), 8),
 }
 
@@ -115,7 +126,7 @@ def recipe_of(weight_bits: int, activation_bits: int, *edits: str) -> Recipe:
 
 def frozen(
     name: str, weight_bits: int = 8, activation_bits: int = 8, *edits: str, ties: bool = False,
-    target: Target = TARGETS["vnni"],
+    target: Target = TARGETS["generic"],
 ) -> tuple[Reference, Tensor]:
     """The frozen network `name` and images [24, 3, 9, 9] that clamp and, with `ties`, hit halves."""
     captured, images = _captured(name)

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from backends.onnx_qdq.arithmetic import IntegerArithmetic
-from backends.onnx_qdq.emit import emit_model, unsupported
-from backends.onnx_qdq.session import OnnxSession, integer_ops
-from backends.onnx_qdq.target import TARGETS
+from backends.onnx_qdq.emit import FORMS, emit_model, unsupported
+from backends.onnx_qdq.session import OnnxSession, integer_ops, open_session
+from backends.onnx_qdq.target import TARGETS, targets
 from pipeline.errors import TargetError
 from pipeline.graph import bias_quantizer_of, is_constant, quantizer_of, quantizers
+from pipeline.parity import LOGITS
 from tests.backends.onnx_qdq.cases import MIDDLES, frozen, frozen_with_levels
+from tests.ends import ENDS, FLOAT_ENDS, frozen_end
 from tests.tiny import frozen_levels, multibit_recipe
 
 CASES = [(8, 8, False), (8, 8, True), (4, 4, False), (4, 4, True), (3, 3, False), (2, 2, False)]
@@ -255,3 +257,20 @@ def test_a_file_without_the_second_rounding_is_seen(path):
     quantizers(broken.graph)["relu_1_q"].set_channel_bits(torch.full((8,), 4))
     emit_model(broken, path)
     assert "relu_1_q" in differing(expected, run(path, images))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", [*ENDS, *FLOAT_ENDS])
+def test_results_that_are_laid_out_leave_their_own_grids(name, form, tmp_path):
+    target = targets(form)["generic"]
+    reference, images, expected = frozen_end(name, target)
+    emit_model(reference, tmp_path / "model.onnx", form)
+    found = open_session(tmp_path / "model.onnx").run(images)
+    arithmetic = IntegerArithmetic(reference)
+    want = arithmetic.follow(images, found).results
+    assert all(np.array_equal(found[key], codes) for key, codes in want.items() if key != LOGITS)
+    assert arithmetic.float_output == (name in FLOAT_ENDS)
+    if not arithmetic.float_output:
+        assert np.array_equal(found[LOGITS].view(np.uint32), np.ascontiguousarray(want[LOGITS]).view(np.uint32))
+    # Every number within what 8 bits of its own branch explain; on one grid with the boxes scores would be lost.
+    assert np.median(np.abs(found[LOGITS] - expected.numpy()) / (np.abs(expected.numpy()) + 0.01)) < 0.02

@@ -6,7 +6,8 @@ import pytest
 
 from backends.onnx_qdq import session as session_module
 from backends.onnx_qdq.emit import emit_model
-from backends.onnx_qdq.session import LEVELS, OnnxSession, integer_ops, open_session, quantized_tensors
+from backends.onnx_qdq.model_bytes import quantized_tensors
+from backends.onnx_qdq.session import LEVELS, OnnxSession, integer_ops, open_session
 from pipeline.errors import ParityError
 from pipeline.graph import is_constant, quantizer_of
 from tests.backends.onnx_qdq.cases import frozen
@@ -25,7 +26,7 @@ def test_every_activation_quantizer_is_reported_in_execution_order(emitted):
     path, reference, images = emitted
     graph = reference.graph
     names = [n.name for n in graph.graph.nodes if quantizer_of(graph, n) is not None and not is_constant(n)]
-    assert quantized_tensors(path) == names
+    assert quantized_tensors(path.read_bytes()) == names
     results = OnnxSession(path).run(images)
     assert sorted(results) == sorted([*names, "logits"])
     assert all(results[name].dtype == np.uint8 and len(results[name]) == len(images) for name in names)

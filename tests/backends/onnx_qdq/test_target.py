@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from backends.onnx_qdq.target import DEFAULT_PROFILE, TARGETS, targets
+from backends.onnx_qdq.profiles import DEFAULT_PROFILE
+from backends.onnx_qdq.target import TARGETS, targets
 from pipeline.dialect import COMPUTE, LAYOUT
 
 
