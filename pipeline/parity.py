@@ -185,6 +185,7 @@ class ParityReport:
     moved_by_requantization: CodeCount
     rules: list[dict[str, Any]] = field(default_factory=list)
     integer_ops: dict[str, Any] = field(default_factory=dict)
+    exact_samples: int = 0
     answers: Answers | None = None
     seen: Seen | None = None
     judged: AccuracyVerdict | None = None
