@@ -59,21 +59,33 @@ def _rewrite(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _constant(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """A tensor computed from parameters alone becomes a parameter."""
-    sources = node.all_input_nodes
-    tags = getattr(node.target, "tags", ())
-    if not sources or any(n.op != "get_attr" for n in sources) or torch.Tag.nondeterministic_seeded in tags:
+    """A tensor computed from parameters alone, or from nothing, becomes a parameter; so do the pieces of a tuple."""
+    if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in node.target.tags:
+        return False
+    if any(n.op != "get_attr" for n in node.all_input_nodes):
         return False
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: get_attribute(graph, n).detach())
     value = node.target(*args, **kwargs)
-    if not isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor):
+        return _forward(graph, node, _stored(graph, node, value))
+    pieces = [user for user in node.users if user.target is operator.getitem]
+    if not isinstance(value, tuple | list) or len(pieces) != len(node.users):
         return False
-    target = f"constants.{node.name}"
-    set_attribute(graph, target, value)
+    for piece in pieces:
+        _forward(graph, piece, _stored(graph, piece, value[piece.args[1]]))
+    graph.graph.erase_node(node)
+    return True
+
+
+def _stored(graph: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> fx.Node:
+    """A `get_attr` of `value` in front of `node`, under its name."""
+    # A node may be called like a method of modules: `to`.
+    target = f"constants.{node.name}" + ("_value" if hasattr(torch.nn.Module, node.name) else "")
+    set_attribute(graph, target, value.detach().clone())
     with graph.graph.inserting_before(node):
         new = graph.graph.create_node("get_attr", target)
     new.meta["shape"] = tuple(value.shape)
-    return _forward(graph, node, new)
+    return new
 
 
 def _functional(graph: fx.GraphModule, node: fx.Node) -> bool:
