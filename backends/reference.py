@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from backends.base import BACKENDS
 from backends.exact import ExactArithmetic
+from pipeline.dialect import LAYOUT
 from pipeline.graph import is_constant, quantizer_of
 from pipeline.parity import LOGITS, Arithmetic, Runner
 from pipeline.stages import Reference
@@ -32,7 +33,7 @@ _OPS = {
     "sigmoid": OpRule("accumulator", "none"),
     "mean": OpRule("accumulator", "as_input"),
     "avg_pool2d": OpRule("accumulator", "as_input"),
-    **dict.fromkeys(("max_pool2d", "slice", "pad", "view", "permute"), OpRule("accumulator", "as_input")),
+    **dict.fromkeys(sorted(LAYOUT), OpRule("accumulator", "as_input")),
 }
 TARGET = Target(
     name="reference", profile="paper", ops=_OPS, quantized_bias=False, input_bits=None,

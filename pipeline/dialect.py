@@ -13,8 +13,10 @@ from pipeline.graph import is_constant, op_name, quantizer_of, tensor_shape, whe
 from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
 from pipeline.target import Target
 
+# Pads whose border repeats codes of the map.
+BORDERS = frozenset({"pad_reflect", "pad_replicate", "pad_circular"})
 # Operators that move codes without changing them: exact on the integers.
-LAYOUT = frozenset({"max_pool2d", "slice", "pad", "view", "permute"})
+LAYOUT = BORDERS | {"max_pool2d", "slice", "pad", "view", "permute"}
 # Layers: a weight, an optional bias.
 WEIGHTED = frozenset({"conv2d", "linear"})
 # Averages over space.

@@ -135,8 +135,9 @@ class _Lowering:
         if op_name(node) == "pad":
             moved = torch.nn.functional.pad(numbers, bound_args(node)["pad"], value=layout.OUTSIDE)
         else:
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: numbers)
-            moved = node.target(*args, **kwargs)
+            # In float64, which holds the numbers: reflecting pads take no integers.
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: numbers.double())
+            moved = node.target(*args, **kwargs).long()
         return replace(source, numbers=moved[0].numpy())
 
     def _codes(self, node: fx.Node) -> int:

@@ -6,6 +6,7 @@ arrangement of quantizers an optimised session turns into integer kernels, and w
 
 from __future__ import annotations
 
+from pipeline.dialect import BORDERS
 from pipeline.target import Note, OpRule, Target, WeightLimits
 
 NAMES = {"qdq": "onnx", "qoperator": "onnx-qoperator"}
@@ -28,6 +29,7 @@ OPS = {
     "max_pool2d": OpRule("quantized", "as_input"),
     "slice": OpRule("quantized", "as_input"),
     "pad": OpRule("quantized", "as_input"),
+    **dict.fromkeys(sorted(BORDERS), OpRule("quantized", "as_input")),
     "view": OpRule("quantized", "as_input"),
     "permute": OpRule("quantized", "as_input"),
 }

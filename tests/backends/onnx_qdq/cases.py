@@ -84,13 +84,18 @@ MIDDLES = {
     "cat": (_branches, 16),
     "cat_signed": (lambda net, x: torch.cat([net.second(x), x], 1), 16),
     "pad_slice": (lambda net, x: F.pad(x[:, :, ::2, 1:], (0, 0, 1, 2, 2, 3)), 13),
+    "pad_reflect": (lambda net, x: F.pad(x, (2, 1, 0, 3), mode="reflect"), 8),
+    "pad_replicate": (lambda net, x: F.pad(F.relu(x), (2, 1, 0, 3), mode="replicate"), 8),
+    "pad_circular": (lambda net, x: F.pad(x, (1, 0, 2, 3), mode="circular"), 8),
     "shuffle": (_shuffle, 8),
+    "max_pool_uneven": (lambda net, x: F.max_pool2d(F.pad(x, (0, 1, 1, 0), value=-torch.inf), 3, 2), 8),
+    "affine": (lambda net, x: F.relu(8 * x - 0.1) * 0.5 + 0.25, 8),
 }
 
 # What the target computes in float.
 FLOAT_MIDDLES = {
     "preactivation": (lambda net, x: net.second(F.relu(x)) + x, 8),
-    "scaled": (lambda net, x: F.relu(8 * x), 8),
+    "scaled": (lambda net, x: F.relu(torch.add(x, x, alpha=2)), 8),
     "gelu": (lambda net, x: F.gelu(net.second(F.relu(x))), 8),
     "softmax": (lambda net, x: net.second(F.relu(x)).softmax(1), 8),
     "layer_norm_gelu": (lambda net, x: F.gelu(F.layer_norm(net.second(F.relu(x)), [9])), 8),
