@@ -19,8 +19,9 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from torch import Tensor, fx, nn
 
 import backends
 import passes
+from backends import golden
 from backends.base import BACKENDS, Backend
 from backends.describe import tensor_table
 from backends.exact import ExactArithmetic
@@ -39,35 +41,44 @@ from calib.estimate import estimate
 from calib.methods import check_needs, find_method
 from calib.sources import Made, Maker, draw, find_source, make, makes_images
 from pipeline import cli_options as cli
+from pipeline.accuracy import judge
 from pipeline.allocation import Allocation, budget_text
+from pipeline.answers import KINDS, output_kind
 from pipeline.artifact import (
+    MANIFEST,
     AllocationEntry,
     CalibrationEntry,
     Manifest,
     ModelEntry,
     RecipeEntry,
     TargetEntry,
-    check_out,
     file_table,
     package_versions,
     packed_bytes,
-    write_artifact,
 )
+from pipeline.batching import BUDGET, proof_batch
 from pipeline.capture import capture
+from pipeline.constants import fold_constants
 from pipeline.data import Batches, array_batches, check_against_model
 from pipeline.errors import InputError, ParityError, RecipeError, TargetError
 from pipeline.exits import exit_codes
-from pipeline.graph import is_constant, module_path, quantizer_of, where
+from pipeline.graph import is_constant, quantizer_of, where
 from pipeline.inputs import ImageOptions, InputShape, open_samples, parse_input_size, shape_without_data
+from pipeline.layers import layer_name
 from pipeline.modelfile import LoadedModel, load_model
+from pipeline.observed import LOOKED_AT, look, spread
+from pipeline.output import claim, failed_place, write_artifact
+from pipeline.own_stdout import own_stdout
 from pipeline.parity import FLOAT_ROUNDING, LOGITS, Arithmetic, ParityReport, Runner, apply_gates, compare
 from pipeline.pictures import save_grid
 from pipeline.recipe import BitBudget, Recipe, load_recipe
 from pipeline.registry import discover
 from pipeline.report import FRONTIER, PICTURES, draw_frontier, render_report
 from pipeline.stages import Calibrated, EpochLog, Quantized, Reference
-from pipeline.summary import build_json, build_lines, plan_json, verdict
+from pipeline.summary import build_json, build_lines, plan_json
 from pipeline.terminal import Terminal, open_console
+from pipeline.timings import TimedStages, write_timings
+from pipeline.verdicts import headlines
 from pipeline.watcher import Quiet, Watcher
 
 VERSION = "0.1.0"
@@ -90,6 +101,7 @@ class Options:
         resume: continue from them.
         max_drop: most top-1 points that float -> artifact may lose; None for no accuracy gate.
         parity_samples: how many samples the levels other than the deployed one see; None for all.
+        memory: bytes that batches keep to, beside the model, the samples and one unit's caches.
     """
 
     profile: str | None = None
@@ -99,6 +111,7 @@ class Options:
     resume: bool = False
     max_drop: float | None = None
     parity_samples: int | None = 1000
+    memory: float = BUDGET
 
 
 @dataclass(frozen=True)
@@ -255,7 +268,7 @@ def compile_model(
     options: Options | None = None,
     watcher: Watcher | None = None,
 ) -> Build:
-    """Build and prove one artifact.
+    """Build and prove one artifact; no other run writes to `out` meanwhile.
 
     Args:
         loaded: a model file as `load_model` returns it, or a module in eval mode.
@@ -270,9 +283,18 @@ def compile_model(
     Raises:
         CompileError: see `pipeline.errors`; nothing is left at `out`.
     """
-    options, watcher, backend = options or Options(), watcher or Quiet(), BACKENDS.get(target)
+    options = options or Options()
+    with claim(out, options.overwrite, options.checkpoints):
+        return _build(loaded, recipe, target, calibration, evaluation, out, options, watcher or Quiet())
+
+
+def _build(
+    loaded: LoadedModel | nn.Module, recipe: Recipe, target: str, calibration: Batches | InputShape,
+    evaluation: Batches | None, out: Path, options: Options, told: Watcher,
+) -> Build:
+    """`compile_model`, where `out` is claimed."""
+    watcher, backend = TimedStages(told), BACKENDS.get(target)
     loaded = loaded if isinstance(loaded, LoadedModel) else LoadedModel(loaded, None, type(loaded).__name__, "", None)
-    check_out(out, options.overwrite)
     if isinstance(calibration, Batches) and makes_images(recipe.images):
         raise RecipeError(
             f"the source '{recipe.images.source}' makes its images and reads none", where="images.source",
@@ -283,11 +305,10 @@ def compile_model(
     watcher.stage("capture and place")
     quantized = plan(loaded, recipe, backend, calibration.example, options.profile)
     choices = bit_choices(quantized)
-    for batches in (calibration, evaluation):
-        if isinstance(batches, Batches):
-            check_against_model(batches, quantized.captured.input_shape, quantized.captured.num_classes)
+    check_samples(quantized, calibration, evaluation, options.max_drop)
     watcher.planned(quantized, placement_table(quantized.graph, quantized.target))
-    watcher.expected(estimate(quantized, len(calibration) if isinstance(calibration, Batches) else None).text)
+    expected = estimate(quantized, len(calibration) if isinstance(calibration, Batches) else None)
+    watcher.expected(expected.text)
     made = None
     if isinstance(calibration, InputShape):
         made = make_images(quantized, options, watcher)
@@ -305,7 +326,10 @@ def compile_model(
     synthetic = Synthetic.of(made, calibrated)
     watcher.stage("freeze, emit and prove")
     reference, projected = passes.legalize(calibrated)
-    notes = [*target_notes(quantized), *synthetic.notes, *method_notes(calibrated), *projected]
+    notes = [
+        *loaded.notes, *target_notes(quantized), *synthetic.notes, *method_notes(calibrated), *projected
+    ]
+    judged_on = evaluation
     if evaluation is None:
         evaluation, what = _instead_of_evaluation(calibration, synthetic)
         notes.insert(0, f"no evaluation data: parity is proven on {what}, no accuracy was measured")
@@ -314,8 +338,9 @@ def compile_model(
         evaluation, emulated = _proof_part(evaluation, backend.proof_samples(folder))
         notes = [*emulated, *notes]
         parity = prove(calibrated, reference, backend, folder, evaluation, options, watcher)
+        judge_accuracy(parity, calibrated, images, judged_on, options.max_drop)
         session = backend.open(folder, backend.levels[0])
-        write_golden(backend.arithmetic(reference), session, evaluation, folder / "golden.npz")
+        write_golden(backend.arithmetic(reference), session, evaluation, folder / golden.GOLDEN)
         backend.finish(folder)
         (folder / "parity.json").write_text(json.dumps(parity.to_json(), indent=1) + "\n", encoding="utf-8")
         if synthetic.images is not None:
@@ -329,7 +354,9 @@ def compile_model(
         )
         (folder / "report.md").write_text(report, encoding="utf-8")
         manifest = manifest.model_copy(update={"files": file_table(folder)})
-        (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+        (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        watcher.end()
+        write_timings(folder, expected.to_json(), watcher.seconds, calibrated.log, synthetic.trainings)
         build = Build(out, parity, manifest, placement, calibrated, notes, synthetic.trainings)
         if not parity.passed:
             raise GateFailed(_keep_failed(build, folder), out)
@@ -357,6 +384,46 @@ class Synthetic:
         trainings = {"images": made.findings.epochs if made is not None else [], "network": found.epochs}
         notes = [*(made.findings.notes if made is not None else ()), *found.notes]
         return cls(images, notes, {title: epochs for title, epochs in trainings.items() if epochs})
+
+
+def check_samples(
+    quantized: Quantized, calibration: Batches | InputShape, evaluation: Batches | None, max_drop: float | None
+) -> None:
+    """Refuse samples and labels that do not fit the model; labels are judged where something reads them.
+
+    Raises:
+        InputError: they do not fit, or an accuracy gate has no accuracy to judge.
+    """
+    captured = quantized.captured
+    kind = output_kind(captured.output_shape)
+    method, parameters = find_method(quantized.recipe.method)
+    taught = "labels" in method.needed(parameters)
+    if isinstance(calibration, Batches):
+        classes = captured.num_classes if kind == "classes" or taught else None
+        check_against_model(calibration, captured.input_shape, classes)
+    if evaluation is not None:
+        check_against_model(evaluation, captured.input_shape, captured.num_classes if kind == "classes" else None)
+    if max_drop is not None and kind != "classes":
+        raise InputError(
+            f"an accuracy gate compares labels with classes, and the model gives {KINDS[kind]}", where="--max-drop",
+            hint="Leave it out; parity.json has the agreement and the distance of the outputs.",
+        )
+
+
+def judge_accuracy(
+    parity: ParityReport, calibrated: Calibrated, images: Tensor, evaluation: Batches | None, max_drop: float | None
+) -> None:
+    """Write the verdict on accuracy into the report, and what the samples look like.
+
+    Args:
+        images: that calibration saw, [N, C, H, W]; N may be 0.
+        evaluation: None where the calibration set took its place.
+    """
+    samples = None
+    if evaluation is not None:
+        samples, _ = evaluation.select(spread(len(evaluation), LOOKED_AT)).materialize()
+    parity.seen = look(calibrated.graph, images, samples)
+    parity.judged = judge(parity.answers, parity.seen, max_drop)
 
 
 def make_images(quantized: Quantized, options: Options, watcher: Watcher) -> Made:
@@ -398,17 +465,17 @@ def prove(
     quantized, device = calibrated.quantized, torch.device(options.device)
     stages = {
         "float": _on_device(quantized.captured.graph, device),
-        "calibrated": _on_device(calibrated.graph, device),
+        "calibrated": _on_device(fold_constants(calibrated.graph), device),
     }
     report = compare(
-        evaluation,
+        replace(evaluation, batch_size=proof_batch(reference.graph, options.memory)),
         stages,
         backend.arithmetic(reference),
         {level: backend.open(folder, level) for level in backend.levels},
         gated=backend.gated_levels,
         exact=ExactArithmetic(reference),
         other_samples=options.parity_samples,
-        modules={node.name: module_path(node) for node in reference.graph.graph.nodes},
+        modules={node.name: layer_name(node) for node in reference.graph.graph.nodes},
         progress=lambda samples: watcher.proving(samples, len(evaluation)),
     )
     report.integer_ops = dict(backend.integer_ops(folder))
@@ -419,18 +486,22 @@ def prove(
 def write_golden(arithmetic: Arithmetic, session: Runner, evaluation: Batches, path: Path) -> None:
     """Write inputs and the integers that any device must give for them: what `run.py` replays.
 
-    Codes right behind float operators are the session's own, under `near:`; what follows from them is computed here.
+    Codes right behind float operators are the session's own, with how far another library's may lie from them; what
+    follows from them is computed here.
     """
     x, _ = next(iter(evaluation))
     x = x[:GOLDEN_SAMPLES]
     got = session.run(x) if arithmetic.float_boundaries else {}
-    results = arithmetic.follow(x, got).results
-    near = set(arithmetic.float_boundaries)
-    arrays = {f"near:{n}" if n in near else f"code:{n}": got[n] if n in near else codes
-              for n, codes in results.items() if n != LOGITS}
+    followed = arithmetic.follow(x, got)
+    arrays = {golden.INPUT: x.numpy(), golden.LOGITS: followed.results[LOGITS]}
+    for name, codes in followed.results.items():
+        if name in followed.bounds:
+            arrays.update(golden.near_codes(name, got[name], codes, *followed.bounds[name]))
+        elif name != LOGITS:
+            arrays[golden.CODE + name] = codes
     if arithmetic.float_output:
-        arrays["float_output"] = np.float32(FLOAT_ROUNDING)
-    np.savez_compressed(path, input=x.numpy(), logits=results[LOGITS], **arrays)
+        arrays[golden.FLOAT_OUTPUT] = np.float32(FLOAT_ROUNDING)
+    np.savez_compressed(path, **arrays)
 
 
 def _on_device(graph: fx.GraphModule, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -453,7 +524,9 @@ def _manifest(
     return Manifest(
         version=VERSION,
         recipe=RecipeEntry(name=recipe.name, policy=recipe.policy, text=recipe.to_yaml(), sha256=recipe.sha256),
-        model=ModelEntry(name=loaded.name, sha256=loaded.sha256, arch=loaded.arch),
+        model=ModelEntry(
+            name=loaded.name, sha256=loaded.sha256, arch=None if loaded.arch is None else PurePath(loaded.arch).name
+        ),
         calibration=CalibrationEntry(
             kind=recipe.images.source, sha256=calibration.sha256, count=len(calibration), synthetic=synthetic
         ),
@@ -472,7 +545,7 @@ def _manifest(
 
 def _keep_failed(build: Build, folder: Path) -> Build:
     """Put the failed artifact beside its place, for inspection."""
-    kept = build.folder.with_name(build.folder.name + "-failed")
+    kept = failed_place(build.folder)
     with write_artifact(kept, overwrite=True) as copy_folder:
         shutil.copytree(folder, copy_folder, dirs_exist_ok=True)
     return replace(build, folder=kept)
@@ -487,6 +560,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def main(
     model: cli.ModelFile,
     arch: cli.Arch = None,
+    weights: cli.WeightsKey = None,
     recipe: cli.RecipeName = "qdrop_w4a4",
     target: cli.TargetName = "onnx",
     device_profile: cli.DeviceProfile = None,
@@ -509,42 +583,48 @@ def main(
     debug: cli.Debug = False,
 ) -> None:
     """See `cli_options.HELP`."""
-    terminal = Terminal(open_console(sys.stdout), open_console(sys.stderr))
-    with exit_codes(terminal, as_json=as_json, debug=debug):
+    with ExitStack() as stack:
+        stdout = stack.enter_context(own_stdout()) if as_json else sys.stdout
+        terminal = Terminal(open_console(stdout), open_console(sys.stderr))
+        stack.enter_context(exit_codes(terminal, as_json=as_json, debug=debug))
         chosen, backend = load_recipe(recipe, cli.recipe_edits(sets, seed)), BACKENDS.get(target)
         check_recipe(chosen)
-        out = out or cli.default_out(model.stem, chosen.name, target)
+        out = cli.plain_out(out or cli.default_out(model.stem, chosen.name, target))
         terminal.checkpoints = out.parent / CHECKPOINTS / out.name
         options = Options(
             device_profile, cli.resolve_device(device), overwrite, terminal.checkpoints, resume, max_drop,
             parity_samples,
         )
         images = ImageOptions(mean, std, parse_input_size(input_size))
-        if not dry_run:
-            check_out(out, overwrite)
-            check_data(chosen, calib_data)
-        terminal.stage("load")
-        loaded = load_model(model, arch, trust_pickle)
         if dry_run:
+            terminal.stage("load")
+            loaded = load_model(model, arch, trust_pickle, weights)
             _dry_run(terminal, loaded, chosen, backend, images, calib_data, device_profile, as_json)
             return
-        makes = makes_images(chosen.images)
-        calibration, evaluation, notes = open_samples(
-            loaded, chosen, None if makes else calib_data, eval_data, images,
-            lambda pool: draw(pool, chosen.images, chosen.seed),
-        )
-        if makes and calib_data is not None:
-            notes.append(f"--calib-data is not read: the recipe's images.source is '{chosen.images.source}'")
-        for note in notes:
-            terminal.note(note)
-        try:
-            build = compile_model(loaded, chosen, target, calibration, evaluation, out, options, terminal)
-        except GateFailed as failed:
-            build = failed.build
-        _show(terminal, build, backend, as_json)
-        if not build.passed:
-            raise typer.Exit(int(GateFailed.exit_code))
-        forget_checkpoints(options.checkpoints)
+        check_data(chosen, calib_data)
+        inputs = {"MODEL": model, "--recipe": Path(recipe), "--calib-data": calib_data, "--eval-data": eval_data}
+        with claim(out, overwrite, terminal.checkpoints, inputs):
+            terminal.stage("load")
+            loaded = load_model(model, arch, trust_pickle, weights)
+            makes = makes_images(chosen.images)
+            calibration, evaluation, notes = open_samples(
+                loaded, chosen, None if makes else calib_data, eval_data, images,
+                lambda pool: draw(pool, chosen.images, chosen.seed),
+            )
+            if makes and calib_data is not None:
+                notes.append(f"--calib-data is not read: the recipe's images.source is '{chosen.images.source}'")
+            for note in notes:
+                terminal.note(note)
+            try:
+                build = _build(loaded, chosen, target, calibration, evaluation, out, options, terminal)
+            except GateFailed as failed:
+                build = failed.build
+            _show(terminal, build, backend, as_json)
+            if not build.passed:
+                raise typer.Exit(int(GateFailed.exit_code))
+            shutil.rmtree(terminal.checkpoints, ignore_errors=True)
+        with contextlib.suppress(OSError):  # of other artifacts beside this one
+            terminal.checkpoints.parent.rmdir()
 
 
 def check_data(recipe: Recipe, calib_data: Path | None) -> None:
@@ -565,7 +645,7 @@ def _dry_run(
     shape = shape_without_data(loaded, images.size, calib_data)
     quantized = plan(loaded, recipe, backend, shape.example, profile)
     placement = placement_table(quantized.graph, quantized.target)
-    notes = [*target_notes(quantized), *budget_notes(quantized, bit_choices(quantized))]
+    notes = [*loaded.notes, *target_notes(quantized), *budget_notes(quantized, bit_choices(quantized))]
     expected = estimate(quantized)
     if as_json:
         terminal.show_json(plan_json(quantized, placement, notes, expected.to_json()))
@@ -584,14 +664,7 @@ def _show(terminal: Terminal, build: Build, backend: Backend, as_json: bool) -> 
         )
         return
     lines = build_lines(build.folder, build.manifest, build.parity, backend.model_file, backend.device_needs)
-    terminal.show_build(verdict(build.parity), lines, build.notes, build.passed)
-
-
-def forget_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints of a finished build, and their parent when nothing else is in it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        folder.parent.rmdir()
+    terminal.show_build(headlines(build.parity), lines, build.notes)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ import torch
 from torch import fx
 
 from pipeline.artifact import TensorEntry
-from pipeline.graph import bias_quantizer_of, is_constant, module_path, quantizer_of, tensor_shape
+from pipeline.graph import bias_quantizer_of, is_constant, quantizer_of, tensor_shape
+from pipeline.layers import layer_name
 from pipeline.quantizer import Quantizer
+from pipeline.samples import samples_of
 from pipeline.target import Target
 
 
@@ -23,7 +25,7 @@ def tensor_table(graph: fx.GraphModule, target: Target) -> list[TensorEntry]:
             entries.append(_entry(node, quantizer, target))
         elif bias is not None:
             entries.append(TensorEntry(
-                name=node.name, module=module_path(node), kind="bias", bits=32, signed=True, symmetric=True,
+                name=node.name, module=layer_name(node), kind="bias", bits=32, signed=True, symmetric=True,
                 axis=0 if bias.scale.dim() else None, scale=bias.scale.tolist(),
                 zero_point=torch.zeros_like(bias.scale, dtype=torch.int32).tolist(),
                 container=target.containers["bias"], count=bias.codes.numel(),
@@ -39,14 +41,20 @@ def _entry(node: fx.Node, quantizer: Quantizer, target: Target) -> TensorEntry:
     channel_bits = None if quantizer.channel_bits is None else quantizer.channel_bits.tolist()
     bits = spec.grid.bits if channel_bits is None else sum(channel_bits) / len(channel_bits)
     return TensorEntry(
-        name=node.name, module=module_path(node), kind=kind, bits=bits, signed=spec.grid.signed,
+        name=node.name, module=layer_name(node), kind=kind, bits=bits, signed=spec.grid.signed,
         symmetric=spec.symmetric, axis=spec.axis, scale=quantizer.scale.tolist(),
         zero_point=quantizer.zero_point.tolist(), container=target.containers[kind],
         count=None if quantizer.codes is None else quantizer.codes.numel(),
         codes_sha256=None if quantizer.codes is None else _digest(quantizer.codes),
         levels=spec.levels, channel_bits=channel_bits,
-        elements=math.prod(tensor_shape(node)[1:]) if kind == "activation" else None,
+        elements=_elements(node) if kind == "activation" else None,
     )
+
+
+def _elements(node: fx.Node) -> int:
+    """Of one sample."""
+    samples = samples_of(node)
+    return samples.outer * samples.inner * math.prod(size for size in tensor_shape(node) if size is not None)
 
 
 def _digest(codes: torch.Tensor) -> str:

@@ -6,16 +6,19 @@ between it and a runtime is the runtime's requantization rule.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx
 
-from pipeline.graph import is_constant, quantizer_of
+from backends.integer import explicit_padding, pair, stored
+from pipeline.constants import fold_constants
+from pipeline.graph import bound_args, is_constant, op_name, quantizer_of
 from pipeline.parity import LOGITS, Followed
+from pipeline.samples import samples_of
 from pipeline.stages import Reference
 
 
@@ -27,12 +30,35 @@ class _CodeRecorder(fx.Interpreter):
         self.codes: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        quantizer = quantizer_of(self.module, n)
-        if quantizer is not None and not is_constant(n):
+        quantizer = None if is_constant(n) else quantizer_of(self.module, n)
+        if quantizer is not None:
             codes = quantizer.quantize(self.fetch_args_kwargs_from_env(n)[0][0])
-            self.codes[n.name] = (codes - quantizer.spec.grid.qmin).to(torch.uint8)
-        return value
+            self.codes[n.name] = samples_of(n).gather(stored(codes - quantizer.spec.grid.qmin))
+            return quantizer.dequantize(codes)
+        if op_name(n) == "conv2d":
+            arguments = fx.node.map_arg(bound_args(n), lambda source: self.env[source])
+            if arguments["weight"].shape[1] == 1 and arguments["groups"] == arguments["input"].shape[1]:
+                return _depthwise(arguments)
+        return super().run_node(n)
+
+
+def _depthwise(arguments: Mapping[str, Any]) -> Tensor:
+    """A convolution of single channels, tap by tap: float64 has no kernel for it, and PyTorch runs group by group."""
+    weight, dilation, stride = arguments["weight"], pair(arguments["dilation"]), pair(arguments["stride"])
+    kernel = tuple(weight.shape[2:])
+    top, left, bottom, right = explicit_padding(arguments["padding"], kernel, dilation)
+    x = F.pad(arguments["input"], (left, right, top, bottom)).repeat_interleave(len(weight) // arguments["groups"], 1)
+    ends = [(x.shape[2 + axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1 for axis in (0, 1)]
+    bias = weight.new_zeros(len(weight)) if arguments["bias"] is None else arguments["bias"]
+    total = bias.reshape(1, -1, 1, 1).repeat(len(x), 1, *ends)
+    for row in range(kernel[0]):
+        for column in range(kernel[1]):
+            rows, columns = (
+                slice(tap * dilation[axis], tap * dilation[axis] + stride[axis] * (ends[axis] - 1) + 1, stride[axis])
+                for axis, tap in enumerate((row, column))
+            )
+            total.addcmul_(x[:, :, rows, columns], weight[:, 0, row, column].reshape(1, -1, 1, 1))
+    return total
 
 
 class ExactArithmetic:
@@ -46,16 +72,14 @@ class ExactArithmetic:
     float_output = False
 
     def __init__(self, reference: Reference) -> None:
-        self.graph = copy.deepcopy(reference.graph).double()
+        self.graph = fold_constants(reference.graph, torch.float64)
 
     def run(self, x: Tensor) -> Mapping[str, np.ndarray]:
         """Codes uint8 by quantizer name in execution order, and float32 logits."""
         recorder = _CodeRecorder(self.graph)
-        # What an interpreter no longer needs it drops; a quantizer's input is still needed for its codes.
-        recorder.garbage_collect_values = False
         with torch.no_grad():
             logits = recorder.run(x.double())
-        results = {name: codes.numpy() for name, codes in recorder.codes.items()}
+        results = {name: codes.contiguous().numpy() for name, codes in recorder.codes.items()}
         return {**results, LOGITS: logits.float().numpy()}
 
     def follow(self, x: Tensor, codes: Mapping[str, np.ndarray]) -> Followed:

@@ -10,9 +10,11 @@ levels are one more step behind any kernel, on the integers: a multiple per chan
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -32,9 +34,13 @@ from pipeline.graph import (
 from pipeline.grid import regrid
 from pipeline.parity import FLOAT_ROUNDING, LOGITS
 from pipeline.quantizer import Quantizer
+from pipeline.samples import samples_of
 from pipeline.target import Target
 
 _FLOAT32_EXACT = 1 << 24
+_MOST_CUTS = 8  # float32 sums that are faster together than one in float64
+
+Cuts = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,8 @@ class CodeGrid:
     multiples: Tensor | None = None
 
     def settle(self, codes: Tensor) -> Tensor:
-        """Codes [N, C, ...] of a kernel brought to the ends of the grid, and to its channels' multiples."""
-        codes = codes.clamp(self.low, self.high)
+        """Codes [N, C, ...] of a kernel brought to the ends of the grid, and to its channels' multiples; in place."""
+        codes = codes.clamp_(self.low, self.high)
         return codes if self.multiples is None else regrid(codes, self.multiples.to(codes.device).flatten())
 
     def code_of(self, value: float) -> int:
@@ -75,8 +81,8 @@ class Codes:
 
     @property
     def centered(self) -> Tensor:
-        """`code - zero_point`, float32."""
-        return self.codes - self.grid.zero_point
+        """`code - zero_point`, float32; the codes themselves where that is 0."""
+        return self.codes - self.grid.zero_point if self.grid.zero_point else self.codes
 
 
 @dataclass(frozen=True)
@@ -92,9 +98,33 @@ class Layer:
     weight: Tensor
     bias: Tensor | None
     scale: Tensor
+    _cuts: dict[tuple[int, bool], Cuts | None] = field(default_factory=dict, repr=False, compare=False)
+
+    def cuts(self, largest: int, dense: bool) -> Cuts | None:
+        """Runs of input channels whose products float32 sums without rounding, in any order; None where float64 must.
+
+        Args:
+            largest: magnitude of an input.
+            dense: the input channels may be cut; one run or none otherwise.
+        """
+        if (largest, dense) not in self._cuts:
+            self._cuts[largest, dense] = _find_cuts(self.weight, largest, dense)
+        return self._cuts[largest, dense]
+
+
+def _find_cuts(weight: Tensor, largest: int, dense: bool) -> Cuts | None:
+    # By output and input channel, what no partial sum exceeds.
+    bounds = weight.double().abs().reshape(*weight.shape[:2], -1).sum(2) * largest
+    channels = bounds.shape[1]
+    for parts in range(1, (min(_MOST_CUTS, channels) if dense else 1) + 1):
+        ends = [channels * place // parts for place in range(parts + 1)]
+        if all(float(bounds[:, start:end].sum(1).max()) < _FLOAT32_EXACT for start, end in pairwise(ends)):
+            return tuple(pairwise(ends))
+    return None
 
 
 Value = Codes | Tensor
+Constant = TypeVar("Constant")
 Kernel = Callable[["Execution", Region, list[Value], CodeGrid | None], Tensor]
 
 
@@ -106,7 +136,7 @@ def container(quantizer: Quantizer) -> CodeGrid:
 
 
 def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
-    """Grid of the region's result, with multiples, ends narrowed by the activations it absorbs; None if in float.
+    """Grid of the region's result, with multiples, ends narrowed by its activations; None if in float.
 
     Clamping codes equals clamping values, because quantizing is monotone: `Q(clip(x, a, b)) = clip(Q(x), Q(a), Q(b))`.
     """
@@ -115,10 +145,10 @@ def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
     quantizer = graph.get_submodule(str(region.quantizer.target))
     grid = container(quantizer)
     low, high = grid.low, grid.high
-    for node in region.absorbed:
-        if op_name(node) not in ACTIVATIONS:  # a residual addition
+    for node in (region.anchor, *region.absorbed):
+        if region.kind == "float" or op_name(node) not in ACTIVATIONS:
             continue
-        least, most = _activation_range(node)
+        least, most = activation_range(node)
         first, last = grid.code_of(least), grid.code_of(most)
         low, high = min(max(low, first), last), max(min(high, last), first)
     multiples = quantizer.multiples
@@ -127,7 +157,8 @@ def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
     return CodeGrid(grid.scale, grid.zero_point, min(low, grid.high), min(high, grid.high), multiples)
 
 
-def _activation_range(node: fx.Node) -> tuple[float, float]:
+def activation_range(node: fx.Node) -> tuple[float, float]:
+    """Least and largest value of a relu or hardtanh."""
     if op_name(node) == "relu":
         return 0.0, float("inf")
     arguments = bound_args(node)
@@ -177,44 +208,112 @@ def window_sum(values: Tensor, kernel: tuple[int, int], stride: tuple[int, int])
     return total
 
 
-def exact_conv2d(x: Codes, layer: Layer, node: fx.Node) -> Tensor:
-    """32-bit sums of a convolution on codes, bias included: integers in float32 or float64, [N, K, H, W]."""
+@dataclass(frozen=True)
+class Sums:
+    """32-bit sums of a layer on codes: exact products, and the bias that is still to be added.
+
+    Args:
+        products: integers in float32 or float64.
+        bias: as of `Layer`.
+        axis: of the layer's channels.
+    """
+
+    products: Tensor
+    bias: Tensor | None
+    axis: int
+
+    def exact(self) -> Tensor:
+        """The sums as integers in float64."""
+        total = self.products.double()
+        return total if self.bias is None else total + self._along(self.bias.to(total))
+
+    def integers(self) -> Tensor:
+        """The sums as int64."""
+        total = self.products.long()
+        return total if self.bias is None else total.add_(self._along(self.bias.to(total)))
+
+    def rounded(self) -> Tensor:
+        """The sums as a runtime converts them: each rounded to float32 once; a tensor of its own."""
+        if self.bias is None:
+            return self.products.float()
+        bias = self.bias.to(self.products.device)
+        if self.products.dtype is not torch.float32:
+            return (self.products + self._along(bias)).float()
+        # A float32 sum of two float32 numbers is rounded once; a bias that float32 cannot hold takes the long way.
+        narrow = bias.float()
+        long = (narrow.double() != bias).nonzero()[:, 0]
+        if not len(long):
+            return self.products.add_(self._along(narrow))
+        wide = (self.products.index_select(self.axis, long).double() + self._along(bias[long])).float()
+        return self.products.add_(self._along(narrow)).index_copy_(self.axis % self.products.dim(), long, wide)
+
+    def _along(self, values: Tensor) -> Tensor:
+        shape = [1] * self.products.dim()
+        shape[self.axis] = -1
+        return values.reshape(shape)
+
+
+def conv2d_sums(x: Codes, layer: Layer, node: fx.Node) -> Sums:
+    """32-bit sums of a convolution on codes, [N, K, H, W]."""
     arguments = bound_args(node)
-    dilation = pair(arguments["dilation"])
+    dilation, groups = pair(arguments["dilation"]), arguments["groups"]
     top, left, bottom, right = explicit_padding(arguments["padding"], tuple(layer.weight.shape[2:]), dilation)
-    padded = F.pad(x.centered, (left, right, top, bottom))
+    values, inside = x.centered, (top, left)
+    if inside != (bottom, right):
+        values, inside = F.pad(values, (left, right, top, bottom)), (0, 0)
 
     def convolve(values: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(values, weight, None, pair(arguments["stride"]), 0, dilation, arguments["groups"])
+        return F.conv2d(values, weight, None, pair(arguments["stride"]), inside, dilation, groups)
 
-    return _exact_sum(padded, layer, convolve, axis=1)
-
-
-def exact_linear(x: Codes, layer: Layer) -> Tensor:
-    """32-bit sums of a linear layer on codes, bias included: integers in float32 or float64, [N, ..., K]."""
-    return _exact_sum(x.centered, layer, F.linear, axis=-1)
+    return Sums(_products(values, x.grid, layer, convolve, 1, groups == 1), layer.bias, 1)
 
 
-def _exact_sum(values: Tensor, layer: Layer, product: Callable[[Tensor, Tensor], Tensor], axis: int) -> Tensor:
-    """`product(values, weight) + bias` without rounding: float32 holds integers below 2^24, float64 the rest."""
+def linear_sums(x: Codes, layer: Layer) -> Sums:
+    """32-bit sums of a linear layer on codes, [N, ..., K]."""
+    return Sums(_products(x.centered, x.grid, layer, F.linear, -1, True), layer.bias, -1)
+
+
+def _products(
+    values: Tensor, grid: CodeGrid, layer: Layer, product: Callable[[Tensor, Tensor], Tensor], axis: int, dense: bool
+) -> Tensor:
+    """`product(values, weight)` without rounding: float32 holds integers below 2^24, float64 the rest.
+
+    Args:
+        values: centred codes, input channels along `axis`; any uint8 code may occur.
+        dense: every output sees every input channel, so that a sum too wide for float32 can be cut into such that fit.
+    """
     weight = layer.weight.to(values.device)
-    largest = values.abs().max() * weight.abs().flatten(1).sum(1).max()
-    if layer.bias is not None:
-        largest = largest + layer.bias.abs().max()
     # GPUs may run float32 products in TF32, so exactness is only claimed for the CPU.
-    narrow = values.device.type == "cpu" and float(largest) < _FLOAT32_EXACT
-    dtype = torch.float32 if narrow else torch.float64
-    total = product(values.to(dtype), weight.to(dtype))
-    if layer.bias is None:
-        return total
-    shape = [1] * total.dim()
-    shape[axis] = -1
-    return total + layer.bias.to(values.device, dtype).reshape(shape)
+    cuts = layer.cuts(max(grid.zero_point, 255 - grid.zero_point), dense) if values.device.type == "cpu" else None
+    if cuts is None:
+        return product(values.double(), weight.double())
+    values = values.float()
+    if len(cuts) == 1:
+        return product(values, weight)
+    parts = (product(values.narrow(axis, start, end - start), weight[:, start:end]) for start, end in cuts)
+    return functools.reduce(Tensor.add_, (part.double() for part in parts))
 
 
 def dequantized(value: Value) -> Tensor:
     """float32 values, `scale * (code - zero_point)`; floats pass."""
     return value.centered * value.grid.scale.to(value.codes.device) if isinstance(value, Codes) else value
+
+
+def all_pairs(function: Callable[[Codes, Codes], Tensor], a: CodeGrid, b: CodeGrid) -> Tensor:
+    """float32 [65536]: an elementwise `function` of every code of `a` with every code of `b`, for `looked_up`."""
+    codes = torch.arange(256, dtype=torch.float32)
+    return function(Codes(codes.reshape(256, 1), a), Codes(codes.reshape(1, 256), b)).float().flatten()
+
+
+def looked_up(table: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """What `all_pairs` holds for codes `a` and `b`, which may broadcast: much faster than a formula in float64."""
+    index = torch.add(b, a, alpha=256).to(torch.int32)
+    return table.to(index.device).index_select(0, index.flatten()).view(index.shape)
+
+
+def stored(codes: Tensor) -> Tensor:
+    """Codes 0 ... 255 in any dtype as uint8; by way of int16, which is twice as fast as from float32 at once."""
+    return codes.to(torch.int16).to(torch.uint8)
 
 
 def quantize_float(x: Tensor, grid: CodeGrid) -> Tensor:
@@ -232,8 +331,13 @@ def _explained(value: Tensor, grid: CodeGrid) -> tuple[Tensor, Tensor]:
 
 
 def float_values(regions: Sequence[Region]) -> set[fx.Node]:
-    """Values that leave a float operator unquantized."""
-    return {region.value for region in regions if region.kind == "float" and region.quantizer is None}
+    """Values that leave a float operator unquantized, as they are or laid out anew."""
+    found: set[fx.Node] = set()
+    for region in regions:
+        moved = region.is_layout and not found.isdisjoint(region.inputs)
+        if region.quantizer is None and (region.kind == "float" or moved):
+            found.add(region.value)
+    return found
 
 
 def _is_boundary(region: Region, floats: set[fx.Node]) -> bool:
@@ -260,7 +364,10 @@ class Execution:
         self.kernels = kernels
         self.regions = find_regions(graph, target)
         self._layers: dict[fx.Node, Layer] = {}
+        self._constants: dict[fx.Node, Any] = {}
         self._grids = {region.anchor: output_grid(graph, region) for region in self.regions}
+        self._on_grid = {region.anchor for region in self.regions if region.is_layout
+                         and grid_node(graph, target, region.anchor) is not None}
         self._last_use = self._find_last_uses()
         floats = float_values(self.regions)
         self.boundaries = tuple(region.quantizer.name for region in self.regions if _is_boundary(region, floats))
@@ -272,6 +379,12 @@ class Execution:
             self._layers[node] = layer_of(self.graph, node)
         return self._layers[node]
 
+    def once(self, region: Region, make: Callable[[], Constant]) -> Constant:
+        """What `make` returns for a region, called once: numbers that depend on no sample."""
+        if region.anchor not in self._constants:
+            self._constants[region.anchor] = make()
+        return self._constants[region.anchor]
+
     def run(self, x: Tensor, observed: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Codes of every quantized tensor and the output.
 
@@ -281,7 +394,7 @@ class Execution:
                 instead of from this execution's own, so a difference stays where it arises.
 
         Returns:
-            uint8 codes by the name of the quantizer node, and float32 values under `logits`.
+            uint8 codes [N, ...] by the name of the quantizer node, and float32 values under `logits`.
         """
         return self.follow(x, observed or {})[0]
 
@@ -297,10 +410,12 @@ class Execution:
             value = self._run_region(region, values)
             if region.quantizer is not None:
                 name = region.quantizer.name
-                results[name] = value.codes.to(torch.uint8)
+                samples = samples_of(region.quantizer)
+                results[name] = stored(samples.gather(value.codes))
                 if name in self.boundaries:
-                    bounds[name] = _explained(self._float_of(region, values), value.grid)
-                value = Codes(observed[name].to(value.codes), value.grid) if name in observed else value
+                    bounds[name] = _explained(samples.gather(self._float_of(region, values)), value.grid)
+                if name in observed:
+                    value = Codes(samples.scatter(observed[name]).to(value.codes), value.grid)
             values[region.value] = value
             for node in self._last_use.get(region.anchor, ()):
                 values.pop(node, None)
@@ -321,13 +436,16 @@ class Execution:
         """The float value in front of the quantizer of an `input` or `float` region."""
         return dequantized(values[region.inputs[0]]) if region.kind == "input" else self._run_float(region, values)
 
-    def _move(self, node: fx.Node, values: dict[fx.Node, Value]) -> Codes:
-        """A layout operator on the codes themselves; padding takes the code of zero."""
+    def _move(self, node: fx.Node, values: dict[fx.Node, Value]) -> Value:
+        """A layout operator on the codes themselves; padding takes the code of zero. On values off one grid."""
+        if node not in self._on_grid:
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: dequantized(values[n]))
+            return node.target(*args, **kwargs)
         source = next(values[n] for n in node.all_input_nodes if n in values)
         if op_name(node) == "pad":
             moved = F.pad(source.codes, bound_args(node)["pad"], value=float(source.grid.zero_point))
         else:
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n].codes)
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n].codes.float())
             moved = node.target(*args, **kwargs)
         return Codes(moved, source.grid)
 

@@ -6,6 +6,7 @@ but in PyTorch; it exists to reproduce the papers' tables and as the smallest ba
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from backends.exact import ExactArithmetic
 from pipeline.dialect import LAYOUT
 from pipeline.graph import is_constant, quantizer_of
 from pipeline.parity import LOGITS, Arithmetic, Runner
+from pipeline.samples import samples_of
 from pipeline.stages import Reference
 from pipeline.target import Note, OpRule, SumLimits, Target
 
@@ -74,10 +76,14 @@ class _WithCodes(torch.nn.Module):
         # Not `graph`: an exported module has an attribute of that name already.
         self.frozen = graph
         self.quantizers = {name: quantizer_of(graph, node) for name, node in outputs.items() if name != LOGITS}
+        self.samples = {name: samples_of(outputs[name]) for name in self.quantizers}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         results = self.frozen(x)
-        codes = {name: q.quantize(results[name]) - q.spec.grid.qmin for name, q in self.quantizers.items()}
+        codes = {
+            name: self.samples[name].gather(q.quantize(results[name]) - q.spec.grid.qmin)
+            for name, q in self.quantizers.items()
+        }
         return {**codes, LOGITS: results[LOGITS]}
 
 
@@ -102,7 +108,12 @@ class ReferenceBackend:
         batch = {0: torch.export.Dim("batch", min=1)}
         module = _WithCodes(ExactArithmetic(reference)).eval()
         program = torch.export.export(module, (torch.zeros(2, *shape, dtype=torch.float64),), dynamic_shapes=(batch,))
-        torch.export.save(program, folder / self.model_file)
+        for module in program.graph_module.modules():
+            for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
+                node.meta.pop("stack_trace", None)  # paths of this machine, and numbers that another build counts on
+        archive = io.BytesIO()  # torch's own writer of files ends the process where the disk is full
+        torch.export.save(program, archive)
+        (folder / self.model_file).write_bytes(archive.getbuffer())
         return [folder / self.model_file]
 
     def arithmetic(self, reference: Reference) -> Arithmetic:

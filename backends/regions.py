@@ -10,9 +10,13 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from pipeline.dialect import LAYOUT, wide_operand
-from pipeline.graph import absorbed, is_constant, module_path, op_name, quantizer_of
+from pipeline.dialect import LAYOUT, MOVES, wide_operand
+from pipeline.graph import absorbed, is_constant, op_name, quantizer_of
+from pipeline.layers import layer_name
 from pipeline.target import Target
+
+# What lays values out, of several tensors too.
+JOINING = MOVES | {"cat"}
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,9 @@ class Region:
         anchor: the operator (the quantizer itself for `input`); a layer whose sum enters a residual addition, too.
         inputs: the activation values that it reads, in argument order; the other operand of a residual addition last.
         absorbed: operators fused behind the anchor, in order: a residual addition, activations.
-        quantizer: the quantizer node of the output; None where codes pass unchanged (`is_layout`) or the value
-            leaves in float.
-        is_layout: moves codes of its input's grid without changing them.
+        quantizer: the quantizer node of the output; None where codes or values pass unchanged (`is_layout`) or the
+            value leaves in float.
+        is_layout: moves what it reads without changing it: codes where all of it is on one grid, else values.
         integer: runs in integers on the target.
         reason: why it does not, else empty.
     """
@@ -53,8 +57,8 @@ class Region:
 
     @property
     def module(self) -> str:
-        """Module path of the anchor, for tables."""
-        return module_path(self.anchor)
+        """Name of the anchor's layer or the path of its module, for tables."""
+        return layer_name(self.anchor)
 
 
 def grid_node(graph: fx.GraphModule, target: Target, node: fx.Node) -> fx.Node | None:
@@ -115,6 +119,8 @@ def _operator_region(graph: fx.GraphModule, target: Target, node: fx.Node, layer
     tail = fused[-1] if fused else anchor
     users = list(tail.users)
     quantizer = users[0] if len(users) == 1 and quantizer_of(graph, users[0]) is not None else None
+    if quantizer is None and name in JOINING and rule.inputs != "float":
+        return Region(name, node, inputs, (), None, True, True, "")
     reason = _float_reason(target, name, rule.inputs, rule.reason, None in grids, quantizer, fused)
     kind = "float" if reason else name
     return Region(kind, anchor, inputs, fused, quantizer, False, not reason, reason)

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-_OURS = "backends"
+_OURS = ("backends", "pipeline")
 _ROOT = Path(__file__).parents[1]
 
 

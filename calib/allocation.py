@@ -29,8 +29,9 @@ from calib.observers import weight_params
 from calib.work import Work, WorkFacts
 from pipeline.allocation import MEGABYTE, Allocation, Point
 from pipeline.errors import CalibrationError, RecipeError
-from pipeline.graph import extract, get_attribute, is_constant, module_path, quantizer_of, where
+from pipeline.graph import extract, get_attribute, is_constant, quantizer_of, where
 from pipeline.grid import QuantSpec
+from pipeline.layers import layer_name
 from pipeline.quantizer import Phase
 from pipeline.recipe import BitBudget
 from pipeline.stages import Quantized
@@ -42,10 +43,10 @@ Specs = Mapping[str, QuantSpec]
 
 @dataclass(frozen=True)
 class Choice:
-    """Layers that have the same bits, because they share a weight or are one module; mostly a single layer.
+    """Layers that have the same bits, because they share a weight or a name; mostly a single layer.
 
     Args:
-        weights: module path -> number of weights; a weight with two quantizers counts twice, as in the manifest.
+        weights: name of the layer -> number of weights; a weight with two quantizers counts twice, as in the manifest.
         specs: bits -> node of the weight's quantizer -> how that weight is quantized.
         fixed: the bits, where the recipe fixes them for one of the layers; None where they are open.
     """
@@ -81,7 +82,8 @@ def find_choices(quantized: Quantized, options: Mapping[int, Specs]) -> tuple[Ch
         weights: dict[str, int] = {}
         for node in group:
             number = get_attribute(quantized.graph, node.args[0]).numel()
-            weights[module_path(node)] = weights.get(module_path(node), 0) + number
+            name = layer_name(node)
+            weights[name] = weights.get(name, 0) + number
         choices.append(Choice(weights, specs, max((min(one) for one in widths if len(one) == 1), default=None)))
     _check_budget(quantized.recipe.weights.bits, choices)
     return tuple(choices)
@@ -93,7 +95,7 @@ def _weights(graph: fx.GraphModule) -> list[fx.Node]:
 
 
 def _groups(weights: Sequence[fx.Node]) -> list[list[fx.Node]]:
-    """`weights` by what must have the same bits: one tensor, or one module path, which is what an override names."""
+    """`weights` by what must have the same bits: one tensor, or one name of a layer, which is what an override says."""
     groups: list[list[fx.Node]] = []
     for node in weights:
         same = [group for group in groups if any(_shared(node, other) for other in group)]
@@ -104,7 +106,7 @@ def _groups(weights: Sequence[fx.Node]) -> list[list[fx.Node]]:
 
 
 def _shared(one: fx.Node, other: fx.Node) -> bool:
-    return one.args[0].target == other.args[0].target or module_path(one) == module_path(other)
+    return one.args[0].target == other.args[0].target or layer_name(one) == layer_name(other)
 
 
 def budget_size(budget: BitBudget, choices: Sequence[Choice]) -> int:

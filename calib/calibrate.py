@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from calib.checkpoints import UnitCheckpoints, run_key, tensors_sha256
+from calib.checkpoints import UnitCheckpoints, tensors_sha256
 from calib.context import Calibration
 from calib.methods import check_needs, find_method
+from calib.run_facts import KIND, RECIPE
 from pipeline.errors import CalibrationError
 from pipeline.stages import Calibrated, Quantized
 from pipeline.watcher import CalibrationWatcher, Quiet
@@ -56,11 +57,14 @@ def calibrate(
     device = torch.device(device)
     # Channels last, as images lie in memory: convolution kernels then copy neither.
     graph = copy.deepcopy(quantized.graph).to(device).to(memory_format=torch.channels_last)
-    store = None if checkpoints is None else UnitCheckpoints(checkpoints, _key(quantized, images, device, data_sha256))
+    store = None
+    if checkpoints is not None:
+        store = UnitCheckpoints.of(checkpoints, _facts(quantized, images, device, data_sha256))
     calibration = Calibration(
         graph, quantized.units, images, quantized.recipe, device, progress or Quiet(), store, resume, labels,
         quantized.captured.num_classes, target=quantized.target,
     )
+    calibration.say_what_is_not_resumed()
     log = method.run(calibration, parameters)
     graph = graph.cpu().to(memory_format=torch.contiguous_format)
     return Calibrated(graph, quantized, log, calibration.findings)
@@ -84,9 +88,14 @@ def _checked(images: Tensor, quantized: Quantized, needed: bool) -> Tensor:
     return images.float()
 
 
-def _key(quantized: Quantized, images: Tensor, device: torch.device, data_sha256: str) -> str:
-    weights = tensors_sha256(quantized.graph.state_dict().values())
-    units = ";".join(f"{unit.name}:{','.join(unit.nodes)}" for unit in quantized.units)
-    target = f"{quantized.target.name}/{quantized.target.profile}"
-    data = data_sha256 or tensors_sha256([images])
-    return run_key(quantized.captured.sha256, weights, quantized.recipe.sha256, target, data, units, device.type)
+def _facts(quantized: Quantized, images: Tensor, device: torch.device, data_sha256: str) -> dict[str, str]:
+    return {
+        KIND: "calibration",
+        RECIPE: quantized.recipe.to_yaml(),
+        "model": quantized.captured.sha256,
+        "weights": tensors_sha256(quantized.graph.state_dict().values()),
+        "target": f"{quantized.target.name}/{quantized.target.profile}",
+        "data": data_sha256 or tensors_sha256([images]),
+        "units": ";".join(f"{unit.name}:{','.join(unit.nodes)}" for unit in quantized.units),
+        "device": device.type,
+    }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from calib.run_facts import FACTS, KIND, read_facts, why_not_resumed
 from pipeline.errors import CalibrationError
 from pipeline.stages import EpochLog, UnitLog
 
@@ -35,6 +37,11 @@ def run_key(*facts: str) -> str:
     for fact in (str(ENGINE_VERSION), *facts):
         digest.update(len(fact).to_bytes(8, "little") + fact.encode())
     return digest.hexdigest()
+
+
+def _has_files(folder: Path) -> bool:
+    """Whether units or a training are kept there."""
+    return folder.is_dir() and any(path.suffix in (".safetensors", ".pt") for path in folder.iterdir())
 
 
 def tensors_sha256(tensors: Iterable[Tensor]) -> str:
@@ -52,10 +59,25 @@ class UnitCheckpoints:
     Args:
         folder: made when the first unit is saved.
         key: of `run_key`; runs with other keys keep their own files beside.
+        facts: what the key was made of, by name, for `why_not_resumed`.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self.folder, self.key = Path(folder) / key[:16], key
+    def __init__(self, folder: Path, key: str, facts: Mapping[str, str] | None = None) -> None:
+        self.folder, self.key, self.facts = Path(folder) / key[:16], key, dict(facts or {})
+
+    @classmethod
+    def of(cls, folder: Path, facts: Mapping[str, str]) -> UnitCheckpoints:
+        """Those of the run that depends on `facts`."""
+        return cls(folder, run_key(*facts.values()), {**facts, "engine": str(ENGINE_VERSION)})
+
+    def why_not_resumed(self) -> str:
+        """Why a run that was to be resumed starts anew, in a sentence; empty where it has something to go on from."""
+        if _has_files(self.folder):
+            return ""
+        beside = self.folder.parent.iterdir() if self.folder.parent.is_dir() else ()
+        others = [read_facts(folder) for folder in sorted(beside) if _has_files(folder)]
+        kind = self.facts.get(KIND)
+        return why_not_resumed(self.facts, [one for one in others if one is None or one.get(KIND) == kind])
 
     def _path(self, index: int, stage: str) -> Path:
         return self.folder / f"{stage or 'unit'}-{index:04d}.safetensors"
@@ -71,6 +93,9 @@ class UnitCheckpoints:
         partial = path.with_suffix(".partial")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if self.facts and not (self.folder / FACTS).is_file():
+                partial.write_text(json.dumps(self.facts, indent=1), encoding="utf-8")
+                os.replace(partial, self.folder / FACTS)
             write(partial)
             os.replace(partial, path)
         except (OSError, SafetensorError) as error:
@@ -103,7 +128,9 @@ class UnitCheckpoints:
             state: tensors, numbers, strings, and lists and dicts of such.
         """
         content = {"key": self.key, "state": dict(state), "epochs": [dataclasses.asdict(log) for log in epochs]}
-        self._write(self.folder / TRAINING, lambda partial: torch.save(content, partial))
+        archive = io.BytesIO()  # torch's own writer of files ends the process where the disk is full
+        torch.save(content, archive)
+        self._write(self.folder / TRAINING, lambda partial: partial.write_bytes(archive.getbuffer()))
 
     def load_training(self) -> tuple[dict[str, Any], list[EpochLog]] | None:
         """What `save_training` wrote; None without a readable file of this run."""

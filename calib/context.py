@@ -54,6 +54,13 @@ class Calibration:
         """(C, H, W) of an image."""
         return tuple(self.images.shape[1:])
 
+    def say_what_is_not_resumed(self) -> None:
+        """Where the run was to be resumed and starts anew: that, and why, for the terminal and the report."""
+        reason = self.checkpoints.why_not_resumed() if self.resume and self.checkpoints is not None else ""
+        if reason:
+            self.findings.notes.append(reason)
+            self.progress.note(reason)
+
     def activations(self) -> dict[str, Quantizer]:
         """Distinct activation quantizers whose numbers are free, by node name."""
         return self._quantizers(constant=False)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import fx
 
 from pipeline.dialect import ACTIVATIONS, WEIGHTED
-from pipeline.graph import is_constant, module_path, op_name
+from pipeline.graph import is_constant, op_name
+from pipeline.layers import layer_name
 from pipeline.stages import Unit
 
 
@@ -19,7 +20,7 @@ def layers(graph: fx.GraphModule) -> tuple[Unit, ...]:
     for node in graph.graph.nodes:
         if op_name(node) in WEIGHTED:
             nodes = [*_constants(node), node, *_behind(node)]
-            units.append(Unit(module_path(node) or node.name, "layer", "layer by layer", tuple(n.name for n in nodes)))
+            units.append(Unit(layer_name(node), "layer", "layer by layer", tuple(n.name for n in nodes)))
     return tuple(units)
 
 

@@ -17,6 +17,7 @@ from passes.fold_affine import fold_affine
 from passes.fold_batchnorm import fold_batchnorm
 from passes.freeze import freeze
 from passes.insert_quantizers import insert_quantizers
+from passes.mark_samples import mark_samples
 from passes.mark_units import mark_units
 from passes.project_grids import project_grids
 from passes.share_grids import share_grids
@@ -65,6 +66,7 @@ def quantize(captured: Captured, recipe: Recipe, target: Target) -> Quantized:
     insert_quantizers(graph)         # does what annotate decided
     share_grids(graph, target)       # after insertion: sharing is about modules
     tie_biases(graph)                # last: reads which quantizers ended up before and on the layer
+    mark_samples(graph)              # only tells where values lie; every quantizer is there and off
     verify(graph, "quantized")
     check_sums(graph, target)        # as far as weights tell; again when ranges are known, and of the final codes
     return Quantized(graph, teacher, captured, _units(graph), recipe, target)

@@ -12,12 +12,23 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from pipeline.dialect import LAYOUT, POOLS, WEIGHTED, wide_operand
-from pipeline.errors import RecipeError, TargetError
+from pipeline.dialect import LAYOUT, MOVES, POOLS, WEIGHTED, wide_operand
+from pipeline.errors import RecipeError, TargetError, nearest_spelling
 from pipeline.graph import absorbed, bound_args, is_constant, module_path, op_name, tensor_shape, where
 from pipeline.grid import NESTED_CODES, Grid, QuantSpec, RangeSearch
+from pipeline.layers import last_layers, layer_name, prepares_input
 from pipeline.policy import policy_overrides
-from pipeline.recipe import OPERATOR, POSITIONS, ActivationRule, Override, Recipe, WeightRule, changed
+from pipeline.recipe import (
+    MAX_BITS,
+    OPERATOR,
+    POSITIONS,
+    ActivationRule,
+    Override,
+    Recipe,
+    WeightRule,
+    changed,
+    weight_change,
+)
 from pipeline.target import OpRule, Target
 
 # Operators whose result is an average or a rearrangement of their input: never negative where the input is not.
@@ -25,6 +36,7 @@ MONOTONE = LAYOUT | POOLS | {"cat", "add", "mul"}
 NON_NEGATIVE = frozenset({"relu", "sigmoid", "hardsigmoid"})
 # int8 codes of a codebook per channel; narrow, because every codebook has both signs.
 CODEBOOK_BITS = 8
+_PREPARED = "network input, normalised"
 # All nested grids on one: codes 0 ... 105.
 NESTED_GRID = Grid(7, signed=False, limit=NESTED_CODES)
 
@@ -90,15 +102,18 @@ class _Plan:
 
     def __init__(self, graph: fx.GraphModule, recipe: Recipe, target: Target) -> None:
         self.recipe, self.target = recipe, target
+        self._signs: dict[fx.Node, bool] = {}
+        self._read: dict[fx.Node, bool] = {}
         self.nodes = [n for n in graph.graph.nodes if not is_constant(n)]
         self.weighted = [n for n in self.nodes if op_name(n) in WEIGHTED]
         if not self.weighted:
             raise TargetError("the model has no convolution or linear layer to quantize", where="the captured graph")
+        self.preparing = _preparing(graph, self.weighted)
+        self.names = {node: layer_name(node) for node in self.nodes}
         self.anchors = {self.chain(n)[-1]: n for n in reversed(self.nodes) if n.op == "call_function"}
         # The recipe's own come last and win; only they have to find something to change.
         self.own = [self._selection(override) for override in recipe.overrides]
         self.selections = [*(self._selection(override) for override in policy_overrides(recipe)), *self.own]
-        self._signs: dict[fx.Node, bool] = {}
         self._ruled: dict[fx.Node, bool] = {}  # points under the recipe's rule: whether their bits are as well
         self.points = self._find_points()
 
@@ -118,12 +133,38 @@ class _Plan:
         return node
 
     def consumers(self, node: fx.Node) -> list[fx.Node]:
-        """The operators that compute with the value of `node`, through layout operators."""
+        """The operators that compute with the value of `node`, through those that only hand it on."""
         found: list[fx.Node] = []
         for user in node.users:
-            through = user.op == "call_function" and self.rule(user).output == "as_input"
-            found.extend(self.consumers(user) if through else [user])
+            found.extend(self.consumers(user) if self.hands_on(user) else [user])
         return found
+
+    def hands_on(self, node: fx.Node) -> bool:
+        """`node` has no grid of its own: a layout operator, or a concatenation whose codes nobody computes with.
+
+        The second leads to the network's output or to float operators only, so that each of its parts keeps the grid
+        that suits it and what is laid out are the values.
+        """
+        if node.op != "call_function":
+            return False
+        output = self.rule(node).output
+        return output == "as_input" or (output == "shared" and not self._is_read(node))
+
+    def _is_read(self, node: fx.Node) -> bool:
+        """An integer operator computes with the value, through what only moves it. Remembered, as signs are."""
+        if node not in self._read:
+            self._read[node] = any(
+                self._is_read(user) if op_name(user) in MOVES or self.rule(user).output == "shared"
+                else self.rule(user).inputs != "float"
+                for user in node.users if user.op != "output"
+            )
+        return self._read[node]
+
+    def _is_joined(self, node: fx.Node) -> bool:
+        """A concatenation that hands values on lies behind `node`."""
+        return any(
+            self.rule(user).output == "shared" or self._is_joined(user) for user in node.users if self.hands_on(user)
+        )
 
     # -- points ------------------------------------------------------------------------------------------------
 
@@ -136,7 +177,7 @@ class _Plan:
                 continue
             if node.op == "placeholder":
                 annotation = self._input(node)
-            elif self.rule(node).output == "as_input":
+            elif self.hands_on(node):
                 continue
             else:
                 chain = self.chain(node)
@@ -159,11 +200,12 @@ class _Plan:
     def _computed(self, node: fx.Node, tail: fx.Node) -> Annotation | None:
         rule = self.rule(node)
         leaves = all(user.op == "output" for user in self.consumers(tail))
+        is_logits = tail is node and op_name(node) == "linear" and not self._is_joined(node)
         if rule.inputs == "float" and self._needed(tail):
             return Annotation(self._spec(self.target.float_bits, self._positive(tail)), note="from a float operator")
         if rule.output == "none" or rule.inputs == "float":
             return None
-        if leaves and ((tail is node and op_name(node) == "linear") or self.target.input_bits is None):
+        if leaves and (is_logits or self.target.input_bits is None):
             return None
         if self.target.input_bits is None and not self._wanted_by_papers(tail):
             return None
@@ -171,6 +213,9 @@ class _Plan:
             return None
         if rule.fixed is not None:
             return Annotation(self._spec(self.target.float_bits, True), rule.fixed, note="grid fixed by the operator")
+        if node in self.preparing:
+            bits = self.target.input_bits
+            return None if bits is None else Annotation(self._spec(bits, self._positive(tail)), note=_PREPARED)
         rule, note = self._activation_rule(tail)
         prescribed = self._bits(node, tail)
         self._ruled[tail] = prescribed is None
@@ -228,6 +273,8 @@ class _Plan:
             anchor = self.anchors.get(point, point)
             if op_name(anchor) in POOLS:
                 waiting.append(anchor.args[0])
+            elif self.hands_on(anchor):
+                waiting.extend(anchor.all_input_nodes)
         return found
 
     def _points_out_of(self, operator: fx.Node) -> set[fx.Node]:
@@ -266,6 +313,8 @@ class _Plan:
         if self.rule(node).inputs == "float":
             return None
         rule = self.recipe.weights
+        if node in self.preparing:
+            rule = changed(rule, weight_change(MAX_BITS))
         for chosen in self.selections:
             if chosen.override.weights is not None and node in chosen.nodes:
                 rule = changed(rule, chosen.override.weights)
@@ -280,7 +329,7 @@ class _Plan:
     def _limit(self, node: fx.Node, rule: WeightRule, bits: int) -> int | None:
         """The limit of this layer's codes of `bits`; raises where the kernels cannot hold an asymmetric weight."""
         limits = self.target.weights
-        layer = f"recipe '{self.recipe.name}', layer {module_path(node) or node.name} ({where(node)})"
+        layer = f"recipe '{self.recipe.name}', layer {layer_name(node)} ({where(node)})"
         if not limits.zero_points and not rule.symmetric and rule.bits > 7:
             raise TargetError(
                 f"target '{self.target.name}' stores weights with zero point 0; {rule.bits}-bit asymmetric weights do "
@@ -312,13 +361,19 @@ class _Plan:
 
     def _selected(self, pattern: str) -> set[fx.Node]:
         """The operators that the `where` of an override names."""
-        by_position = dict(zip(POSITIONS, (self.weighted[:1], self.weighted[-2:-1], self.weighted[-1:]), strict=True))
-        if pattern in by_position:
-            return set(by_position[pattern])
+        if pattern in POSITIONS:
+            return self._positioned()[pattern]
         operators = [n for n in self.nodes if n.op == "call_function"]
         if pattern.startswith(OPERATOR):
             return {n for n in operators if op_name(n) == pattern.removeprefix(OPERATOR)}
-        return {n for n in operators if _matches(module_path(n), pattern)}
+        return {n for n in operators if _matches(self.names[n], pattern) or _matches(module_path(n), pattern)}
+
+    def _positioned(self) -> dict[str, set[fx.Node]]:
+        """What `first`, `penultimate` and `last` are: the first layer that learned, the last of every head."""
+        last = last_layers(self.weighted)
+        first = [node for node in self.weighted if node not in self.preparing][:1]
+        before = [node for node in self.weighted if node not in last][-1:]
+        return dict(zip(POSITIONS, map(set, (first, before, last)), strict=True))
 
     def check_overrides(self) -> None:
         """An override of the recipe that changes nothing is a mistake in it, not a wish to be dropped."""
@@ -326,10 +381,14 @@ class _Plan:
         for chosen in self.own:
             pattern = chosen.override.where
             if not chosen.nodes:
-                layers = ", ".join(sorted({module_path(n) for n in self.weighted})[:8])
+                names = sorted({self.names[n] for n in self.weighted})
+                known = [*POSITIONS, *names, *sorted({module_path(n) for n in self.nodes} - {""}),
+                         *sorted({OPERATOR + op_name(n) for n in self.nodes if n.op == "call_function"})]
                 raise RecipeError(
                     f"override where: {pattern} selects nothing in this model", where=recipe,
-                    allowed=f"first, penultimate, last, op:<operator>, or a pattern of module paths ({layers}, ...)",
+                    allowed=f"first, penultimate, last, op:<operator>, or a pattern of layer names "
+                    f"({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})",
+                    hint=nearest_spelling(pattern, known),
                 )
             if missing := self._without_effect(chosen):
                 raise RecipeError(
@@ -353,6 +412,16 @@ class _Plan:
         if override.weights is not None and chosen.nodes.isdisjoint(self.weighted):
             return "weights, but selects no convolution or linear layer"
         return ""
+
+
+def _preparing(graph: fx.GraphModule, weighted: list[fx.Node]) -> set[fx.Node]:
+    """The layers that only bring the input into the form that the first learned layer reads; none if all would be."""
+    buffers = {name for name, _ in graph.named_buffers()}
+    found: set[fx.Node] = set()
+    for node in weighted:
+        if prepares_input(node, found, buffers):
+            found.add(node)
+    return found if len(found) < len(weighted) else set()
 
 
 def channel_axis(node: fx.Node) -> int | None:

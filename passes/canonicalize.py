@@ -8,6 +8,7 @@
     transpose, clip, ...      -> permute, clamp, ...        (see `aliases`; non-negative axes)
     chunk, split + getitem    -> slice
     slice over a whole axis   -> its input
+    cat with an empty tensor  -> cat without it
     conv2d(padding="same")    -> conv2d with numbers
 """
 
@@ -305,12 +306,25 @@ def _conv(graph: fx.GraphModule, node: fx.Node) -> bool:
     return _replace(graph, node, aten.conv2d.default, new)
 
 
+def _joined(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """A concatenation leaves out operands without elements, also those of another rank, as torch does."""
+    operands = node.args[0]
+    kept = [operand for operand in operands if 0 not in tensor_shape(operand)]
+    if not kept or len(kept) == len(operands):
+        return False
+    if len(kept) == 1:
+        return _forward(graph, node, kept[0])
+    node.update_arg(0, kept)
+    return True
+
+
 _REWRITES: dict[str, Callable[[fx.GraphModule, fx.Node], bool]] = {
     **dict.fromkeys(IDENTITIES, _identity),
     **dict.fromkeys(RESHAPES, _reshape),
     **dict.fromkeys(EXPANSIONS, _expansion),
     **dict.fromkeys(SPLITS, _split),
     **dict.fromkeys(CASTS, _cast),
+    **dict.fromkeys(("cat", "concat", "concatenate"), _joined),
     "_assert_tensor_metadata": _assertion,
     "permute": _permute,
     "relu6": _relu6,

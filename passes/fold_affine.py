@@ -4,7 +4,7 @@
 
 so a norm written by hand, a frozen batch norm, a layer scale and a bias that is added cost nothing. Where something
 else reads the layer, or another operator of the integer set stands in front, they become a 1x1 depthwise convolution,
-as a batch norm does. A factor on the network's input is left alone.
+as a batch norm does, if a layer follows. A factor on the network's input is left alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from passes.fold_batchnorm import depthwise, fold_into
-from pipeline.dialect import ACTIVATIONS, POOLS, WEIGHTED
+from pipeline.dialect import ACTIVATIONS, COMPUTE, WEIGHTED
 from pipeline.graph import bound_args, finish, get_attribute, is_constant, op_name, tensor_shape
 from pipeline.norms import FoldedNorm
 
@@ -21,7 +21,7 @@ aten = torch.ops.aten
 # Layers whose weight [K, ...] has the output's channels in front, by the output's axis of channels.
 LAYERS = {aten.conv1d.default: 1, aten.conv2d.default: 1, aten.conv3d.default: 1, aten.linear.default: -1}
 # What may stand in front of a factor that becomes a layer of its own: values that integer kernels have at hand.
-BEHIND = WEIGHTED | POOLS | ACTIVATIONS | {"add", "mul", "cat", "max_pool2d"}
+BEHIND = COMPUTE | ACTIVATIONS | {"max_pool2d"}
 
 
 def fold_affine(graph: fx.GraphModule) -> bool:
@@ -41,7 +41,7 @@ def fold_affine(graph: fx.GraphModule) -> bool:
             fold_into(graph, source, *numbers)
             _follow_norm(source, *numbers)
             node.replace_all_uses_with(source)
-        elif op_name(source) in BEHIND and len(tensor_shape(source)) in (2, 4):
+        elif op_name(source) in BEHIND and len(tensor_shape(source)) in (2, 4) and _feeds_a_layer(node):
             made = depthwise(graph, node, source, *numbers)
             made.meta["shape"] = tensor_shape(node)
             node.replace_all_uses_with(made)
@@ -60,6 +60,18 @@ def _layer(source: fx.Node) -> bool:
         return False
     args = bound_args(source)
     return is_constant(args["weight"]) and (args["bias"] is None or is_constant(args["bias"]))
+
+
+def _feeds_a_layer(node: fx.Node) -> bool:
+    """Some layer computes with it; what only decodes the network's results keeps the precision that it has."""
+    seen, waiting = {node}, [node]
+    while waiting:
+        found = [user for user in waiting.pop().users if user not in seen]
+        if any(op_name(user) in WEIGHTED for user in found):
+            return True
+        seen.update(found)
+        waiting.extend(found)
+    return False
 
 
 Affine = tuple[fx.Node, Tensor, Tensor]

@@ -16,8 +16,9 @@ from torch import fx
 
 from pipeline.dialect import WEIGHTED, source_quantizer
 from pipeline.errors import TargetError
-from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, module_path, op_name, quantizer_of, where
+from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, op_name, quantizer_of, where
 from pipeline.grid import SCALE_FLOOR, QParams, along
+from pipeline.layers import layer_name
 from pipeline.quantizer import BiasQuantizer, Quantizer
 from pipeline.sums import BIAS_LIMIT
 from pipeline.target import Target
@@ -103,5 +104,5 @@ def _raised(
     new = torch.where(raised, weight.quantize(weights), old)
     weight.harden(new)
     moved = int((new != old).sum())
-    return (f"{module_path(node) or node.name}: {int(chosen.sum())} channel scale(s) raised to {why}, "
+    return (f"{layer_name(node)}: {int(chosen.sum())} channel scale(s) raised to {why}, "
             f"{moved} weight code(s) moved")

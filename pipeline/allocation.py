@@ -24,7 +24,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Allocation:
-    """Weight bits by layer; keys are module paths, in execution order.
+    """Weight bits by layer; keys are names of layers (`pipeline.layers`), in execution order.
 
     Args:
         budget: what the recipe asked for.

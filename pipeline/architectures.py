@@ -34,12 +34,12 @@ _MOBILENET_FIRST = {"0": "0.0", "1": "0.1", "3": "1", "4": "2"}
 _MOBILENET_OTHER = {"0": "0.0", "1": "0.1", "3": "1.0", "4": "1.1", "6": "2", "7": "3"}
 
 
-def mnasnet2_0(**kwargs: Any) -> nn.Module:
+def mnasnet2_0(**kwargs: Any) -> MNASNet:
     """torchvision's MNASNet with alpha 2: stem of 64, pointwise 32, last 1x1 convolution of 1,280 channels."""
     return MNASNet(2.0, **kwargs)
 
 
-def regnet_x_600mf(**kwargs: Any) -> nn.Module:
+def regnet_x_600mf(**kwargs: Any) -> RegNet:
     """torchvision's RegNet: stages of 48, 96, 240, 528 channels with 1, 3, 5, 7 blocks, groups of 24 channels."""
     stages = BlockParams.from_init_params(depth=16, w_0=48, w_a=36.97, w_m=2.24, group_width=24)
     return RegNet(stages, norm_layer=partial(nn.BatchNorm2d, eps=1e-5, momentum=0.1), **kwargs)

@@ -13,30 +13,36 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipeline.errors import CaptureError
 from pipeline.graph import finish, tensor_shape, where
+from pipeline.mutation import keep_outside
+from pipeline.samplewise import check_samplewise
 from pipeline.stages import Captured
 
+LARGEST_VALUE = 2 << 30  # bytes
 BATCH = 2  # any size above 1: torch.export would burn in the sizes 0 and 1
 
 
 def capture(
     model: nn.Module | torch.export.ExportedProgram, example: Tensor, *, name: str = "model", sha256: str = ""
 ) -> Captured:
-    """Capture `model` with a free batch dimension.
+    """Capture `model` with a free batch dimension, as a graph that leaves its input and its own buffers as they are.
 
     Args:
         model: a module in eval mode, or an exported program (its batch dimension must be dynamic).
-        example: one input [1, C, H, W] (or more), float32; only its shape and type matter.
+        example: one input [1, C, H, W] (or more), float32; its values matter only as an example of level and contrast.
         name, sha256: of the model file, carried into the manifest.
 
     Raises:
         CaptureError: the model branches on data, takes several inputs, or returns something else than one tensor
-            [N, ...]; with the source line where one is known.
+            [N, ...]; its answers depend on the batch, on chance or on earlier calls; with the source line where one is
+            known.
     """
     if isinstance(model, torch.export.ExportedProgram):
         program = model
@@ -44,6 +50,9 @@ def capture(
         program = _export(model, example)
     graph = _plain(program)
     shape = _placeholder_shape(graph)
+    if isinstance(model, torch.export.ExportedProgram):
+        _check_sizes(graph, shape)
+    keep_outside(graph)
     finish(graph)
     if shape[1:] != tuple(example.shape[1:]):
         raise CaptureError(
@@ -55,6 +64,7 @@ def capture(
     if len(classes) < 2 or classes[0] is not None or classes[1] is None or not dtype.is_floating_point:
         what = f"the model returns a tensor of shape {_shape_text(classes)} and type {dtype}"
         raise CaptureError(what, where=where(output), allowed="float logits [N, classes], the free batch N in front")
+    check_samplewise(graph, example)
     return Captured(graph, tuple(shape[1:]), int(classes[1]), name, sha256)
 
 
@@ -120,7 +130,13 @@ def _user_line(error: BaseException) -> str:
 
 def _plain(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """A plain GraphModule with one placeholder and one tensor as output: nothing monkey-patched, no guards."""
-    exported = program.module(check_guards=False)
+    try:
+        exported = program.module(check_guards=False)
+    except Exception as error:  # a program from a file may lack anything
+        raise CaptureError(
+            f"the exported program does not hold together: {type(error).__name__}: {str(error)[:200]}",
+            where="the .pt2 file", hint="Export it again.",
+        ) from error
     graph, copies = fx.Graph(), {}
     placeholders = 0
     for node in exported.graph.nodes:
@@ -140,9 +156,45 @@ def _plain(program: torch.export.ExportedProgram) -> fx.GraphModule:
     return plain
 
 
+class _SizeCheck(fx.Interpreter):
+    """Runs a graph on shapes alone and stops where one value would be larger than any network's."""
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target is torch.ops.aten.detach_.default:  # shapes alone count constants as views, which it refuses
+            return args[0]
+        return super().call_function(target, args, kwargs)
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, Tensor) and value.numel() * value.element_size() > LARGEST_VALUE:
+            raise CaptureError(
+                f"the program makes a tensor of shape {list(value.shape)}", where=where(n),
+                allowed=f"at most {LARGEST_VALUE >> 20:,} MiB for {BATCH} samples",
+            )
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise CaptureError("the program computes a size of more than 64 bits", where=where(n))
+        return value
+
+
+def _check_sizes(graph: fx.GraphModule, shape: tuple[int | None, ...]) -> None:
+    """A program from a file fits together and takes no more memory than a network does, found out without taking it."""
+    try:
+        with _quiet(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            _SizeCheck(graph).run(torch.empty(BATCH, *shape[1:]))
+    except CaptureError:
+        raise
+    except Exception as error:  # any operator may refuse its operands
+        lines = str(error).strip().splitlines()
+        raise CaptureError(
+            f"the exported program cannot be run: {type(error).__name__}: {lines[0][:200] if lines else ''}",
+            where="the .pt2 file", hint="Export it again.",
+        ) from error
+
+
 def _placeholder_shape(graph: fx.GraphModule) -> tuple[int | None, ...]:
     source = next(n for n in graph.graph.nodes if n.op == "placeholder")
-    shape, dtype = tensor_shape(source), source.meta["val"].dtype
+    value = source.meta.get("val")
+    shape, dtype = tensor_shape(source), getattr(value, "dtype", type(value).__name__)
     if dtype is not torch.float32:
         raise CaptureError(f"the program takes {dtype}", where="the .pt2 file", allowed="torch.float32")
     if not shape or shape[0] is not None:

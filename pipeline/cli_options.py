@@ -6,6 +6,7 @@ ways that people copy them from a training script.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from pipeline.errors import InputError, nearest_spelling
+from pipeline.summary import error_json
 
 HELP = """Build an integer artifact from a trained model and prove, code by code, that it computes what was calibrated.
 
@@ -24,6 +26,7 @@ Exit codes: 0 built and proven; 1 a parity or accuracy gate failed; 2 the input,
 """
 NUMBER_OPTIONS = ("--mean", "--std", "--input-size")
 DEVICES = "auto, cpu, cuda, or one of several as cuda:1"
+_USAGE_ERROR = typer.BadParameter.__base__  # of an unknown option too; typer has no name of its own for it
 _DEVICE = re.compile(r"cuda(?::(\d+))?")
 
 
@@ -34,7 +37,11 @@ ModelFile = Annotated[Path, typer.Argument(
 )]
 Arch = Annotated[str | None, typer.Option(
     help="The network of a bare state_dict: a torchvision name (resnet18), mnasnet2_0, regnet_x_600mf, "
-    "package.module:factory, or path/to/file.py:factory.",
+    "package.module:factory, or path/to/file.py:factory. Code is run only where it is named here, never from a file.",
+)]
+WeightsKey = Annotated[str | None, typer.Option(
+    "--weights", metavar="KEY", show_default=False,
+    help="Which weights of a checkpoint that holds several: --weights model_ema; default the usual ones, with a note.",
 )]
 RecipeName = Annotated[str, typer.Option(
     help="A name from recipes/, <method>_w<bits>a<bits>, or a YAML file; default qdrop_w4a4.",
@@ -81,16 +88,26 @@ ParitySamples = Annotated[int, typer.Option(
 )]
 Json = Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")]
 TrustPickle = Annotated[bool, typer.Option(
-    "--trust-pickle", help="Load a pickled module: runs whatever code its author put there.",
+    "--trust-pickle", help="Load a pickled module, or a .pt2 that is refused: runs whatever code its author put there.",
 )]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
 class NumbersSideBySide(TyperCommand):
-    """A command whose number options take `0.5 0.5 0.5` as well as `0.5,0.5,0.5`."""
+    """A command whose number options take `0.5 0.5 0.5` as well as `0.5,0.5,0.5`.
+
+    With `--json` a command line that cannot be read is told as JSON as well.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, join_numbers(args))
+        as_json = "--json" in args
+        try:
+            return super().parse_args(ctx, join_numbers(args))
+        except _USAGE_ERROR as error:
+            if as_json:
+                summary = error_json(InputError(error.format_message(), where="the command line"))
+                print(json.dumps(summary, indent=1))
+            raise
 
 
 def join_numbers(arguments: Sequence[str]) -> list[str]:
@@ -171,3 +188,8 @@ def recipe_edits(sets: Sequence[str] | None, seed: int | None) -> list[str]:
 def default_out(model: str, recipe: str, target: str) -> Path:
     """Where an artifact goes unless `--out` says otherwise."""
     return Path("artifacts") / f"{model}-{recipe}-{target}"
+
+
+def plain_out(out: Path) -> Path:
+    """The same place by a path that ends with a name: another folder can be named beside it."""
+    return out.resolve() if out.name in ("", "..") else out

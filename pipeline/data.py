@@ -9,26 +9,20 @@ a folder it knows the names alone, so that one of a million images opens in seco
 from __future__ import annotations
 
 import hashlib
-import os
-import zipfile
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms import RandomHorizontalFlip, RandomResizedCrop
-from torchvision.transforms import functional as F
 
+from pipeline.arrays import Arrays
 from pipeline.errors import InputError
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-RESIZE_RATIO = 256 / 224  # shorter side before the centre crop, as in the usual ImageNet evaluation
-MODES = {1: "L", 3: "RGB"}
+from pipeline.images import Images, list_images, per_channel
+from pipeline.memory import check_memory
 
 Purpose = Literal["calib", "eval"]
 
@@ -71,7 +65,8 @@ class Samples(Protocol):
 class Batches:
     """Samples in a fixed order, in batches; every iteration yields the same.
 
-    `order` holds indices into `samples`; `classes` are the names of the labels where a folder gives them.
+    `order` holds indices into `samples`; `classes` are the names of the labels where a folder gives them; `notes` say
+    what of the folder was left out.
     """
 
     samples: Samples
@@ -80,6 +75,7 @@ class Batches:
     purpose: Purpose
     path: Path
     classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of samples, not of batches."""
@@ -121,6 +117,10 @@ class Batches:
 
     def materialize(self) -> tuple[Tensor, Tensor | None]:
         """All samples at once: (x float32 [N, C, H, W], y int64 [N] or None), in the order of iteration."""
+        check_memory(
+            4 * len(self) * math.prod(self.shape), f"{len(self):,} samples at once", str(self.path),
+            "Take fewer: --set images.count=256",
+        )
         x = torch.empty(len(self), *self.shape)
         for position, index in enumerate(self.order):
             x[position] = self.samples.read(index)
@@ -144,7 +144,10 @@ class Batches:
 
     def checked(self) -> Batches:
         """The same, after a look at every sample but not at its pixels; raises InputError and names the file."""
-        return replace(self, samples=self.samples.checked(sorted(self.order)))
+        checked = replace(self, samples=self.samples.checked(sorted(self.order)))
+        batch = min(self.batch_size, len(self)) * math.prod(checked.shape)
+        check_memory(4 * batch, "one batch", str(self.path), "Give smaller samples, or --input-size.")
+        return checked
 
     def augmented(self, seed: int) -> Batches:
         """The same images under the training augmentation: a random resized crop and a flip, drawn once for each.
@@ -152,7 +155,7 @@ class Batches:
         The draw depends on `seed` and the image's name only, and torchvision's defaults hold: 8 to 100 % of the area,
         sides 3:4 to 4:3. `pixels` are not augmented. Arrays are refused with an InputError.
         """
-        if not isinstance(self.samples, _Images):
+        if not isinstance(self.samples, Images):
             raise InputError(
                 "the samples of an array are prepared already: they cannot be cropped and flipped as in training",
                 where=f"images.augment: train, with {self.path}", allowed="augment: eval",
@@ -218,18 +221,25 @@ def open_pool(
     path = Path(path)
     if not path.exists():
         raise InputError("the data does not exist", where=str(path))
-    classes = None
+    classes, notes = None, ()
     if path.is_dir():
-        files, labels, classes = _list_images(path, purpose)
-        mean, std = _per_channel("mean", mean, 0.0, channels), _per_channel("std", std, 1.0, channels)
+        listing = list_images(path)
+        if listing.labels is None and purpose == "eval":
+            raise InputError(
+                "the evaluation folder has no class subfolders, so its images have no labels",
+                where=str(path),
+                allowed="one subfolder a class, or an .npz",
+            )
+        mean, std = per_channel("mean", mean, 0.0, channels), per_channel("std", std, 1.0, channels)
         if min(std) <= 0:
             raise InputError(f"--std has a value that is not positive: {list(std)}")
-        samples: Samples = _Images(path, tuple(files), labels, channels, mean, std, input_size)
+        samples: Samples = Images(path, listing.files, listing.labels, channels, mean, std, input_size)
+        classes, notes = listing.classes, listing.notes
     elif path.suffix.lower() in (".npz", ".npy"):
-        samples = _Arrays.opened(path)
+        samples = Arrays.opened(path)
     else:
         raise InputError("data of this kind cannot be read", where=str(path), allowed="an image folder, .npz or .npy")
-    return Batches(samples, tuple(range(len(samples))), batch_size, purpose, path, classes)
+    return Batches(samples, tuple(range(len(samples))), batch_size, purpose, path, classes, notes)
 
 
 def array_batches(
@@ -240,7 +250,7 @@ def array_batches(
     Args:
         origin: where messages say that they are from.
     """
-    samples = _Arrays(images.detach().cpu().contiguous().numpy(), labels, tuple(images.shape[1:]))
+    samples = Arrays(images.detach().cpu().contiguous().numpy(), labels, tuple(images.shape[1:]))
     return Batches(samples, tuple(range(len(images))), batch_size, purpose, Path(origin))
 
 
@@ -281,272 +291,3 @@ def check_against_model(batches: Batches, input_shape: Sequence[int], num_classe
             where=where,
             hint="Keep an empty subfolder for each class without images, or give an .npz with x and y.",
         )
-
-
-# --- images ---
-
-
-@dataclass(frozen=True)
-class _Images:
-    """Image files below `root`, decoded when they are read.
-
-    Args:
-        files: relative to `root`, with `/` between folders, as text because there may be a million of them.
-        input_size: side of the square that they are brought to; None where all have one size.
-        common: (width, height) of all where `input_size` is None, as `checked` found it; before, that of the first.
-        augment_seed: of the training augmentation; None for the deterministic resize and centre crop.
-    """
-
-    root: Path
-    files: tuple[str, ...]
-    labels: Tensor | None
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    input_size: int | None
-    common: tuple[int, int] | None = None
-    augment_seed: int | None = None
-
-    @cached_property
-    def shape(self) -> tuple[int, int, int]:
-        if self.input_size is not None:
-            return self.channels, self.input_size, self.input_size
-        width, height = self.common or _header_size(self.root / self.files[0])
-        return self.channels, height, width
-
-    @property
-    def pixel_range(self) -> tuple[float, float]:
-        return 0.0, 1.0
-
-    def checked(self, indices: Sequence[int]) -> _Images:
-        """Looks at the headers, so that most faults show before any long work."""
-        files = [self.root / self.files[index] for index in indices]
-        sizes = [_header_size(file) for file in files]
-        if self.input_size is not None:
-            return self
-        for file, size in zip(files, sizes, strict=True):
-            _check_same_size(file, size, files[0], sizes[0])
-        return replace(self, common=sizes[0])
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def read(self, index: int) -> Tensor:
-        image = self._decoded(index)
-        image = self._fitted(image) if self.augment_seed is None else self._augmented(image, index)
-        return F.normalize(F.to_tensor(image), self.mean, self.std)
-
-    def pixels(self, index: int) -> Tensor:
-        return F.to_tensor(self._fitted(self._decoded(index)))
-
-    def _decoded(self, index: int) -> Image.Image:
-        file = self.root / self.files[index]
-        try:
-            with Image.open(file) as opened:
-                image = opened.convert(MODES[self.channels])
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise _unreadable(file, error) from error
-        if self.input_size is None:
-            _, height, width = self.shape
-            _check_same_size(file, image.size, self.root / self.files[0], (width, height))
-        return image
-
-    def _fitted(self, image: Image.Image) -> Image.Image:
-        _, height, width = self.shape
-        if image.size == (width, height):
-            return image
-        return F.center_crop(F.resize(image, round(height * RESIZE_RATIO)), [height, width])
-
-    def _augmented(self, image: Image.Image, index: int) -> Image.Image:
-        """The image's own draw: torchvision takes it from the global generator, which is put back afterwards."""
-        digest = hashlib.sha256(f"{self.augment_seed}:{self.files[index]}".encode()).digest()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-            return RandomHorizontalFlip()(RandomResizedCrop(self.shape[1:])(image))
-
-    def content(self, index: int) -> tuple[bytes, bytes]:
-        file = self.files[index]
-        prepared = (self.channels, self.input_size, self.mean, self.std, self.augment_seed)
-        return f"{file}\0{prepared}".encode(), (self.root / file).read_bytes()
-
-
-def _unreadable(file: Path, error: Exception) -> InputError:
-    reason = "not an image of a known format" if isinstance(error, UnidentifiedImageError) else str(error)
-    return InputError(f"the image cannot be read: {reason}", where=str(file), hint="Replace or remove the file.")
-
-
-def _header_size(file: Path) -> tuple[int, int]:
-    """(width, height) without decoding the pixels."""
-    try:
-        with Image.open(file) as image:
-            if image.mode[0] in "IF":  # 16 and 32 bits a pixel: PIL would clip them to 8 without a word
-                raise InputError(
-                    f"the image has more than 8 bits a channel (PIL mode {image.mode})",
-                    where=str(file),
-                    allowed="8 bits a channel",
-                    hint="Convert the image, or give an .npz.",
-                )
-            return image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(file, error) from error
-
-
-def _check_same_size(file: Path, size: tuple[int, int], other: Path, expected: tuple[int, int]) -> None:
-    if size != expected:
-        raise InputError(
-            f"images have different sizes: {size[0]}x{size[1]} here, {expected[0]}x{expected[1]} in '{other}'",
-            where=str(file),
-            hint="Give --input-size to resize and centre-crop all of them.",
-        )
-
-
-def _per_channel(option: str, values: Sequence[float] | None, default: float, channels: int) -> tuple[float, ...]:
-    values = tuple(values) if values is not None else (default,) * channels
-    if len(values) != channels or not np.isfinite(values).all():
-        raise InputError(f"--{option} is {list(values)}", allowed=f"{channels} finite numbers, one a channel")
-    return values
-
-
-def _list_images(root: Path, purpose: Purpose) -> tuple[list[str], Tensor | None, tuple[str, ...] | None]:
-    """(sorted files relative to `root`, labels, class names); the last two are None where the folder is flat."""
-    try:
-        with os.scandir(root) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-        flat = [entry.name for entry in found if _is_image(entry)]
-        folders = [entry for entry in found if entry.is_dir() and not entry.name.startswith(".")]
-        inside = [sorted(_images_below(folder.path), key=lambda name: name.split("/")) for folder in folders]
-    except OSError as error:
-        raise InputError(f"the folder cannot be read: {error.strerror}", where=str(error.filename or root)) from error
-    files = [f"{folder.name}/{name}" for folder, names in zip(folders, inside, strict=True) for name in names]
-    if not flat and not files:
-        raise InputError(
-            "the folder holds no images",
-            where=str(root),
-            allowed=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}",
-        )
-    if flat and files:
-        raise InputError(
-            f"the folder holds both images and class folders: '{flat[0]}' beside '{files[0]}'",
-            where=str(root),
-            allowed="one subfolder a class, or images only (calibration)",
-        )
-    if files:
-        labels = [label for label, names in enumerate(inside) for _ in names]
-        return files, torch.tensor(labels, dtype=torch.int64), tuple(folder.name for folder in folders)
-    if purpose == "eval":
-        raise InputError(
-            "the evaluation folder has no class subfolders, so its images have no labels",
-            where=str(root),
-            allowed="one subfolder a class, or an .npz",
-        )
-    return flat, None, None
-
-
-def _images_below(folder: str) -> Iterator[str]:
-    """Names of the image files at any depth, relative to `folder`; the listing tells what they are, none is touched."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if _is_image(entry):
-                yield entry.name
-            elif entry.is_dir(follow_symlinks=False):
-                yield from (f"{entry.name}/{name}" for name in _images_below(entry.path))
-
-
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    return has_image_name(entry.name) and entry.is_file()
-
-
-def has_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image: by its ending, and not hidden."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
-
-
-# --- arrays ---
-
-
-@dataclass(frozen=True)
-class _Arrays:
-    """Samples of a numpy array [N, C, H, W]; an `.npy` stays on disk."""
-
-    x: np.ndarray
-    labels: Tensor | None
-    shape: tuple[int, int, int]
-
-    @classmethod
-    def opened(cls, path: Path) -> _Arrays:
-        x, y = _read_arrays(path)
-        where = str(path)
-        if x.ndim != 4:
-            raise InputError(
-                f"x has {x.ndim} dimensions: {list(x.shape)}", where=where, allowed="[samples, channels, height, width]"
-            )
-        if 0 in x.shape:
-            raise InputError(f"x is empty: {list(x.shape)}", where=where)
-        if not np.issubdtype(x.dtype, np.floating):
-            raise InputError(
-                f"x holds {x.dtype}",
-                where=where,
-                allowed="float32, scaled and normalised as the model was trained",
-            )
-        for index, sample in enumerate(x):
-            if not np.isfinite(_as_float32(sample)).all():
-                raise InputError(f"x has NaN or infinite values, first in sample {index}", where=where)
-        return cls(x, None if y is None else _checked_labels(y, len(x), where), tuple(x.shape[1:]))
-
-    @cached_property
-    def pixel_range(self) -> tuple[float, float]:
-        return float(self.x.min()), float(self.x.max())
-
-    def checked(self, indices: Sequence[int]) -> _Arrays:
-        return self  # all of it when it was opened
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def read(self, index: int) -> Tensor:
-        return torch.from_numpy(_as_float32(self.x[index]))
-
-    def pixels(self, index: int) -> Tensor:
-        return self.read(index)
-
-    def content(self, index: int) -> tuple[bytes, bytes]:
-        label = b"" if self.labels is None else int(self.labels[index]).to_bytes(8, "little")
-        return label, _as_float32(self.x[index]).tobytes()
-
-
-def _as_float32(sample: np.ndarray) -> np.ndarray:
-    """A float32 copy that owns its memory; values too large for float32 become infinite and are refused."""
-    with np.errstate(over="ignore"):
-        return np.array(sample, dtype=np.float32, order="C")
-
-
-def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    try:
-        if path.suffix.lower() == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False), None
-        # Opened here, because numpy leaves a file open that turns out to be no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            if "x" not in archive:
-                found = ", ".join(archive.files) or "nothing"
-                raise InputError(
-                    f"the archive has no array 'x', it holds {found}", where=str(path), allowed="x (and y)"
-                )
-            return archive["x"], archive.get("y")
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"the numpy file is truncated, corrupt or of another kind: {reason}", where=str(path)
-        ) from error
-
-
-def _checked_labels(y: np.ndarray, samples: int, where: str) -> Tensor:
-    if y.ndim != 1:
-        hint = "For one-hot labels store y.argmax(1)." if y.ndim == 2 else ""
-        raise InputError(f"y has the shape {list(y.shape)}", where=where, allowed="[samples]", hint=hint)
-    if len(y) != samples:
-        raise InputError(f"y has {len(y)} labels for {samples} samples in x", where=where)
-    if not np.issubdtype(y.dtype, np.integer):
-        raise InputError(f"labels in y are {y.dtype}, not integers", where=where, allowed="int64, counted from 0")
-    if y.min() < 0:
-        raise InputError(f"y has the negative label {y.min()}", where=where, allowed="integers from 0")
-    return torch.from_numpy(y.astype(np.int64))

@@ -16,13 +16,15 @@ from pipeline.target import Target
 # Pads whose border repeats codes of the map.
 BORDERS = frozenset({"pad_reflect", "pad_replicate", "pad_circular"})
 # Operators that move codes without changing them: exact on the integers.
-LAYOUT = BORDERS | {"max_pool2d", "slice", "pad", "view", "permute"}
+LAYOUT = BORDERS | {"max_pool2d", "slice", "pad", "view", "permute", "upsample_nearest2d"}
+# Those that compare nothing either: they only say where a value stands, of codes and of floats alike.
+MOVES = LAYOUT - {"max_pool2d"}
 # Layers: a weight, an optional bias.
 WEIGHTED = frozenset({"conv2d", "linear"})
 # Averages over space.
 POOLS = frozenset({"mean", "avg_pool2d"})
 # What is computed, each with the emitters and integer rules that targets give it.
-COMPUTE = WEIGHTED | POOLS | {"add", "mul", "cat", "hardsigmoid", "sigmoid"}
+COMPUTE = WEIGHTED | POOLS | {"add", "mul", "cat", "hardsigmoid", "sigmoid", "leaky_relu"}
 ACTIVATIONS = frozenset({"relu", "hardtanh"})
 CANONICAL = LAYOUT | COMPUTE | ACTIVATIONS
 
@@ -43,6 +45,12 @@ def verify(graph: fx.GraphModule, stage: str) -> None:
         problem = _problem(graph, node, stage)
         if problem:
             raise CaptureError(f"the graph is not legal at stage '{stage}': {problem}", where=where(node))
+
+
+def lays_out_output(node: fx.Node) -> bool:
+    """A layout operator or a concatenation behind which stand only more of them, and the network's output."""
+    is_mover = op_name(node) in MOVES or op_name(node) == "cat"
+    return is_mover and all(user.op == "output" or lays_out_output(user) for user in node.users)
 
 
 def source_quantizer(graph: fx.GraphModule, node: fx.Node) -> Quantizer | None:

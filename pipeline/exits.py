@@ -11,7 +11,8 @@ from pathlib import Path
 
 import typer
 
-from pipeline.errors import CompileError, ExitCode
+from pipeline.errors import CompileError, ExitCode, InputError
+from pipeline.output import is_disk_full
 from pipeline.summary import error_json
 from pipeline.terminal import Terminal, kept_units
 
@@ -42,7 +43,7 @@ def exit_codes(terminal: Terminal, *, as_json: bool, debug: bool) -> Iterator[No
             yield
     except typer.Exit:
         raise
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         terminal.close()
         if debug:
             terminal.traceback("".join(traceback.format_exception(error)))
@@ -59,7 +60,10 @@ def exit_codes(terminal: Terminal, *, as_json: bool, debug: bool) -> Iterator[No
 
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """SIGTERM unwinds like Ctrl-C, so that temporary folders go; only the main thread may set handlers."""
+    """SIGTERM and SIGHUP unwind like Ctrl-C, so that temporary folders go; only the main thread may set handlers.
+
+    What whoever started the process wants ignored (nohup) stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -67,16 +71,32 @@ def _termination_as_interrupt() -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
     try:
+        for number in before:
+            signal.signal(number, stop)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _wrapped(error: BaseException, terminal: Terminal, debug: bool) -> CompileError:
     if isinstance(error, KeyboardInterrupt):
         return Interrupted(f"stopped in '{terminal.current}'; nothing was written to the output folder")
+    if isinstance(error, SystemExit):
+        return InputError(
+            f"the network's code ended the program (exit {error.code})", where=f"in '{terminal.current}'",
+            hint="Code that must not run when a file is imported belongs below if __name__ == \"__main__\".",
+        )
+    if isinstance(error, MemoryError):
+        return InputError(
+            "there is not enough memory", where=f"in '{terminal.current}'",
+            hint="Take fewer or smaller samples, or a machine with more.",
+        )
+    if is_disk_full(error):
+        return InputError("the disk is full", where=str(error.filename or ""), hint="Make room.")
     frame = traceback.extract_tb(error.__traceback__)[-1]
     lines = str(error).strip().splitlines()
     what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

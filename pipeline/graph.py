@@ -27,7 +27,8 @@ def op_name(node: fx.Node) -> str:
 
     A call in a form that integer kernels do not have gets a qualified name, so that no rule takes it by mistake:
     `add_constant` (an operand is not an activation), `mean_over_dims` (not the global average), `pad_reflect`,
-    `linear_3d`, `conv2d_dynamic` (weight or bias is computed), `python_mul` (of sizes, not of tensors).
+    `linear_3d`, `conv2d_dynamic` (weight or bias is computed), `upsample_nearest2d_uneven` (pixels are not repeated
+    equally often), `python_mul` (of sizes, not of tensors).
     """
     if node.op != "call_function":
         return ""
@@ -69,7 +70,15 @@ def _weighted(node: fx.Node) -> str:
     return f"_{rank}d" if node.target is torch.ops.aten.linear.default and rank not in (0, 2) else ""
 
 
-_QUALIFIERS = {"add": _operands, "mul": _operands, "mean": _mean, "pad": _pad, "conv2d": _weighted, "linear": _weighted}
+def _resized(node: fx.Node) -> str:
+    sizes = zip(tensor_shape(node.args[0])[2:], tensor_shape(node)[2:], strict=True)
+    return "" if all(old and new and new % old == 0 for old, new in sizes) else "_uneven"
+
+
+_QUALIFIERS = {
+    "add": _operands, "mul": _operands, "mean": _mean, "pad": _pad, "conv2d": _weighted, "linear": _weighted,
+    "upsample_nearest2d": _resized,
+}
 
 
 def bound_args(node: fx.Node) -> dict[str, Any]:

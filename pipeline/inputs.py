@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torchvision
-from PIL import Image
 from torch import nn
 
 from pipeline.architectures import ARCHITECTURES, INPUT_SIDE
+from pipeline.arrays import sample_shape
 from pipeline.cli_options import parse_numbers
-from pipeline.data import Batches, check_against_model, has_image_name, open_pool
+from pipeline.data import Batches, check_against_model, open_pool
 from pipeline.errors import InputError
+from pipeline.images import has_image_name, header_size
 from pipeline.modelfile import LoadedModel
 from pipeline.recipe import Recipe
 
 Shape = tuple[int, int, int]
 EVALUATION_BATCH = 64
+MAX_SIDE, MAX_VALUES = 8192, 1 << 28  # of one input: a network is traced with one in memory
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def parse_input_size(text: str | None) -> InputSize | None:
         sizes = [int(part) for part in text.split(",")]
     except ValueError:
         sizes = []
-    if len(sizes) not in (1, 3) or min(sizes) < 1:
+    if len(sizes) not in (1, 3) or min(sizes) < 1 or max(sizes) > MAX_SIDE or math.prod(sizes) > MAX_VALUES:
         raise InputError(
             f"'{text}' is not a size", where="--input-size", allowed="a side (224) or channels,height,width (3,224,224)"
         )
@@ -87,10 +88,10 @@ def exported_shape(loaded: LoadedModel) -> Shape | None:
     """The shape that a `.pt2` was exported for; None for another file."""
     if loaded.exported is None:
         return None
-    names = loaded.exported.graph_signature.user_inputs
-    node = next(node for node in loaded.exported.graph.nodes if node.name == names[0])
-    shape = node.meta["val"].shape[1:]
-    return tuple(int(size) for size in shape) if len(shape) == 3 else None
+    name = loaded.exported.graph_signature.user_inputs[0]
+    value = next((node.meta.get("val") for node in loaded.exported.graph.nodes if node.name == name), None)
+    shape = tuple(getattr(value, "shape", ()))[1:]
+    return shape if len(shape) == 3 and all(isinstance(size, int) for size in shape) else None
 
 
 def _first_layer_channels(module: nn.Module | None) -> int | None:
@@ -144,10 +145,9 @@ def peek_shape(path: Path, channels: int) -> Shape:
     Raises:
         InputError: nothing there that has one.
     """
-    try:
-        shape = _image_shape(path, channels) if path.is_dir() else _array_shape(path)
-    except (OSError, ValueError, KeyError, SyntaxError, zipfile.BadZipFile) as error:
-        raise InputError(f"no sample's shape can be read: {error}", where=str(path)) from error
+    if not path.is_dir():
+        return sample_shape(path)
+    shape = _image_shape(path, channels)
     if shape is None:
         raise InputError("the folder holds no images", where=str(path))
     return shape
@@ -158,22 +158,9 @@ def _image_shape(folder: Path, channels: int) -> Shape | None:
         folders.sort()
         first = min(filter(has_image_name, names), default=None)
         if first is not None:
-            with Image.open(os.path.join(place, first)) as image:
-                return (channels, image.height, image.width)
+            width, height = header_size(Path(place, first))
+            return (channels, height, width)
     return None
-
-
-def _array_shape(path: Path) -> Shape:
-    if path.suffix.lower() == ".npy":
-        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    else:
-        with zipfile.ZipFile(path) as archive, archive.open("x.npy") as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape = read(file)[0]
-    if len(shape) != 4:
-        raise ValueError(f"x has the shape {list(shape)}, not [samples, channels, height, width]")
-    return tuple(int(size) for size in shape[1:])
 
 
 @dataclass(frozen=True)
@@ -229,6 +216,8 @@ def open_samples(
     if evaluation is not None:
         proven = _opened(loaded, evaluation, options, purpose="eval", batch_size=EVALUATION_BATCH).checked()
     notes = _notes([path for path in (calibration, evaluation) if path is not None], options)
+    opened = [batches for batches in (chosen, proven) if isinstance(batches, Batches)]
+    notes += dict.fromkeys(note for batches in opened for note in batches.notes)
     if isinstance(chosen, Batches) and len(chosen) < images.count:
         notes.append(
             f"{len(chosen):,} calibration samples are there, the recipe asks for up to {images.count:,}: all are taken"
@@ -255,6 +244,13 @@ def _opened(loaded: LoadedModel, path: Path, options: ImageOptions, **how: Any) 
 def _notes(paths: list[Path], options: ImageOptions) -> list[str]:
     folders = [path for path in paths if path.is_dir()]
     given = options.mean is not None or options.std is not None
+    scaled = [
+        f"{name} has a value above 1 ({text}): images are scaled to [0, 1] before they are normalised, so that 123.7 "
+        "is written 0.485" for name, text in (("--mean", options.mean), ("--std", options.std))
+        if folders and text is not None and max(map(float, text.replace(",", " ").split())) > 1
+    ]
+    if scaled:
+        return scaled
     if folders and not given:
         return ["images are scaled to [0, 1] and not normalised: give --mean and --std if the training had them"]
     if given and len(folders) < len(paths):

@@ -10,46 +10,52 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import importlib.util
-import logging
-import os
 import pickle
 import re
-import sys
-import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from pipeline.architectures import ARCHITECTURES, torchvision_keys
+from pipeline.architectures import torchvision_keys
 from pipeline.artifact import sha256_file
+from pipeline.checkpoint import Content, read_content
 from pipeline.errors import InputError, nearest_spelling
-
-STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
-WRAPPER_PREFIXES = ("module.", "_orig_mod.")
-ARCH_FORMS = (
-    f"a torchvision name (resnet18), {', '.join(ARCHITECTURES)}, package.module:factory, or path/to/file.py:factory"
+from pipeline.exported_file import is_exported, load_exported, needs_trust
+from pipeline.model_archive import byte_limit, check_archive, corrupt, read_members
+from pipeline.network import (
+    ARCH_FORMS,
+    arch_file,
+    bounded_build,
+    build_arch,
+    check_arguments,
+    names_code,
+    published_arguments,
 )
+from pipeline.pickle_check import check_pickles
+from pipeline.user_code import arch_option, cause_shown, first_line, importable, module_of_file, standing_for_main
+
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+AVERAGING_COUNTER = "n_averaged"  # beside the weights in a state_dict of torch.optim.swa_utils.AveragedModel
 SHOWN = 3  # mismatching keys of each kind that a message lists
 
 _SAFE_GLOBALS = [argparse.Namespace]  # plain data that training scripts put beside the weights
 _REFUSED = re.compile(
     r"(?:[Uu]nsupported (?:global: )?GLOBAL|unrecognized function|unsupported class) (?:<\w+ ')?([\w.]+)"
 )
-_CODE_IN_PT2 = re.compile(r"^[^/]+/data/(aotinductor/|constants/(?!tensor_|[^/]*config\.json$))")
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """What a model file holds: exactly one of `module` (in eval mode) and `exported` is there.
 
-    `name` is the file's stem, `sha256` the hash of its bytes, `arch` what the module was built by.
+    `name` is the file's stem, `sha256` the hash of its bytes, `arch` what the module was built by; `notes` say what
+    was chosen where the file leaves a choice.
     """
 
     module: nn.Module | None
@@ -57,33 +63,37 @@ class LoadedModel:
     name: str
     sha256: str
     arch: str | None
+    notes: tuple[str, ...] = ()
 
 
-def load_model(path: str | Path, arch: str | None = None, trust_pickle: bool = False) -> LoadedModel:
+def load_model(
+    path: str | Path, arch: str | None = None, trust_pickle: bool = False, weights: str | None = None
+) -> LoadedModel:
     """Reads a model file.
 
     Args:
         path: the file.
         arch: how to build the module for a state_dict; wins over an `arch` in the file. See `ARCH_FORMS`.
         trust_pickle: run the code that a pickled module brings.
+        weights: which of several sets of weights to take (`model_ema`); None for the usual one.
 
     Raises:
         InputError: the file, the arch or their fit is wrong; the message names the first differing keys.
     """
     path = Path(path)
     _check_file(path)
-    if _is_pt2(path):
-        exported = _load_exported(path, trust_pickle)
-        _check_finite(exported.state_dict, path)
+    if is_exported(path):
+        exported = load_exported(path, trust_pickle)
+        _check_values(exported.state_dict, path)
         return LoadedModel(None, exported, path.stem, sha256_file(path), None)
-    content = _read_weights(path, trust_pickle)
-    module, built_by = _to_module(content, arch, path)
-    _check_finite(module.state_dict(), path)
-    return LoadedModel(module.float().eval(), None, path.stem, sha256_file(path), built_by)
+    content = read_content(_read_weights(path, arch, trust_pickle), path, weights)
+    module, built_by, notes = _to_module(content, arch, path)
+    _check_values(module.state_dict(), path)
+    return LoadedModel(module.float().eval(), None, path.stem, sha256_file(path), built_by, (*content.notes, *notes))
 
 
 def _check_file(path: Path) -> None:
-    """The file is there, has content, and every member of a zip archive has the checksum that it was saved with."""
+    """The file is there, has content, and is whole where it is an archive."""
     where = str(path)
     if path.is_dir():
         raise InputError("the model is a folder, not a file", where=where)
@@ -93,132 +103,69 @@ def _check_file(path: Path) -> None:
     try:
         with path.open("rb") as file:
             start = file.read(64)
-        if not start:
-            raise InputError("the model file is empty", where=where)
-        if start.startswith(b"version https://git-lfs"):
-            raise InputError("the file is a Git LFS pointer, not the model", where=where, hint="Run `git lfs pull`.")
-        # torch.load does not look at the checksums: a flipped bit in a weight would pass unseen.
-        damaged = _damaged_member(path) if start.startswith(b"PK") else None
     except OSError as error:
         raise InputError(f"the model file cannot be read: {error.strerror}", where=where) from error
-    if damaged:
-        raise _corrupt(path, damaged)
-
-
-def _damaged_member(path: Path) -> str | None:
-    """Why a zip archive is damaged, or None."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            member = archive.testzip()
-        return f"the checksum of '{member}' does not fit" if member else None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        return str(error)
-
-
-def _corrupt(path: Path, reason: str) -> InputError:
-    return InputError(
-        f"the model file is truncated, corrupt or not a torch file ({reason})",
-        where=str(path),
-        allowed="a file written by torch.save or torch.export.save",
-        hint="Save or copy it again.",
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    """Type and first line of an exception, for a message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-# --- torch.export files ---
-
-
-def _members(path: Path) -> list[str]:
-    if not zipfile.is_zipfile(path):
-        return []
-    with zipfile.ZipFile(path) as archive:
-        return archive.namelist()
-
-
-def _is_pt2(path: Path) -> bool:
-    # The last two: the layout of torch.export.save before torch 2.8.
-    marks = ("archive_format", "serialized_exported_program.json")
-    return path.suffix.lower() == ".pt2" or any(name.split("/")[-1] in marks for name in _members(path))
-
-
-def _load_exported(path: Path, trust_pickle: bool) -> torch.export.ExportedProgram:
-    code = [name for name in _members(path) if _CODE_IN_PT2.match(name)]
-    if code and not trust_pickle:
-        raise _needs_trust(path, f"the archive member '{code[0]}'")
-    try:
-        with contextlib.nullcontext() if trust_pickle else _weights_only(), _quiet_export_log():
-            return torch.export.load(path)
-    except pickle.UnpicklingError as error:
-        raise _needs_trust(path, _unsafe_global(error) or "a pickled object") from error
-    except Exception as error:  # an archive of another program may raise anything
-        raise _corrupt(path, _first_line(error)) from error
-
-
-@contextlib.contextmanager
-def _weights_only() -> Iterator[None]:
-    """`torch.export.load` falls back to full unpickling by itself; this variable is torch's own way to forbid it."""
-    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(variable)
-    os.environ[variable] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before
-
-
-@contextlib.contextmanager
-def _quiet_export_log() -> Iterator[None]:
-    """Torch logs a traceback before it raises; our error says the same in one line."""
-    log = logging.getLogger("torch.export")
-    before = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
+    if not start:
+        raise InputError("the model file is empty", where=where)
+    if start.startswith(b"version https://git-lfs"):
+        raise InputError("the file is a Git LFS pointer, not the model", where=where, hint="Run `git lfs pull`.")
+    if start.startswith(b"PK") or read_members(path):
+        check_archive(path)
 
 
 # --- torch.save files ---
 
 
-def _read_weights(path: Path, trust_pickle: bool) -> Any:
-    if any(name.split("/")[1:2] == ["constants.pkl"] for name in _members(path)):
+def _read_weights(path: Path, arch: str | None, trust_pickle: bool) -> Any:
+    if any(name.split("/")[1:2] == ["constants.pkl"] for name in read_members(path)):
         raise InputError(
             "the file is a TorchScript archive",
             where=str(path),
             allowed="a state_dict or a torch.export .pt2 file",
             hint="Save `model.state_dict()` of the module that was scripted, and give --arch.",
         )
+    if not trust_pickle:
+        check_pickles(path)
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on bytes that are no checkpoint the unpickler may raise anything
         unsafe = _unsafe_global(error)
         if unsafe is None:
-            raise _corrupt(path, _first_line(error)) from error
+            raise corrupt(path, first_line(error)) from error
         if not trust_pickle:
-            raise _needs_trust(path, unsafe) from error
-    return _unpickle(path)
+            raise needs_trust(path, unsafe) from error
+    return _unpickle(path, arch)
 
 
-def _unpickle(path: Path) -> Any:
+def _unpickle(path: Path, arch: str | None) -> Any:
+    """The content of a file that is trusted; what its script kept in `__main__` is looked for in `arch`."""
+    folder = file.resolve().parent if (file := arch_file(arch)) is not None else Path.cwd()
+    script = _script(arch)
     try:
-        with _importable(Path.cwd()):
+        with importable(folder), standing_for_main(script) if script is not None else contextlib.nullcontext():
             return torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:
+        main = "__main__" in str(error)
         raise InputError(
-            f"the pickle cannot be loaded: {_first_line(error)}",
+            f"the pickle cannot be loaded: {first_line(error)}",
             where=str(path),
-            hint="Its classes must be importable from the current folder; better, save a state_dict.",
+            hint="Its classes stood in the script that was run: give it as --arch path/to/script.py:factory."
+            if main and script is None else
+            "Its classes must be importable from the folder of --arch's file, or from the current folder; "
+            "better, save a state_dict.",
         ) from error
+
+
+def _script(arch: str | None) -> ModuleType | None:
+    """The user's module that `--arch` names, whatever it builds the network by."""
+    if arch is None or not (names_code(arch) or arch_file(arch)):
+        return None
+    if (file := arch_file(arch)) is not None:
+        return module_of_file(file)
+    package = arch.rpartition(":")[0]
+    with importable(Path.cwd()), cause_shown(arch_option(arch), f"'{package}' does not import"):
+        return importlib.import_module(package)
 
 
 def _unsafe_global(error: Exception) -> str | None:
@@ -227,31 +174,22 @@ def _unsafe_global(error: Exception) -> str | None:
     return f"'{found.group(1)}'" if found and isinstance(error, pickle.UnpicklingError) else None
 
 
-def _needs_trust(path: Path, what: str) -> InputError:
-    return InputError(
-        f"the file holds more than weights: loading {what} can run any code that its author put there",
-        where=str(path),
-        allowed="a state_dict, or a dict {arch, kwargs, state_dict}",
-        hint="Save `model.state_dict()` and give --arch; or, if you trust the author, add --trust-pickle.",
-    )
-
-
 # --- from content to module ---
 
 
-def _to_module(content: Any, arch: str | None, path: Path) -> tuple[nn.Module, str | None]:
-    """The module that the content describes, with its weights, and the arch that built it."""
-    if isinstance(content, Mapping) and not _is_state_dict(content):
-        key = next((key for key in STATE_DICT_KEYS if key in content), None)
-        arch = arch or (content["arch"] if isinstance(content.get("arch"), str) else None)
-        kwargs = content.get("kwargs")
-        found = content[key] if key else content
-    else:
-        kwargs, found = None, content
+def _to_module(content: Content, arch: str | None, path: Path) -> tuple[nn.Module, str | None, Sequence[str]]:
+    """The module that the content describes, with its weights; the arch that built it, and how if that was chosen."""
+    found = content.weights
     if isinstance(found, nn.Module):
-        return found, None
-    if not _is_state_dict(found):
-        raise _no_weights(content, path)
+        return found, None, ()
+    _check_plain(found, path)
+    if arch is None and content.arch is not None and (names_code(content.arch) or arch_file(content.arch)):
+        raise InputError(
+            f"the file names code to run as its network: '{content.arch[:200]}'", where=str(path),
+            allowed="in a file: the name of a torchvision network or of one of ours",
+            hint="If you trust it, say so yourself: give it as --arch.",
+        )
+    arch = arch or content.arch
     if arch is None:
         raise InputError(
             f"the file holds {len(found)} tensors and does not say which network they belong to",
@@ -259,58 +197,74 @@ def _to_module(content: Any, arch: str | None, path: Path) -> tuple[nn.Module, s
             allowed=f"--arch with {ARCH_FORMS}",
             hint="For example --arch resnet18, or save {'arch': ..., 'kwargs': {...}, 'state_dict': ...}.",
         )
-    return _fill(arch, kwargs if isinstance(kwargs, dict) else {}, found, path), arch
+    return _fill(arch, check_arguments(arch, content.kwargs, str(path)), found, path)
 
 
-def _is_state_dict(content: Any) -> bool:
-    return (
-        isinstance(content, Mapping)
-        and len(content) > 0
-        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
-    )
-
-
-def _no_weights(content: Any, path: Path) -> InputError:
-    kind = f"a {type(content).__name__}"
-    if isinstance(content, Mapping):
-        kind = f"a dict with the keys {', '.join(map(str, list(content)[:8]))}" if content else "an empty dict"
-    return InputError(
-        f"the file holds {kind}, and no weights were found in it",
-        where=str(path),
-        allowed=f"a state_dict, or a dict that has one under {', '.join(STATE_DICT_KEYS)}",
-    )
-
-
-def _fill(arch: str, kwargs: dict[str, Any], weights: Mapping[str, Tensor], path: Path) -> nn.Module:
+def _fill(
+    arch: str, kwargs: dict[str, Any], weights: Mapping[str, Tensor], path: Path
+) -> tuple[nn.Module, str, Sequence[str]]:
     """Builds the module and loads the weights, all of them or none."""
-    module = build_arch(arch, kwargs)
-    weights = _without_wrappers(weights, module)
-    weights = weights if ":" in arch else torchvision_keys(weights)
-    differences = _differences(module, weights)
-    if differences and ":" not in arch and "num_classes" not in kwargs:
-        # A torchvision network fine-tuned on other classes: the last tensor of its state_dict tells how many.
-        classes = list(weights.values())[-1].shape[:1]
-        if classes and classes[0]:
-            with contextlib.suppress(InputError):
-                other = build_arch(arch, {**kwargs, "num_classes": classes[0]})
-                if not _differences(other, weights):
-                    module, differences = other, []
-    if differences:
-        raise InputError(
-            f"the weights do not fit the network '{arch}': " + "; ".join(differences),
-            where=str(path),
-            hint="Give the --arch that the weights were trained with; arguments go into the file as `kwargs`.",
-        )
+    differences: list[str] = []
+    for extra in _ways_to_build(arch, kwargs, weights):
+        # Sizes from the file: no more memory than its weights explain.
+        with bounded_build(weights) if kwargs or extra else contextlib.nullcontext():
+            try:
+                module = build_arch(arch, {**extra, **kwargs})
+            except InputError:
+                if extra:  # not a way to build this network
+                    continue
+                raise
+        fitting = _under_names_of(module, arch, weights)
+        found = _differences(module, fitting)
+        if not found:
+            _load(module, fitting)
+            chosen = {key: value for key, value in extra.items() if key not in (*kwargs, "num_classes")}
+            return module, arch, _build_notes(chosen)
+        differences = found if not extra else differences
+    raise InputError(
+        f"the weights do not fit the network '{arch}': " + "; ".join(differences),
+        where=str(path),
+        hint="Give the --arch that the weights were trained with; arguments go into the file as `kwargs`.",
+    )
+
+
+def _ways_to_build(arch: str, kwargs: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
+    """Arguments to try beside the file's own, the most likely first."""
+    published = [] if names_code(arch) else published_arguments(arch)
+    yield from published
+    yield {}
+    if names_code(arch) or "num_classes" in kwargs:
+        return
+    # A torchvision network fine-tuned on other classes: the last tensor of its state_dict tells how many.
+    classes = list(weights.values())[-1].shape[:1]
+    if classes and classes[0]:
+        yield from ({**each, "num_classes": classes[0]} for each in (*published, {}))
+
+
+def _build_notes(chosen: Mapping[str, Any]) -> Sequence[str]:
+    if not chosen:
+        return ()
+    arguments = ", ".join(f"{key}={value}" for key, value in chosen.items())
+    return (f"built with {arguments}, as torchvision's published weights need; `kwargs` in the file say otherwise",)
+
+
+def _load(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     # They fit, so they are of the layout that the module has, whatever version their file says or leaves out.
     fitting = OrderedDict(weights)
     fitting._metadata = module.state_dict()._metadata
     module.load_state_dict(fitting, strict=False)
-    return module
+
+
+def _under_names_of(module: nn.Module, arch: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by the names that `module` has for them, where theirs are usual other ones."""
+    weights = _without_wrappers(weights, module)
+    return weights if names_code(arch) else torchvision_keys(weights)
 
 
 def _without_wrappers(weights: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """Removes prefixes that DataParallel and torch.compile put before every key, unless the module has them too."""
     own = list(module.state_dict())
+    weights = {key: value for key, value in weights.items() if key != AVERAGING_COUNTER or key in own}
     keys = list(weights)
     stripped = True
     while stripped:
@@ -318,7 +272,7 @@ def _without_wrappers(weights: Mapping[str, Tensor], module: nn.Module) -> dict[
         for prefix in WRAPPER_PREFIXES:
             if all(key.startswith(prefix) for key in keys) and not all(key.startswith(prefix) for key in own):
                 keys = [key.removeprefix(prefix) for key in keys]
-                stripped = True
+                stripped = bool(keys)
     return dict(zip(keys, weights.values(), strict=True))
 
 
@@ -341,106 +295,31 @@ def _some(keys: list[str]) -> str:
     return ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
 
 
-def _check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+def _check_plain(weights: Mapping[str, Tensor], path: Path) -> None:
+    """The tensors of a file are ordinary ones, and together no larger than a file of its size can mean."""
+    claimed = 0
     for name, tensor in weights.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            count = int((~tensor.isfinite()).sum())
+        ordinary = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not ordinary or tensor.is_nested:
+            kind = "quantized" if tensor.is_quantized else f"{tensor.layout} on {tensor.device}"
+            raise InputError(
+                f"the tensor '{name}' is {kind}", where=str(path), allowed="dense tensors of numbers, not quantized"
+            )
+        claimed += tensor.numel() * tensor.element_size()
+    size = path.stat().st_size
+    if claimed > byte_limit(size):
+        raise corrupt(path, f"its tensors speak of {claimed:,} bytes, the file holds {size:,}")
+
+
+def _check_values(weights: Mapping[str, Any], path: Path) -> None:
+    for name, tensor in weights.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            continue
+        finite = tensor.isfinite() if tensor.element_size() > 1 else tensor.float().isfinite()
+        if not finite.all():
+            count = int((~finite).sum())
             raise InputError(
                 f"the tensor '{name}' has {count} of {tensor.numel()} values that are NaN or infinite",
                 where=str(path),
                 hint="The training diverged or the file is damaged; take an earlier checkpoint.",
             )
-
-
-# --- arch ---
-
-
-def build_arch(arch: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """A new module, made by calling what `arch` names with `kwargs`; raises InputError with the cause."""
-    source, _, factory_name = arch.rpartition(":")
-    if not source:
-        factory, folder = ARCHITECTURES.get(arch) or _torchvision_factory(arch), Path.cwd()
-    elif source.endswith(".py"):
-        factory, folder = _factory_in_file(Path(source), factory_name), Path(source).resolve().parent
-    else:
-        factory, folder = _factory_in_package(source, factory_name), Path.cwd()
-    with _importable(folder), _cause_shown(arch, f"'{factory_name or arch}' raised an error"):
-        module = factory(**kwargs)
-    if not isinstance(module, nn.Module):
-        raise InputError(
-            f"'{factory_name}' returns a {type(module).__name__}, not a torch.nn.Module", where=_arch(arch)
-        )
-    return module
-
-
-def _arch(arch: str) -> str:
-    return f"--arch {arch}"
-
-
-def _torchvision_factory(name: str) -> Callable[..., Any]:
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise InputError(
-            f"torchvision has no classification model '{name}'",
-            where=_arch(name),
-            allowed=ARCH_FORMS,
-            hint=nearest_spelling(name.lower(), [*known, *ARCHITECTURES]),
-        )
-    builder = torchvision.models.get_model_builder(name)
-    # Networks with auxiliary heads are trained with them; these two ask to be told how weights are initialised.
-    extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    return lambda **kwargs: builder(weights=None, **{**extra, **kwargs})
-
-
-def _factory_in_file(path: Path, name: str) -> Callable[..., Any]:
-    where = _arch(f"{path}:{name}")
-    if not path.is_file():
-        raise InputError(f"there is no file '{path}'", where=where, hint=f"Paths start at {Path.cwd()}.")
-    # Registered, because dataclasses and pickled classes look their module up; prefixed, to hide nothing.
-    spec = importlib.util.spec_from_file_location(f"_arch_{path.stem}", path.resolve())
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    with _importable(path.resolve().parent), _cause_shown(f"{path}:{name}", f"'{path}' does not import"):
-        spec.loader.exec_module(module)
-    return _attribute(module, name, where)
-
-
-def _factory_in_package(source: str, name: str) -> Callable[..., Any]:
-    arch = f"{source}:{name}"
-    with _importable(Path.cwd()), _cause_shown(arch, f"'{source}' does not import"):
-        module = importlib.import_module(source)
-    return _attribute(module, name, _arch(arch))
-
-
-def _attribute(module: Any, name: str, where: str) -> Callable[..., Any]:
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        what = f"'{name}' is not callable" if hasattr(module, name) else f"there is no '{name}' in it"
-        raise InputError(what, where=where, hint=nearest_spelling(name, known))
-    return factory
-
-
-@contextlib.contextmanager
-def _cause_shown(arch: str, what: str) -> Iterator[None]:
-    """Turns whatever the user's code raises, `sys.exit` included, into an InputError that shows the line."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        frame = error.__traceback__
-        while frame.tb_next is not None:
-            frame = frame.tb_next
-        place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
-        raise InputError(f"{what}: {_first_line(error)}", where=f"{_arch(arch)} ({place})") from error
-
-
-@contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Lets the user's code import its neighbours; behind everything else, so that it hides no installed package."""
-    before = list(sys.path)
-    sys.path.append(str(folder))
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path[:] = before

@@ -1,7 +1,7 @@
 """Does the artifact compute what was calibrated? Integer codes compared tensor by tensor, in steps (LSB).
 
-Four accuracies answer four questions: float -> calibrated is the method's loss, calibrated -> reference the target's
-(int32 biases, projected grids, requantization), reference -> artifact is parity, and that one must be none.
+Four accuracies answer three questions: float -> calibrated is what calibration cost, calibrated -> reference what the
+target did (int32 biases, projected grids, requantization), reference -> artifact is parity, and that one must be none.
 
 Float operators (GELU, softmax) round differently in every library, so no two agree to the bit. Behind one, the target's
 arithmetic takes over the session's own codes and goes on from there: the codes right behind it are held to a bound that
@@ -18,10 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.accuracy import AccuracyVerdict, points_lost
+from pipeline.answers import Answers, Share, same_choice
+from pipeline.observed import Seen
+from pipeline.verdicts import headlines
+
 LOGITS = "logits"
 # What two float32 evaluations of one operator may be apart, as a share of the range of its values; about a hundred
 # times what ONNX Runtime and PyTorch were seen to differ by. 8-bit steps are 4e-3 of the range.
 FLOAT_ROUNDING = 2.0**-15
+# Samples for what fails no build: the exact evaluation and levels without integer kernels, which take most of the time.
+INFORMATION_SAMPLES = 16
 
 
 class Runner(Protocol):
@@ -60,6 +67,16 @@ class Arithmetic(Runner, Protocol):
         """Run with the codes of every float boundary taken from `codes`."""
 
 
+def _same_bytes(expected: np.ndarray, got: np.ndarray) -> bool:
+    """Two arrays of one shape hold the same bytes: the answer for nearly every tensor, before anything is counted."""
+    if expected.dtype != got.dtype:
+        return False
+    rows = [np.ascontiguousarray(values).reshape(-1).view(np.uint8) for values in (expected, got)]
+    if rows[0].size % 8 == 0:
+        rows = [values.view(np.uint64) for values in rows]
+    return np.array_equal(*rows)
+
+
 @dataclass
 class CodeCount:
     """How many integers were compared, how many differ, by how many steps at most."""
@@ -74,6 +91,8 @@ class CodeCount:
         if got is None or expected.shape != got.shape:
             self.differing += expected.size
             return expected.size
+        if _same_bytes(expected, got):
+            return 0
         steps = np.abs(expected.astype(np.int64) - got.astype(np.int64))
         differing = int(np.count_nonzero(steps))
         self.differing += differing
@@ -146,16 +165,30 @@ class LevelReport:
 
 @dataclass
 class ParityReport:
-    """What `parity.json` holds; `to_json` gives the published form."""
+    """What `parity.json` holds; `to_json` gives the published form.
+
+    Args:
+        accuracy: top-1 in percent by stage; None where no labels apply.
+        agreement: percent of positions at which a stage chooses the class that the artifact does; None where there is
+            no choice.
+        rules: of the gate; `of` says to which verdict each belongs, `parity` or `accuracy`.
+        answers: of all stages, with what accuracy is judged by.
+        seen: what the samples look like.
+        judged: the verdict on accuracy.
+    """
 
     samples: int
     accuracy: dict[str, float | None]
-    agreement: dict[str, float]
+    agreement: dict[str, float | None]
     levels: list[LevelReport]
     modules: dict[str, str]
     moved_by_requantization: CodeCount
     rules: list[dict[str, Any]] = field(default_factory=list)
     integer_ops: dict[str, Any] = field(default_factory=dict)
+    answers: Answers | None = None
+    seen: Seen | None = None
+    judged: AccuracyVerdict | None = None
+    exact_samples: int = 0
 
     @property
     def deployed(self) -> LevelReport:
@@ -166,11 +199,26 @@ class ParityReport:
     def passed(self) -> bool:
         return all(rule["passed"] for rule in self.rules)
 
+    @property
+    def parity_rules(self) -> list[dict[str, Any]]:
+        """Those that say whether the files compute what was calibrated, whatever it is worth."""
+        return [rule for rule in self.rules if rule.get("of", "parity") == "parity"]
+
+    @property
+    def parity_passed(self) -> bool:
+        """The artifact computes what was calibrated."""
+        return all(rule["passed"] for rule in self.parity_rules)
+
     def to_json(self) -> dict[str, Any]:
         """The content of `parity.json`, fields as published in docs/numerics.md."""
         return {
+            "verdicts": {line.name.lower(): {"status": line.status, "text": line.text} for line in headlines(self)}
+            | ({} if self.judged is None else {"accuracy": self.judged.to_json()}),
             "accuracy": self.accuracy,
             "samples": self.samples,
+            "outputs": None if self.answers is None else self.answers.kind,
+            "signal_to_noise_db": {} if self.answers is None else self.answers.signal_to_noise,
+            "inputs": self._inputs(),
             "top1_agreement": self.deployed.top1_agreement,
             "top1_agreement_with_artifact": self.agreement,
             "codes": asdict(self.deployed.codes),
@@ -181,8 +229,12 @@ class ParityReport:
             "gate": {"passed": self.passed, "rules": self.rules},
             "integer_ops": self.integer_ops,
             "levels": [self._level(level) for level in self.levels],
-            "moved_by_requantization": asdict(self.moved_by_requantization),
+            "moved_by_requantization": {"samples": self.exact_samples, **asdict(self.moved_by_requantization)},
         }
+
+    def _inputs(self) -> dict[str, Any]:
+        sets = {} if self.seen is None else {"calibration": self.seen.calibration, "evaluation": self.seen.evaluation}
+        return {name: known.to_json() for name, known in sets.items() if known is not None}
 
     def _divergence(self) -> dict[str, Any] | None:
         for level in self.levels:
@@ -209,22 +261,6 @@ class ParityReport:
         }
 
 
-class _Accuracy:
-    """Top-1 of one stage, counted batch by batch."""
-
-    def __init__(self) -> None:
-        self.right = self.seen = 0
-
-    def add(self, logits: np.ndarray, labels: Tensor | None) -> None:
-        if labels is not None:
-            self.right += int((logits.argmax(axis=1) == labels.numpy()).sum())
-            self.seen += len(labels)
-
-    @property
-    def percent(self) -> float | None:
-        return round(100.0 * self.right / self.seen, 4) if self.seen else None
-
-
 def compare(
     batches: Iterable[tuple[Tensor, Tensor | None]],
     stages: Mapping[str, Callable[[Tensor], Tensor]],
@@ -234,7 +270,7 @@ def compare(
     gated: Iterable[str],
     exact: Runner | None = None,
     other_samples: int | None = None,
-    exact_samples: int = 256,
+    information_samples: int = INFORMATION_SAMPLES,
     modules: Mapping[str, str] | None = None,
     progress: Callable[[int], None] = lambda samples: None,
 ) -> ParityReport:
@@ -248,53 +284,57 @@ def compare(
         sessions: by optimisation level, the deployed one first; it sees every sample.
         gated: the levels that run integer kernels, where a single differing code fails the build.
         exact: the reference evaluated exactly, to count what the requantization rule itself moves.
-        other_samples, exact_samples: how many samples the other levels and `exact` see; None for all.
-        modules: module path by tensor name, for the report.
+        other_samples: how many samples the levels behind the first see; None for all.
+        information_samples: how many samples at most `exact` and the levels that are not gated see: their counts fail
+            no build.
+        modules: layer or module path by tensor name, for the report.
         progress: called with the number of samples done.
     """
-    accuracy = {name: _Accuracy() for name in (*stages, "reference", "artifact")}
-    agreement = {name: [0, 0] for name in stages}
+    answers = Answers((*stages, "reference", "artifact"))
     gated = set(gated)
     levels = [LevelReport(name, name in gated) for name in sessions]
-    same_top1 = [0] * len(levels)
-    moved, samples = CodeCount(), 0
+    same_top1 = [Share() for _ in levels]
+    moved, samples, exact_seen = CodeCount(), 0, 0
     for x, labels in batches:
         expected = arithmetic.run(x)
-        results = {name: _as_numpy(stage(x)) for name, stage in stages.items()}
+        results = {name: _as_numpy(stage(x.clone())) for name, stage in stages.items()}
         results["reference"] = expected[LOGITS]
         for index, (level, session) in enumerate(zip(levels, sessions.values(), strict=True)):
-            keep = len(x) if index == 0 or other_samples is None else max(0, min(len(x), other_samples - level.samples))
+            keep = len(x) if index == 0 else _left(level, other_samples, information_samples, len(x))
             if keep:
                 got = session.run(x[:keep])
-                same_top1[index] += _compare_batch(level, arithmetic, x[:keep], expected, got)
+                same_top1[index].add(_compare_batch(level, arithmetic, x[:keep], expected, got))
             if index == 0:
                 results["artifact"] = got[LOGITS]
-        if exact is not None and samples < exact_samples:
-            keep = min(len(x), exact_samples - samples)
+        if exact is not None and samples < information_samples:
+            keep = min(len(x), information_samples - samples)
+            exact_seen += keep
             for name, codes in exact.run(x[:keep]).items():
                 if name != LOGITS:
                     moved.add(codes, expected[name][:keep])
-        for name, logits in results.items():
-            accuracy[name].add(logits, labels)
-        for name, counts in agreement.items():
-            counts[0] += int((results[name].argmax(axis=1) == results["artifact"].argmax(axis=1)).sum())
-            counts[1] += len(x)
+        answers.add(results, labels)
         samples += len(x)
         progress(samples)
     for level, same in zip(levels, same_top1, strict=True):
-        level.top1_agreement = round(100.0 * same / level.samples, 4) if level.samples else None
+        level.top1_agreement = same.percent
+    agreement = {name: answers.agreement[name].percent for name in stages}
     return ParityReport(
-        samples, {name: value.percent for name, value in accuracy.items()},
-        {name: round(100.0 * same / seen, 4) for name, (same, seen) in agreement.items() if seen},
-        levels, dict(modules or {}), moved,
+        samples, answers.accuracy, agreement, levels, dict(modules or {}), moved,
+        answers=answers, exact_samples=exact_seen,
     )
+
+
+def _left(level: LevelReport, other: int | None, information: int, batch: int) -> int:
+    """How many samples of a batch a level behind the first still has to see."""
+    limits = [limit for limit in (other, None if level.gated else information) if limit is not None]
+    return max(0, min([batch, *(limit - level.samples for limit in limits)]))
 
 
 def _compare_batch(
     level: LevelReport, arithmetic: Arithmetic, x: Tensor, plain: Mapping[str, np.ndarray],
     got: Mapping[str, np.ndarray],
-) -> int:
-    """Count one batch at one level; returns how many samples have the same top-1 as the plain run of the arithmetic."""
+) -> np.ndarray:
+    """Count one batch at one level; returns where the choice is that of the plain run of the arithmetic."""
     if arithmetic.float_boundaries or arithmetic.float_output:
         followed = arithmetic.follow(x, got)
     else:
@@ -308,7 +348,7 @@ def _compare_batch(
         level.float_output = level.float_output or FloatOutput()
         level.float_output.add(wanted, logits)
     level.samples += len(x)
-    return int((plain[LOGITS][:len(x)].argmax(axis=1) == logits.argmax(axis=1)).sum())
+    return same_choice(plain[LOGITS][:len(x)], logits)
 
 
 def _compare_tensor(level: LevelReport, name: str, followed: Followed, got: np.ndarray | None) -> None:
@@ -331,12 +371,11 @@ def apply_gates(report: ParityReport, *, max_drop: float | None = None) -> None:
     for level in report.levels:
         if level.gated:
             report.rules += _level_rules(level)
-    before, after = report.accuracy["float"], report.accuracy["artifact"]
-    if max_drop is not None and before is not None and after is not None:
-        drop = round(before - after, 4)
+    lost = points_lost(report.accuracy)
+    if max_drop is not None and lost is not None:
         report.rules.append({
-            "rule": "top-1 points lost from float to artifact", "measured": drop, "allowed": max_drop,
-            "passed": drop <= max_drop,
+            "rule": "top-1 points lost from float to artifact", "of": "accuracy", "measured": lost,
+            "allowed": max_drop, "passed": lost <= max_drop,
         })
 
 
@@ -344,20 +383,21 @@ def _level_rules(level: LevelReport) -> list[dict[str, Any]]:
     exact_logits = 0 if level.float_output is not None else level.logits_differing
     differing = level.codes.differing + exact_logits
     what = "code" if level.float_output is not None else "code or logit"
+    compared = level.codes.compared + sum(count.compared for count in level.boundaries.values())
     rules: list[dict[str, Any]] = [{
-        "rule": f"no {what} differs from the target's integer arithmetic at level '{level.level}'",
-        "measured": differing, "allowed": 0, "passed": differing == 0 and level.codes.compared > 0,
+        "rule": f"no {what} differs from the target's integer arithmetic at level '{level.level}'", "of": "parity",
+        "measured": differing, "allowed": 0, "passed": differing == 0 and compared > 0,
     }]
     if level.boundaries:
         rules.append({
             "rule": "right behind a float operator, no code is off by more than one step or more than float rounding "
                     f"explains at level '{level.level}'",
-            "measured": level.unexplained, "allowed": 0, "passed": level.unexplained == 0,
+            "of": "parity", "measured": level.unexplained, "allowed": 0, "passed": level.unexplained == 0,
         })
     if level.float_output is not None:
         error = level.float_output.largest_error
         rules.append({
-            "rule": f"relative error of logits that a float operator computes at level '{level.level}'",
+            "rule": f"relative error of logits that a float operator computes at level '{level.level}'", "of": "parity",
             "measured": error if np.isfinite(error) else "not finite", "allowed": FLOAT_ROUNDING,
             "passed": error <= FLOAT_ROUNDING,
         })

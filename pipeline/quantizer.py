@@ -129,7 +129,7 @@ class Quantizer(nn.Module):
             return self.dequantize(self.codes.to(x.dtype))
         scale, zero_point = self.aligned(x)
         if not torch.is_grad_enabled():  # every evaluation: the same numbers without a mask for the gradient
-            return dequantize(self.quantize(x), scale, zero_point)
+            return self.quantize(x).sub_(zero_point).mul_(scale)
         codes = _CodesStraightThrough.apply(x / scale, zero_point, self.spec.grid)
         if self.multiples is not None:  # straight through the second rounding too
             codes = codes + (regrid(codes, self.multiples) - codes).detach()

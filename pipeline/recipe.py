@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -30,9 +31,12 @@ from pydantic import (
 
 from pipeline.errors import RecipeError, nearest_spelling
 from pipeline.grid import MAX_CHANNEL_BITS, RANGE_PARAMETER
+from pipeline.plain_yaml import parse_yaml
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 MIN_BITS, MAX_BITS = 2, 8
+MAX_BYTES = 1 << 17  # of a recipe file; one with a line for each of a thousand layers has half of it
+SHOWN = 80  # characters of a wrong value in a message
 
 Bits = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
 RangeName = Literal["minmax", "mse", "mse_shrink", "average", "percentile"]
@@ -198,8 +202,8 @@ class Override(_Frozen):
     """One line of `overrides`: later lines win.
 
     `where` is `first`, `penultimate` or `last` (layer with weights), `op:` and an operator name (`op:conv2d`), or a
-    glob on module paths (`layer3.*`). `activations` means the activations that enter the layer, `output` what leaves
-    it, behind its activation function.
+    glob on names of layers and module paths (`layer3.*`). `activations` means the activations that enter the layer,
+    `output` what leaves it, behind its activation function.
     """
 
     where: Annotated[str, Field(min_length=1)]
@@ -289,8 +293,8 @@ class Recipe(_Frozen):
         """This recipe with a line for the weights of each layer, in front of its own overrides, which go on winning.
 
         Args:
-            bits: module path -> weight bits, of all layers: a line selects everything inside its module, so that one
-                which stands above others would change them too.
+            bits: name of the layer -> weight bits, of all layers: a line selects everything inside its module, so that
+                one which stands above others would change them too.
         """
         # Sorted, a module comes before what is inside it, and later lines win.
         lines = [Override(where=exactly(path), weights=weight_change(bits[path])) for path in sorted(bits)]
@@ -360,6 +364,10 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), folder:
     edits = [_edit(content, text) for text in overrides]
     if edits and not any(keys == ("name",) for keys in edits):
         _let_name_follow_bits(content, edits)
+    for keys, number in _numbers(content):
+        if not (-(2**63) <= number < 2**64 if isinstance(number, int) else math.isfinite(number)):
+            allowed = "a whole number of 64 bits" if isinstance(number, int) else "a finite number"
+            raise RecipeError(f"'{keys}' is {_shown(number)}", where=_blamed(keys, path, edits), allowed=allowed)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -406,43 +414,25 @@ def _braced(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{{{','.join(parts)}}}"
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML with the scalars of YAML 1.2 and no key twice: 1.1 takes `1e-3` for text and `off` for false."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-_BOOL = "tag:yaml.org,2002:bool"
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_BOOL, re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def _read(path: Path) -> dict[Any, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
-        raise RecipeError(f"the recipe cannot be read as YAML: {_one_line(error)}", where=str(path)) from error
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"it is longer than {MAX_BYTES:,} bytes")
+        content = parse_yaml(data.decode())
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"the recipe cannot be read as YAML: {error}", where=str(path)) from error
     if not isinstance(content, dict):
         kind = "nothing" if content is None else f"a {type(content).__name__}"
         raise RecipeError(f"the recipe file holds {kind}", where=str(path), allowed=_keys_text(Recipe))
     return content
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _shown(value: Any) -> str:
+    """The value as YAML's reader gives it, cut to what a message can hold."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _edit(content: dict[Any, Any], text: str) -> tuple[str, ...]:
@@ -453,9 +443,9 @@ def _edit(content: dict[Any, Any], text: str) -> tuple[str, ...]:
     if not separator or not all(keys):
         raise RecipeError("not of the form key=value", where=where, hint="For example --set method.steps=500")
     try:
-        value = yaml.load(value_text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise RecipeError(f"the value cannot be read as YAML: {_one_line(error)}", where=where) from error
+        value = parse_yaml(value_text)
+    except ValueError as error:
+        raise RecipeError(f"the value cannot be read as YAML: {error}", where=where) from error
     place: Any = content
     for depth, step in enumerate(keys[:-1], start=1):
         place = _enter(place, step, ".".join(keys[:depth]), where)
@@ -475,7 +465,7 @@ def _enter(place: Any, step: str, path: str, where: str) -> Any:
             place[step] = {}
         inner = place[step]
     if not isinstance(inner, (dict, list)):
-        raise RecipeError(f"'{path}' is a single value ({inner!r}) and has no keys inside", where=where)
+        raise RecipeError(f"'{path}' is a single value ({_shown(inner)}) and has no keys inside", where=where)
     return inner
 
 
@@ -515,11 +505,24 @@ def _explained(error: ValidationError, path: Path, edits: list[tuple[str, ...]])
     what, allowed, hint = _finding(first)
     if others:
         hint = f"{hint} Also wrong: {', '.join(others)}".strip()
-    keys = _key_text(first["loc"]).split(".")
+    return RecipeError(what, where=_blamed(_key_text(first["loc"]), path, edits), allowed=allowed, hint=hint)
+
+
+def _blamed(key: str, path: Path, edits: list[tuple[str, ...]]) -> str:
+    """The file, and the edit that made the value at `key` what it is."""
     # One path leads to the other: `--set weights={}` is to blame for a missing `weights.bits`, and the reverse.
+    keys = key.split(".")
     blamed = [".".join(edit) for edit in edits if all(a == b for a, b in zip(edit, keys, strict=False))]
-    where = f"{path}, changed by --set {blamed[-1]}" if blamed else str(path)
-    return RecipeError(what, where=where, allowed=allowed, hint=hint)
+    return f"{path}, changed by --set {blamed[-1]}" if blamed else str(path)
+
+
+def _numbers(content: Any, key: str = "") -> Iterator[tuple[str, int | float]]:
+    """(key path, value) of every number in the raw content."""
+    if isinstance(content, (int, float)):
+        yield key, content
+    inside = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for step, value in inside:
+        yield from _numbers(value, f"{key}.{step}" if key else str(step))
 
 
 def _finding(finding: Any) -> tuple[str, str, str]:
@@ -535,11 +538,11 @@ def _finding(finding: Any) -> tuple[str, str, str]:
         return str(finding["ctx"]["error"]), "", f"See '{key}'." if key else ""
     if loc[-1:] == ("bits",):
         budget = ", or a budget as {average: 3} or {budget_mb: 0.12}" if loc == ("weights", "bits") else ""
-        return f"'{key}' is {value!r}", f"an integer from {MIN_BITS} to {MAX_BITS}{budget}", ""
+        return f"'{key}' is {_shown(value)}", f"an integer from {MIN_BITS} to {MAX_BITS}{budget}", ""
     if kind == "literal_error":
         choices = re.findall(r"'([^']+)'", finding["ctx"]["expected"])
-        return f"'{key}' is {value!r}", " or ".join(choices), nearest_spelling(str(value), choices)
-    return f"'{key}' is {value!r}", finding["msg"], ""
+        return f"'{key}' is {_shown(value)}", " or ".join(choices), nearest_spelling(str(value), choices)
+    return f"'{key}' is {_shown(value)}", finding["msg"], ""
 
 
 def _key_text(loc: tuple[int | str, ...]) -> str:

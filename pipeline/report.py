@@ -12,16 +12,23 @@ from pipeline.allocation import Allocation, budget_text
 from pipeline.artifact import Manifest, TensorEntry, packed_bytes
 from pipeline.parity import ParityReport
 from pipeline.stages import EpochLog, UnitLog
+from pipeline.verdicts import headlines, steps
 
 _TEMPLATE = """\
 # {{ manifest.model.name }}: {{ manifest.recipe.name }} for {{ manifest.target.name }} ({{ manifest.target.profile }})
 
-**Gate {{ "PASSED" if parity.passed else "FAILED" }}.** {{ verdict }}
+{% for line in headlines -%}
+**{{ line.title }}:** {{ line.text }}
+{% for detail in line.details %}
+* {{ detail }}
+{%- endfor %}
 
+{% endfor -%}
 | stage | top-1 | what the step before it cost |
 |---|---|---|
-{% for row in accuracies -%}
-| {{ row.stage }} | {{ row.top1 }} | {{ row.cost }} |
+{% for row in steps -%}
+| {{ row.stage }} | {{ "not measured" if row.top1 is none else "%.2f %%" % row.top1 }} | \
+{{ row.cause if row.change is none else "%+.2f (%s)" % (row.change, row.cause) }} |
 {% endfor %}
 {{ parity.samples }} samples. Calibration: {{ calibration }}. Bit policy: {{ manifest.recipe.policy }}. \
 Seed {{ manifest.seed }}.
@@ -43,7 +50,8 @@ Images that were made for this build; no camera took them:
 {% for level in parity.levels -%}
 | {{ level.level }}{{ "" if level.gated else " (float kernels, not gated)" }} | {{ level.samples }} | \
 {{ "{:,}".format(level.codes.compared) }} | {{ "{:,}".format(level.codes.differing) }} | {{ level.codes.max_lsb }} | \
-{{ level.logits_differing }} | {{ level.top1_agreement }} % |
+{{ level.logits_differing }} | \
+{{ "no choice" if level.top1_agreement is none else "%s %%" % level.top1_agreement }} |
 {% endfor %}
 Every code is compared with the target's own integer arithmetic. Of {{ "{:,}".format(moved.compared) }} codes of the \
 graph evaluated exactly, {{ "{:,}".format(moved.differing) }} are moved by that arithmetic's requantization rule \
@@ -65,6 +73,12 @@ float rounding explains it.
 The logits leave a float operator: relative error at most {{ "%.2g" % parity.deployed.float_output.largest_error }}, \
 allowed {{ "%.2g" % parity.deployed.float_output.allowed }}.
 {%- endif %}
+{%- endif %}
+
+{%- if distances %}
+
+Power of the float network's outputs over that of the difference to them: \
+{{ distances }}.
 {%- endif %}
 
 Rules of the gate:
@@ -126,12 +140,12 @@ bits, in nats, a mean over {{ allocation.images }} images; layers are taken to a
 Loss is the unit's reconstruction error on the calibration images: rounded to nearest, with soft rounding at the end,
 hardened. *Undecided* is the share of weights whose soft rounding was not 0 or 1 when it was hardened.
 
-| unit | steps | nearest | soft | hard | undecided | flipped | seconds | |
-|---|---|---|---|---|---|---|---|---|
+| unit | steps | nearest | soft | hard | undecided | flipped | |
+|---|---|---|---|---|---|---|---|
 {% for unit in log -%}
 | {{ unit.title }} | {{ unit.steps }} | {{ "%.4g" % unit.loss_nearest }} | {{ "%.4g" % unit.loss_soft }} | \
 {{ "%.4g" % unit.loss_hard }} | {{ "%.2f" % (100 * unit.undecided) }} % | {{ "%.2f" % (100 * unit.flipped) }} % | \
-{{ "%.1f" % unit.seconds }} | {{ "kept nearest rounding" if unit.kept_nearest else "" }} |
+{{ "kept nearest rounding" if unit.kept_nearest else "" }} |
 {% endfor %}
 {%- endif %}
 {%- for title, table in trainings.items() %}
@@ -153,15 +167,6 @@ Model file sha256 `{{ manifest.model.sha256 }}`. {{ packages }}.
 
 PICTURES = "calibration.png"
 EPOCH_ROWS = 22  # the first, the last, and twenty between them
-
-_COSTS = (
-    ("float", "the trained model"),
-    ("calibrated", "method"),
-    ("reference", "target: int32 biases, its grids, its requantization"),
-    ("artifact", "parity"),
-)
-
-
 FRONTIER = "frontier.svg"
 FRONTIER_POINTS = 2000  # that a curve on a screen can show
 
@@ -216,8 +221,9 @@ def render_report(
         manifest=manifest,
         parity=parity,
         moved=parity.moved_by_requantization,
-        verdict=_verdict(parity),
-        accuracies=_accuracies(parity),
+        headlines=headlines(parity),
+        steps=steps(parity),
+        distances=_distances(parity),
         calibration="none" if calibration is None else calibration.text,
         pictures=PICTURES if PICTURES in manifest.files else None,
         trainings={title: _epoch_table(epochs) for title, epochs in (trainings or {}).items() if epochs},
@@ -241,14 +247,10 @@ def _chosen_omegas(allocation: Allocation | None) -> dict[str, str]:
     return {path: f"{known[allocation.bits[path]]:.3g}" for path, known in allocation.sensitivities.items()}
 
 
-def _verdict(parity: ParityReport) -> str:
-    codes = parity.deployed.codes
-    if parity.deployed.unexplained:
-        return f"{parity.deployed.unexplained:,} codes right behind float operators are wrong."
-    if codes.differing:
-        return f"{codes.differing:,} of {codes.compared:,} integer codes differ from the reference."
-    where = " that integer kernels compute" if parity.deployed.boundaries else ""
-    return f"All {codes.compared:,} integer codes of the artifact{where} equal the reference."
+def _distances(parity: ParityReport) -> str:
+    """`calibrated 20.1 dB, ...` of the stages that differ from float."""
+    known = {} if parity.answers is None else parity.answers.signal_to_noise
+    return ", ".join(f"{stage} {value:.1f} dB" for stage, value in known.items() if value is not None)
 
 
 def _levels(tensors: Sequence[TensorEntry]) -> list[str]:
@@ -277,16 +279,6 @@ def _average(entries: Sequence[TensorEntry]) -> float:
     return sum(entry.bits * size for entry, size in zip(entries, sizes, strict=True)) / sum(sizes)
 
 
-def _accuracies(parity: ParityReport) -> list[dict[str, str]]:
-    rows, before = [], None
-    for stage, cause in _COSTS:
-        value = parity.accuracy.get(stage)
-        cost = cause if before is None or value is None else f"{value - before:+.2f} ({cause})"
-        rows.append({"stage": stage, "top1": "no labels" if value is None else f"{value:.2f} %", "cost": cost})
-        before = value
-    return rows
-
-
 def _epoch_table(epochs: Sequence[EpochLog]) -> dict[str, Any]:
     """Head and rows of at most `EPOCH_ROWS` epochs, evenly spread; a measure that an epoch lacks is left empty."""
     names = list(dict.fromkeys(name for epoch in epochs for name in epoch.measured))
@@ -294,7 +286,7 @@ def _epoch_table(epochs: Sequence[EpochLog]) -> dict[str, Any]:
     shown = [epochs[round(place * (len(epochs) - 1) / max(count - 1, 1))] for place in range(count)]
     rows = [
         [str(epoch.number), str(epoch.steps),
-         *(f"{epoch.measured[name]:.4g}" if name in epoch.measured else "" for name in names), f"{epoch.seconds:.1f}"]
+         *(f"{epoch.measured[name]:.4g}" if name in epoch.measured else "" for name in names)]
         for epoch in shown
     ]
-    return {"head": ["epoch", "steps", *names, "seconds"], "rows": rows}
+    return {"head": ["epoch", "steps", *names], "rows": rows}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx
 
+from pipeline.graph import tensor_shape
 from pipeline.target import Target
 
 if TYPE_CHECKING:
@@ -32,13 +33,19 @@ class Captured:
     name: str = "model"
     sha256: str = ""
 
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """[N, classes, ...]; None for N."""
+        output = next(node for node in self.graph.graph.nodes if node.op == "output")
+        return tensor_shape(output.all_input_nodes[0])
+
 
 @dataclass(frozen=True)
 class Unit:
     """What one reconstruction run optimises: a contiguous run of graph nodes, hence convex.
 
     Args:
-        name: module path of the block or layer.
+        name: module path of the block, or name of the layer (`pipeline.layers`).
         kind: `block` or `layer`.
         why: how the partition found it.
         nodes: names of its nodes in the quantized graph, quantizers included, in execution order.

@@ -12,34 +12,17 @@ from pipeline.artifact import Manifest
 from pipeline.errors import CompileError, ExitCode
 from pipeline.parity import ParityReport
 from pipeline.stages import EpochLog, Quantized, UnitLog
+from pipeline.verdicts import steps
 
 RUNNER = "run.py"
 SHOWN_REASONS = 5
 SHOWN_LAYERS = 4
-STEPS = (
-    ("float", "the trained model"),
-    ("calibrated", "the method: few bits"),
-    ("reference", "the target: its integers and its rounding"),
-    ("artifact", "the files: nothing may be lost here"),
-)
-
-
-def verdict(parity: ParityReport) -> str:
-    """One line: passed or failed, and why."""
-    codes, samples = parity.deployed.codes, f"{parity.samples:,} samples"
-    if parity.passed:
-        return f"PASSED: all {codes.compared:,} integer codes equal the reference ({samples})"
-    failed = next(rule for rule in parity.rules if not rule["passed"])
-    if codes.differing:
-        differing = f"{codes.differing:,} of {codes.compared:,} integer codes differ from the reference"
-        return f"FAILED: {differing}, by up to {codes.max_lsb} step(s) ({samples})"
-    return f"FAILED: {failed['rule']}: measured {failed['measured']}, allowed {failed['allowed']} ({samples})"
 
 
 def build_lines(
     folder: Path, manifest: Manifest, parity: ParityReport, model_file: str, device_needs: str
 ) -> list[str]:
-    """The final screen below the verdict: accuracies and what each step cost, kernels, size, place, next step.
+    """The final screen below the verdicts: accuracies and what each step cost, kernels, size, place, next step.
 
     Args:
         folder: where the artifact stands; for a failed gate the `-failed` one.
@@ -88,14 +71,13 @@ def _row(label: str, text: str) -> str:
 
 
 def _accuracy_lines(parity: ParityReport) -> list[str]:
-    if parity.accuracy.get("float") is None:
-        return [_row("top-1", "not measured: the evaluation data has no labels")]
-    lines, before = [], None
-    for stage, cause in STEPS:
-        value = parity.accuracy[stage]
-        cost = " " * 7 if before is None else f"{value - before:+7.2f}"
-        lines.append(_row(stage, f"{value:6.2f} % {cost}  {cause}"))
-        before = value
+    rows = steps(parity)
+    if rows[0].top1 is None:
+        return []  # the verdict on accuracy says what was measured instead
+    lines = []
+    for row in rows:
+        cost = " " * 7 if row.change is None else f"{row.change:+7.2f}"
+        lines.append(_row(row.stage, f"{row.top1:6.2f} % {cost}  {row.cause}"))
     return lines
 
 

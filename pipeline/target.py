@@ -10,6 +10,10 @@ Inputs = Literal["quantized", "residual", "accumulator", "float"]
 Output = Literal["own", "fixed", "shared", "as_input", "none"]
 
 
+# What is computed in float with the float operator before it, so that no grid stands between the two.
+_IN_FLOAT = ("relu", "hardtanh", "leaky_relu")
+
+
 @dataclass(frozen=True)
 class OpRule:
     """Where quantizers must stand around one operator.
@@ -116,7 +120,7 @@ class Target:
 
     def rule(self, op: str) -> OpRule:
         """The rule of canonical operator `op`; float, with the reason, where the target has none."""
-        missing = OpRule("float", "none", reason=f"{self.name} has no integer kernel for {op}")
+        missing = OpRule("float", "none", absorbs=_IN_FLOAT, reason=f"{self.name} has no integer kernel for {op}")
         return self.ops.get(op, missing)
 
     def notes_for(self, weight_bits: int | str, activation_bits: int) -> list[str]:

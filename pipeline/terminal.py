@@ -7,7 +7,10 @@ never read as markup.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import textwrap
 import time
 from collections.abc import Sequence
@@ -23,18 +26,38 @@ from rich.text import Text
 from pipeline.allocation import Allocation
 from pipeline.stages import EpochLog, Quantized, UnitLog
 from pipeline.summary import allocation_lines, float_lines, placement_counts
+from pipeline.verdicts import Headline
 
 WIDE = 10_000  # columns of a log: lines are cut by who reads them
 ESTIMATE_AFTER = 3.0  # seconds of steps before the time of all steps is estimated
 LONG = 120.0  # seconds; a longer calibration deserves the advice to take fewer steps
 ADVISED_STEPS = 1000
+VERDICT_STYLES = {"ok": "bold green", "unknown": "bold", "warning": "bold yellow", "failed": "bold red"}
 PLAIN_EVERY = 10.0  # seconds between progress lines of the comparison where there is no bar
 
 
-def open_console(stream: TextIO) -> Console:
-    """A console that prints text as it is, coloured on a terminal only."""
+class _Console(Console):
+    """Says nothing more where its reader is gone (`| head`): what the run is worth does not depend on who listens."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        _drop(self.file)
+
+
+def _drop(stream: Any) -> None:
+    """Lead what is still to be written to nowhere, so that flushing it at the end of the process is no error."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def open_console(stream: TextIO | None) -> Console:
+    """A console that prints text as it is, coloured on a terminal only; on a stream that is closed it says nothing."""
+    if stream is None:
+        return _Console(quiet=True, file=io.StringIO())
     live = stream.isatty()
-    return Console(file=stream, markup=False, highlight=False, emoji=False, width=None if live else WIDE)
+    return _Console(file=stream, markup=False, highlight=False, emoji=False, width=None if live else WIDE)
 
 
 class Terminal:
@@ -145,10 +168,13 @@ class Terminal:
         """For `--debug`."""
         self._write(self.events, printable(text.rstrip()))
 
-    def show_build(self, verdict: str, lines: Sequence[str], notes: Sequence[str], passed: bool) -> None:
+    def show_build(self, verdicts: Sequence[Headline], lines: Sequence[str], notes: Sequence[str]) -> None:
         """The final screen."""
         self.close()
-        self._write(self.results, verdict, "bold green" if passed else "bold red")
+        for verdict in verdicts:
+            self._write(self.results, printable(verdict.line), VERDICT_STYLES[verdict.status])
+            for detail in verdict.details:
+                self._wrapped("  ! ", detail)
         for line in lines:
             self._write(self.results, printable(line))
         for note in notes:
@@ -176,8 +202,11 @@ class Terminal:
     def show_json(self, summary: dict[str, Any]) -> None:
         """One JSON object on stdout."""
         self.close()
-        self.results.file.write(json.dumps(summary, indent=1, default=str) + "\n")
-        self.results.file.flush()
+        try:
+            self.results.file.write(json.dumps(summary, indent=1, default=str) + "\n")
+            self.results.file.flush()
+        except BrokenPipeError:
+            _drop(self.results.file)
 
     # -- inside --------------------------------------------------------------------------------------------------
 

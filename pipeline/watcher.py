@@ -27,6 +27,9 @@ class CalibrationWatcher(Protocol):
     def epoch(self, log: EpochLog) -> None:
         """An epoch is over; one without seconds comes from a checkpoint."""
 
+    def note(self, text: str) -> None:
+        """Something to know at once that is no fault; it is in the report as well."""
+
 
 class Watcher(CalibrationWatcher, Protocol):
     """Progress of a whole build."""
@@ -75,6 +78,9 @@ class Quiet:
         """Nothing."""
 
     def epoch(self, log: EpochLog) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
         """Nothing."""
 
     def allocating(self, done: int, total: int) -> None:

@@ -270,6 +270,29 @@ class Floats(nn.Module):
         return F.relu(self.head(x * x.softmax(-1)))
 
 
+class Functional(nn.Module):
+    """Layers as calls with parameters of one module, two residual sums among them; one reads a module's weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def weights(*shape: int) -> nn.Parameter:
+            return nn.Parameter(0.2 * torch.randn(*shape))
+
+        self.w0, self.b0 = weights(8, 3, 3, 3), weights(8)
+        self.inner = nn.ParameterList([weights(8, 8, 3, 3) for _ in range(4)])
+        self.c = nn.Conv2d(8, 8, 1)
+        self.fw, self.fb = weights(5, 8), weights(5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(F.conv2d(x, self.w0, self.b0, padding=1)), 2)
+        for one, two in ((0, 1), (2, 3)):
+            y = F.relu(F.conv2d(x, self.inner[one], padding=1))
+            x = F.relu(x + F.conv2d(y, self.inner[two], padding=1))
+        x = F.relu(F.conv2d(x, self.c.weight, self.c.bias))
+        return F.linear(x.mean((2, 3)), self.fw, self.fb)
+
+
 def ends_in_conv() -> nn.Module:
     """Convolutions only; maps come out."""
     return nn.Sequential(OrderedDict(one=nn.Conv2d(3, 4, 3), relu=nn.ReLU(), two=nn.Conv2d(4, 5, 3)))

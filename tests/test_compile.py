@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from typer.testing import CliRunner
 import compile as story
 from backends.base import BACKENDS
 from pipeline import data
-from pipeline.errors import RecipeError
+from pipeline.errors import InputError, RecipeError
 from pipeline.inputs import InputShape
 from pipeline.recipe import load_recipe
 from tests import tiny
@@ -36,6 +37,7 @@ ARCH = f"{ROOT / 'tests' / 'tiny.py'}:Residual"
 CLASSES, SAMPLES = 5, 12
 SMALL = ("--set", "images.batch_size=4", "--set", "images.count=12")
 FAST = ("--recipe", "minmax_w8a8", *SMALL)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}  # of real processes
 LEARN = ("--recipe", "qdrop_w4a4", *SMALL, "--set", "method.steps=400")
 
 
@@ -94,9 +96,9 @@ def test_a_build_says_what_it_did_and_leaves_one_complete_folder(command, tmp_pa
     result = command()
     assert result.exit_code == 0, result.stderr
     assert left_behind(tmp_path) == ["out"]
-    names = {"model.onnx", "manifest.json", "parity.json", "golden.npz", "run.py", "report.md"}
+    names = {"model.onnx", "manifest.json", "parity.json", "golden.npz", "run.py", "report.md", "timings.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
-    assert result.stdout.startswith("PASSED: all ")
+    assert result.stdout.startswith("PARITY PASSED: all ")
     for text in ("float ", "calibrated ", "reference ", "artifact ", "0 of ", " integer, 0 float",
                  "bytes in model.onnx", "python out/run.py", "weight codes keep to +-64"):
         assert text in result.stdout, result.stdout
@@ -113,6 +115,45 @@ def test_json_is_one_object_on_stdout_and_the_same_command_again_gives_the_same_
     assert [summary["passed"] for summary in summaries] == [True, True]
     assert summaries[0]["codes"]["compared"] > 0 and summaries[0]["exit_code"] == 0
     assert (tmp_path / "one" / "model.onnx").read_bytes() == (tmp_path / "two" / "model.onnx").read_bytes()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file but the timings."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*")
+            if path.is_file() and path.name != "timings.json"}
+
+
+@pytest.mark.parametrize(("target", "settings", "calib"), [
+    ("onnx", ("--recipe", "qdrop_w4a4", *SMALL, "--set", "method.steps=5"), "calib.npz"),
+    ("reference", ("--recipe", "qdrop_w4a4", *SMALL, "--set", "weights.bits={average: 3}", "--set", "method.steps=5"),
+     "calib.npz"),
+    ("onnx", ("--recipe", "zeroq_w8a8", "--set", "images.count=8", "--set", "images.batch=4", "--set",
+              "images.iterations=5", "--set", "images.batch_size=4"), None),
+    ("c", FAST, "calib.npz"),
+])
+def test_equal_builds_are_equal_in_every_byte_but_the_timings(command, files, tmp_path, target, settings, calib):
+    """Other folders, names and processes, another time of the day; learning, allocation and pictures included."""
+    if target == "c" and not (shutil.which("cc") or shutil.which("gcc")):
+        pytest.skip("there is no C compiler")
+    result = command("--target", target, out="one", recipe=settings, calib=calib)
+    assert result.exit_code == 0, result.stderr + result.stdout
+    given = ["--calib-data", str(files / calib)] if calib else []
+    other = subprocess.run(
+        [sys.executable, str(ROOT / "compile.py"), str(files / "model.pth"), "--arch", ARCH, *settings, *given,
+         "--eval-data", str(files / "val.npz"), "--target", target, "--out", "deep/other"],
+        cwd=tmp_path, env={**ENVIRONMENT, "PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=False,
+    )
+    assert other.returncode == 0, other.stderr
+    found = []
+    for out in ("one", "deep/other"):
+        found.append(contents(tmp_path / out))
+        timings = json.loads((tmp_path / out / "timings.json").read_text())
+        assert timings["stages"]["calibrate"] > 0 and timings["expected"]["cpu_seconds"] >= 0
+    assert sorted(found[0]) == sorted(found[1])
+    assert [name for name in found[0] if found[0][name] != found[1][name]] == []
+    for path in (tmp_path, ROOT):
+        assert [name for name, content in found[0].items() if str(path).encode() in content] == []
+    assert "timings.json" not in json.loads(found[0]["manifest.json"])["files"]
 
 
 def test_without_evaluation_data_parity_is_proven_on_the_calibration_images_and_that_is_said(command, tmp_path):
@@ -222,8 +263,8 @@ def guarded(monkeypatch):
 
         monkeypatch.setattr(of, name, guarded_read)
 
-    for of, name in ((data.Batches, "__iter__"), (data.Batches, "materialize"), (data._Arrays, "read"),
-                     (data._Images, "read"), (data._Arrays, "pixels"), (data._Images, "pixels")):
+    for of, name in ((data.Batches, "__iter__"), (data.Batches, "materialize"), (data.Arrays, "read"),
+                     (data.Images, "read"), (data.Arrays, "pixels"), (data.Images, "pixels")):
         guard(of, name)
     calibrate = story.calibrate
 
@@ -488,6 +529,19 @@ def test_an_image_that_cannot_be_read_is_named(command, files, tmp_path):
     refused(command(calib=tmp_path / "images"), "different sizes", "--input-size")
 
 
+def test_a_link_into_its_own_folder_is_left_out_and_the_terminal_says_so(command, files, tmp_path):
+    shutil.copytree(files / "pixels", tmp_path / "images")
+    (tmp_path / "images" / "class0" / "loop").symlink_to(tmp_path / "images")
+    settings = ("--recipe", "minmax_w8a8", "--set", "images.batch_size=4", "--target", "reference")
+    result = command(calib=tmp_path / "images", evaluation=tmp_path / "images", recipe=settings)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("note: 1 link(s) in") == 1
+    assert "'class0/loop' leads into the folder itself" in result.stderr
+    shutil.rmtree(tmp_path / "out")
+    os.mkfifo(tmp_path / "images" / "class1" / "x.png")
+    refused(command(calib=tmp_path / "images"), "not a regular file", "class1/x.png")
+
+
 # --- bad input: options ---
 
 
@@ -543,6 +597,60 @@ def test_errors_are_json_as_well(command):
     assert summary["error"]["stage"] == "recipe" and "there is no recipe" in summary["error"]["what"]
 
 
+NOISY = """
+import atexit, ctypes, os, subprocess, sys
+from tests import tiny
+
+def noise(text):
+    print("noise of python", text)
+    os.write(1, f"noise of the descriptor {text}\\n".encode())
+    ctypes.CDLL(None).puts(f"noise of c {text}".encode())
+    subprocess.run([sys.executable, "-c", "print('noise of a child')"])
+
+noise("import")
+atexit.register(noise, "atexit")
+
+class Net(tiny.Residual):
+    def __del__(self):
+        print("noise of the end")
+
+def end():
+    sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize(("factory", "code"), [("Net", 0), ("end", 2), ("missing", 2)])
+def test_json_is_alone_on_stdout_whatever_the_network_prints(files, tmp_path, factory, code):
+    (tmp_path / "noisy.py").write_text(NOISY)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "compile.py"), str(files / "model.pth"), "--arch", f"{tmp_path}/noisy.py:{factory}",
+         *FAST, "--calib-data", str(files / "calib.npz"), "--target", "reference", "--out", "out", "--json"],
+        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False,
+    )
+    assert json.loads(done.stdout)["exit_code"] == done.returncode == code, done.stderr
+    for text in ("python import", "the descriptor import", "c import", "a child", "python atexit", "c atexit"):
+        assert f"noise of {text}" in done.stderr
+    assert ("noise of the end" in done.stderr) is (code == 0)
+
+
+def test_a_command_line_that_cannot_be_read_is_json_as_well(command):
+    result = command("--json", "--nothing-like-this")
+    assert result.exit_code == json.loads(result.stdout)["exit_code"] == 2
+    assert "--nothing-like-this" in json.loads(result.stdout)["error"]["what"]
+
+
+def test_a_reader_that_is_gone_changes_no_exit_code(files, tmp_path):
+    command = [sys.executable, str(ROOT / "compile.py"), str(files / "model.pth"), "--arch", ARCH, "--dry-run",
+               "--input-size", "3,8,8", *FAST]
+    for more in ((), ("--json",)):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([*command, *more], cwd=tmp_path, env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE,
+                              text=True, check=False)
+        os.close(writer)
+        assert done.returncode == 0 and "Broken" not in done.stderr, done.stderr
+
+
 # --- bad luck ---
 
 
@@ -569,9 +677,8 @@ def test_interrupted_calibration_resumes_to_the_same_bytes(command, files, tmp_p
     """A real process, stopped by Ctrl-C after its first unit."""
     arguments = [sys.executable, str(ROOT / "compile.py"), str(files / "model.pth"), "--arch", ARCH, *LEARN,
                  "--calib-data", str(files / "calib.npz"), "--eval-data", str(files / "val.npz"), "--out", "out"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     # A suite that runs in the background of a shell inherits SIGINT ignored, and so would the process.
-    process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE,
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     seen = []
@@ -589,7 +696,31 @@ def test_interrupted_calibration_resumes_to_the_same_bytes(command, files, tmp_p
     assert resumed.exit_code == 0, resumed.stderr
     assert left_behind(tmp_path) == ["out"]
     assert command(out="whole", recipe=LEARN).exit_code == 0
-    assert (tmp_path / "out" / "model.onnx").read_bytes() == (tmp_path / "whole" / "model.onnx").read_bytes()
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_second_run_is_refused_at_once_and_a_killed_one_leaves_nothing_that_stays(command, files, tmp_path):
+    arguments = [sys.executable, str(ROOT / "compile.py"), str(files / "model.pth"), "--arch", ARCH, *LEARN,
+                 "--set", "method.steps=100000", "--calib-data", str(files / "calib.npz"), "--out", "out"]
+    first = subprocess.Popen(arguments, cwd=tmp_path, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE)
+    try:
+        assert any("calibrate" in line for line in first.stderr)
+        result = command(recipe=LEARN)
+        assert result.exit_code == 2 and "load" not in result.stderr, result.stderr
+        assert f"another run is writing there: process {first.pid}" in result.stderr
+        given = data.open_data(files / "calib.npz", batch_size=4, purpose="calib")
+        for out, checkpoints in (("out", None), ("out-failed", None), ("other", Path(".checkpoints/out"))):
+            with pytest.raises(InputError, match=f"process {first.pid}"):
+                story.compile_model(tiny.model_and_images()[0], load_recipe("minmax_w8a8"), "reference", given, None,
+                                    Path(out), story.Options(checkpoints=checkpoints))
+        assert command("--dry-run").exit_code == 0
+    finally:
+        first.kill()
+        first.communicate()
+    (tmp_path / ".out-0123abc_.partial").mkdir()  # as if it had come to its emission
+    assert command().exit_code == 0
+    assert left_behind(tmp_path) == ["out"]
 
 
 # --- the gate can fail ---

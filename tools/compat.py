@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backends.base import BACKENDS
-from backends.onnx_qdq.device_runner import with_outputs
+from backends.onnx_qdq.model_bytes import with_outputs
 from pipeline.errors import CompileError, InputError
 from pipeline.parity import LOGITS, CodeCount
 

@@ -26,6 +26,7 @@ from backends.c99.toolchain import (
 from backends.fixed_point.arithmetic import FixedPointArithmetic
 from backends.fixed_point.lower import lower
 from backends.fixed_point.rules import unsupported
+from backends.replay import RUNNER
 from backends.standalone import standalone
 from pipeline.parity import Arithmetic, Runner
 from pipeline.stages import Reference
@@ -60,9 +61,9 @@ class CBackend:
         quantized = reference.quantized
         files = emit_program(lower(reference), folder, quantized.captured.name, quantized.target.profile)
         shutil.copytree(DEVICE, folder, dirs_exist_ok=True)
-        (folder / "run.py").write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
+        (folder / RUNNER).write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
         copied = [folder / path.relative_to(DEVICE) for path in sorted(DEVICE.rglob("*")) if path.is_file()]
-        return [*files, *copied, folder / "run.py"]
+        return [*files, *copied, folder / RUNNER]
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
         return FixedPointArithmetic(reference)

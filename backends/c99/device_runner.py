@@ -11,6 +11,7 @@ import argparse
 import ctypes
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -18,8 +19,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from backends.replay import broken_files, print_latency, verdict
+from backends.replay import RUNNER, broken_files, print_latency, read_manifest, verdict
 
+SOURCE, HEADER, DESCRIPTION = "model.c", "model.h", "model.json"
+TEST, VECTORS, NUMBERS = "main_test.c", "golden.h", "golden.npz"
+BOARD = ("cortex_m4/mps2_an386.ld", "cortex_m4/startup.c")
+FILES = (SOURCE, HEADER, DESCRIPTION, TEST, VECTORS, NUMBERS, RUNNER, *BOARD)  # what is on the device
 CROSS = "arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb --specs=rdimon.specs -nostartfiles"
 EMULATOR = "qemu-system-arm -M mps2-an386 -nographic -monitor none -semihosting -kernel"
 OPTIONS = ["-std=c99", "-O2", "-Wall", "-Wextra"]
@@ -44,36 +49,45 @@ def checked(command: list[str], folder: Path) -> None:
         raise RuntimeError(done.stderr.strip())
 
 
-def replay(folder: Path, build: Path, cortex_m4: bool, samples: int | None) -> list[str]:
-    """Build main_test.c and run it; what it said unless it passed."""
+def replay(folder: Path, build: Path, cortex_m4: bool, samples: int | None, tensors: int) -> list[str]:
+    """Build main_test.c and run it; what it said unless it passed, having compared so many tensors of each sample."""
     program = str(build / "main_test")
     limit = [] if samples is None else [f"-DGOLDEN_SAMPLES={samples}"]
     if cortex_m4:
-        board = ["-T", "cortex_m4/mps2_an386.ld", "cortex_m4/startup.c"]
-        checked([*shlex.split(CROSS), *OPTIONS, *limit, *board, "main_test.c", "-o", program], folder)
+        checked([*shlex.split(CROSS), *OPTIONS, *limit, "-T", *BOARD, TEST, "-o", program], folder)
         command = [*shlex.split(EMULATOR), program]
         if shutil.which(command[0]) is None:
             raise FileNotFoundError(command[0] + " is not installed")
     else:
-        checked([*compiler(), *OPTIONS, *limit, "main_test.c", "-o", program], folder)
+        checked([*compiler(), *OPTIONS, *limit, TEST, "-o", program], folder)
         command = [program]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=TIMEOUT)
     lines = done.stdout.split("\n")
-    passed = done.returncode == 0 and "PASS" in lines
     print("\n".join(line for line in lines if line and line not in ("PASS", "FAIL")))
-    return [] if passed else [f"the test program failed (exit status {done.returncode})"]
+    if done.returncode or "PASS" not in lines:
+        return [f"the test program failed (exit status {done.returncode})"]
+    counts = re.search(r"^samples: (\d+), tensors compared: (\d+),", done.stdout, re.MULTILINE)
+    replayed, compared = map(int, counts.groups()) if counts else (0, 0)
+    whole = replayed == (samples or replayed) and compared == replayed * tensors > 0
+    return [] if whole else [f"{VECTORS} does not hold the quantized tensors of this network"]
 
 
-def time_runs(folder: Path, build: Path, seconds: float) -> None:
+def time_runs(folder: Path, build: Path, model: dict, seconds: float) -> None:
     """Say what one run on one thread takes, compiled with -O2."""
-    model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     library = str(build / "model.so")
-    checked([*compiler(), *OPTIONS, "-fPIC", "-shared", "model.c", "-o", library], folder)
+    checked([*compiler(), *OPTIONS, "-fPIC", "-shared", SOURCE, "-o", library], folder)
     run = getattr(ctypes.CDLL(library), model["name"] + "_run")
     height, width, channels = model["tensors"][0]["shape"]
     codes = ctypes.create_string_buffer(height * width * channels)
     logits = ctypes.create_string_buffer(4 * logit_count(model))
     print_latency(lambda: run(codes, logits), seconds)
+
+
+def positive(text: str) -> int:
+    """A count of at least one; raises ValueError, which is a complaint on the command line."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
 
 
 def logit_count(model: dict) -> int:
@@ -86,13 +100,15 @@ def logit_count(model: dict) -> int:
 
 def check(folder: Path, cortex_m4: bool, samples: int | None, seconds: float) -> list[str]:
     """What is not as it was built; the latency is measured for `seconds` where the program runs on this machine."""
-    problems = broken_files(folder)
+    problems = broken_files(folder, read_manifest(folder), FILES)
     if problems:
         return problems
+    model = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    tensors = sum(tensor["quantized"] for tensor in model["tensors"])
     with tempfile.TemporaryDirectory() as build:
-        problems = replay(folder, Path(build), cortex_m4, samples)
+        problems = replay(folder, Path(build), cortex_m4, samples, tensors)
         if not problems and not cortex_m4:
-            time_runs(folder, Path(build), seconds)
+            time_runs(folder, Path(build), model, seconds)
     return problems
 
 
@@ -100,7 +116,7 @@ def main() -> int:
     """Check, replay, time; 0 where everything is as it was built, else 1."""
     parser = argparse.ArgumentParser(description="replay the golden vectors of this artifact")
     parser.add_argument("--cortex-m4", action="store_true", help="on an emulated Cortex-M4 (mps2-an386)")
-    parser.add_argument("--samples", type=int, help="replay so many only")
+    parser.add_argument("--samples", type=positive, metavar="N", help="replay so many only")
     parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure the latency")
     given = parser.parse_args()
     folder = Path(__file__).resolve().parent

@@ -14,17 +14,18 @@ import jinja2
 import numpy as np
 
 from backends.c99.constants import float_text
+from backends.c99.device_runner import DESCRIPTION, HEADER, SOURCE
 from backends.c99.plan import Plan, plan_arena
 from backends.c99.steps import WIDE, Code, scratch_bytes, write_step
 from backends.fixed_point.program import Buffer, Conv, Move, Program, Step
 
-SOURCE, HEADER, DESCRIPTION = "model.c", "model.h", "model.json"
 KERNELS = Path(__file__).parent / "kernels"
 TEMPLATES = Path(__file__).parent / "templates"
 # In the order in which they must stand: each may use what is above it.
 KERNEL_ORDER = (
     "common", "window", "weights", "dot", "conv", "conv_logits", "depthwise", "sum", "product", "global_average",
-    "average_pool", "max_pool", "lookup", "concat", "move", "move_indexed", "dequantize", "quantize",
+    "average_pool", "max_pool", "lookup", "concat", "move", "move_indexed", "dequantize",
+    "dequantize_part", "dequantize_indexed", "quantize",
 )
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from backends.c99.constants import INDENT, number_lines
+from backends.c99.device_runner import VECTORS
 from backends.c99.emit import read_description
+from backends.golden import CODE
+from backends.golden import GOLDEN as NUMBERS
 from pipeline.parity import LOGITS
 
-GOLDEN, VECTORS = "golden.h", "golden.npz"
 FACTOR = 16777619  # odd, so that no change of a single code leaves the checksum as it is
-_CODE = "code:"  # prefix of quantized tensors in the vectors
 
 
 def checksums(codes: np.ndarray) -> np.ndarray:
@@ -25,13 +26,13 @@ def checksums(codes: np.ndarray) -> np.ndarray:
 
 
 def write_golden_header(folder: Path) -> Path:
-    """Write `golden.h` from the vectors and the description in `folder`."""
+    """Write `golden.h` from the golden numbers and the description in `folder`."""
     model = read_description(folder)
-    with np.load(folder / VECTORS, allow_pickle=False) as file:
+    with np.load(folder / NUMBERS, allow_pickle=False) as file:
         logits = file[LOGITS]
-        codes = [_channels_last(file[_CODE + tensor["name"]], tensor["shape"]) if tensor["quantized"] else None
+        codes = [_channels_last(file[CODE + tensor["name"]], tensor["shape"]) if tensor["quantized"] else None
                  for tensor in model["tensors"]]
-    path = folder / GOLDEN
+    path = folder / VECTORS
     path.write_text(_text(model, codes, logits), encoding="utf-8")
     return path
 

@@ -9,12 +9,14 @@ import numpy as np
 
 from backends.c99.constants import array, braces, float_text, pack, structure
 from backends.c99.plan import is_identity
+from backends.fixed_point import layout
 from backends.fixed_point.program import (
     AveragePool,
     Buffer,
     Concat,
     Conv,
     Dequantize,
+    DequantizeParts,
     GlobalAverage,
     Lookup,
     MaxPool,
@@ -280,8 +282,12 @@ def _move(writer: Writer, step: Move) -> Code:
     if is_identity(step, source, output):
         copy = () if writer.x[0] == writer.y else (f"memcpy({writer.y}, {writer.x[0]}, {_count(output)});",)
         return writer.code((), *copy)
-    if step.index is not None:
-        index = writer.array("index", step.index.astype(np.int32))
+    index = step.index
+    if index is None and step.channels.max(initial=0) > np.iinfo(np.int16).max:
+        form = layout.Form(step.stride, step.origin, step.channels, None)
+        index = layout.expand(form, output.shape, source.shape).ravel()
+    if index is not None:
+        index = writer.array("index", index.astype(np.int32))
         call = f"move_indexed({index}, {source.zero_point}, {writer.x[0]}, {writer.y}, {_count(output)});"
         return writer.code(("move_indexed",), call)
     parameters = writer.structure("move", {
@@ -302,6 +308,26 @@ def _dequantize(writer: Writer, step: Dequantize) -> Code:
     return writer.code(("dequantize",), call)
 
 
+def _dequantize_parts(writer: Writer, step: DequantizeParts) -> Code:
+    kernels, calls, logits = set(), [], int(np.prod(writer.program.logits))
+    if sum(len(part.logits) or _count(source) for part, source in zip(step.parts, writer.inputs, strict=True)) < logits:
+        calls.append(f"memset({writer.y}, 0, {logits} * sizeof *{writer.y});")
+    for index, (part, source, x) in enumerate(zip(step.parts, writer.inputs, writer.x, strict=True)):
+        grid = f"{source.zero_point}, {float_text(source.scale)}, {x}"
+        if len(part.logits):
+            tables = [writer.array(f"{name}_of_input_{index}", values.astype(np.int32))
+                      for name, values in (("elements", part.elements), ("logits", part.logits))]
+            kernels.add("dequantize_indexed")
+            calls.append(f"dequantize_indexed({', '.join(tables)}, {len(part.logits)}, {grid}, {writer.y});")
+        else:
+            kernels.add("dequantize_part")
+            calls.append(
+                f"dequantize_part((struct shape){_shape(source)}, (struct shape){braces(*part.steps)}, {grid}, "
+                f"{writer.y} + {part.first});"
+            )
+    return writer.code(tuple(sorted(kernels)), *calls)
+
+
 def _count(buffer: Buffer) -> int:
     return int(np.prod(buffer.shape))
 
@@ -309,4 +335,5 @@ def _count(buffer: Buffer) -> int:
 _WRITERS: dict[type, Callable[[Writer, object], Code]] = {
     Conv: _conv, Sum: _sum, Product: _product, GlobalAverage: _global_average, AveragePool: _average_pool,
     MaxPool: _max_pool, Lookup: _lookup, Concat: _concat, Move: _move, Dequantize: _dequantize,
+    DequantizeParts: _dequantize_parts,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from backends.fixed_point.numbers import (
     FUNCTIONS,
     average_rescale,
+    function_of,
     function_table,
     layer_rescale,
     logit_scale,
@@ -21,7 +22,17 @@ from backends.fixed_point.numbers import (
     window_of,
 )
 from backends.fixed_point.rescale import apply_rescale
-from backends.integer import CodeGrid, Codes, Execution, Value, exact_conv2d, exact_linear, window_sum
+from backends.integer import (
+    CodeGrid,
+    Codes,
+    Execution,
+    Value,
+    all_pairs,
+    conv2d_sums,
+    linear_sums,
+    looked_up,
+    window_sum,
+)
 from backends.regions import Region
 from pipeline.graph import bound_args, op_name
 from pipeline.parity import Followed
@@ -57,26 +68,38 @@ def layer(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | 
     """Convolution or linear layer, with the residual sum that it runs into; logits where the region has no grid."""
     x, numbers = inputs[0], run.layer(region.anchor)
     linear = op_name(region.anchor) == "linear"
-    total = exact_linear(x, numbers) if linear else exact_conv2d(x, numbers, region.anchor)
+    sums = linear_sums(x, numbers) if linear else conv2d_sums(x, numbers, region.anchor)
     if grid is None:
-        return total.float() * torch.from_numpy(logit_scale(x.grid, numbers)).to(total.device)
+        total = sums.rounded()
+        return total * torch.from_numpy(logit_scale(x.grid, numbers)).to(total.device)
     residual = inputs[1] if len(inputs) == 2 else None
-    rescale = layer_rescale(region.anchor, x.grid, numbers, None if residual is None else residual.grid, grid)
-    values = [total.long()] if residual is None else [total.long(), residual.centered.long()]
+    rescale = run.once(region, lambda: layer_rescale(
+        region.anchor, x.grid, numbers, None if residual is None else residual.grid, grid
+    ))
+    total = sums.integers()
+    values = [total] if residual is None else [total, residual.centered.long()]
     return apply_rescale(rescale, values)
 
 
 def add(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
     """Two tensors of codes."""
-    a, b = inputs
-    return apply_rescale(sum_rescale(region.anchor, a.grid, b.grid, grid), [a.centered.long(), b.centered.long()])
+    rescale = sum_rescale(region.anchor, inputs[0].grid, inputs[1].grid, grid)
+    return _of_pairs(run, region, inputs, lambda a, b: apply_rescale(rescale, [a.centered.long(), b.centered.long()]))
 
 
 def mul(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
     """An elementwise product, exact before it is rescaled."""
+    rescale = product_rescale(region.anchor, inputs[0].grid, inputs[1].grid, grid)
+    return _of_pairs(run, region, inputs, lambda a, b: apply_rescale(rescale, [(a.centered * b.centered).long()]))
+
+
+def _of_pairs(
+    run: Execution, region: Region, inputs: list[Value], function: Callable[[Codes, Codes], Tensor]
+) -> Tensor:
+    """An elementwise function of two tensors of codes, clipped to a byte."""
     a, b = inputs
-    product = a.centered.long() * b.centered.long()
-    return apply_rescale(product_rescale(region.anchor, a.grid, b.grid, grid), [product])
+    table = run.once(region, lambda: all_pairs(function, a.grid, b.grid).clamp(0, 255))
+    return looked_up(table, a.codes, b.codes)
 
 
 def mean(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
@@ -111,8 +134,8 @@ def cat(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | No
 
 
 def function(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
-    """sigmoid, hardsigmoid: a table."""
-    return _looked_up(function_table(FUNCTIONS[op_name(region.anchor)], inputs[0].grid, grid), inputs[0])
+    """sigmoid, hardsigmoid, an activation that no kernel fuses: a table."""
+    return _looked_up(function_table(function_of(region.anchor), inputs[0].grid, grid), inputs[0])
 
 
 def _looked_up(table: np.ndarray, value: Codes) -> Tensor:

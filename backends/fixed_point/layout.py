@@ -6,6 +6,7 @@ then the short form of `Move` is tried, and taken where it says exactly the same
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,15 @@ class Form:
     index: np.ndarray | None
 
 
+def channels_first(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(channels, height, width) under which a tensor of one sample lies in memory, whatever its rank in the graph."""
+    if len(shape) == 3:
+        return shape
+    if len(shape) < 2:
+        return (*shape, 1, 1, 1)[:3]
+    return shape[0], math.prod(shape[1:-1]), shape[-1]
+
+
 def identity_map(shape: tuple[int, int, int], graph_shape: tuple[int, ...]) -> np.ndarray:
     """Number in (height, width, channels) order of every element of a tensor in its order in the graph."""
     height, width, channels = shape
@@ -31,8 +41,8 @@ def identity_map(shape: tuple[int, int, int], graph_shape: tuple[int, ...]) -> n
 
 
 def channels_last(numbers: np.ndarray) -> np.ndarray:
-    """[C, H, W] or [C] -> [H, W, C]."""
-    return numbers.transpose(1, 2, 0) if numbers.ndim == 3 else numbers.reshape(1, 1, -1)
+    """Numbers of one sample in the order of the graph, of any rank -> [H, W, C]."""
+    return numbers.reshape(channels_first(numbers.shape)).transpose(1, 2, 0)
 
 
 def is_identity(numbers: np.ndarray) -> bool:

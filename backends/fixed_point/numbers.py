@@ -10,8 +10,17 @@ import torch
 from torch import fx
 
 from backends.fixed_point.rescale import Part, Rescale, apply_rescale, make_rescale
-from backends.integer import CodeGrid, Codes, Layer, dequantized, explicit_padding, pair, quantize_float
-from pipeline.dialect import WEIGHTED
+from backends.integer import (
+    CodeGrid,
+    Codes,
+    Layer,
+    activation_range,
+    dequantized,
+    explicit_padding,
+    pair,
+    quantize_float,
+)
+from pipeline.dialect import ACTIVATIONS, WEIGHTED
 from pipeline.graph import bound_args, op_name, tensor_shape, where
 from pipeline.sums import layer_sums, magnitude
 
@@ -126,4 +135,17 @@ def hardsigmoid(value: float) -> float:
     return min(max(value + 3.0, 0.0), 6.0) / 6.0
 
 
-FUNCTIONS: dict[str, Callable[[float], float]] = {"sigmoid": sigmoid, "hardsigmoid": hardsigmoid}
+_FUNCTIONS: dict[str, Callable[[float], float]] = {"sigmoid": sigmoid, "hardsigmoid": hardsigmoid}
+FUNCTIONS = frozenset({*_FUNCTIONS, "leaky_relu", *ACTIVATIONS})  # operators that are a function of one number: a table
+
+
+def function_of(node: fx.Node) -> Callable[[float], float]:
+    """What an operator of `FUNCTIONS` makes of one number."""
+    name = op_name(node)
+    if name == "leaky_relu":
+        slope = float(bound_args(node)["negative_slope"])
+        return lambda value: value if value >= 0 else slope * value
+    if name not in ACTIVATIONS:
+        return _FUNCTIONS[name]
+    low, high = activation_range(node)
+    return lambda value: min(max(value, low), high)

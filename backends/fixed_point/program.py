@@ -207,6 +207,32 @@ class Dequantize(Step):
 
 
 @dataclass(frozen=True)
+class LogitPlaces:
+    """Where the elements of one tensor stand among the logits.
+
+    Args:
+        first, steps: element (y, x, c) is logit `first + y * steps[0] + x * steps[1] + c * steps[2]`.
+        elements, logits: int32 [n] where no such steps exist: element `elements[i]` is logit `logits[i]`; else empty.
+    """
+
+    first: int
+    steps: tuple[int, int, int]
+    elements: np.ndarray
+    logits: np.ndarray
+
+
+@dataclass(frozen=True)
+class DequantizeParts(Step):
+    """Logits from the codes of several tensors, each on its own grid, as in `Dequantize`; one in no part is 0.
+
+    Args:
+        parts: of each input.
+    """
+
+    parts: tuple[LogitPlaces, ...]
+
+
+@dataclass(frozen=True)
 class Program:
     """The network.
 

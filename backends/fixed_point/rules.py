@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from torch import fx
 
+from backends.fixed_point.lower import refused
 from backends.regions import find_regions
 from pipeline.dialect import LAYOUT
-from pipeline.graph import bound_args, op_name, quantizer_of, tensor_shape
+from pipeline.graph import quantizer_of
 from pipeline.target import Note, OpRule, SumLimits, Target, WeightLimits
 
 _ACTIVATIONS = ("relu", "hardtanh")
@@ -19,12 +20,14 @@ OPS: Mapping[str, OpRule] = {
     "conv2d": OpRule("quantized", "own", absorbs=_ACTIVATIONS),
     "linear": OpRule("quantized", "own", absorbs=_ACTIVATIONS),
     "add": OpRule("residual", "own", absorbs=_ACTIVATIONS, inner_bits=_INNER),
-    "mul": OpRule("quantized", "own", inner_bits=_INNER),
-    "mean": OpRule("quantized", "own"),
-    "avg_pool2d": OpRule("quantized", "own"),
+    "mul": OpRule("quantized", "own", absorbs=_ACTIVATIONS, inner_bits=_INNER),
+    "mean": OpRule("quantized", "own", absorbs=_ACTIVATIONS),
+    "avg_pool2d": OpRule("quantized", "own", absorbs=_ACTIVATIONS),
     "cat": OpRule("quantized", "shared"),
     "hardsigmoid": OpRule("quantized", "fixed", fixed=(1 / 255, 0), inner_bits=_INNER),
     "sigmoid": OpRule("quantized", "fixed", fixed=(1 / 255, 0), inner_bits=_INNER),
+    "leaky_relu": OpRule("quantized", "own", inner_bits=_INNER),
+    **dict.fromkeys(_ACTIVATIONS, OpRule("quantized", "own", inner_bits=_INNER)),
     **dict.fromkeys(sorted(LAYOUT), OpRule("quantized", "as_input")),
 }
 
@@ -44,23 +47,7 @@ def integer_target(
 def unsupported(graph: fx.GraphModule, target: Target) -> Iterator[tuple[fx.Node, str]]:
     """Operators of a quantized graph that have no integer kernel, with the reason; there are no float ones."""
     for region in find_regions(graph, target):
-        if not region.integer:
-            yield region.anchor, region.reason
-        elif reason := _refusal(region.anchor) if region.kind != "input" else "":
-            yield region.anchor, reason
         quantizer = quantizer_of(graph, region.quantizer) if region.quantizer is not None else None
         if quantizer is not None and quantizer.spec.levels == "nested":
             yield region.anchor, "activation levels 'nested' (multiples for each channel) have no kernel here"
-
-
-def _refusal(node: fx.Node) -> str:
-    name, arguments = op_name(node), bound_args(node)
-    if name == "avg_pool2d" and arguments["divisor_override"] is not None:
-        return "avg_pool2d with a divisor of its own"
-    if name == "avg_pool2d" and arguments["ceil_mode"]:
-        return "avg_pool2d with ceil_mode, whose last window may be cut off"
-    if name == "cat" and arguments["dim"] not in (1, 1 - len(tensor_shape(node))):
-        return f"concatenation along axis {arguments['dim']}: only channels (axis 1) can be joined"
-    if name not in LAYOUT and len(tensor_shape(node)) not in (2, 4):
-        return f"a tensor of {len(tensor_shape(node))} axes: kernels know maps [N, C, H, W] and features [N, C]"
-    return ""
+    yield from refused(graph, target)

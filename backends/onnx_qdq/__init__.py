@@ -12,10 +12,14 @@ from backends.base import BACKENDS
 from backends.onnx_qdq import device_runner
 from backends.onnx_qdq.arithmetic import IntegerArithmetic
 from backends.onnx_qdq.emit import FORMS, Form, emit_model, unsupported
+from backends.onnx_qdq.profiles import DEFAULT_PROFILE, why_inexact
 from backends.onnx_qdq.session import LEVELS, OnnxSession, integer_ops
 from backends.onnx_qdq.target import NAMES, TARGETS, targets
+from backends.processor import read_cpuinfo, this_machine
+from backends.replay import RUNNER
 from backends.standalone import standalone
 from pipeline.artifact import package_versions
+from pipeline.errors import TargetError
 from pipeline.parity import Arithmetic, Runner
 from pipeline.stages import Reference
 from pipeline.target import Target
@@ -31,7 +35,7 @@ class OnnxBackend:
 
     profiles = tuple(TARGETS)
     levels = tuple(LEVELS)
-    model_file = "model.onnx"
+    model_file = device_runner.MODEL
     device_needs = "numpy and onnxruntime"
 
     def __init__(self, form: Form) -> None:
@@ -40,13 +44,24 @@ class OnnxBackend:
         self.gated_levels = self.levels if form == "qoperator" else ("all", "extended")
 
     def target(self, profile: str) -> Target:
+        """The operator table.
+
+        Raises:
+            TargetError: this processor cannot prove the profile; better said before calibration than behind it.
+        """
+        reason = why_inexact(profile, this_machine(), read_cpuinfo())
+        if reason:
+            raise TargetError(
+                f"an artifact for '{profile}' cannot be proven here: {reason}", where=f"--device-profile {profile}",
+                hint=f"Take --device-profile {DEFAULT_PROFILE}, or build on a processor that has it.",
+            )
         return targets(self.form)[profile]
 
     def unsupported(self, graph: fx.GraphModule) -> Iterable[tuple[fx.Node, str]]:
         return unsupported(graph)
 
     def emit(self, reference: Reference, folder: Path) -> list[Path]:
-        model, runner = folder / self.model_file, folder / "run.py"
+        model, runner = folder / self.model_file, folder / RUNNER
         emit_model(reference, model, self.form)
         runner.write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
         return [model, runner]

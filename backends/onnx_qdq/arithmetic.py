@@ -7,7 +7,8 @@ sum in float64, rounded to float32, is the fused result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,14 +20,17 @@ from backends.integer import (
     Codes,
     Execution,
     Value,
+    all_pairs,
+    conv2d_sums,
     dequantized,
-    exact_conv2d,
-    exact_linear,
+    linear_sums,
+    looked_up,
     pair,
     quantize_float,
     window_sum,
 )
 from backends.regions import Region
+from pipeline.dialect import ACTIVATIONS
 from pipeline.graph import bound_args
 from pipeline.parity import Followed
 from pipeline.stages import Reference
@@ -80,9 +84,13 @@ def _f32(value: float, like: Tensor) -> Tensor:
 
 
 def _requantize(total: Tensor, multiplier: Tensor, zero_point: int) -> Tensor:
-    """QLinearConv, QGemm, QLinearGlobalAveragePool: one float32 product, clip, round, then the zero point."""
-    steps = total.float() * multiplier
-    return torch.round(steps.clamp(-zero_point, 255 - zero_point)) + zero_point
+    """QLinearConv, QGemm, QLinearGlobalAveragePool: one float32 product, clip, round, then the zero point; in place.
+
+    Args:
+        total: sums in float32, the caller's to lose.
+    """
+    steps = total.mul_(multiplier).clamp_(-zero_point, 255 - zero_point).round_()
+    return steps.add_(zero_point) if zero_point else steps
 
 
 def _sum_scale(x: Codes, scale: Tensor) -> Tensor:
@@ -92,7 +100,7 @@ def _sum_scale(x: Codes, scale: Tensor) -> Tensor:
 def conv2d(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
     """QLinearConv: `acc * f32(f32(s_x * s_w) / s_y)`."""
     x, layer = inputs[0], run.layer(region.anchor)
-    total = exact_conv2d(x, layer, region.anchor)
+    total = conv2d_sums(x, layer, region.anchor).rounded()
     multiplier = _sum_scale(x, layer.scale) / grid.scale.to(total.device)
     return _requantize(total, multiplier.reshape(1, -1, 1, 1), grid.zero_point)
 
@@ -100,22 +108,39 @@ def conv2d(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid |
 def linear(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
     """QGemm: as QLinearConv; without an output grid the float32 values `acc * f32(s_x * s_w)`."""
     x, layer = inputs[0], run.layer(region.anchor)
-    total = exact_linear(x, layer)
+    total = linear_sums(x, layer).rounded()
     scale = _sum_scale(x, layer.scale)
     if grid is None:
-        return total.float() * scale
+        return total.mul_(scale)
     return _requantize(total, scale / grid.scale.to(total.device), grid.zero_point)
 
 
 def add(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
     """QLinearAdd of two quantized tensors."""
-    return add_codes(inputs[0], inputs[1], grid)
+    order, _ = addends(*(value.codes.shape for value in inputs))
+    a, b = (inputs[place] for place in order)
+    table = run.once(region, lambda: all_pairs(functools.partial(add_codes, grid=grid), a.grid, b.grid))
+    return looked_up(table, a.codes, b.codes)
+
+
+def addends(left: Sequence[int | None], right: Sequence[int | None]) -> tuple[tuple[int, int], bool]:
+    """In which order an addition's operands of two shapes go to its kernel, and whether the first is repeated before.
+
+    QLinearAdd rounds twice, and which operand it takes first depends on the axis that changes fastest; a session may
+    change that (channels last). Where the first operand is of the result's shape, it is always the first.
+    """
+    whole = [b if a == 1 else a for a, b in zip(left, right, strict=True)]
+    if whole == [*right] != [*left]:
+        return (1, 0), False
+    return (0, 1), whole != [*left]
 
 
 def add_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
-    """QLinearAdd: two fused multiply-adds on the raw codes, the zero points gathered in one constant."""
-    if b.codes.numel() > a.codes.numel():  # the kernel streams over the full operand, the broadcast one comes second
-        a, b = b, a
+    """QLinearAdd: two fused multiply-adds on the raw codes, the zero points gathered in one constant.
+
+    Args:
+        a: the operand that `addends` puts first.
+    """
     device = a.codes.device
     out_scale = grid.scale.to(device)
     ratio_a, ratio_b = a.grid.scale.to(device) / out_scale, b.grid.scale.to(device) / out_scale
@@ -125,12 +150,18 @@ def add_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
 
 
 def mul(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
-    """QLinearMul: one fused multiply-add of the integer product."""
+    """QLinearMul of two quantized tensors."""
     a, b = inputs
+    table = run.once(region, lambda: all_pairs(functools.partial(mul_codes, grid=grid), a.grid, b.grid))
+    return looked_up(table, a.codes, b.codes)
+
+
+def mul_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
+    """QLinearMul: the integer product times one multiplier, then the zero point, each rounded to float32."""
     device = a.codes.device
     multiplier = a.grid.scale.to(device) * b.grid.scale.to(device) / grid.scale.to(device)
     product = a.centered * b.centered
-    return torch.round(_fma(product, multiplier, _f32(grid.zero_point, product))).clamp(0, 255)
+    return torch.round(product * multiplier + grid.zero_point).clamp(0, 255)
 
 
 def mean(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
@@ -140,7 +171,7 @@ def mean(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | N
     total = x.centered.double().sum((2, 3), keepdim=True)
     device = total.device
     multiplier = x.grid.scale.to(device) / (grid.scale.to(device) * count)
-    return _requantize(total, multiplier, grid.zero_point)
+    return _requantize(total.float(), multiplier, grid.zero_point)
 
 
 def avg_pool2d(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
@@ -171,6 +202,17 @@ def hardsigmoid(run: Execution, region: Region, inputs: list[Value], grid: CodeG
     return add_codes(x, three, gate_grid(grid))
 
 
+def leaky_relu(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+    """QLinearLeakyRelu: a table of the float formula."""
+    slope = float(bound_args(region.anchor)["negative_slope"])
+    return quantize_float(F.leaky_relu(dequantized(inputs[0]), slope), grid)
+
+
+def activation(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+    """relu or hardtanh behind no operator that absorbs it: QLinearLeakyRelu of slope 1; the ends are the grid's."""
+    return quantize_float(dequantized(inputs[0]), grid)
+
+
 # The constant 3 of hardsigmoid, clip(x + 3, 0, 6) / 6, as one code.
 GATE_OFFSET = CodeGrid(torch.tensor(3.0), 0, 0, 255)
 
@@ -195,4 +237,6 @@ KERNELS = {
     "cat": cat,
     "hardsigmoid": hardsigmoid,
     "sigmoid": sigmoid,
+    "leaky_relu": leaky_relu,
+    **dict.fromkeys(ACTIVATIONS, activation),
 }

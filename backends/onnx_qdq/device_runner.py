@@ -8,43 +8,35 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from backends.golden import LOGITS, compare_golden, quantized_names, read_golden
-from backends.replay import broken_files, print_latency, verdict
+import numpy as np
+
+from backends.golden import (
+    FLOAT_OUTPUT,
+    GOLDEN,
+    INPUT,
+    LOGITS,
+    NEAR,
+    boundaries,
+    code_steps,
+    compare_golden,
+    logit_differences,
+    read_golden,
+    step_problems,
+)
+from backends.onnx_qdq.model_bytes import OWN, cut_at, quantized_tensors, with_outputs
+from backends.onnx_qdq.profiles import DEFAULT_PROFILE, has_wide_weights, why_inexact
+from backends.processor import read_cpuinfo, this_machine
+from backends.replay import RUNNER, broken_files, print_latency, read_manifest, verdict
 
 MODEL = "model.onnx"
-UINT8 = 2  # onnx.TensorProto.UINT8
+FILES = (MODEL, RUNNER, GOLDEN)  # what is on the device
 
 
-def with_outputs(model: bytes, names: list[str]) -> bytes:
-    """The serialized model with uint8 tensors `names` as further outputs.
-
-    Protocol buffers merge an embedded message that appears twice, so appending a graph that holds nothing but the
-    outputs (ModelProto.graph.output) adds them; no onnx package is needed.
-    """
-    outputs = b""
-    for name in names:
-        tensor_type = _field(1, b"\x08" + _varint(UINT8))  # TypeProto.tensor_type.elem_type
-        outputs += _field(12, _field(1, name.encode()) + _field(2, tensor_type))
-    return model + _field(7, outputs)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 127:
-        encoded.append(value & 127 | 128)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """One length-delimited protocol buffer field."""
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
-
-
-def open_session(model: bytes):
+def open_session(model: bytes) -> Any:
     """A session as users deploy it, on one thread."""
     import onnxruntime
 
@@ -54,19 +46,71 @@ def open_session(model: bytes):
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
+def compare(model: bytes, plain: Any, golden: Mapping[str, np.ndarray], names: Sequence[str]) -> list[str]:
+    """What a model computes against the golden numbers: every code and every logit of every sample.
+
+    Where float operators stand, two sessions of a model that is cut behind each are compared. Fed with golden's codes,
+    every piece must give golden's. Fed with the codes that the uncut model computed, the pieces must give what it gave:
+    so what is deployed is those pieces, each behind the code that this device rounded to.
+
+    Args:
+        model: the file.
+        plain: its session.
+        golden: see `read_golden`.
+        names: quantized tensors of the model.
+    """
+    images, results = {INPUT: golden[INPUT]}, [*names, LOGITS]
+    whole = named(open_session(with_outputs(model, names)).run(results, images), results)
+    read_out = logit_differences(plain.run([LOGITS], images)[0], whole[LOGITS], None)
+    problems = ["reading the tensors out changes them: " + line for line in read_out]
+    near = boundaries(golden)
+    if not near:
+        return problems + compare_golden(golden, whole)
+    pieces = open_session(cut_at(with_outputs(model, [n for n in names if n not in near]),
+                                 {name: golden[NEAR + name].shape[1:] for name in near}))
+    outputs = [OWN + name if name in near else name for name in results]
+
+    def run_pieces(codes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return named(pieces.run(outputs, {**images, **codes}), results)
+
+    problems += compare_golden(golden, run_pieces({name: golden[NEAR + name] for name in near}))
+    follows = compare_runs(whole, run_pieces({name: whole[name] for name in near}), near, golden.get(FLOAT_OUTPUT))
+    return problems + ["the whole model and its pieces: " + line for line in follows]
+
+
+def compare_runs(
+    whole: Mapping[str, np.ndarray], pieces: Mapping[str, np.ndarray], near: Sequence[str], allowed: np.ndarray | None
+) -> list[str]:
+    """Equal codes, one step where a float operator may have been rounded twice; logits as `logit_differences`."""
+    lines = []
+    for name in whole:
+        steps = code_steps(pieces[name], whole[name]) if name != LOGITS else None
+        if steps is not None:
+            lines += step_problems(name, steps, np.abs(steps) > (1 if name in near else 0))
+    return lines + logit_differences(pieces[LOGITS], whole[LOGITS], allowed)
+
+
+def named(arrays: Sequence[np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """What a session returned, by name."""
+    return dict(zip(names, arrays))  # noqa: B905 (Python 3.8)
+
+
 def check(folder: Path, seconds: float) -> list[str]:
     """What is not as it was built; the latency is measured for `seconds`."""
-    broken = broken_files(folder)
+    manifest = read_manifest(folder)
+    broken = broken_files(folder, manifest, FILES)
     if broken:
         return broken
-    model, golden = (folder / MODEL).read_bytes(), read_golden(folder)
-    names = quantized_names(golden)
-    codes = open_session(with_outputs(model, names)).run(names, {"input": golden["input"]})
-    plain = open_session(model)
-    got = dict(zip(names, codes))  # noqa: B905 (Python 3.8)
-    problems = compare_golden(golden, {**got, LOGITS: plain.run([LOGITS], {"input": golden["input"]})[0]})
-    sample = golden["input"][:1]
-    print_latency(lambda: plain.run(None, {"input": sample}), seconds)
+    if has_wide_weights(manifest["tensors"]):
+        reason = why_inexact(manifest["target"]["profile"], this_machine(), read_cpuinfo())
+        if reason:
+            return [reason + ": build with --device-profile " + DEFAULT_PROFILE]
+    model = (folder / MODEL).read_bytes()
+    names = quantized_tensors(model)
+    golden, plain = read_golden(folder, names), open_session(model)
+    problems = compare(model, plain, golden, names)
+    sample = golden[INPUT][:1]
+    print_latency(lambda: plain.run(None, {INPUT: sample}), seconds)
     return problems
 
 

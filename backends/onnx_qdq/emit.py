@@ -22,17 +22,25 @@ from backends.integer import (
     output_grid,
     value_grid,
 )
-from backends.onnx_qdq.arithmetic import GATE_OFFSET, gate_grid
-from backends.onnx_qdq.emitters import average_attributes, conv_attributes, emit_operator, refusal
+from backends.onnx_qdq.arithmetic import GATE_OFFSET, addends, gate_grid
+from backends.onnx_qdq.emitters import (
+    ROUNDED_BY_RUNTIME,
+    average_attributes,
+    conv_attributes,
+    emit_operator,
+    refusal,
+)
 from backends.onnx_qdq.graph_writer import CONTRIB, GraphWriter
 from backends.onnx_qdq.pack import PackedWeight, pack_weight
 from backends.regions import Region, find_regions
+from pipeline.dialect import ACTIVATIONS
 from pipeline.errors import TargetError
 from pipeline.graph import (
     bias_quantizer_of,
     bound_args,
     get_attribute,
     is_constant,
+    op_name,
     quantizer_of,
     tensor_shape,
     where,
@@ -40,6 +48,7 @@ from pipeline.graph import (
 from pipeline.grid import NESTED_CODES
 from pipeline.parity import LOGITS
 from pipeline.quantizer import Quantizer
+from pipeline.samples import FIRST, samples_of
 from pipeline.stages import Reference
 
 if TYPE_CHECKING:
@@ -112,12 +121,31 @@ class _Emission:
         self.values[placeholder] = source
         for region in self.regions:
             with self.writer.group():
-                self.values[region.value] = self._region(region)
+                value = self._region(region)
+            self.values[region.value] = self._by_sample(region, value)
         output = network_output(self.graph)
         result = self.values[output]
         if isinstance(result, _CodesValue):
             result = self._dequantize(result, LOGITS)
         return self.writer.model(source, result, tensor_shape(output)[1:], PRODUCER)
+
+    def _name(self, region: Region) -> str | None:
+        """The quantizer's name for its codes, where they are [N, ...]; else `_by_sample` gives it."""
+        return region.quantizer.name if samples_of(region.quantizer).is_first else None
+
+    def _by_sample(self, region: Region, value: Any) -> Any:
+        """Codes whose samples do not lie on the first axis go through a tensor where they do: it bears the name."""
+        samples = FIRST if region.quantizer is None else samples_of(region.quantizer)
+        if samples.is_first:
+            return value
+        shape, name = tensor_shape(region.quantizer), region.quantizer.name
+        sizes = samples.split(shape)
+        front = [samples.axis + 1, *(axis for axis in range(len(sizes)) if axis != samples.axis + 1)]
+        split = self.writer.call("Reshape", [value.value, self._ints(sizes)])
+        split = self.writer.call("Transpose", [split], {"perm": front}, name=name)
+        split = self.writer.call("Transpose", [split], {"perm": np.argsort(front).tolist()})
+        merged = [-1 if axis == samples.axis else size for axis, size in enumerate(shape)]
+        return _CodesValue(self.writer.call("Reshape", [split, self._ints(merged)]), value.grid)
 
     def _region(self, region: Region) -> Any:
         grid = output_grid(self.graph, region)
@@ -126,37 +154,60 @@ class _Emission:
         if grid is None:
             return self._output_value(region)
         if region.kind == "input":
-            return self._quantize(self._float(region.inputs[0]), grid, region.quantizer.name)
+            return self._quantize(self._float(region.inputs[0]), grid, self._name(region))
         if region.integer:
             return self._integer(region, grid)
-        return self._quantize(self._operators(region, None), grid, region.quantizer.name)
+        return self._quantize(self._operators(region, None), grid, self._name(region))
 
     def _output_value(self, region: Region) -> ir.Value:
-        """A region that leaves in float; the network's output gets its name."""
-        name = LOGITS if region.value is network_output(self.graph) else None
-        return self._operators(region, name)
+        """A region that leaves in float."""
+        return self._operators(region, self._result_name(region))
+
+    def _result_name(self, region: Region) -> str | None:
+        """The network's output has a name of its own."""
+        return LOGITS if region.value is network_output(self.graph) else None
 
     def _integer(self, region: Region, grid: CodeGrid) -> _CodesValue:
         """DQ -> operator -> Q; activations behind the operator are ends of the grid."""
         if region.kind == "hardsigmoid":
             value = self.writer.call("Add", [self._float(region.inputs[0]), self._dequantize(self._three())])
-            return _CodesValue(self._quantize(value, gate_grid(grid), region.quantizer.name).value, grid)
-        value = emit_operator(self.writer, region.anchor, self._float)
-        return self._quantize(value, grid, region.quantizer.name)
+            return _CodesValue(self._quantize(value, gate_grid(grid), self._name(region)).value, grid)
+        if region.kind in ACTIVATIONS:
+            value = self.writer.call("LeakyRelu", [self._float(region.inputs[0])], {"alpha": _slope(region.anchor)})
+        elif region.kind == "add":
+            value = self.writer.call("Add", [self._dequantize(codes) for codes in self._operands(region)])
+        else:
+            value = emit_operator(self.writer, region.anchor, self._float)
+        return self._quantize(value, grid, self._name(region))
+
+    def _operands(self, region: Region) -> list[_CodesValue]:
+        """The codes that an integer operator reads, in the order in which its kernel takes them."""
+        inputs = [self.values[node] for node in region.inputs]
+        if region.kind != "add":
+            return inputs
+        order, repeated = addends(*(tensor_shape(node) for node in region.inputs))
+        first, second = (inputs[place] for place in order)
+        if repeated:
+            shape = self._ints([1 if size is None else size for size in tensor_shape(region.anchor)])
+            first = _CodesValue(self.writer.call("Expand", [first.value, shape]), first.grid)
+        return [first, second]
 
     def _operators(self, region: Region, name: str | None) -> ir.Value:
         """The operators of a region that runs in float, or of the float-valued last layer."""
         local: dict[fx.Node, ir.Value] = {}
         for node in (region.anchor, *region.absorbed):
             last = node is region.tail
+            read = self._plain_float if op_name(node) in ROUNDED_BY_RUNTIME else self._float
             local[node] = emit_operator(
-                self.writer, node, lambda n: local[n] if n in local else self._float(n), name=name if last else None
+                self.writer, node, lambda n, read=read: local[n] if n in local else read(n), name=name if last else None
             )
         return local[region.tail]
 
-    def _layout(self, region: Region) -> _CodesValue:
-        """A layout operator on the uint8 codes; padding takes the code of zero."""
+    def _layout(self, region: Region) -> Any:
+        """A layout operator on the uint8 codes; padding takes the code of zero. On floats where grids meet."""
         grid = value_grid(self.graph, self.target, region.anchor)
+        if grid is None:
+            return self._operators(region, self._result_name(region))
         changed = {}
         if region.kind == "pad":
             changed["value"] = self._byte(grid.zero_point)
@@ -169,6 +220,17 @@ class _Emission:
             value = self.values[node]
             return self._dequantize(value) if isinstance(value, _CodesValue) else value
         return self._constant(node)
+
+    def _plain_float(self, node: fx.Node) -> ir.Value:
+        """`_float` without a DequantizeLinear, by the same formula: no session takes it for the input of a kernel."""
+        codes = self.values.get(node)
+        if not isinstance(codes, _CodesValue):
+            return self._float(node)
+        value = self.writer.call("Cast", [codes.value], {"to": _dtype("FLOAT")})
+        if codes.grid.zero_point:
+            zero_point = self.writer.constant(np.asarray(codes.grid.zero_point, np.float32))
+            value = self.writer.call("Sub", [value, zero_point])
+        return self.writer.call("Mul", [value, self._scale(codes.grid.scale)])
 
     def _constant(self, node: fx.Node) -> ir.Value:
         if node.op == "get_attr":
@@ -237,13 +299,13 @@ class _Emission:
             total = self.writer.call("Sub", [total, shift])
         return self.writer.call("Cast", [total], {"to": _dtype("INT8")})
 
-    def _quantize(self, value: ir.Value, grid: CodeGrid, name: str) -> _CodesValue:
+    def _quantize(self, value: ir.Value, grid: CodeGrid, name: str | None) -> _CodesValue:
         """QuantizeLinear, and an integer Clip where the grid is narrower than its container."""
         inputs = [value, self._scale(grid.scale), self._byte(grid.zero_point)]
         codes = self.writer.call("QuantizeLinear", inputs, name=None if _settles(grid) else name)
         return _CodesValue(self._settled(codes, grid, name) if _settles(grid) else codes, grid)
 
-    def _settled(self, codes: ir.Value, grid: CodeGrid, name: str) -> ir.Value:
+    def _settled(self, codes: ir.Value, grid: CodeGrid, name: str | None) -> ir.Value:
         """Clip to the ends of the grid and, where channels have bits of their own, two integer products.
 
         round(code * levels / 105) is the code on the channel's own grid of `levels` steps, times 105 / levels is on
@@ -286,7 +348,7 @@ class _OperatorEmission(_Emission):
     """One emission in `qoperator` form: the regions that run in integers are single integer operators."""
 
     def _integer(self, region: Region, grid: CodeGrid) -> _CodesValue:
-        name = region.quantizer.name
+        name = self._name(region)
         kernel_grid = gate_grid(grid) if region.kind == "hardsigmoid" else grid
         codes = self._kernel(region, kernel_grid, None if _settles(grid) else name)
         return _CodesValue(self._settled(codes, grid, name) if _settles(grid) else codes, grid)
@@ -300,12 +362,10 @@ class _OperatorEmission(_Emission):
     def _output_value(self, region: Region) -> ir.Value:
         if not region.integer:
             return super()._output_value(region)
-        name = LOGITS if region.value is network_output(self.graph) else None
-        return self._gemm(region, None, name)
+        return self._gemm(region, None, self._result_name(region))
 
     def _kernel(self, region: Region, grid: CodeGrid, name: str | None) -> ir.Value:
-        inputs = [self.values[node] for node in region.inputs]
-        arguments = bound_args(region.anchor)
+        inputs, arguments = self._operands(region), bound_args(region.anchor)
         out = [self._scale(grid.scale), self._byte(grid.zero_point)]
         if region.kind == "conv2d":
             return self._convolution(region, out, name)
@@ -319,6 +379,8 @@ class _OperatorEmission(_Emission):
             inputs.append(self._three())
         operands = [part for value in inputs for part in self._triple(value)]
         op, attributes = _KERNELS[region.kind], {}
+        if op == _SLOPED:
+            attributes = {"alpha": _slope(region.anchor)}
         if region.kind == "avg_pool2d":
             keys = ("kernel_size", "stride", "padding", "count_include_pad")
             attributes = average_attributes(*(arguments[key] for key in keys))
@@ -353,6 +415,7 @@ class _OperatorEmission(_Emission):
         return self.writer.call("QGemm", [*source, *weight, bias, *out], {"transB": 1}, domain=CONTRIB, name=name)
 
 
+_SLOPED = "QLinearLeakyRelu"
 _KERNELS = {
     "add": "QLinearAdd",
     "hardsigmoid": "QLinearAdd",
@@ -360,7 +423,13 @@ _KERNELS = {
     "mean": "QLinearGlobalAveragePool",
     "avg_pool2d": "QLinearAveragePool",
     "sigmoid": "QLinearSigmoid",
+    **dict.fromkeys(("leaky_relu", *ACTIVATIONS), _SLOPED),
 }
+
+
+def _slope(node: fx.Node) -> float:
+    """Of an operator that runs as LeakyRelu: 1 where the ends of its grid are all that it does."""
+    return float(bound_args(node)["negative_slope"]) if op_name(node) == "leaky_relu" else 1.0
 
 
 def _settles(grid: CodeGrid) -> bool:

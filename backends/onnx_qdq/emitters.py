@@ -16,7 +16,7 @@ from torch import fx
 
 from backends.integer import explicit_padding, pair
 from backends.onnx_qdq.graph_writer import GraphWriter
-from pipeline.graph import bound_args, op_name, tensor_shape
+from pipeline.graph import bound_args, is_constant, op_name, tensor_shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -68,6 +68,11 @@ def emit_operator(
     """
     arguments = fx.node.map_arg(bound_args(node), values)
     return EMITTERS[op_name(node)](_Operands(writer, node, name), **{**arguments, **changed})
+
+
+# Between DequantizeLinear and QuantizeLinear ONNX Runtime rounds their float weights to int8, one scale for the tensor
+# (WeightBiasQuantization, at every level from `basic` on); Conv and Gemm have integer weights of ours.
+ROUNDED_BY_RUNTIME = frozenset({"conv_transpose2d"})
 
 
 def refusal(node: fx.Node) -> str:
@@ -298,8 +303,15 @@ def layer_norm(
 
 
 def matmul(e: _Operands, self: ir.Value, **other: ir.Value) -> ir.Value:
-    """MatMul."""
-    return e.call("MatMul", [self, next(iter(other.values()))])
+    """MatMul; of two computed matrices as Einsum: between Q and DQ sessions run a MatMul in integers of their own."""
+    nodes, operands = list(e.node.args[:2]), [self, next(iter(other.values()))]
+    ranks = [len(tensor_shape(node)) for node in nodes]
+    if min(ranks) < 2 or any(map(is_constant, nodes)):
+        return e.call("MatMul", operands)
+    for place, missing in enumerate(max(ranks) - rank for rank in ranks):
+        if missing:
+            operands[place] = e.inner("Unsqueeze", [operands[place], e.ints(range(missing))])
+    return e.call("Einsum", operands, {"equation": "...ij,...jk->...ik"})
 
 
 def upsample_nearest(e: _Operands, input: ir.Value, **_: Any) -> ir.Value:
@@ -327,7 +339,7 @@ EMITTERS: dict[str, Emitter] = {
     "hardtanh": hardtanh, "clamp": clamp, "hardsigmoid": hardsigmoid, "silu": silu, "gelu": gelu,
     "leaky_relu": leaky_relu, "elu": elu, "prelu": prelu, "softmax": softmax,
     "batch_norm": batch_norm, "layer_norm": layer_norm, "matmul": matmul, "bmm": matmul,
-    "upsample_nearest2d": upsample_nearest,
+    "upsample_nearest2d": upsample_nearest, "upsample_nearest2d_uneven": upsample_nearest,
 }
 
 

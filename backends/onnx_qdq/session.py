@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from backends.onnx_qdq.device_runner import with_outputs
+from backends.onnx_qdq.model_bytes import quantized_tensors, with_outputs
 from pipeline.errors import ParityError
 from pipeline.parity import LOGITS
 
@@ -24,12 +24,13 @@ LEVELS = {
 BATCH = 64
 _INTEGER = frozenset({
     "QLinearConv", "QLinearAdd", "QLinearMul", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearConcat",
-    "QLinearSigmoid", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger",
+    "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm",
+    "ConvInteger", "MatMulInteger",
 })
 _POOLS = frozenset({"MaxPool", "NhwcMaxPool"})
-_BORDER = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_BORDER = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast"})
 _MOVES = frozenset({
-    "Reshape", "Transpose", "Slice", "Pad", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat", "Split",
+    "Reshape", "Transpose", "Slice", "Expand", "Pad", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Concat", "Split",
 })
 
 
@@ -48,7 +49,7 @@ class OnnxSession:
         model = path.read_bytes()
         self.level = level
         self._plain = _open(model, level, threads)
-        self._tapped = _open(with_outputs(model, quantized_tensors(path)), level, threads) if taps else None
+        self._tapped = _open(with_outputs(model, quantized_tensors(model)), level, threads) if taps else None
 
     def run(self, x: Tensor | np.ndarray) -> Mapping[str, np.ndarray]:
         """uint8 codes by quantizer name (with `taps`), and float32 `logits`, of x float32 [N, C, H, W].
@@ -79,15 +80,6 @@ def open_session(path: Path, level: str = "all", threads: int = 1, taps: bool = 
     return OnnxSession(path, level, threads, taps)
 
 
-def quantized_tensors(path: Path) -> list[str]:
-    """Names of the file's quantized activations in execution order: values not named by a short name of ours."""
-    import onnx
-
-    model = onnx.load(path, load_external_data=False)
-    names = [name for node in model.graph.node for name in node.output]
-    return [name for name in names if not name[:1].isdigit() and name != LOGITS]
-
-
 def _open(model: bytes | str, level: str, threads: int, optimized: Path | None = None) -> Any:
     import onnxruntime
 
@@ -115,7 +107,7 @@ def integer_ops(path: Path) -> dict[str, Any]:
     return {
         "integer": sum(_computes_in_integers(node, floating) for node in deployed.node),
         "float": len(computed),
-        "reasons": _reasons(named, {*quantized_tensors(path), LOGITS}) if computed else {},
+        "reasons": _reasons(named, {*quantized_tensors(path.read_bytes()), LOGITS}) if computed else {},
         "kernels": dict(sorted(Counter(node.op_type for node in deployed.node).items())),
     }
 
@@ -151,9 +143,15 @@ def _float_values(graph: Any) -> set[str]:
     floating |= {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     for node in graph.node:
         follows = node.op_type not in _INTEGER | _BORDER and any(name in floating for name in node.input[:1])
-        if follows or node.op_type == "DequantizeLinear":
+        if follows or node.op_type == "DequantizeLinear" or _casts_to_float(node):
             floating.update(node.output)
     return floating
+
+
+def _casts_to_float(node: Any) -> bool:
+    import onnx
+
+    return node.op_type == "Cast" and any(attribute.i == onnx.TensorProto.FLOAT for attribute in node.attribute)
 
 
 def _computes_in_integers(node: Any, floating: set[str]) -> bool:

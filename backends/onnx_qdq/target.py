@@ -6,11 +6,11 @@ arrangement of quantizers an optimised session turns into integer kernels, and w
 
 from __future__ import annotations
 
-from pipeline.dialect import BORDERS
+from backends.onnx_qdq.profiles import WIDE_LIMITS
+from pipeline.dialect import LAYOUT
 from pipeline.target import Note, OpRule, Target, WeightLimits
 
 NAMES = {"qdq": "onnx", "qoperator": "onnx-qoperator"}
-DEFAULT_PROFILE = "generic"
 
 # Add, Mul and the gate of a hard-swish become integer kernels only when every operand is quantized; a 4-bit branch
 # in front of a residual sum costs 2 points on ResNet-20 where 8 bits cost nothing.
@@ -26,12 +26,10 @@ OPS = {
     "cat": OpRule("quantized", "shared"),
     "hardsigmoid": OpRule("quantized", "fixed", fixed=(1 / 255, 0), inner_bits=_INNER),
     "sigmoid": OpRule("quantized", "fixed", fixed=(1 / 255, 0), inner_bits=_INNER),
-    "max_pool2d": OpRule("quantized", "as_input"),
-    "slice": OpRule("quantized", "as_input"),
-    "pad": OpRule("quantized", "as_input"),
-    **dict.fromkeys(sorted(BORDERS), OpRule("quantized", "as_input")),
-    "view": OpRule("quantized", "as_input"),
-    "permute": OpRule("quantized", "as_input"),
+    "leaky_relu": OpRule("quantized", "own", inner_bits=_INNER),
+    "relu": OpRule("quantized", "own", inner_bits=_INNER),
+    "hardtanh": OpRule("quantized", "own", inner_bits=_INNER),
+    **dict.fromkeys(sorted(LAYOUT), OpRule("quantized", "as_input")),
 }
 
 _SATURATION = (
@@ -46,13 +44,9 @@ _NO_SPEED_FROM_LOW_ACTIVATIONS = Note(
 )
 
 
-# x86 without VNNI is what `generic` must survive; NEON's widening products and VNNI's int32 sums do not saturate.
-_WIDE_LIMITS = {"generic": 64, "vnni": None, "arm64": None}
-
-
 def targets(form: str) -> dict[str, Target]:
     """Targets of one form of the file, `qdq` or `qoperator`, by device profile, the default first."""
-    return {profile: _target(NAMES[form], profile, limit) for profile, limit in _WIDE_LIMITS.items()}
+    return {profile: _target(NAMES[form], profile, limit) for profile, limit in WIDE_LIMITS.items()}
 
 
 def _target(name: str, profile: str, wide_limit: int | None) -> Target:

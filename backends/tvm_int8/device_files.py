@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from backends.fixed_point.program import Conv, Program
+from backends.replay import RUNNER
 from backends.standalone import standalone
 from backends.tvm_int8 import device_runner
+from backends.tvm_int8.device_runner import DEVICE, FOLDER, HEADER, LIBRARIES, LOADER, SOURCE
 from backends.tvm_int8.profiles import DeviceProfile, profiles_of
-from backends.tvm_int8.runtime_libs import FOLDER, LIBRARIES, copy_runtime
+from backends.tvm_int8.runtime_libs import copy_runtime
 from backends.tvm_int8.toolchain import REQUIREMENTS, compiler
 from pipeline.errors import TargetError
 
-LOADER = "loader"
-SOURCE = "loader.cc"
-HEADER = "device.h"
 _FFI_HEADERS = "tvm_ffi/include"
 
 
@@ -41,12 +40,12 @@ def write_device_files(
         TargetError: compiler or runtime libraries are missing (`toolchain.check` says so before calibration).
     """
     facts = describe(profile, program, traced, kernels)
-    (folder / device_runner.DEVICE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (folder / DEVICE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     (folder / HEADER).write_text(header(facts), encoding="utf-8")
-    (folder / "run.py").write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
+    (folder / RUNNER).write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
     shutil.copyfile(Path(__file__).with_name(SOURCE), folder / SOURCE)
     libraries = copy_runtime(profile.machine, folder)
-    names = (device_runner.DEVICE, HEADER, "run.py", SOURCE)
+    names = (DEVICE, HEADER, RUNNER, SOURCE)
     return [*(folder / name for name in names), build_loader(folder, profile), *libraries]
 
 

@@ -10,8 +10,11 @@ output.bin` there, `python run.py --check output.bin` here again.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -19,14 +22,18 @@ from typing import Any
 
 import numpy as np
 
-from backends.golden import LOGITS, compare_golden, read_golden
-from backends.replay import broken_files, print_latency, verdict
-from backends.tvm_int8.cpu_features import read_cpuinfo, this_machine, why_not
+from backends.golden import GOLDEN, INPUT, LOGITS, compare_golden, logit_differences, read_golden
+from backends.processor import read_cpuinfo, this_machine, why_not
+from backends.replay import RUNNER, broken_files, print_latency, read_manifest, verdict
 
 MODEL = "model.so"
 DEVICE = "device.json"
 FFI = "apache-tvm-ffi"
-RUNTIME = Path("lib") / "libtvm_runtime.so"
+HEADER, SOURCE, LOADER = "device.h", "loader.cc", "loader"
+LIBRARIES = ("libtvm_runtime.so", "libtvm_ffi.so")
+FOLDER = "lib"
+# What is on the device; beside the libraries lie their licenses, which nothing reads.
+FILES = (MODEL, DEVICE, HEADER, RUNNER, SOURCE, LOADER, GOLDEN, *(FOLDER + "/" + name for name in LIBRARIES))
 
 
 def read_device(folder: Path) -> dict[str, Any]:
@@ -48,16 +55,29 @@ def why_not_here(device: dict[str, Any]) -> str:
 
 
 def open_module(folder: Path) -> Any:
-    """The module's functions by name, as `open_module(folder)["main"]`; they take and return tensors of tvm_ffi."""
-    import ctypes
+    """The module's functions by name, as `open_module(folder)["main"]`; they take and return tensors of tvm_ffi.
 
+    Any number of artifacts may be open in one process, and a folder that was built anew gives its new module.
+    """
     import tvm_ffi
 
-    ctypes.CDLL(str(folder / RUNTIME), ctypes.RTLD_GLOBAL)
-    machine = tvm_ffi.load_module(str(folder / MODEL))["vm_load_executable"]()
+    load_runtime(folder)
+    with tempfile.TemporaryDirectory() as place:  # for a path that it knows the system gives what was there before
+        link = Path(place) / MODEL
+        link.symlink_to((folder / MODEL).resolve())
+        machine = tvm_ffi.load_module(str(link))["vm_load_executable"]()
     cpu, index, pooled = 1, 0, 2
     machine["vm_initialization"](cpu, index, pooled)
     return machine
+
+
+def load_runtime(folder: Path) -> None:
+    """Load the artifact's runtime library where none is in this process yet: a second one would end the process."""
+    runtime = LIBRARIES[0]
+    try:
+        ctypes.CDLL(runtime, ctypes.RTLD_GLOBAL | os.RTLD_NOLOAD)  # without a folder: whatever has this name
+    except OSError:
+        ctypes.CDLL(str(folder / FOLDER / runtime), ctypes.RTLD_GLOBAL)
 
 
 def to_tensor(values: np.ndarray) -> Any:
@@ -95,23 +115,40 @@ def read_results(content: bytes, device: dict[str, Any]) -> dict[str, np.ndarray
 
 def replay(folder: Path, seconds: float) -> list[str]:
     """What is not as it was built; the latency is measured for `seconds`."""
-    problems = broken_files(folder)
+    problems = broken_files(folder, read_manifest(folder), FILES)
     if problems:
         return problems
-    device, golden = read_device(folder), read_golden(folder)
+    device = read_device(folder)
+    golden = read_golden(folder, traced(device))
     reason = why_not_here(device)
     if reason:
         return [reason]
     module = open_module(folder)
-    problems = compare_golden(golden, trace(module["trace"], golden["input"], device))
-    function, sample = module["main"], to_tensor(golden["input"][:1])
-    print_latency(lambda: function(sample), seconds)
+    problems = compare_golden(golden, trace(module["trace"], golden[INPUT], device))
+    function, samples = module["main"], [to_tensor(golden[INPUT][i : i + 1]) for i in range(len(golden[INPUT]))]
+    logits = np.concatenate([np.from_dlpack(function(sample)) for sample in samples]).reshape(golden[LOGITS].shape)
+    problems += ["main: " + line for line in logit_differences(logits, golden[LOGITS], None)]
+    print_latency(lambda: function(samples[0]), seconds)
     return problems
+
+
+def check_results(folder: Path, path: Path) -> list[str]:
+    """What `loader trace` wrote to `path` on the device that is not as it was built."""
+    problems = broken_files(folder, read_manifest(folder), FILES)
+    if problems:
+        return problems
+    device = read_device(folder)
+    return compare_golden(read_golden(folder, traced(device)), read_results(path.read_bytes(), device))
+
+
+def traced(device: dict[str, Any]) -> list[str]:
+    """Names of the quantized tensors, in execution order."""
+    return [entry["name"] for entry in device["trace"]]
 
 
 def write_input(folder: Path, path: Path) -> int:
     """Write the golden inputs as `loader` reads them: float32 samples one behind the other."""
-    path.write_bytes(read_golden(folder)["input"].astype("<f4").tobytes())
+    path.write_bytes(read_golden(folder, traced(read_device(folder)))[INPUT].astype("<f4").tobytes())
     return 0
 
 
@@ -126,9 +163,7 @@ def main() -> int:
     if given.write_input:
         return write_input(folder, given.write_input)
     if given.check:
-        return verdict(
-            lambda: compare_golden(read_golden(folder), read_results(given.check.read_bytes(), read_device(folder)))
-        )
+        return verdict(lambda: check_results(folder, given.check))
     return verdict(lambda: replay(folder, given.seconds))
 
 

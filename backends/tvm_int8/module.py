@@ -13,6 +13,7 @@ from backends.fixed_point.program import (
     Concat,
     Conv,
     Dequantize,
+    DequantizeParts,
     GlobalAverage,
     Lookup,
     MaxPool,
@@ -60,6 +61,8 @@ def step_call(step: Step, program: Program, places: list[Place], e: Expressions)
             return moves.move_call(step, program, places)
         case Dequantize():
             return moves.dequantize_call(step, program, places)
+        case DequantizeParts():
+            return moves.dequantize_parts_call(step, program, places)
     raise TypeError(f"no kernel for {type(step).__name__}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backends.fixed_point.program import Concat, Dequantize, Lookup, Move, Program
+from backends.fixed_point.program import Concat, Dequantize, DequantizeParts, Lookup, Move, Program
 from backends.tvm_int8.expressions import Expressions
 from backends.tvm_int8.kernel import Call, fill_border, function
 from backends.tvm_int8.layout import NARROW, Place
@@ -62,7 +62,7 @@ def quantize_call(program: Program, place: Place, e: Expressions) -> Call:
             f"w.join([{', '.join(codes)}])"
         ).replace("w.", f"e.of({lanes}).")
     else:
-        index = ", ".join(["0", *("cyx" if len(buffer.nchw) == 3 else "c")])
+        index = ", ".join(["0", *{1: "c", 2: "cx", 3: "cyx"}[len(buffer.nchw)]])
         body = _for_each(
             place, f"Y[{_element(place)}] = "
             f'T.Cast("uint8", e.of(1).quantize(X[{index}], P[{scale}], P[{zero}]))'
@@ -119,6 +119,34 @@ def dequantize_call(step: Dequantize, program: Program, places: list[Place]) -> 
     )
     arguments = [("X", (place.size,), "uint8"), ("P", numbers.array.shape, "int32"), ("Y", (size,), "float32")]
     return Call("dequantize", function(arguments, body), step.inputs, (numbers.array,), (size,), "float32")
+
+
+def dequantize_parts_call(step: DequantizeParts, program: Program, places: list[Place]) -> Call:
+    """The same from several tensors, each element to its own place among the logits."""
+    numbers, tables = Parameters(), []
+    size = int(np.prod(program.logits))
+    lines = [f"for i in T.serial({size}):\n    Y[i] = T.float32(0)"]
+    for index, (part, number) in enumerate(zip(step.parts, step.inputs, strict=True)):
+        place, buffer = places[number], program.buffers[number]
+        zero, scale = numbers.splat(buffer.zero_point), numbers.splat(int(np.float32(buffer.scale).view(np.int32)))
+        value = (f'T.Cast("float32", T.Cast("int32", X{index}[{{}}]) - P[{zero}]) * '
+                 f'T.reinterpret("float32", P[{scale}])')
+        if len(part.logits):
+            tables += [_offsets(part.elements, place), part.logits.astype(np.int32)]
+            element, logit = f"I{len(tables) - 2}", f"I{len(tables) - 1}"
+            lines.append(f"for i in T.serial({len(part.logits)}):\n"
+                         f"    Y[{logit}[i]] = {value.format(f'{element}[i]')}")
+        else:
+            rows, columns, channels = part.steps
+            lines.append(_for_each(place, f"Y[{part.first} + y * {rows} + x * {columns} + c * {channels}] = "
+                                          f"{value.format(_element(place))}"))
+    arguments = [
+        *((f"X{index}", (places[number].size,), "uint8") for index, number in enumerate(step.inputs)),
+        ("P", numbers.array.shape, "int32"),
+        *((f"I{index}", table.shape, "int32") for index, table in enumerate(tables)), ("Y", (size,), "float32"),
+    ]
+    text = function(arguments, "\n".join(lines))
+    return Call("dequantize", text, step.inputs, (numbers.array, *tables), (size,), "float32")
 
 
 def lookup_call(step: Lookup, program: Program, places: list[Place]) -> Call:

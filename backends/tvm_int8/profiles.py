@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from backends.tvm_int8.cpu_features import best_profile, features, processor, read_cpuinfo, this_machine
+from backends.processor import best_profile, features, processor, read_cpuinfo, this_machine
 from pipeline.errors import TargetError, nearest_spelling
 
 Flavour = Literal["vnni512", "avx2", "lanes", "sdot", "usdot"]

@@ -16,11 +16,11 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
-from backends.tvm_int8.cpu_features import this_machine
+from backends.processor import this_machine
+from backends.tvm_int8.device_runner import FOLDER, LIBRARIES
 from backends.tvm_int8.profiles import Machine
 from pipeline.errors import TargetError
 
-FOLDER = "lib"
 # Package -> what is taken from its wheel, by the name in `lib/`; `{info}` is the package's own metadata folder.
 TAKEN: dict[str, dict[str, str]] = {
     "apache-tvm": {
@@ -32,7 +32,6 @@ TAKEN: dict[str, dict[str, str]] = {
         "LICENSE.libbacktrace": "tvm_ffi/3rdparty/libbacktrace/LICENSE",
     },
 }
-LIBRARIES = ("libtvm_runtime.so", "libtvm_ffi.so")
 DOWNLOAD_SECONDS = 900
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from backends.tvm_int8.device_runner import MODEL, named, read_device, to_tensor
+from backends.tvm_int8.device_runner import named, open_module, read_device, to_tensor
 from pipeline.errors import ParityError
 from pipeline.parity import LOGITS
 
@@ -23,10 +23,9 @@ class NativeSession:
     """
 
     def __init__(self, folder: Path, taps: bool = True) -> None:
-        import tvm
-        from tvm import relax
+        import tvm  # noqa: F401 (loads the runtime that a compiler needs as well; a second one ends the process)
 
-        machine = relax.VirtualMachine(tvm.runtime.load_module(str(folder / MODEL)), tvm.cpu())
+        machine = open_module(folder)
         self._device = read_device(folder)
         self._main = machine["main"]
         self._trace = machine["trace"] if taps else None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
-from backends.tvm_int8.cpu_features import features, processor, read_cpuinfo, this_machine
+from backends.processor import features, processor, read_cpuinfo, this_machine
 from backends.tvm_int8.profiles import EMULATOR_PACKAGE, DeviceProfile
 from backends.tvm_int8.runtime_libs import runtime_files
 from pipeline.errors import TargetError

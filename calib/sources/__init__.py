@@ -25,9 +25,10 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from calib.checkpoints import UnitCheckpoints, run_key, tensors_sha256
+from calib.checkpoints import UnitCheckpoints, tensors_sha256
 from calib.context import Calibration
 from calib.parameters import Parameters, checked_parameters
+from calib.run_facts import KIND, RECIPE
 from calib.work import Work, WorkFacts
 from pipeline.data import Batches
 from pipeline.errors import InputError, RecipeError
@@ -203,18 +204,24 @@ def make(
             where="images.source", hint="--set images.source=files, and give --calib-data.",
         )
     graph = copy.deepcopy(quantized.graph).to(device).to(memory_format=torch.channels_last)
-    store = None if checkpoints is None else UnitCheckpoints(checkpoints, _key(quantized, device))
+    store = None if checkpoints is None else UnitCheckpoints.of(checkpoints, _facts(quantized, device))
     calibration = Calibration(
         graph, (), torch.empty(0, *quantized.captured.input_shape), recipe, device, progress or Quiet(), store, resume,
         None, quantized.captured.num_classes,
     )
+    calibration.say_what_is_not_resumed()
     images, labels = found.make(calibration, parameters)
     return Made(images.float().cpu().contiguous(), None if labels is None else labels.cpu(), calibration.findings)
 
 
-def _key(quantized: Quantized, device: torch.device) -> str:
-    """Of everything that made images depend on."""
+def _facts(quantized: Quantized, device: torch.device) -> dict[str, str]:
+    """Everything that made images depend on."""
     recipe, captured = quantized.recipe, quantized.captured
-    weights = tensors_sha256(quantized.graph.state_dict().values())
-    rule = json.dumps(recipe.images.model_dump(), sort_keys=True)
-    return run_key("images", captured.sha256, weights, str(captured.input_shape), rule, str(recipe.seed), device.type)
+    return {
+        KIND: "images",
+        RECIPE: json.dumps({"images": recipe.images.model_dump(), "seed": recipe.seed}, sort_keys=True),
+        "model": captured.sha256,
+        "weights": tensors_sha256(quantized.graph.state_dict().values()),
+        "data": str(captured.input_shape),
+        "device": device.type,
+    }

@@ -1,10 +1,13 @@
 """The exact evaluation gives the codes that hand-made integers give, and does not depend on the batch."""
 
 import numpy as np
+import pytest
 import torch
+from torch import nn
 
-from backends.exact import ExactArithmetic
+from backends.exact import ExactArithmetic, _CodeRecorder
 from backends.onnx_qdq.target import TARGETS
+from pipeline.capture import capture
 from pipeline.graph import quantizer_of
 from tests.tiny import frozen_reference
 
@@ -31,3 +34,17 @@ def test_a_sample_has_the_same_codes_alone_and_in_a_batch():
     reference, images = frozen_reference(TARGETS["generic"])
     together, alone = ExactArithmetic(reference).run(images), ExactArithmetic(reference).run(images[3:4])
     assert all(np.array_equal(together[name][3:4], alone[name]) for name in together)
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"padding": 1}, {"padding": (2, 0), "stride": (2, 3)}, {"dilation": 2, "padding": "same"},
+    {"out_channels": 12, "bias": False}, {"kernel_size": (5, 1), "stride": 2},
+])  # fmt: skip
+def test_depthwise_convolutions_tap_by_tap_are_convolutions(options):
+    torch.manual_seed(0)
+    options = {"out_channels": 6, "kernel_size": 3, **options}
+    model = nn.Conv2d(6, groups=6, **options).eval()
+    images = torch.randn(3, 6, 12, 11, dtype=torch.float64)
+    graph = capture(model, images[:1].float()).graph.double()
+    with torch.no_grad():
+        assert torch.allclose(_CodeRecorder(graph).run(images), model.double()(images), rtol=0, atol=1e-13)

@@ -6,9 +6,10 @@ from backends.onnx_qdq.target import TARGETS
 from backends.regions import data_inputs, find_regions, grid_node
 from pipeline.graph import is_constant, op_name, quantizer_of
 from tests.backends.onnx_qdq.cases import FLOAT_MIDDLES, MIDDLES, frozen
+from tests.ends import frozen_end
 from tests.tiny import frozen_reference
 
-TARGET = TARGETS["vnni"]
+TARGET = TARGETS["generic"]
 
 
 def regions_of(name):
@@ -86,3 +87,10 @@ def test_joined_tensors_on_one_grid_are_layout():
     _, regions = regions_of("shuffle")
     joined = next(region for region in regions if op_name(region.anchor) == "cat")
     assert joined.is_layout and joined.quantizer is None
+
+
+def test_results_on_several_grids_are_laid_out_as_values():
+    reference, *_ = frozen_end("detector", TARGET)
+    joined = next(region for region in find_regions(reference.graph, TARGET) if region.kind == "cat")
+    assert joined.is_layout and joined.integer and joined.quantizer is None
+    assert grid_node(reference.graph, TARGET, joined.anchor) is None

@@ -81,8 +81,12 @@ class Notes:
     """A watcher that remembers; raises `KeyboardInterrupt` when `stop_at` units are done."""
 
     def __init__(self, stop_at: int | None = None) -> None:
+        self.notes: list[str] = []
         self.total, self.steps, self.logs, self.stop_at = 0, 0, [], stop_at
         self.trained = 0
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def units(self, total: int, steps: int) -> None:
         self.total, self.steps = total, steps

@@ -233,7 +233,7 @@ def test_the_lines_of_an_allocation_reach_their_layers_and_nobody_else():
             return self.first(F.relu(F.linear(x, self.weight)))
 
     quantized, choices = place(recipe("{average: 3}", "policy=none"), nets.captured_of(Awkward())[0])
-    assert list(named(choices)) == ["last.conv", "last", "a[b]*", "", "first"]
+    assert list(named(choices)) == ["last.conv", "last", "a[b]*", "weight", "first"]
     bits = dict(zip(named(choices), (2, 3, 4, 5, 8), strict=True))
     _same_specs(quantized, choices, bits)
 
@@ -296,3 +296,13 @@ def test_the_same_images_give_the_same_allocation_and_many_are_not_needed(monkey
     one = allocate(quantized, choices, x)
     assert one.images == 8 and one == allocate(quantized, choices, x)
     assert one.sensitivities == allocate(quantized, choices, x[::4]).sensitivities
+
+
+def test_layers_of_one_module_are_chosen_one_by_one():
+    captured, _ = nets.captured_of(nets.Functional())
+    given = recipe(base="minmax_w8a8")
+    quantized, choices = place(given, captured)
+    assert named(choices) == dict.fromkeys(["w0", "inner.0", "inner.1", "inner.2", "inner.3", "c", "fw"])
+    bits = {"w0": 8, "inner.0": 2, "inner.1": 3, "inner.2": 4, "inner.3": 5, "c": 6, "fw": 8}
+    chosen = passes.quantize(quantized.captured, given.with_bits(bits), ONNX)
+    assert [spec.grid.bits for spec in weight_specs(chosen).values()] == list(bits.values())

@@ -48,6 +48,9 @@ def test_checkpoints_of_another_recipe_are_not_used(tmp_path: Path) -> None:
         watcher = Notes()
         calibrate(quantized, images, progress=watcher, checkpoints=tmp_path, resume=True)
         assert watcher.trained == trained and len(watcher.logs) == 4
+        told = {160: ["nothing was resumed: there are no checkpoints of an earlier run"], 0: [],
+                120: [f"nothing was resumed: the checkpoints are of {quantized.recipe.name} (method.steps 40, now 30)"]}
+        assert watcher.notes == told[trained]
 
 
 def test_interrupted_anywhere_and_resumed_is_the_uninterrupted_result(tmp_path: Path) -> None:

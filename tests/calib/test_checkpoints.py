@@ -44,6 +44,31 @@ def test_a_disk_that_refuses_is_a_calibration_error(tmp_path: Path) -> None:
         UnitCheckpoints(tmp_path / "taken", run_key("a")).save(0, LOG, TENSORS)
 
 
+def test_a_run_that_starts_anew_knows_why(tmp_path: Path) -> None:
+    facts = {"kind": "calibration", "recipe": "name: a\nseed: 1\n", "data": "d"}
+    store = UnitCheckpoints.of(tmp_path, facts)
+    assert "no checkpoints" in store.why_not_resumed()
+    store.save(0, LOG, TENSORS)
+    assert store.why_not_resumed() == "" and not list(tmp_path.rglob("*.partial"))
+    assert UnitCheckpoints.of(tmp_path, facts).load(0, "layer1.0") is not None
+    changed = UnitCheckpoints.of(tmp_path, {**facts, "recipe": "name: a\nseed: 2\n"})
+    assert changed.why_not_resumed() == "nothing was resumed: the checkpoints are of a (seed 1, now 2)"
+    images = UnitCheckpoints.of(tmp_path, {**facts, "kind": "images"})
+    assert "no checkpoints" in images.why_not_resumed()
+    images.save_training({"step": 1}, [])
+    assert images.why_not_resumed() == ""
+
+
+def test_a_training_that_the_disk_does_not_take_is_a_calibration_error(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no device here is always full")
+    store = UnitCheckpoints(tmp_path, run_key("a"))
+    store.folder.mkdir()
+    (store.folder / "training.partial").symlink_to("/dev/full")
+    with pytest.raises(CalibrationError, match="No space left"):
+        store.save_training({"weights": torch.zeros(100_000)}, [])
+
+
 def test_keys_tell_facts_apart() -> None:
     assert run_key("ab", "c") != run_key("a", "bc")
     assert tensors_sha256([torch.zeros(4)]) != tensors_sha256([torch.zeros(2, 2)])

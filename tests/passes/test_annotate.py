@@ -562,3 +562,118 @@ def test_channels_are_followed_through_layout_operators():
 def test_an_override_to_8_bits_is_uniform_too():
     specs, _ = levels("residual", "overrides=[{where: blocks.0.conv2, weights: {bits: 8}}]")
     assert [spec.levels for name, spec in specs.items() if name.endswith("_w")].count("uniform") == 1
+
+
+# --- what only lays results out -----------------------------------------------------------------------------------
+
+
+def test_each_part_of_a_concatenated_output_has_a_grid_of_its_own():
+    graph = plan(lambda m, x: torch.cat([m.b(y := F.relu(m.a(x))).flatten(2), m.c(y).sigmoid().flatten(2)], 1))
+    assert [(name, bits) for name, bits, _, _ in outputs(graph)[2:]] == [("conv2d", 8), ("conv2d", 8), ("sigmoid", 8)]
+    assert "quant" not in nets.find(graph, "cat").meta
+    assert nets.find(graph, "conv2d", 1).meta["quant"].note == "network output"
+
+
+@pytest.mark.parametrize(
+    ("end", "joined"),
+    [
+        (lambda m, x: m.c(x[:, :3]), True),
+        (lambda m, x: F.max_pool2d(x, 2), True),
+        (lambda m, x: torch.cat([m.c(F.avg_pool2d(x, 3)[:, 3:]), F.avg_pool2d(x, 3)], 1), True),
+        (lambda m, x: torch.cat([x, F.pad(x, (0, 0, 1, 1))], 2).permute(0, 2, 3, 1)[:, 1:].flatten(1), False),
+        (lambda m, x: F.gelu(x), False),
+    ],
+)
+def test_a_concatenation_has_a_grid_only_where_integer_operators_read_it(end, joined):
+    graph = plan(lambda m, x: end(m, torch.cat([m.a(x), m.b(x)], 1)), overrides=[])
+    assert ("quant" in nets.find(graph, "cat").meta) is joined
+
+
+def test_float_results_that_are_only_laid_out_stay_float():
+    graph = plan(lambda m, x: torch.cat([m.a(x), m.b(x).softmax(1)], 1))
+    assert "quant" not in nets.find(graph, "softmax").meta
+    assert [name for name, *_ in outputs(graph)] == ["placeholder", "conv2d", "conv2d"]
+
+
+def test_linear_heads_side_by_side_have_a_grid_each_and_one_alone_none():
+    graph = plan(lambda m, x: torch.cat([m.fc(y := m.a(x).mean((2, 3))), m.fc(-y)], 1), overrides=[])
+    assert [name for name, *_ in outputs(graph)].count("linear") == 2
+    graph = plan(lambda m, x: m.fc(m.a(x).mean((2, 3))).view(-1, 2, 2).permute(0, 2, 1), overrides=[])
+    assert "linear" not in [name for name, *_ in outputs(graph)]
+
+
+# --- which layer is which -----------------------------------------------------------------------------------------
+
+
+class Normed(nn.Module):
+    """An image that `read` brings into the form which a small network wants."""
+
+    def __init__(self, read, **parts) -> None:
+        super().__init__()
+        self.read = read
+        self.one, self.two, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 5)
+        for name, part in parts.items():
+            self.register_buffer(name, part) if isinstance(part, torch.Tensor) else self.add_module(name, part)
+
+    def forward(self, x):
+        x = self.two(F.relu(self.one(self.read(self, x))))
+        return self.fc(F.relu(x).mean((2, 3)))
+
+
+READERS = {
+    "norm": Normed(lambda m, x: m.n(x), n=nn.BatchNorm2d(3)),
+    "norm_and_pad": Normed(lambda m, x: F.pad(m.n(x), (1, 1, 1, 1)), n=nn.BatchNorm2d(3)),
+    "two_norms": Normed(lambda m, x: m.k(F.pad(m.n(x), (1, 1, 1, 1))), n=nn.BatchNorm2d(3), k=nn.BatchNorm2d(3)),
+    "colours": Normed(lambda m, x: m.n(F.conv2d(x, m.yuv, m.shift)), n=nn.Identity(), yuv=torch.eye(3)[..., None, None],
+                      shift=torch.ones(3)),
+}
+
+
+@pytest.mark.parametrize("policy", ["qdrop", "captq", "none"])
+@pytest.mark.parametrize("name", READERS)
+def test_what_normalises_the_image_is_not_the_first_layer(name, policy):
+    graph = plan(READERS[name], f"policy={policy}", recipe="qdrop_w2a2")
+    prepared = len(weights(graph)) - 3
+    edge = 2 if policy == "none" else 8
+    assert [bits for bits, _, _ in weights(graph)] == [8] * prepared + [edge, 2, edge]
+    points = [(op, bits) for op, bits, _, _ in outputs(graph)]
+    assert points[:1 + prepared] == [("placeholder", 8), *[("conv2d", 8)] * prepared]
+    assert points[1 + prepared] == ("relu", 8 if policy == "captq" else 2)
+
+
+def test_where_the_image_stays_in_float_the_normalised_one_does_too():
+    assert [name for name, *_ in outputs(plan(READERS["norm"], target=PAPER))] == ["relu", "relu"]
+
+
+def test_a_learned_mix_of_channels_is_the_first_layer():
+    graph = plan(Normed(lambda m, x: m.n(x), n=nn.Conv2d(3, 3, 1)), recipe="qdrop_w2a2")
+    assert [bits for bits, _, _ in weights(graph)] == [8, 2, 2, 8]
+
+
+def test_the_bits_of_what_normalises_can_be_stated():
+    graph = plan(READERS["norm"], overrides=[Override(where="n", weights=RuleChange(bits=4))])
+    assert [bits for bits, _, _ in weights(graph)] == [4, 4, 4, 4]
+
+
+def test_every_head_of_several_is_a_last_layer():
+    graph = plan(lambda m, x: torch.cat([m.b(y := F.relu(m.a(x))), m.c(y)], 1), "policy=captq", recipe="qdrop_w2a2")
+    assert [bits for bits, _, _ in weights(graph)] == [8, 8, 8]
+    assert [bits for _, bits, _, _ in outputs(graph)] == [8, 8, 8, 8]
+
+
+@pytest.mark.parametrize(("where", "chosen"), [("inner.2", [3]), ("inner.*", [1, 2, 3, 4]), ("c", [5]), ("fw", [6])])
+def test_layers_of_one_module_are_chosen_by_name(where, chosen):
+    graph = plan(nets.Functional(), overrides=[Override(where=where, weights=RuleChange(bits=3))])
+    assert [index for index, (bits, _, _) in enumerate(weights(graph)) if bits == 3] == chosen
+
+
+def test_a_name_that_is_nearly_right_is_corrected():
+    with pytest.raises(RecipeError) as error:
+        plan(nets.Functional(), overrides=[Override(where="iner.2", weights=RuleChange(bits=3))])
+    assert "'inner.2'" in error.value.hint and "w0" in error.value.allowed
+
+
+@pytest.mark.parametrize("activation", [F.relu, F.relu6, F.leaky_relu])
+def test_no_grid_stands_between_a_float_operator_and_its_activation(activation):
+    graph = plan(lambda m, x: m.c(activation(F.gelu(m.a(x)))), overrides=[])
+    assert [name for name, *_ in outputs(graph)][1:-1] == ["conv2d", op_name(nets.find(graph, "gelu").next)]

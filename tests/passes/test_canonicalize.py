@@ -9,7 +9,7 @@ from torch import nn
 
 from passes.canonicalize import canonicalize
 from pipeline.errors import CaptureError
-from pipeline.graph import bound_args, module_path, source_line, tensor_shape
+from pipeline.graph import bound_args, module_path, op_name, source_line, tensor_shape
 from tests import nets
 
 
@@ -54,6 +54,21 @@ def test_every_net_keeps_its_numbers_and_is_canonical_after_one_run(name):
     assert not canonicalize(stage.graph)
     for node in stage.graph.graph.nodes:
         assert node.op == "output" or tensor_shape(node), node
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda m, x: torch.cat([x, torch.zeros(0), x], 1), ["cat"]),
+        (lambda m, x: torch.relu(torch.cat([torch.tensor([]), x], 1)), ["relu"]),
+        (lambda m, x: torch.cat([x, x[:, 4:]], 1) + x, ["add"]),
+        (lambda m, x: torch.cat([x, torch.zeros(0, 4, 6, 6)], 0) + x, ["add"]),
+        (lambda m, x: torch.concat([torch.zeros(0), x, x], 1), ["cat"]),
+    ],
+)
+def test_tensors_without_elements_leave_a_concatenation(function, expected):
+    graph = canonical(function)
+    assert [op_name(node) for node in graph.graph.nodes if node.op == "call_function"] == expected
 
 
 @pytest.mark.parametrize(
@@ -186,7 +201,7 @@ def test_arithmetic_on_parameters_becomes_a_weight():
     ("function", "name", "position", "value", "words"),
     [
         (lambda m, x: x[:, 1:], "slice", 1, 0, "slice of the batch"),
-        (lambda m, x: x[:, 1:] + x.shape[0], "slice", 3, "sym_size", "depend on the batch"),
+        (lambda m, x: x[:, 1:].reshape(x.shape[0], -1), "slice", 3, "sym_size", "depend on the batch"),
         (lambda m, x: torch.cat(x.chunk(2, -3), 1), "chunk", 2, 0, "along the batch"),
     ],
 )
@@ -211,3 +226,16 @@ def test_rewritten_nodes_keep_their_origin():
     canonicalize(graph)
     assert module_path(nets.find(graph, "slice")) == "blocks.0"
     assert source_line(nets.find(graph, "permute")).startswith("nets.py:")
+
+
+@pytest.mark.parametrize(("function", "joined"), [
+    (lambda m, x: torch.relu(torch.cat([x, m.weight[:0].flatten()], 1)), 0),
+    (lambda m, x: torch.cat([m.weight[:0, 0, 0, 0], x, torch.relu(x)], 1), 2),
+    (lambda m, x: torch.relu(torch.cat([x, x[:, :0]], 1)), 0),
+    (lambda m, x: torch.cat([x, torch.relu(x)], 1), 2),
+])
+def test_what_has_no_elements_is_not_joined(function, joined):
+    graph = canonical(function)
+    found = [len(node.args[0]) for node in graph.graph.nodes if "aten.cat" in str(node.target)]
+    assert found == ([joined] if joined else [])
+    assert all(0 not in tensor_shape(node) for node in graph.graph.nodes)

@@ -42,6 +42,9 @@ class Pooled(nn.Module):
         (lambda x: x.mean((2, 3), keepdim=True), (4, 6, 6), ["mean"]),
         (lambda x: x.mean(1), (4, 6, 6), ["mean_over_dims"]),
         (lambda x: x.mean((1, 2)), (4, 6, 6), ["mean_over_dims"]),
+        (lambda x: torch.stack([x, x.neg()], -1), (4, 6), ["neg", "view", "view", "cat"]),
+        (lambda x: torch.hstack([x, x.neg()]), (4, 6), ["neg", "cat"]),
+        (lambda x: x[:, :, -2], (4, 6, 6), ["slice", "view"]),
     ],
 )
 def test_expected_operators_and_equal_numbers(function, shape, expected):
@@ -95,7 +98,8 @@ def test_a_max_pool_takes_up_a_border_below_everything(size, window, pads, own):
     (lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-0.5), 3, 2), False),      # some values are less
     (lambda x: F.max_pool2d(F.pad(F.relu(x), (0, 1, 0, 1), value=0.5), 3, 2), False),
     (lambda x: F.avg_pool2d(F.pad(F.relu(x), (0, 1, 0, 1), value=-3.0), 3, 2), False),
-    (lambda x: (y := F.pad(F.relu(x), (0, 1, 0, 1), value=-3.0)).sum() + F.max_pool2d(y, 3, 2), False),
+    (lambda x: (y := F.pad(F.relu(x), (0, 1, 0, 1), value=-3.0)).sum((1, 2, 3), keepdim=True) + F.max_pool2d(y, 3, 2),
+     False),
 ])
 def test_only_a_border_that_no_value_is_below_is_taken(function, taken):
     stage, x = nets.captured_of(Pooled(function), 2, 6, 6)

@@ -93,11 +93,12 @@ def test_numbers_are_those_of_float64():
 
 @pytest.mark.parametrize("form", [
     lambda m, x: m.layer(x) * m.wide,                   # varies over space
-    lambda m, x: 2.0 / (m.layer(x).abs() + 1.0) * 1.0 + m.layer(x).mean(),  # depends on the input
+    lambda m, x: 2.0 / m.layer(x).abs() + m.layer(x).mean((1, 2, 3), keepdim=True),  # depends on the input
     lambda m, x: torch.div(m.layer(x), 2.0, rounding_mode="floor"),
     lambda m, x: m.layer(x)[:, :1] * m.g,               # widens what it multiplies
     lambda m, x: F.gelu(m.layer(x)) * m.g,              # no integer kernel in front
     lambda m, x: x * 2.0,                               # the network's input
+    lambda m, x: torch.cat([F.relu(m.layer(x)), x], 1) * 8.0,  # decodes results: no layer follows
 ])
 def test_what_is_no_affine_map_of_a_layer_stays(form):
     model = Affine(form, nn.Conv2d(3, 4, 3, padding=1))
@@ -111,15 +112,17 @@ def test_what_is_no_affine_map_of_a_layer_stays(form):
 
 
 def test_behind_another_integer_operator_it_becomes_a_depthwise_convolution():
-    model = Affine(lambda m, x: F.relu(m.layer(x)) * m.g + m.b, nn.Conv2d(3, 4, 1))
+    model = Affine(lambda m, x: m.last(F.relu(F.relu(m.layer(x)) * m.g + m.b)), nn.Conv2d(3, 4, 1))
+    model.last = nn.Conv2d(4, 4, 1)
     graph = folded(model)
-    assert nets.operators(graph) == ["conv2d", "relu", "conv2d"]
+    assert nets.operators(graph) == ["conv2d", "relu", "conv2d", "relu", "conv2d"]
     assert bound_args(nets.find(graph, "conv2d", 1))["groups"] == 4
 
 
 def test_a_layer_that_something_else_reads_stays_as_it_is():
-    graph = folded(Affine(lambda m, x: (y := m.layer(x)) + y * m.g, nn.Conv2d(3, 4, 1)))
-    assert nets.operators(graph) == ["conv2d", "conv2d", "add"]
+    model = Affine(lambda m, x: m.last((y := m.layer(x)) + y * m.g), nn.Conv2d(3, 4, 1))
+    model.last = nn.Conv2d(4, 4, 1)
+    assert nets.operators(folded(model)) == ["conv2d", "conv2d", "add", "conv2d"]
 
 
 def test_around_a_batch_norm_everything_folds_and_the_norm_is_remembered():

@@ -116,8 +116,9 @@ def test_statistics_of_the_batch_are_refused():
 
 
 def test_no_running_statistics_are_refused():
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
-    captured = nets.capture(model.eval(), torch.zeros(1, 3, 4, 4))
+    captured = nets.capture(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval(), torch.zeros(1, 3, 4, 4))
+    norm = nets.find(captured.graph, "batch_norm")
+    norm.args = (*norm.args[:3], None, None, True, *norm.args[6:])
     with pytest.raises(CaptureError, match="statistics of its batch") as error:
         fold_batchnorm(captured.graph)
     assert "1" in error.value.where

@@ -8,7 +8,7 @@ import torchvision
 
 from backends.onnx_qdq.target import TARGETS
 from passes import prepare, quantize
-from passes.mark_units import mark_units
+from passes.mark_units import LARGEST, mark_units
 from pipeline.capture import capture
 from pipeline.graph import is_constant
 from pipeline.recipe import load_recipe
@@ -134,3 +134,45 @@ def test_blocks_of_regnet():
 @pytest.mark.slow
 def test_other_families_pass_with_convex_units(name, size):
     check_torchvision(name, size)
+
+
+@pytest.mark.parametrize("wrap", [lambda m: m, lambda m: torch.nn.Sequential(m, torch.nn.ReLU())])
+def test_a_module_with_several_layers_is_cut_where_branches_join(wrap):
+    model = wrap(nets.Functional())
+    captured, _ = nets.captured_of(model)
+    quantized = quantize(captured, load_recipe("qdrop_w4a4"), TARGET)
+    check_partition(quantized)
+    before = "" if isinstance(model, nets.Functional) else "0."
+    assert [(unit.name.removeprefix(before), unit.kind) for unit in quantized.units] == [
+        ("w0", "layer"), ("inner.0", "block"), ("inner.2", "block"), ("c", "layer"), ("fw", "layer"),
+    ]  # fmt: skip
+
+
+def test_layers_under_one_long_skip_are_units_of_their_own():
+    class Long(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.ParameterList([torch.nn.Parameter(torch.randn(3, 3, 1, 1)) for _ in range(LARGEST + 1)])
+
+        def forward(self, x):
+            y = x
+            for weight in self.w:
+                y = torch.relu(torch.nn.functional.conv2d(y, weight))
+            return x + y
+
+    graph = prepare(nets.captured_of(Long())[0].graph)
+    assert [(name, kind) for name, kind, _ in graph.meta["units"]] == [
+        (f"w.{index}", "layer") for index in range(LARGEST + 1)]
+
+
+def test_a_functional_block_that_repeats_stays_one():
+    class Pair(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = (torch.nn.Parameter(torch.randn(3, 3, 1, 1)) for _ in range(2))
+
+        def forward(self, x):
+            return torch.relu(x + torch.nn.functional.conv2d(torch.nn.functional.conv2d(x, self.a).relu(), self.b))
+
+    graph = prepare(nets.captured_of(torch.nn.Sequential(Pair(), Pair()))[0].graph)
+    assert [(name, kind) for name, kind, _ in graph.meta["units"]] == [("0", "block"), ("1", "block")]

@@ -10,11 +10,11 @@ from torch import nn
 
 from backends.onnx_qdq.target import TARGETS
 from passes import PREPARE, canonicalize, prepare
-from pipeline.dialect import CANONICAL, FORBIDDEN, verify
+from pipeline.dialect import CANONICAL, FORBIDDEN, lays_out_output, verify
 from pipeline.errors import CaptureError
 from pipeline.graph import bias_quantizer_of, is_constant, quantizer_of
 from pipeline.quantizer import Phase
-from tests import nets, tiny
+from tests import ends, nets, tiny
 
 TARGET = TARGETS["generic"]
 
@@ -94,3 +94,10 @@ def test_an_unknown_stage_is_a_defect():
 def test_unknown_operators_stay(reference):
     verify(prepare(nets.captured_of(nn.GELU(), 4)[0].graph), "prepared")
     assert torch.is_tensor(reference.evaluate(torch.zeros(1, 3, 8, 8)))
+
+
+def test_only_layout_in_front_of_the_output_lays_it_out():
+    graph = prepare(ends.captured_end("detector")[0].graph)
+    assert lays_out_output(nets.find(graph, "cat")) and lays_out_output(nets.find(graph, "view"))
+    assert not lays_out_output(nets.find(graph, "sigmoid"))
+    assert not lays_out_output(nets.find(prepare(nets.captured_net("dense")[0].graph), "cat"))

@@ -1,5 +1,6 @@
 """Every way to end has its exit code, its words and nothing else."""
 
+import errno
 import io
 import json
 import os
@@ -49,6 +50,25 @@ def test_an_interruption_is_130_and_says_how_to_go_on(tmp_path):
     assert "--resume" not in ended(KeyboardInterrupt())[1]
 
 
+@pytest.mark.parametrize(("error", "text"), [
+    (SystemExit(0), "code ended the program (exit 0)"), (MemoryError(), "not enough memory"),
+    (OSError(errno.ENOSPC, "No space left", "x"), "the disk is full"),
+])
+def test_what_is_no_defect_is_an_input_error(error, text):
+    code, stderr, _ = ended(error)
+    assert code == 2 and text in stderr and "internal" not in stderr
+
+
+def test_a_signal_that_is_to_be_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        terminal = Terminal(open_console(io.StringIO()), open_console(io.StringIO()))
+        with exit_codes(terminal, as_json=False, debug=False):
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_errors_are_json_where_asked_for():
     stdout = ended(InputError("no model", allowed="a file"), as_json=True)[2]
     summary = json.loads(stdout)
@@ -56,13 +76,16 @@ def test_errors_are_json_where_asked_for():
     assert summary["error"]["allowed"] == "a file" and not summary["passed"]
 
 
-def test_termination_unwinds_like_an_interruption_and_the_handler_is_put_back():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_termination_unwinds_like_an_interruption_and_the_handler_is_put_back(number):
+    inherited = signal.signal(number, signal.SIG_DFL)  # a suite in the background may inherit one that is ignored
+    before = signal.getsignal(number)
     terminal = Terminal(open_console(io.StringIO()), open_console(io.StringIO()))
     with pytest.raises(typer.Exit) as stop, exit_codes(terminal, as_json=False, debug=False):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         signal.pause()
-    assert stop.value.exit_code == 130 and signal.getsignal(signal.SIGTERM) is before
+    assert stop.value.exit_code == 130 and signal.getsignal(number) is before
+    signal.signal(number, inherited)
 
 
 def test_an_exit_passes_through():

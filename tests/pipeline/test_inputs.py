@@ -84,8 +84,8 @@ def test_places_without_a_shape_are_refused(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK")
     np.savez(tmp_path / "flat.npz", x=np.zeros(3))
     (tmp_path / "empty").mkdir()
-    for path, text in (("a.npz", "no sample's shape"), ("gone.npy", "no sample's shape"),
-                       ("flat.npz", r"x has the shape \[3\]"), ("empty", "holds no images")):
+    for path, text in (("a.npz", "truncated, corrupt"), ("gone.npy", "No such file"),
+                       ("flat.npz", r"x has 1 dimensions: \[3\]"), ("empty", "holds no images")):
         with pytest.raises(InputError, match=text):
             peek_shape(tmp_path / path, 3)
 

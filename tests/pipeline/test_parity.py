@@ -103,7 +103,7 @@ def test_other_levels_may_see_fewer_samples():
 
 def test_what_requantization_moves_is_counted_on_the_exact_samples():
     exact = results(a_q=results()["a_q"] + np.uint8(1))
-    report = report_of(results(), exact=Fixed(**exact), exact_samples=3)
+    report = report_of(results(), exact=Fixed(**exact), information_samples=3)
     assert (report.moved_by_requantization.differing, report.moved_by_requantization.max_lsb) == (12, 1)
 
 

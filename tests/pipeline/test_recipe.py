@@ -1,6 +1,7 @@
 """Recipes: the shipped files say what their names say, and every wrong key or value is one clear RecipeError."""
 
 import re
+import time
 from typing import get_args
 
 import pytest
@@ -150,14 +151,69 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         (b"- a\n- b\n", "holds a list"),
         (b"seed: 1\nseed: 2\n", "the key 'seed' is given twice"),
         (b"seed: 2024-13-45\n", "cannot be read as YAML"),
+        (b"seed:\t1\n\tname: a\n", "cannot be read as YAML"),
+        (b"\0\1\2", "cannot be read as YAML"),
+        (b"[" * 5000, "nested more than 16 deep"),
+        (b"{a: " * 5000, "nested more than 16 deep"),
+        (b"- " * 5000, "nested more than 16 deep"),
+        (b"? " * 5000, "nested more than 16 deep"),
+        (b"a: [1, 2, 3\n" * 5000, "cannot be read as YAML"),
+        (b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "aliases"),
+        (b"a: &a [*a]\n", "aliases"),
+        (b"seed: " + b"9" * 5000, "cannot be read as YAML"),
+        (b"seed: " + b"9" * 4000, "'seed' is 9999"),
+        (b"seed: -9223372036854775809", "'seed' is -9223372036854775809"),
+        (b"images: {count: 0x" + b"f" * 999 + b"}", "'images.count' is"),
+        (b"method: {learning_rate: .inf}", "'method.learning_rate' is inf"),
+        (b"method: {learning_rate: .nan}", "'method.learning_rate' is nan"),
+        (b"method: {learning_rate: 1e999}", "'method.learning_rate' is inf"),
+        (b"a: !!int ''", "cannot be read as YAML"),
+        (b"a: !!bool maybe", "cannot be read as YAML"),
+        (b"a: !!timestamp never", "cannot be read as YAML"),
+        (b"a: !!python/object/apply:os.system [true]", "cannot be read as YAML"),
+        (b"[a, b]: c\n? [d]\n: e", "cannot be read as YAML"),
+        (b"#" * (1 << 18), "longer than 131,072 bytes"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, content, message):
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
+    start = time.perf_counter()
     with pytest.raises(RecipeError, match=message) as caught:
         load_recipe(path)
-    assert caught.value.where == str(path)
+    assert caught.value.where == str(path) and len(str(caught.value)) < 3000
+    assert time.perf_counter() - start < 5
+
+
+def test_the_longest_recipe_that_is_read_takes_seconds(tmp_path):
+    lines = "".join(f"- {{where: layer{index}.conv, weights: {{bits: 8}}}}\n" for index in range(2500))
+    path = tmp_path / "long.yaml"
+    path.write_text(load_recipe("minmax_w8a8").to_yaml().replace("overrides: []\n", f"overrides:\n{lines}"))
+    start = time.perf_counter()
+    assert len(load_recipe(path).overrides) == 2500 and time.perf_counter() - start < 10
+
+
+def test_a_file_of_any_size_is_not_read(tmp_path):
+    path = tmp_path / "large.yaml"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(RecipeError, match="longer than"):
+        load_recipe(path)
+
+
+def test_a_long_value_is_cut_in_the_message(write):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write("bits: 4", f"bits: {'x' * 9000}"))
+    assert len(caught.value.what) < 200
+
+
+@pytest.mark.parametrize("key", ["1", "null", "true", "2024-01-01", "1.5", "''", "!!binary aGk="])
+@pytest.mark.parametrize("inside", ["{}", "method: {{{}}}", "images: {{{}}}", "weights: {{{}}}"])
+def test_keys_that_are_no_text_are_refused(tmp_path, key, inside):
+    path = tmp_path / "bad.yaml"
+    path.write_text(inside.format(f"{key}: 1"))
+    with pytest.raises(RecipeError):
+        load_recipe(path)
 
 
 # --- values ---

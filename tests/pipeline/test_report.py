@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from backends.placement import PlacementRow
+from pipeline.accuracy import AccuracyVerdict, Finding
 from pipeline.allocation import Allocation, Point
+from pipeline.answers import Answers
 from pipeline.artifact import CalibrationEntry, FileEntry, Manifest, ModelEntry, RecipeEntry, TargetEntry, TensorEntry
 from pipeline.parity import BoundaryCount, CodeCount, FloatOutput, LevelReport, ParityReport
 from pipeline.recipe import BitBudget
@@ -49,28 +52,45 @@ def render(report=None, log=(LOG,), notes=(), allocation=None):
 
 def test_a_passing_build_says_so_and_what_each_step_cost():
     text = render(notes=["conv1: 1 channel scale(s) raised"])
-    assert "**Gate PASSED.** All 1,000,000 integer codes of the artifact equal the reference." in text
-    assert "| calibrated | 87.50 % | -0.84 (method) |" in text
-    assert "| artifact | 87.40 % | +0.00 (parity) |" in text
+    assert "**PARITY PASSED:** all 1,000,000 integer codes equal the reference (5,000 samples)" in text
+    assert "| calibrated | 87.50 % | -0.84 (calibration: few bits on this target's grids) |" in text
+    assert "| artifact | 87.40 % | +0.00 (the files: nothing may be lost here) |" in text
     assert "5000 samples. Calibration: 1024 samples, source: files. Bit policy: qdrop. Seed 7." in text
     assert "Of 2,000 codes of the graph evaluated exactly, 3 are moved" in text
     assert "* conv1: 1 channel scale(s) raised" in text and "* float: gelu: no kernel" in text
     assert "| model.onnx | 149,200 | `ffffffffffffffff` |" in text and "take 140,300 bytes" in text
     assert "| relu_q | conv1 | conv2d+relu | integer | 8 | 4 | unsigned | weight codes keep to +-64 |" in text
-    assert "| layer1.0 | 1000 | 4 | 0.5 | 0.6 | 1.20 % | 14.00 % | 9.5 |" in text
+    assert "| layer1.0 | 1000 | 4 | 0.5 | 0.6 | 1.20 % | 14.00 % |  |" in text
 
 
 def test_a_failing_build_says_how_many_codes_differ():
     level = LevelReport("all", True, 5000, CodeCount(1_000_000, 12, 3), 0, 99.9)
     rules = [{"rule": "no code differs", "measured": 12, "allowed": 0, "passed": False}]
     text = render(parity(levels=[level], rules=rules))
-    assert "**Gate FAILED.** 12 of 1,000,000 integer codes differ from the reference." in text
+    assert "**PARITY FAILED:** 12 of 1,000,000 integer codes differ from the reference" in text
     assert "FAILED: no code differs: measured 12, allowed 0" in text
 
 
 def test_without_labels_there_are_no_accuracies():
     text = render(parity(accuracy=dict.fromkeys(ACCURACY)))
-    assert "| float | no labels | the trained model |" in text and "None" not in text
+    assert "| float | not measured | the trained model |" in text and "None" not in text
+
+
+def test_both_verdicts_stand_on_top_with_causes_and_no_data_s_loss_is_the_method_s():
+    finding = Finding("calibration", "calibration images are black", "a closed lens", "open it")
+    judged = AccuracyVerdict("warning", "top-1 88 % -> 10 %", (finding,))
+    text = render(parity(judged=judged))
+    assert text.index("**PARITY PASSED:**") < text.index("**ACCURACY WARNING:** top-1 88 % -> 10 %") < text.index("|")
+    assert "* calibration images are black. Likely cause: a closed lens. Open it." in text
+    assert "| calibrated | 87.50 % | -0.84 (calibration data that does not fit, see ACCURACY) |" in text
+
+
+def test_outputs_without_a_choice_have_no_top1_and_the_distance_is_said():
+    answers = Answers(("float", "calibrated", "reference", "artifact"))
+    ones = np.ones((4, 1), np.float32)
+    answers.add({"float": ones, "calibrated": 1.1 * ones, "reference": 1.1 * ones, "artifact": ones}, None)
+    text = render(parity(answers=answers, levels=[LevelReport("all", True, 4, CodeCount(10, 0, 0), 0, None)]))
+    assert "| no choice |" in text and "calibrated 20.0 dB, reference 20.0 dB." in text
 
 
 def test_a_method_without_units_has_no_calibration_table():
@@ -93,7 +113,7 @@ def test_float_operators_get_a_table_of_their_own():
                         boundaries={"gelu_q": BoundaryCount(1300, 2, 1)}, float_output=FloatOutput(50, 1.5e-7))
     text = render(parity(levels=[level]))
     assert "| gelu_q | 1,300 | 2 | 1 | 0 |" in text and "relative error at most 1.5e-07" in text
-    assert "All 1,000,000 integer codes of the artifact that integer kernels compute equal" in text
+    assert "all 1,000,000 integer codes that integer kernels compute equal" in text
     level.boundaries["gelu_q"].unexplained = 3
     assert "3 codes right behind float operators are wrong" in render(parity(levels=[level]))
     assert "behind a float operator" not in render()

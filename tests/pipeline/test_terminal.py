@@ -14,6 +14,7 @@ from pipeline.allocation import Allocation, Point
 from pipeline.recipe import BitBudget
 from pipeline.stages import EpochLog, UnitLog
 from pipeline.terminal import Terminal, kept_units, open_console, placement_cells, printable
+from pipeline.verdicts import Headline
 from pipeline.watcher import Watcher
 from tests.tiny import quantized_net
 
@@ -161,10 +162,20 @@ def test_errors_keep_their_lines_and_control_characters_are_written_out(plain):
 
 def test_notes_are_folded_to_a_terminal_and_results_are_not_markup():
     terminal = live(60)
-    terminal.show_build("PASSED", ["  artifact    [bold]/a"], ["many words " * 10], passed=True)
+    terminal.show_build([Headline("PARITY", "ok", "all")], ["  artifact    [bold]/a"], ["many words " * 10])
     lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.results.file.getvalue()).splitlines()
-    assert lines[:2] == ["PASSED", "  artifact    [bold]/a"]
+    assert lines[:2] == ["PARITY PASSED: all", "  artifact    [bold]/a"]
     assert max(map(len, lines)) <= 60 and lines[3].startswith(" " * 14 + "many")
+
+
+def test_a_warning_stands_on_top_with_its_causes():
+    terminal = live(60)
+    verdicts = [Headline("PARITY", "ok", "all"), Headline("ACCURACY", "warning", "lost", ("black images " * 8,))]
+    terminal.show_build(verdicts, ["  artifact    a"], [])
+    shown = terminal.results.file.getvalue()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    assert lines[:2] == ["PARITY PASSED: all", "ACCURACY WARNING: lost"] and "\x1b[1;33mACCURACY" in shown
+    assert lines[2].startswith("  ! black") and lines[3].startswith("    ") and max(map(len, lines)) <= 60
 
 
 @pytest.mark.parametrize("terminal", [Terminal(open_console(io.StringIO()), open_console(io.StringIO())), live(80)])

@@ -13,6 +13,7 @@ from bench_docs import fill
 
 from backends.fixed_point.lower import lower
 from backends.fixed_point.rules import integer_target
+from pipeline.errors import TargetError
 from tests.backends.fixed_point import oracle
 from tests.backends.fixed_point.test_lower import input_codes
 from tests.backends.onnx_qdq.cases import frozen
@@ -49,6 +50,17 @@ def test_verdicts_follow_from_the_ratios():
 def test_what_was_not_measured_is_not_judged():
     few = {"contenders": {bench_modules.VNNI: MEASURED["contenders"][bench_modules.VNNI]}, "sizes": {}}
     assert bench_modules.judged("resnet18", few) == []
+
+
+def test_a_processor_without_vnni_measures_its_own_profile(monkeypatch, capsys):
+    class Older:
+        def target(self, profile):
+            if profile == "x86-64-vnni":
+                raise TargetError("this processor lacks avx512_vnni")
+
+    monkeypatch.setattr(bench_modules.BACKENDS, "get", lambda name: Older())
+    assert bench_modules.runnable(bench_modules.PROFILES) == {bench_modules.AVX2: "x86-64-v3"}
+    assert "tvm, x86-64-vnni: not measured: " in capsys.readouterr().out
 
 
 def test_tables_fit_their_document():

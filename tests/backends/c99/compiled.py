@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from backends.fixed_point.program import Program
 from backends.standalone import standalone
 from pipeline.parity import LOGITS
 from tests.backends.fixed_point import oracle
+from tests.sealed import seal
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror")
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc (Debian: apt install gcc libc6-dev)")
@@ -75,12 +74,3 @@ def write_artifact(program: Program, folder: Path, samples: int = 3) -> Path:
     (folder / "run.py").write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
     seal(folder)
     return folder
-
-
-def seal(folder: Path) -> None:
-    """A manifest that vouches for the files as they are."""
-    files = {
-        path.relative_to(folder).as_posix(): {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "manifest.json"
-    }
-    (folder / "manifest.json").write_text(json.dumps({"files": files}))

@@ -57,7 +57,7 @@ def test_the_shipped_c_gives_every_code_of_the_arithmetic(name, tmp_path):
 
 
 @needs_gcc
-@pytest.mark.parametrize("name", FLOAT_MIDDLES)
+@pytest.mark.parametrize("name", sorted({*FLOAT_MIDDLES} - {"preactivation"}))  # a relu alone is a table here
 def test_what_runs_in_float_elsewhere_stops_before_calibration(name):
     loaded = LoadedModel(Net(*FLOAT_MIDDLES[name]).eval(), None, name, "", None)
     with pytest.raises(TargetError, match=r"target 'c' can compute .* neither in integers nor in float(.|\n)*where:"):

@@ -8,8 +8,11 @@ import sys
 
 import pytest
 
+from backends.c99.device_runner import FILES
 from tests.backends.c99 import programs
-from tests.backends.c99.compiled import needs_emulator, needs_gcc, seal, write_artifact
+from tests.backends.c99.compiled import needs_emulator, needs_gcc, write, write_artifact
+from tests.sealed import seal, write_documents
+from tools.mutate_artifact import judge_here, mutants, survivors
 
 pytestmark = needs_gcc
 
@@ -48,6 +51,46 @@ def test_what_was_built_passes_on_a_cortex_m4_and_anything_else_fails(artifact):
     flip_a_weight(artifact)
     code, lines = run(artifact, "--cortex-m4")
     assert code == 1 and "sample 0: t2 differs" in lines and lines[-1] == "FAIL"
+
+
+def test_no_damage_passes(artifact):
+    write_documents(artifact)
+    seal(artifact)
+    assert survivors(artifact, mutants(artifact, flips=10), judge_here) == []
+
+
+def test_the_files_are_those_that_the_device_needs(artifact):
+    names = {path.relative_to(artifact).as_posix() for path in artifact.rglob("*") if path.is_file()}
+    assert names == {*FILES, "manifest.json"}
+
+
+def test_so_many_samples_are_replayed_as_were_asked_for(artifact):
+    code, lines = run(artifact, "--samples", "2")
+    assert code == 0 and lines[0].startswith("samples: 2, ")
+    code, lines = run(artifact, "--samples", "4")
+    assert code == 1 and "samples_are_there" in " ".join(lines) and lines[-1] == "FAIL"
+
+
+@pytest.mark.parametrize("samples", ["0", "-1", "x"])
+def test_no_samples_are_no_replay(artifact, samples):
+    command = [sys.executable, "run.py", "--samples", samples]
+    done = subprocess.run(command, cwd=artifact, capture_output=True, text=True)
+    assert done.returncode == 2 and "PASS" not in done.stdout and "--samples" in done.stderr
+
+
+def test_two_networks_live_in_one_program(artifact, tmp_path):
+    """Every name with external linkage begins with the network's."""
+    other = tmp_path / "other"
+    write(programs.every_step(8), other)
+    for name in ("model.c", "model.h"):
+        text = (other / name).read_text()
+        (other / name).write_text(text.replace("net_", "second_").replace("NET_", "SECOND_"))
+    main = '#include "model.h"\n#include "other/model.h"\n' + "int main(void)\n{\n" + "".join(
+        f"    static uint8_t {n}_x[{n.upper()}_INPUT_BYTES];\n    static float {n}_y[{n.upper()}_LOGITS];\n"
+        f"    {n}_run({n}_x, {n}_y);\n" for n in ("net", "second")) + "    return 0;\n}\n"
+    (artifact / "both.c").write_text(main)
+    subprocess.run(["gcc", "-std=c99", "both.c", "model.c", "other/model.c", "-o", "both"], cwd=artifact, check=True)
+    subprocess.run([artifact / "both"], check=True)
 
 
 def test_a_changed_file_fails(artifact):

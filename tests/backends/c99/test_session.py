@@ -5,13 +5,14 @@ import re
 import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from backends.c99.emit import DESCRIPTION
 from backends.c99.session import BATCH, LEVELS, CSession
-from backends.fixed_point.program import Dequantize, Lookup, Program
+from backends.fixed_point.program import Dequantize, Lookup, Move, Program
 from pipeline.errors import ParityError, TargetError
 from pipeline.parity import LOGITS
 from tests.backends.c99 import programs
@@ -162,3 +163,16 @@ def test_a_network_that_outgrows_the_emulated_board_is_an_error(tmp_path):
     (folder / "model.c").write_text(text.replace("/* --- constants", big))
     with pytest.raises(TargetError, match="overflowed"):
         CSession(folder, "O2")
+
+
+def test_logits_of_several_tensors(tmp_path):
+    made = oracle.make_parts()
+    sizes = [int(np.prod(buffer.shape)) for buffer in made.buffers]
+    whole, starts = oracle.make_buffer("x", (1, 1, sum(sizes)), 3), np.cumsum([0, *sizes])
+    moves = [
+        Move(buffer.name, "", (0,), 1 + number, (1, 1), (0, 0), np.zeros(0, np.int32),
+             np.arange(starts[number], starts[number + 1], dtype=np.int32))
+        for number, buffer in enumerate(made.buffers)
+    ]
+    step = replace(made.steps[0], inputs=(1, 2, 3))
+    assert_exact(Program((whole, *made.buffers), (*moves, step), made.logits), tmp_path)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backends.c99.steps import TILE, is_depthwise, scratch_bytes, write_step
-from backends.fixed_point.program import Program
+from backends.fixed_point.program import Move, Program
 from pipeline.errors import TargetError
 from tests.backends.c99.programs import Builder
 from tests.backends.fixed_point import oracle
@@ -72,6 +72,14 @@ def test_moves_that_move_nothing_are_no_call_and_on_the_input_a_copy():
     program = net.build(net.move(a, (4, 4, 6), range(6)))
     assert code_of(program, 0).calls == ("memcpy(t1, t0, 96);",)
     assert write_step(program, 1, lambda tensor: "same", "scratch").calls == ()
+
+
+def test_channels_beyond_16_bits_go_by_their_index():
+    shape, channels = (1, 1, 40000), np.arange(33000, 39000, dtype=np.int32)
+    buffers = (oracle.make_buffer("x", shape), oracle.make_buffer("y", (1, 1, len(channels))))
+    move = Move("y", "", (0,), 1, (1, 1), (0, 0), channels, None)
+    code = code_of(Program(buffers, (move,), ()))
+    assert code.kernels == ("move_indexed",) and "{\n    33000, 33001" in text_of(code, "index_0")
 
 
 def test_an_average_pool_chooses_its_divisor_where_there_are_several():

@@ -16,7 +16,9 @@ from backends.fixed_point.program import (
     Concat,
     Conv,
     Dequantize,
+    DequantizeParts,
     GlobalAverage,
+    LogitPlaces,
     Lookup,
     MaxPool,
     Move,
@@ -74,7 +76,21 @@ def compute(program: Program, step: Step, inputs: Sequence[np.ndarray]) -> np.nd
         case Dequantize():
             scale = np.float32(program.buffers[step.inputs[0]].scale)
             return centered[0].transpose(0, 3, 1, 2).astype(np.float32) * scale
+        case DequantizeParts():
+            return _parts(program, step, centered)
     raise TypeError(type(step).__name__)
+
+
+def _parts(program: Program, step: DequantizeParts, centered: Sequence[np.ndarray]) -> np.ndarray:
+    logits = np.zeros((len(centered[0]), int(np.prod(program.logits))), np.float32)
+    for number, part, value in zip(step.inputs, step.parts, centered, strict=True):
+        value = value.astype(np.float32) * np.float32(program.buffers[number].scale)
+        if len(part.logits):
+            logits[:, part.logits] = value.reshape(len(value), -1)[:, part.elements]
+            continue
+        for y, x, c in np.ndindex(value.shape[1:]):
+            logits[:, part.first + y * part.steps[0] + x * part.steps[1] + c * part.steps[2]] = value[:, y, x, c]
+    return logits
 
 
 def apply_rescale(rescale: Rescale, values: Sequence[np.ndarray]) -> np.ndarray:
@@ -154,6 +170,15 @@ def make_buffer(name: str, shape: tuple[int, int, int], zero_point: int = 0, qua
     """A tensor whose channels come first in the graph."""
     height, width, channels = shape
     return Buffer(name, shape, zero_point, 0.05, quantized, (channels, height, width))
+
+
+def make_parts() -> Program:
+    """Logits of three tensors: two by steps, one by a table that reads an element twice; some come from nowhere."""
+    none = np.zeros(0, np.int32)
+    table = LogitPlaces(0, (0, 0, 0), np.array([3, 0, 3], np.int32), np.array([31, 30, 33], np.int32))
+    buffers = (make_buffer("a", (2, 3, 4), 7), make_buffer("b", (1, 1, 6), 3), make_buffer("c", (2, 2, 3), 9))
+    parts = (LogitPlaces(0, (12, 1, 3), none, none), LogitPlaces(24, (0, 0, 1), none, none), table)
+    return Program(buffers, (DequantizeParts("y", "", (0, 1, 2), None, parts),), (35,))
 
 
 def make_conv(

@@ -53,6 +53,13 @@ def operands(*values):
     return found
 
 
+class Fresh:
+    """Stands for an execution that remembers nothing."""
+
+    def once(self, region, make):
+        return make()
+
+
 SHAPES = [((2, 5, 7, 9), (2, 5, 7, 9)), ((2, 5, 7, 9), (2, 5, 1, 1)), ((2, 5, 1, 1), (2, 5, 7, 9))]
 
 
@@ -67,9 +74,38 @@ def test_add_and_mul(op, ties, shapes):
         if op == "QLinearMul":
             grid = CodeGrid(grid.scale * 8, grid.zero_point, 0, 255)
         expected = kernel(op, operands(left, right, grid))
-        got = arithmetic.add_codes(left, right, grid) if op == "QLinearAdd" else arithmetic.mul(
-            None, None, [left, right], grid)
+        kernel_of = {"QLinearAdd": arithmetic.add, "QLinearMul": arithmetic.mul}[op]
+        got = kernel_of(Fresh(), None, [left, right], grid)
         assert np.array_equal(got.numpy(), expected)
+
+
+BROADCASTS = {
+    "same": ((4, 16, 32, 32), (4, 16, 32, 32)), "map": ((4, 1, 32, 32), (4, 16, 32, 32)),
+    "row": ((4, 16, 32, 32), (4, 16, 1, 32)), "column": ((4, 16, 32, 1), (4, 16, 32, 32)),
+    "pixel": ((4, 16, 1, 1), (4, 16, 32, 32)), "both": ((4, 1, 32, 32), (4, 16, 1, 1)),
+    "rows": ((4, 16, 1, 32), (4, 16, 32, 1)),
+}
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+@pytest.mark.parametrize("name", BROADCASTS)
+@pytest.mark.parametrize("op", ["QLinearAdd", "QLinearMul"])
+def test_every_broadcast_rounds_as_the_kernel_does_in_either_layout(op, name, last):
+    """So many codes that a formula which rounds once more or less, or in another order, differs in some."""
+    rng = np.random.default_rng(3)
+    for _ in range(24):
+        values = [codes_like(rng, shape, random_grid(rng, False)) for shape in BROADCASTS[name]]
+        grid = random_grid(rng, False)
+        add = op == "QLinearAdd"
+        got = (arithmetic.add if add else arithmetic.mul)(Fresh(), None, values, grid)
+        order, repeated = arithmetic.addends(*BROADCASTS[name]) if add else ((0, 1), False)
+        first, second = (values[place] for place in order)
+        if repeated:
+            first = Codes(first.codes.expand(got.shape), first.grid)
+        axes = (0, 2, 3, 1) if last else (0, 1, 2, 3)
+        first, second = (Codes(value.codes.permute(axes).contiguous(), value.grid) for value in (first, second))
+        found = kernel(op, operands(first, second, grid))
+        assert np.array_equal(got.permute(axes).numpy(), found)
 
 
 @pytest.mark.parametrize("ties", [False, True])

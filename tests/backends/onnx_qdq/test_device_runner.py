@@ -1,8 +1,6 @@
 """`run.py` on a device: passes on what was built, fails on anything else, needs nothing of ours."""
 
 import ast
-import hashlib
-import json
 import subprocess
 import sys
 
@@ -11,18 +9,12 @@ import onnx
 import pytest
 
 from backends.onnx_qdq import OnnxBackend
-from backends.onnx_qdq.device_runner import with_outputs
+from backends.onnx_qdq.device_runner import FILES, with_outputs
 from tests.backends.onnx_qdq.cases import frozen
+from tests.sealed import change_golden, seal, write_documents
+from tools.mutate_artifact import judge_here, mutants, survivors
 
 pytestmark = pytest.mark.onnxruntime
-
-
-def seal(folder):
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for path in sorted(folder.iterdir()) if path.name != "manifest.json"
-    }
-    (folder / "manifest.json").write_text(json.dumps({"files": files}))
 
 
 @pytest.fixture(params=["qdq", "qoperator"])
@@ -51,6 +43,32 @@ def test_what_was_built_passes(artifact):
     assert lines[0].startswith("samples: 16, codes compared: ") and lines[1].startswith("latency: ")
 
 
+def test_no_damage_passes(artifact):
+    write_documents(artifact)
+    seal(artifact)
+    assert survivors(artifact, mutants(artifact, flips=9), judge_here) == []
+
+
+def test_the_files_are_those_that_the_device_needs(artifact):
+    assert sorted(path.name for path in artifact.iterdir()) == sorted([*FILES, "manifest.json"])
+
+
+@pytest.mark.parametrize(("weights", "code"), [(8, 1), (4, 0)])
+def test_a_processor_that_saturates_is_told_so_before_it_computes(artifact, weights, code):
+    entry = {"kind": "weight", "bits": weights, "symmetric": True, "channel_bits": None}
+    seal(artifact, target={"name": "onnx", "profile": "vnni"}, tensors=[entry])
+    text = (artifact / "run.py").read_text()
+    cpuinfo = "def read_cpuinfo():\n    return 'model name : Old\\nflags : avx2'\n\n\n"
+    (artifact / "run.py").write_text(text.replace("def open_session", cpuinfo + "def open_session"))
+    seal(artifact)
+    got, lines = run(artifact)
+    assert got == code
+    if code:
+        assert len(lines) == 2 and lines[1] == "FAIL"
+        assert "needs avx512_vnni or avx_vnni on x86_64; this processor (Old) has neither" in lines[0]
+        assert lines[0].endswith("build with --device-profile generic")
+
+
 def test_a_changed_file_fails(artifact):
     with (artifact / "model.onnx").open("ab") as file:
         file.write(b" ")
@@ -63,22 +81,22 @@ def test_a_missing_file_fails(artifact):
 
 
 def test_another_code_on_the_device_fails_and_is_named(artifact):
-    with np.load(artifact / "golden.npz") as file:
-        golden = dict(file)
-    golden["code:relu_q"][3, 2, 1, 0] ^= 1
-    size = golden["code:relu_q"].size
-    np.savez(artifact / "golden.npz", **golden)
-    seal(artifact)
+    sizes = []
+
+    def flip(golden):
+        golden["code:relu_q"][3, 2, 1, 0] ^= 1
+        sizes.append(golden["code:relu_q"].size)
+
+    change_golden(artifact, flip)
     code, lines = run(artifact)
-    assert code == 1 and f"relu_q: 1 of {size} codes differ, by up to 1" in lines and lines[-1] == "FAIL"
+    assert code == 1 and f"relu_q: 1 of {sizes[0]} codes differ, by up to 1" in lines and lines[-1] == "FAIL"
 
 
 def test_another_logit_fails(artifact):
-    with np.load(artifact / "golden.npz") as file:
-        golden = dict(file)
-    golden["logits"][0, 0] = np.nextafter(golden["logits"][0, 0], np.float32(100))
-    np.savez(artifact / "golden.npz", **golden)
-    seal(artifact)
+    def nudge(golden):
+        golden["logits"][0, 0] = np.nextafter(golden["logits"][0, 0], np.float32(100))
+
+    change_golden(artifact, nudge)
     code, lines = run(artifact)
     assert code == 1 and "logits: 1 of 80 values differ" in lines
 

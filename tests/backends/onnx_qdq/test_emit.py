@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from backends.onnx_qdq.arithmetic import IntegerArithmetic
-from backends.onnx_qdq.emit import emit_model, unsupported
-from backends.onnx_qdq.session import OnnxSession, integer_ops
-from backends.onnx_qdq.target import TARGETS
+from backends.onnx_qdq.emit import FORMS, emit_model, unsupported
+from backends.onnx_qdq.session import OnnxSession, integer_ops, open_session
+from backends.onnx_qdq.target import TARGETS, targets
 from pipeline.errors import TargetError
 from pipeline.graph import bias_quantizer_of, is_constant, quantizer_of, quantizers
+from pipeline.parity import LOGITS
 from tests.backends.onnx_qdq.cases import MIDDLES, frozen, frozen_with_levels
+from tests.ends import ENDS, FLOAT_ENDS, frozen_end
+from tests.processor import EVERY_X86, needs_vnni
 from tests.tiny import frozen_levels, multibit_recipe
 
 CASES = [(8, 8, False), (8, 8, True), (4, 4, False), (4, 4, True), (3, 3, False), (2, 2, False)]
@@ -35,7 +38,7 @@ def path(tmp_path):
 
 
 @pytest.mark.parametrize(("weights", "activations", "ties"), CASES)
-@pytest.mark.parametrize("name", [*MIDDLES, "preactivation"])
+@pytest.mark.parametrize("name", MIDDLES)
 def test_session_equals_integer_arithmetic(name, weights, activations, ties, path):
     reference, images = frozen(name, weights, activations, ties=ties)
     expected = IntegerArithmetic(reference).run(images)
@@ -49,9 +52,24 @@ def test_session_equals_integer_arithmetic(name, weights, activations, ties, pat
     assert integer_ops(path)["reasons"] == {}
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 5, 7])
+@needs_vnni
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("name", MIDDLES)
+def test_the_whole_range_of_8_bit_weights_is_exact_on_a_processor_with_vnni(name, ties, path):
+    reference, images = frozen(name, ties=ties, target=TARGETS["vnni"])
+    codes = [q.codes for q in quantizers(reference.graph).values() if q.codes is not None]
+    assert max(int(weight.abs().max()) for weight in codes) > 64
+    expected = IntegerArithmetic(reference).run(images)
+    for form in ("qdq", "qoperator"):
+        emit_model(reference, path, form)
+        for level in ("all", "extended"):
+            assert not differing(expected, run(path, images, level)), (form, level)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, pytest.param(7, marks=needs_vnni)])
 def test_asymmetric_weights_run_in_the_same_integer_kernels(bits, path):
-    reference, images = frozen("linear_output", bits, 8, "weights.symmetric=false")
+    profile = "generic" if bits < 7 else "vnni"  # 7 asymmetric bits reach beyond what pairs of products hold
+    reference, images = frozen("linear_output", bits, 8, "weights.symmetric=false", target=TARGETS[profile])
     weight = quantizers(reference.graph)["conv2d_w"]
     assert len(set(weight.zero_point.tolist())) > 1
     expected = IntegerArithmetic(reference).run(images)
@@ -205,8 +223,10 @@ def test_an_operator_without_emitter_is_refused_before_anything_is_written(path)
 # --- levels that are not uniform --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("profile", ["generic", "vnni"])
-@pytest.mark.parametrize("name", [*(set(MIDDLES) - {"pad_slice"}), "residual", "scaled"])
+@pytest.mark.parametrize("profile", EVERY_X86)
+# Sums of two operands that are both broadcast have an Expand of their own, of codes.
+@pytest.mark.parametrize(
+    "name", [*sorted({*MIDDLES} - {"pad_slice", "add_both", "add_rows"}), "residual", "scaled"])
 def test_codebooks_and_nested_activations_run_in_integer_kernels(name, profile, path):
     """Mixed 0 to 4 bits in every tensor, both forms, every level: not even an unfused session differs in a code."""
     if name == "residual":
@@ -227,7 +247,7 @@ def test_codebooks_and_nested_activations_run_in_integer_kernels(name, profile, 
 
 
 def test_every_level_of_every_channel_reaches_the_session(path):
-    reference, images = frozen_levels(TARGETS["vnni"], multibit_recipe("weights.levels=uniform", "weights.bits=8"))
+    reference, images = frozen_levels(TARGETS["generic"], multibit_recipe("weights.levels=uniform", "weights.bits=8"))
     emit_model(reference, path)
     got = run(path, images)
     reached = {bits: set() for bits in range(5)}
@@ -239,7 +259,7 @@ def test_every_level_of_every_channel_reaches_the_session(path):
 
 
 def test_a_channel_of_0_bits_is_a_row_of_zeros(path):
-    reference, images = frozen_levels(TARGETS["vnni"])
+    reference, images = frozen_levels(TARGETS["generic"])
     weight = quantizers(reference.graph)["conv2d_1_w"]
     pruned = weight.channel_bits.tolist().index(0)
     emit_model(reference, path)
@@ -249,9 +269,26 @@ def test_a_channel_of_0_bits_is_a_row_of_zeros(path):
 
 
 def test_a_file_without_the_second_rounding_is_seen(path):
-    reference, images = frozen_levels(TARGETS["vnni"])
+    reference, images = frozen_levels(TARGETS["generic"])
     expected = IntegerArithmetic(reference).run(images)
     broken = copy.deepcopy(reference)
     quantizers(broken.graph)["relu_1_q"].set_channel_bits(torch.full((8,), 4))
     emit_model(broken, path)
     assert "relu_1_q" in differing(expected, run(path, images))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", [*ENDS, *FLOAT_ENDS])
+def test_results_that_are_laid_out_leave_their_own_grids(name, form, tmp_path):
+    target = targets(form)["generic"]
+    reference, images, expected = frozen_end(name, target)
+    emit_model(reference, tmp_path / "model.onnx", form)
+    found = open_session(tmp_path / "model.onnx").run(images)
+    arithmetic = IntegerArithmetic(reference)
+    want = arithmetic.follow(images, found).results
+    assert all(np.array_equal(found[key], codes) for key, codes in want.items() if key != LOGITS)
+    assert arithmetic.float_output == (name in FLOAT_ENDS)
+    if not arithmetic.float_output:
+        assert np.array_equal(found[LOGITS].view(np.uint32), np.ascontiguousarray(want[LOGITS]).view(np.uint32))
+    # Every number within what 8 bits of its own branch explain; on one grid with the boxes scores would be lost.
+    assert np.median(np.abs(found[LOGITS] - expected.numpy()) / (np.abs(expected.numpy()) + 0.01)) < 0.02

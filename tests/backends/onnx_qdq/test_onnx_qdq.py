@@ -2,10 +2,13 @@
 
 import pytest
 
+from backends import onnx_qdq as module
 from backends.base import BACKENDS
 from backends.onnx_qdq import OnnxBackend
-from backends.onnx_qdq.target import DEFAULT_PROFILE
+from backends.onnx_qdq.profiles import DEFAULT_PROFILE
+from pipeline.errors import TargetError
 from tests.backends.onnx_qdq.cases import frozen
+from tests.backends.test_processor import HASWELL
 
 
 @pytest.mark.parametrize(("name", "form"), [("onnx", "qdq"), ("onnx-qoperator", "qoperator")])
@@ -34,3 +37,16 @@ def test_emit_open_and_count(form, tmp_path):
         assert all((got[name] == expected[name]).all() for name in expected)
     assert backend.integer_ops(tmp_path)["float"] == 0
     assert {"onnxruntime", "onnx"} <= set(backend.versions())
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator"])
+@pytest.mark.parametrize("profile", ["vnni", "arm64"])
+def test_a_profile_that_saturates_here_is_refused_before_calibration(form, profile, monkeypatch):
+    monkeypatch.setattr(module, "this_machine", lambda: "x86_64")
+    monkeypatch.setattr(module, "read_cpuinfo", lambda: HASWELL)
+    with pytest.raises(TargetError, match="avx512_vnni or avx_vnni") as error:
+        OnnxBackend(form).target(profile)
+    assert "i7-4770" in str(error.value) and DEFAULT_PROFILE in error.value.hint
+    assert OnnxBackend(form).target(DEFAULT_PROFILE).profile == DEFAULT_PROFILE
+    monkeypatch.setattr(module, "read_cpuinfo", lambda: HASWELL.replace(" avx2 ", " avx2 avx_vnni "))
+    assert OnnxBackend(form).target(profile).profile == profile

@@ -1,15 +1,20 @@
 """Sessions report every quantized tensor without changing the result, and say which kernels really run."""
 
+from collections import Counter
+
 import numpy as np
 import onnx
 import pytest
 
 from backends.onnx_qdq import session as session_module
 from backends.onnx_qdq.emit import emit_model
-from backends.onnx_qdq.session import LEVELS, OnnxSession, integer_ops, open_session, quantized_tensors
+from backends.onnx_qdq.model_bytes import quantized_tensors
+from backends.onnx_qdq.session import LEVELS, OnnxSession, integer_ops, open_session
+from backends.onnx_qdq.target import TARGETS, targets
+from backends.placement import placement_table
 from pipeline.errors import ParityError
-from pipeline.graph import is_constant, quantizer_of
-from tests.backends.onnx_qdq.cases import frozen
+from pipeline.graph import is_constant, op_name, quantizer_of
+from tests.backends.onnx_qdq.cases import FLOAT_MIDDLES, MIDDLES, frozen
 
 pytestmark = pytest.mark.onnxruntime
 
@@ -25,7 +30,7 @@ def test_every_activation_quantizer_is_reported_in_execution_order(emitted):
     path, reference, images = emitted
     graph = reference.graph
     names = [n.name for n in graph.graph.nodes if quantizer_of(graph, n) is not None and not is_constant(n)]
-    assert quantized_tensors(path) == names
+    assert quantized_tensors(path.read_bytes()) == names
     results = OnnxSession(path).run(images)
     assert sorted(results) == sorted([*names, "logits"])
     assert all(results[name].dtype == np.uint8 and len(results[name]) == len(images) for name in names)
@@ -93,3 +98,22 @@ def test_a_file_that_lost_a_quantizer_is_seen_as_float(emitted):
     onnx.save(model, path)
     found = integer_ops(path)
     assert found["float"] >= 2 and any("Conv" in reason for reason in found["reasons"].values())
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator"])
+@pytest.mark.parametrize("name", [*MIDDLES, *FLOAT_MIDDLES])
+def test_what_runs_in_integers_is_what_the_placement_table_says(name, form, tmp_path):
+    """No session fuses an integer kernel of its own where the table says float, or the other way round."""
+    reference, path = frozen(name, target=targets(form)["generic"])[0], tmp_path / "model.onnx"
+    emit_model(reference, path, form)
+    rows = placement_table(reference.graph, reference.quantized.target)
+    told = Counter(row.runs if row.runs != "layout" or row.op != "max_pool2d" else "integer"
+                   for row in rows if row.op != "quantize")
+    found = integer_ops(path)
+    assert found["integer"] == told["integer"]
+    assert (found["float"] > 0) == (told["float"] > 0) == (name in FLOAT_MIDDLES)
+
+
+def test_every_operator_of_the_table_has_a_network():
+    graphs = [frozen(name)[0].graph for name in MIDDLES]
+    assert set(TARGETS["generic"].ops) <= {op_name(node) for graph in graphs for node in graph.graph.nodes}

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
-from backends.onnx_qdq.target import DEFAULT_PROFILE, TARGETS, targets
-from pipeline.dialect import COMPUTE, LAYOUT
+from backends.onnx_qdq.profiles import DEFAULT_PROFILE
+from backends.onnx_qdq.target import TARGETS, targets
+from pipeline.dialect import ACTIVATIONS, COMPUTE, LAYOUT
 
 
 def test_every_canonical_operator_has_a_rule():
     for target in TARGETS.values():
-        assert set(target.ops) == COMPUTE | LAYOUT
+        assert set(target.ops) == ACTIVATIONS | COMPUTE | LAYOUT
 
 
 def test_only_the_default_profile_limits_wide_weights():

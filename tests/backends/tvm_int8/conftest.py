@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -12,15 +11,9 @@ import pytest
 from backends.tvm_int8.device_files import write_device_files
 from backends.tvm_int8.profiles import NATIVE, PROFILES, resolve
 from backends.tvm_int8.toolchain import check, compiler
-from pipeline.artifact import file_table
 from pipeline.errors import TargetError
 from tests.backends.tvm_int8 import toy
-
-
-def seal(folder: Path) -> None:
-    """A manifest of what lies in the folder."""
-    files = {name: entry.model_dump() for name, entry in file_table(folder).items()}
-    (folder / "manifest.json").write_text(json.dumps({"files": files}))
+from tests.sealed import seal
 
 
 def needs(name: str) -> None:

@@ -3,19 +3,23 @@
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from backends.tvm_int8.cpu_features import this_machine
-from backends.tvm_int8.device_runner import named, read_results
-from backends.tvm_int8.profiles import PROFILES
-from backends.tvm_int8.toolchain import emulation
+from backends.processor import this_machine
+from backends.tvm_int8 import device_runner
+from backends.tvm_int8.device_runner import named, open_module, read_results, to_tensor
+from backends.tvm_int8.profiles import NATIVE, PROFILES, resolve
+from backends.tvm_int8.session import NativeSession
+from backends.tvm_int8.toolchain import compiler, emulation
 from tests.backends.tvm_int8 import toy
-from tests.backends.tvm_int8.conftest import seal
 from tests.backends.tvm_int8.networks import resnet
+from tests.sealed import change_golden, seal, write_documents
+from tools.mutate_artifact import judge_here, mutants, survivors
 
 pytestmark = pytest.mark.tvm
 
@@ -31,14 +35,6 @@ def run(folder, *options):
     return done.returncode, done.stdout.splitlines()
 
 
-def edit_golden(folder, change):
-    with np.load(folder / "golden.npz") as file:
-        golden = dict(file)
-    change(golden)
-    np.savez(folder / "golden.npz", **golden)
-    seal(folder)
-
-
 def edit_device(folder, **facts):
     device = json.loads((folder / "device.json").read_text())
     (folder / "device.json").write_text(json.dumps({**device, **facts}))
@@ -50,6 +46,66 @@ def test_what_was_built_passes(native):
     assert (code, lines[-1]) == (0, "PASS")
     assert lines[0] == f"samples: 8, codes compared: {8 * (8 * 8 * 3 + 8 * 8 * 16)}"
     assert lines[1].startswith("latency: ") and lines[1].endswith(" ms (median, one thread, batch 1)")
+
+
+def test_no_damage_passes(native):
+    write_documents(native)
+    seal(native)
+    assert survivors(native, mutants(native, flips=16), judge_here) == []
+
+
+OPENED = """
+import sys, shutil
+from pathlib import Path
+import numpy as np
+import run
+first, second, rebuilt = map(Path, sys.argv[1:])
+x = run.to_tensor(run.read_golden(first, ["input_q", "layer_q"])["input"][:1])
+compute = lambda folder: np.from_dlpack(run.open_module(folder)["main"](x)).copy()
+wanted, other = compute(first), compute(second)
+assert not np.array_equal(wanted, other)
+assert np.array_equal(wanted, compute(first)) and np.array_equal(other, compute(second))
+shutil.move(first, first.with_name("old"))
+shutil.copytree(rebuilt, first)
+assert np.array_equal(other, compute(first)), "the old module under the new path"
+"""
+
+
+def test_artifacts_load_side_by_side_and_anew_in_one_process(native, tmp_path):
+    """A second runtime library in one process would abort it; the system remembers libraries by their path."""
+    second = shutil.copytree(native, tmp_path / "second")
+    profile = resolve(NATIVE)
+    toy.build(second / "model.so", profile.llvm_target(), compiler(profile), head=-toy.HEAD)
+    done = subprocess.run(
+        [sys.executable, "-c", OPENED, native, second, second], cwd=second, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_rebuilt_module_is_the_one_that_a_session_runs(native):
+    x = toy.images(1)
+    before = NativeSession(native, taps=False).run(x)["logits"]
+    profile = resolve(NATIVE)
+    (native / "model.so").unlink()
+    toy.build(native / "model.so", profile.llvm_target(), compiler(profile), head=-toy.HEAD)
+    assert not np.array_equal(NativeSession(native, taps=False).run(x)["logits"], before)
+
+
+def test_main_is_compared_and_not_trace_alone(native, monkeypatch):
+    class Moved(dict):
+        """A module whose `main` is not what `trace` shows."""
+
+        def __init__(self, folder):
+            machine = open_module(folder)
+            super().__init__(trace=machine["trace"], main=lambda x: to_tensor(np.from_dlpack(machine["main"](x)) + 1))
+
+    monkeypatch.setattr(device_runner, "open_module", Moved)
+    assert device_runner.replay(native, 0.0) == ["main: logits: 32 of 32 values differ"]
+
+
+def test_a_folder_that_was_changed_vouches_for_no_results(native, tmp_path):
+    (native / "model.so").write_bytes(b"")
+    assert run(native, "--check", tmp_path / "none") == (1, ["model.so: changed since it was built", "FAIL"])
 
 
 def test_a_flipped_byte_of_the_module_fails_before_it_is_loaded(native):
@@ -68,7 +124,7 @@ def test_another_code_on_the_device_fails_and_is_named(native):
     def flip(golden):
         golden["code:layer_q"][3, 2, 1, 0] ^= 1
 
-    edit_golden(native, flip)
+    change_golden(native, flip)
     code, lines = run(native)
     assert code == 1 and lines[-1] == "FAIL" and f"layer_q: 1 of {8 * 16 * 64} codes differ, by up to 1" in lines
 
@@ -77,7 +133,7 @@ def test_another_bit_of_a_logit_fails(native):
     def nudge(golden):
         golden["logits"][0, 0] = np.nextafter(golden["logits"][0, 0], np.float32(1e9))
 
-    edit_golden(native, nudge)
+    change_golden(native, nudge)
     code, lines = run(native)
     assert code == 1 and "logits: 1 of 32 values differ" in lines
 

@@ -37,6 +37,7 @@ CASES = {
         (Concat("y", "", (0, 1, 2), 3, (None, TABLE, None)),), (),
     ),
     "dequantize": Program((oracle.make_buffer("x", (2, 3, 5), 7),), (Dequantize("y", "", (0,), None),), (5, 2, 3)),
+    "parts": oracle.make_parts(),
 }
 
 

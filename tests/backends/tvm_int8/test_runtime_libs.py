@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from backends.processor import this_machine
 from backends.tvm_int8 import runtime_libs
-from backends.tvm_int8.cpu_features import this_machine
 from backends.tvm_int8.profiles import AARCH64, PROFILES, X86_64, Machine
 from backends.tvm_int8.runtime_libs import LIBRARIES, TAKEN, check_machine, copy_runtime, runtime_files
 from pipeline.errors import TargetError

@@ -43,18 +43,18 @@ def expected(x: np.ndarray) -> dict[str, np.ndarray]:
     return {"input_q": codes, "layer_q": layer, "logits": dot.astype(np.float32) * LOGIT_SCALE}
 
 
-def build(path: Path, target: dict, compiler: str) -> None:
+def build(path: Path, target: dict, compiler: str, head: np.ndarray = HEAD) -> None:
     """Write the module: `main`, `codes` and `trace`, as every `model.so` of the target has them."""
     import tvm
     from tvm import relax
     from tvm.support import cc
 
     made = tvm.target.Target(target)
-    executable = relax.build(_module(), made, relax_pipeline=relax.backend.cpu_generic.get_default_pipeline(made))
+    executable = relax.build(_module(head), made, relax_pipeline=relax.backend.cpu_generic.get_default_pipeline(made))
     executable.export_library(str(path), fcompile=cc.cross_compiler(compiler, options=["-s"]))
 
 
-def _module():
+def _module(head):
     from tvm import relax
     from tvm.script import from_source, tirx
 
@@ -68,7 +68,7 @@ def _module():
         with builder.function(name, [x]):
             q = x if name == "codes" else builder.emit(relax.call_tir(kernel, [x], codes))
             layer = builder.emit_te(_layer, q, relax.const(WEIGHT))
-            logits = builder.emit_te(_head, layer, relax.const(HEAD))
+            logits = builder.emit_te(_head, layer, relax.const(head))
             builder.emit_func_output(relax.Tuple([q, layer, logits]) if name == "trace" else logits)
     return builder.get()
 

@@ -1,14 +1,18 @@
 """Reading /proc/cpuinfo of machines that are not at hand, and the sentence that stands in front of a SIGILL."""
 
 import ast
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from backends.tvm_int8 import cpu_features
-from backends.tvm_int8.cpu_features import best_profile, features, processor, read_cpuinfo, this_machine, why_not
+from backends import processor as module
+from backends.processor import best_profile, features, processor, read_cpuinfo, this_machine, why_not
 from backends.tvm_int8.profiles import PROFILES, profiles_of
 
+ROOT = Path(__file__).parents[2]
 HASWELL = """processor\t: 0
 vendor_id\t: GenuineIntel
 model name\t: Intel(R) Core(TM) i7-4770 CPU @ 3.40GHz
@@ -102,8 +106,8 @@ def test_this_machine_has_a_name_and_a_missing_file_has_no_features(tmp_path):
 @pytest.mark.parametrize("host", [HASWELL, ""])
 def test_arm_programs_under_an_emulator_ask_the_kernel_instead_of_the_hosts_file(tmp_path, monkeypatch, host):
     (tmp_path / "cpuinfo").write_text(host)
-    monkeypatch.setattr(cpu_features, "this_machine", lambda: "aarch64")
-    monkeypatch.setattr(cpu_features, "auxiliary_features", lambda: ["asimd", "asimddp"])
+    monkeypatch.setattr(module, "this_machine", lambda: "aarch64")
+    monkeypatch.setattr(module, "auxiliary_features", lambda: ["asimd", "asimddp"])
     assert features(read_cpuinfo(str(tmp_path / "cpuinfo"))) == {"asimd", "asimddp"}
     (tmp_path / "cpuinfo").write_text(CORTEX_A53)
     assert read_cpuinfo(str(tmp_path / "cpuinfo")) == CORTEX_A53
@@ -112,9 +116,32 @@ def test_arm_programs_under_an_emulator_ask_the_kernel_instead_of_the_hosts_file
 def test_the_auxiliary_vector_can_be_read_here():
     if not sys.platform.startswith("linux"):
         pytest.skip("only Linux has it")
-    assert set(cpu_features.auxiliary_features()) <= set(cpu_features.AUXILIARY)
+    assert set(module.auxiliary_features()) <= set(module.AUXILIARY)
 
 
 def test_the_syntax_is_that_of_python_3_8():
-    with open(cpu_features.__file__) as file:
+    with open(module.__file__) as file:
         ast.parse(file.read(), feature_version=(3, 8))
+
+
+def test_a_feature_that_the_processor_denies_is_struck_from_the_hosts_file(tmp_path, monkeypatch):
+    (tmp_path / "cpuinfo").write_text(HASWELL)
+    monkeypatch.setattr(module, "this_machine", lambda: "x86_64")
+    monkeypatch.setattr(module, "denied_features", lambda: frozenset({"avx2", "bmi1"}))
+    text = read_cpuinfo(str(tmp_path / "cpuinfo"))
+    assert features(HASWELL) - features(text) == {"avx2", "bmi1"} and "avx512_vnni" in text  # of its hypervisor
+
+
+def test_the_processor_denies_nothing_that_this_machine_says_it_has():
+    assert not module.denied_features() & features(module.Path(module.CPUINFO).read_text())
+
+
+@pytest.mark.skipif(this_machine() != "x86_64" or not shutil.which("qemu-x86_64"), reason="needs qemu-x86_64")
+def test_an_emulator_of_another_generation_is_seen_behind_the_hosts_file():
+    if module._cpuid() is None:
+        pytest.skip("needs glibc 2.33 or newer")
+    code = "from backends.processor import features, read_cpuinfo; print(*features(read_cpuinfo()))"
+    python = [str(Path(sys.executable).resolve()), "-S", "-c", code]
+    done = subprocess.run(["qemu-x86_64", "-cpu", "Haswell", *python], capture_output=True, text=True, cwd=ROOT)
+    found = set(done.stdout.split())
+    assert done.returncode == 0 and "avx2" in found and not found & {"avx512_vnni", "avx_vnni", "avx512f"}

@@ -1,6 +1,6 @@
 """What the processor at hand can execute, as Linux tells it; asked before a module is loaded, never after a SIGILL.
 
-Also a part of the `run.py` that is shipped with an artifact: standard library only, and the syntax of Python 3.8.
+Also a part of every `run.py` that asks: standard library only, and the syntax of Python 3.8.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 CPUINFO = "/proc/cpuinfo"
 # `uname -m` of machines that are the same to a compiler.
@@ -17,6 +18,12 @@ MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64"
 
 # Arm feature -> entry of the auxiliary vector (AT_HWCAP, AT_HWCAP2) and bit.
 AUXILIARY = {"asimd": (16, 1), "asimddp": (16, 20), "i8mm": (26, 13)}
+# x86 feature -> glibc's number of the CPUID leaf (sys/platform/x86.h), register (eax, ebx, ecx, edx), bit.
+CPUID = {
+    "fma": (0, 2, 12), "movbe": (0, 2, 22), "f16c": (0, 2, 29), "bmi1": (1, 1, 3), "avx2": (1, 1, 5), "bmi2": (1, 1, 8),
+    "avx512f": (1, 1, 16), "avx512dq": (1, 1, 17), "avx512cd": (1, 1, 28), "avx512bw": (1, 1, 30),
+    "avx512vl": (1, 1, 31), "avx512_vnni": (1, 2, 11), "abm": (2, 2, 5), "avx_vnni": (6, 0, 4),
+}
 
 
 def this_machine() -> str:
@@ -28,8 +35,9 @@ def this_machine() -> str:
 def read_cpuinfo(path: str = CPUINFO) -> str:
     """The text of /proc/cpuinfo; empty where there is none: then no feature is known to be there.
 
-    An emulator (a container of another machine) shows the host's file. On Arm that is seen, and the features come from
-    the kernel's auxiliary vector, which the emulator does provide.
+    An emulator (a container of another machine, or of another generation) shows the host's file. On Arm that is seen,
+    and the features come from the kernel's auxiliary vector, which the emulator does provide; on x86 those are struck
+    out that the processor denies.
     """
     try:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
@@ -37,7 +45,32 @@ def read_cpuinfo(path: str = CPUINFO) -> str:
         text = ""
     if this_machine() == "aarch64" and not re.search("^Features", text, re.MULTILINE):
         return "Features : " + " ".join(auxiliary_features()) + "\n"
-    return text
+    denied = denied_features()
+    return re.sub("^flags.*$", lambda line: _without(line.group(), denied), text, flags=re.MULTILINE)
+
+
+def denied_features() -> frozenset[str]:
+    """x86 features of our profiles that this program may not use, as the C library found out; none where it is old."""
+    leaf = _cpuid()
+    if leaf is None:
+        return frozenset()
+    leaf.argtypes, leaf.restype = [ctypes.c_uint], ctypes.POINTER(ctypes.c_uint)
+    active = 4  # behind the four registers as CPUID gives them: what the system lets programs use
+    return frozenset(
+        name for name, (number, register, bit) in CPUID.items() if not leaf(number)[active + register] >> bit & 1
+    )
+
+
+def _cpuid() -> Any:
+    """The function of glibc 2.33 and newer that asks an x86 processor; None elsewhere."""
+    try:
+        return getattr(ctypes.CDLL(None), "__x86_get_cpuid_feature_leaf", None)
+    except (OSError, TypeError):  # a system without such a C library
+        return None
+
+
+def _without(line: str, words: frozenset[str]) -> str:
+    return " ".join(word for word in line.split(" ") if word not in words)
 
 
 def auxiliary_features() -> list[str]:

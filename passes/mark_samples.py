@@ -1,0 +1,60 @@
+"""Note where the samples of a batch lie in quantized values that are not [N, ...]; see `pipeline.samples`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from pipeline.errors import CaptureError
+from pipeline.graph import is_constant, quantizer_of, tensor_shape, where
+from pipeline.samples import META, find_samples
+
+
+class _Tracer(fx.Interpreter):
+    """Runs a graph and keeps which elements of quantized values are not numbers."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.marked: dict[fx.Node, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if quantizer_of(self.module, n) is not None and not is_constant(n):
+            self.marked[n] = value.isnan()
+        return value
+
+
+def mark_samples(graph: fx.GraphModule) -> bool:
+    """Write `meta["samples"]` of every such quantizer node, all OFF; True where there is one.
+
+    Of two samples first one and then the other is not a number, and neither is what depends on it.
+
+    Raises:
+        CaptureError: the samples of a value lie on more than one axis.
+    """
+    first, second = _marked(graph, 0), _marked(graph, 1)
+    changed = False
+    for node in first:
+        samples = find_samples(first[node], second[node])
+        if samples is None:
+            raise CaptureError(
+                "the samples of a batch do not lie along one axis of this value", where=where(node),
+                allowed="a batch that is one axis, or a factor of one",
+            )
+        if not samples.is_first:
+            node.meta[META] = samples
+            changed = True
+    return changed
+
+
+def _marked(graph: fx.GraphModule, sample: int) -> dict[fx.Node, Tensor]:
+    """By quantizer node, which elements depend on one of two samples."""
+    source = next(n for n in graph.graph.nodes if n.op == "placeholder")
+    x = torch.zeros(2, *tensor_shape(source)[1:])
+    x[sample] = torch.nan
+    tracer = _Tracer(graph)
+    with torch.no_grad():
+        tracer.run(x)
+    return tracer.marked

@@ -1,0 +1,55 @@
+"""How much memory there is: what reads a file asks before it takes what the file claims to need."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pipeline.errors import InputError
+
+_MEMINFO = Path("/proc/meminfo")
+# (limit, what is used of it) of a container, in both versions of Linux's control groups.
+_CONTAINER = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take: of the machine, and of the container where it runs in one."""
+    machine = _of_machine()
+    inside = [limit - used for limit, used in map(_numbers, _CONTAINER) if limit is not None and used is not None]
+    return max(0, min([machine, *inside]))
+
+
+def _of_machine() -> int:
+    try:
+        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):  # another system than Linux: all that is there is known
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _numbers(files: tuple[Path, Path]) -> tuple[int | None, int | None]:
+    """The numbers in two files; None where there is no file, or no limit in it."""
+    return _number(files[0]), _number(files[1])
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def check_memory(needed: int, what: str, where: str, hint: str) -> None:
+    """Raises InputError where `what`, of `needed` bytes, would take more than half of the memory that is free.
+
+    Half, because whatever is read is copied at least in part before it is used.
+    """
+    free = available_memory()
+    if needed > free // 2:
+        raise InputError(
+            f"{what} takes {needed:,} bytes of memory, and {free:,} are free", where=where,
+            allowed="half of what is free", hint=hint,
+        )

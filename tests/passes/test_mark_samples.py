@@ -1,0 +1,50 @@
+"""Quantized values whose first axis is not the batch are marked; all others are not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import passes
+from backends.onnx_qdq.target import TARGETS
+from passes import mark_samples
+from pipeline.capture import capture
+from pipeline.graph import is_constant, quantizer_of
+from pipeline.recipe import load_recipe
+from pipeline.samples import META, Samples
+from tests import nets
+
+
+class Folded(nn.Module):
+    """Half of the channels as further samples, then channels in front of the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.shared = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 4, 1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.shared(torch.relu(self.stem(x)).view(-1, 4, 6, 6))).view(-1, 8, 6, 6)
+        x = x.permute(1, 0, 2, 3)
+        return self.head((x + x).permute(1, 0, 2, 3).mean((2, 3)))
+
+
+def placed(model, images):
+    return passes.quantize(capture(model.eval(), images[:1]), load_recipe("minmax_w8a8"), TARGETS["generic"]).graph
+
+
+def test_folded_and_moved_batches_are_marked():
+    graph = placed(Folded(), torch.randn(2, 3, 6, 6))
+    found = {node.name: node.meta[META] for node in graph.graph.nodes if META in node.meta}
+    assert list(found.values()) == [Samples(0, 1, 2), Samples(1, 1, 1)]
+    assert all(quantizer_of(graph, node) for node in graph.graph.nodes if node.name in found)
+    assert mark_samples(graph)
+
+
+@pytest.mark.parametrize("name", ["paddings", "floats"])
+def test_ordinary_networks_have_no_marks(name):
+    captured, _ = nets.captured_net(name)
+    graph = passes.quantize(captured, load_recipe("minmax_w8a8"), TARGETS["generic"]).graph
+    assert not mark_samples(graph)
+    assert not any(META in node.meta for node in graph.graph.nodes if not is_constant(node))
