@@ -175,6 +175,7 @@ class ParityReport:
         answers: of all stages, with what accuracy is judged by.
         seen: what the samples look like.
         judged: the verdict on accuracy.
+        exact_samples: how many samples the exact reference saw, for `moved_by_requantization`.
     """
 
     samples: int
@@ -185,7 +186,6 @@ class ParityReport:
     moved_by_requantization: CodeCount
     rules: list[dict[str, Any]] = field(default_factory=list)
     integer_ops: dict[str, Any] = field(default_factory=dict)
-    exact_samples: int = 0
     answers: Answers | None = None
     seen: Seen | None = None
     judged: AccuracyVerdict | None = None
