@@ -70,7 +70,8 @@ def _levels(reference: Reference, target: str, bits: str, subject: Subject, samp
         size = (folder / backend.model_file).stat().st_size
         sessions = {level: backend.open(folder, level) for level in backend.levels}
         batches = subject.evaluation().first(samples)
-        report = compare(batches, {}, backend.arithmetic(reference), sessions, gated=backend.gated_levels)
+        stages = {"float": reference.quantized.captured.graph}
+        report = compare(batches, stages, backend.arithmetic(reference), sessions, gated=backend.gated_levels)
     return [Row(bits, target, size, level.gated, level) for level in report.levels]
 
 

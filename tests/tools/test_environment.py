@@ -140,7 +140,7 @@ case "$(basename "$0") $*" in
     "make test") echo "5 passed, 1 skipped in 0.10s"; exit "${TESTS_FAIL:-0}" ;;
 esac
 """
-TOOLS = ("g++", "aarch64-linux-gnu-g++", "qemu-aarch64", "arm-none-eabi-gcc", "qemu-system-arm")
+TOOLS = ("g++", "clang", "aarch64-linux-gnu-g++", "qemu-aarch64", "arm-none-eabi-gcc", "qemu-system-arm")
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_ci_tries_three_times_and_says_what_it_did_without(clone, failing, attem
     done, calls = integrate(clone, APT_FAILS=failing)
     assert [line.split()[1] for line in calls if line.startswith("apt-get")] == attempts
     *_, said, last = done.stdout.splitlines()
-    assert said.startswith("not installed, so tests were skipped: g++ g++-aarch64-linux-gnu qemu-user")
+    assert said.startswith("not installed, so tests were skipped: g++ clang g++-aarch64-linux-gnu qemu-user")
     assert (done.returncode, last) == (0, "5 passed, 1 skipped in 0.10s")
 
 
