@@ -13,6 +13,7 @@ from torch import fx
 from passes.annotate import annotate
 from passes.canonicalize import canonicalize
 from passes.decompose import decompose
+from passes.fold_affine import fold_affine
 from passes.fold_batchnorm import fold_batchnorm
 from passes.freeze import freeze
 from passes.insert_quantizers import insert_quantizers
@@ -30,7 +31,9 @@ from pipeline.target import Target
 
 PREPARE = (
     canonicalize,    # first: every later pass knows one name and one form per operator
+    fold_affine,     # before batch norms: a factor between a layer and its norm would hide the one from the other
     fold_batchnorm,  # before decompose: it looks for a batch norm right behind its layer
+    fold_affine,     # factors behind batch norms
     decompose,       # needs the literal shapes that canonicalize wrote
     canonicalize,    # decompose may leave a slice or reshape in a non-canonical form
     mark_units,      # on the float graph, where a block's operators are still adjacent; meta travels from here

@@ -3,9 +3,9 @@
     out += x, relu_           -> add, relu                  (in-place becomes functional)
     dropout, contiguous, ...  -> their input                (identities in evaluation; so is a cast to the same type)
     weight norm, w * 2, ...   -> a parameter                (what depends on parameters only)
-    relu6, clamp              -> hardtanh / relu
+    relu6, clamp              -> hardtanh / relu            (also of one side)
     flatten, view, squeeze    -> reshape([-1, ...])         (only the batch is free)
-    transpose, t              -> permute                    (non-negative axes)
+    transpose, clip, ...      -> permute, clamp, ...        (see `aliases`; non-negative axes)
     chunk, split + getitem    -> slice
     slice over a whole axis   -> its input
     cat with an empty tensor  -> cat without it
@@ -14,12 +14,14 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 
 import torch
 from torch import fx
 
+from passes.aliases import packet_of, rename
 from pipeline.errors import CaptureError
 from pipeline.graph import bound_args, finish, get_attribute, insert_call, set_attribute, tensor_shape, where
 
@@ -30,7 +32,10 @@ IDENTITIES = frozenset({
 })
 SPLITS = frozenset({"chunk", "split", "split_with_sizes"})
 CASTS = frozenset({"to", "_to_copy", "type_as"})
-RESHAPES = frozenset({"view", "reshape", "flatten", "squeeze", "unsqueeze", "unflatten", "_unsafe_view"})
+RESHAPES = frozenset({
+    "view", "reshape", "flatten", "squeeze", "unsqueeze", "unflatten", "_unsafe_view", "ravel", "view_as", "reshape_as",
+})
+EXPANSIONS = frozenset({"expand", "expand_as", "broadcast_to"})
 
 
 def canonicalize(graph: fx.GraphModule) -> bool:
@@ -40,7 +45,7 @@ def canonicalize(graph: fx.GraphModule) -> bool:
         CaptureError: a form that has no functional or static equivalent; names the node and its source line.
     """
     changed = False
-    for step in (_functional, _rewrite, _constant):
+    for step in (_functional, rename, _rewrite, _constant):
         for node in list(graph.graph.nodes):
             if node.op == "call_function":
                 changed |= step(graph, node)
@@ -49,37 +54,44 @@ def canonicalize(graph: fx.GraphModule) -> bool:
     return changed
 
 
-def _packet(node: fx.Node) -> str:
-    packet = getattr(node.target, "overloadpacket", None)
-    return str(packet.__name__) if packet is not None else ""
-
-
 def _rewrite(graph: fx.GraphModule, node: fx.Node) -> bool:
-    rewrite = _REWRITES.get(_packet(node))
+    rewrite = _REWRITES.get(packet_of(node))
     return rewrite is not None and rewrite(graph, node)
 
 
 def _constant(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """A tensor computed from parameters alone becomes a parameter."""
-    sources = node.all_input_nodes
-    tags = getattr(node.target, "tags", ())
-    if not sources or any(n.op != "get_attr" for n in sources) or torch.Tag.nondeterministic_seeded in tags:
+    """A tensor computed from parameters alone, or from nothing, becomes a parameter; so do the pieces of a tuple."""
+    if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in node.target.tags:
+        return False
+    if any(n.op != "get_attr" for n in node.all_input_nodes):
         return False
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: get_attribute(graph, n).detach())
     value = node.target(*args, **kwargs)
-    if not isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor):
+        return _forward(graph, node, _stored(graph, node, value))
+    pieces = [user for user in node.users if user.target is operator.getitem]
+    if not isinstance(value, tuple | list) or len(pieces) != len(node.users):
         return False
-    target = f"constants.{node.name}"
-    set_attribute(graph, target, value)
+    for piece in pieces:
+        _forward(graph, piece, _stored(graph, piece, value[piece.args[1]]))
+    graph.graph.erase_node(node)
+    return True
+
+
+def _stored(graph: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> fx.Node:
+    """A `get_attr` of `value` in front of `node`, under its name."""
+    # A node may be called like a method of modules: `to`.
+    target = f"constants.{node.name}" + ("_value" if hasattr(torch.nn.Module, node.name) else "")
+    set_attribute(graph, target, value.detach().clone())
     with graph.graph.inserting_before(node):
         new = graph.graph.create_node("get_attr", target)
     new.meta["shape"] = tuple(value.shape)
-    return _forward(graph, node, new)
+    return new
 
 
 def _functional(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Replace `op_` by `op`; later readers of the overwritten tensor read the result."""
-    name = _packet(node)
+    name = packet_of(node)
     if not name.endswith("_") or name.startswith("_") or not hasattr(aten, name[:-1]):
         return False
     overload = getattr(getattr(aten, name[:-1]), str(node.target._overloadname), None)
@@ -88,9 +100,9 @@ def _functional(graph: fx.GraphModule, node: fx.Node) -> bool:
     overwritten = node.args[0]
     later = {node, *_after(graph, node)}
     stale = {reader for other in _overlapping(overwritten, later) for reader in other.users if reader in later}
-    if any(_packet(reader) != "sym_size" for reader in stale - {node}):
+    if any(packet_of(reader) != "sym_size" for reader in stale - {node}):
         raise CaptureError(
-            f"{_packet(node)} overwrites a part of a tensor that is read again", where=where(node),
+            f"{packet_of(node)} overwrites a part of a tensor that is read again", where=where(node),
             hint="write it without changing a view in place (torch.cat, torch.where, or clone() first)",
         )
     node.target = overload
@@ -106,7 +118,7 @@ def _overlapping(node: fx.Node, later: set[fx.Node]) -> list[fx.Node]:
     found = list(chain)
     for value in found:
         # Another piece of one split is other memory.
-        pieces = value in chain and _packet(value) in SPLITS
+        pieces = value in chain and packet_of(value) in SPLITS
         views = [] if pieces else [user for user in value.users if _viewed(user) is value]
         found.extend(view for view in views if view not in found and view not in later)
     return found[1:]
@@ -116,7 +128,7 @@ def _viewed(node: fx.Node) -> fx.Node | None:
     """The tensor whose memory the result of `node` may be."""
     if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
         return None
-    if node.target is operator.getitem or _packet(node) in IDENTITIES:
+    if node.target is operator.getitem or packet_of(node) in IDENTITIES:
         return node.args[0]
     schema = getattr(node.target, "_schema", None)
     alias = schema.arguments[0].alias_info if schema is not None and schema.arguments else None
@@ -141,7 +153,7 @@ def _forward(graph: fx.GraphModule, node: fx.Node, value: fx.Node) -> bool:
 
 
 def _identity(graph: fx.GraphModule, node: fx.Node) -> bool:
-    if "dropout" in _packet(node) and bound_args(node)["train"]:
+    if "dropout" in packet_of(node) and bound_args(node)["train"]:
         raise CaptureError("the model was exported in training mode: dropout is active", where=where(node),
                            hint="call model.eval() before the export")
     return _forward(graph, node, node.args[0])
@@ -163,7 +175,7 @@ def _reshape(graph: fx.GraphModule, node: fx.Node) -> bool:
     shape = tensor_shape(node)
     if shape.count(None) > 1:
         raise CaptureError(
-            f"{_packet(node)} depends on more than the batch", where=where(node), allowed="one free size"
+            f"{packet_of(node)} depends on more than the batch", where=where(node), allowed="one free size"
         )
     if shape == tensor_shape(node.args[0]):
         return _identity(graph, node)
@@ -173,12 +185,9 @@ def _reshape(graph: fx.GraphModule, node: fx.Node) -> bool:
     return _replace(graph, node, aten.reshape.default, (node.args[0], sizes))
 
 
-def _transpose(graph: fx.GraphModule, node: fx.Node) -> bool:
-    rank = len(tensor_shape(node.args[0]))
-    order = list(range(rank))
-    first, second = (0, rank - 1) if _packet(node) == "t" else (node.args[1] % rank, node.args[2] % rank)
-    order[first], order[second] = order[second], order[first]
-    return _replace(graph, node, aten.permute.default, (node.args[0], order))
+def _expansion(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """One that changes no size."""
+    return tensor_shape(node) == tensor_shape(node.args[0]) and _identity(graph, node)
 
 
 def _permute(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -195,9 +204,11 @@ def _clamp(graph: fx.GraphModule, node: fx.Node) -> bool:
     low, high = args.get("min"), args.get("max")
     if low == 0 and high is None:
         return _replace(graph, node, aten.relu.default, (node.args[0],))
-    if isinstance(low, int | float) and isinstance(high, int | float):
-        return _replace(graph, node, aten.hardtanh.default, (node.args[0], float(low), float(high)))
-    return False
+    if (low, high) == (None, None) or not all(end is None or isinstance(end, int | float) for end in (low, high)):
+        return False
+    low = -math.inf if low is None else float(low)
+    high = math.inf if high is None else float(high)
+    return _replace(graph, node, aten.hardtanh.default, (node.args[0], low, high))
 
 
 def _relu6(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -219,9 +230,11 @@ def _split(graph: fx.GraphModule, node: fx.Node) -> bool:
     axis = bound_args(node)["dim"] % len(shape)
     pieces = [user for user in node.users if user.target is operator.getitem]
     if shape[axis] is None:
-        raise CaptureError(f"{_packet(node)} along the batch", where=where(node), allowed="splits of channels or space")
+        raise CaptureError(
+            f"{packet_of(node)} along the batch", where=where(node), allowed="splits of channels or space"
+        )
     if len(pieces) != len(node.users):
-        raise CaptureError(f"the list that {_packet(node)} returns is used as a whole", where=where(node),
+        raise CaptureError(f"the list that {packet_of(node)} returns is used as a whole", where=where(node),
                            hint="take its pieces one by one")
     starts = _starts(node, axis)
     for piece in pieces:
@@ -236,7 +249,7 @@ def _starts(node: fx.Node, axis: int) -> list[int]:
     total = tensor_shape(node.args[0])[axis]
     sizes = node.args[1]
     if not isinstance(sizes, list | tuple):
-        step = -(-total // sizes) if _packet(node) == "chunk" else sizes
+        step = -(-total // sizes) if packet_of(node) == "chunk" else sizes
         sizes = [min(step, total - start) for start in range(0, total, step)]
     starts = [0]
     for size in sizes:
@@ -308,16 +321,16 @@ def _joined(graph: fx.GraphModule, node: fx.Node) -> bool:
 _REWRITES: dict[str, Callable[[fx.GraphModule, fx.Node], bool]] = {
     **dict.fromkeys(IDENTITIES, _identity),
     **dict.fromkeys(RESHAPES, _reshape),
+    **dict.fromkeys(EXPANSIONS, _expansion),
     **dict.fromkeys(SPLITS, _split),
     **dict.fromkeys(CASTS, _cast),
     **dict.fromkeys(("cat", "concat", "concatenate"), _joined),
     "_assert_tensor_metadata": _assertion,
-    "transpose": _transpose,
-    "t": _transpose,
     "permute": _permute,
     "relu6": _relu6,
     "clamp": _clamp,
     "clamp_min": _clamp,
+    "clamp_max": _clamp,
     "hardtanh": _hardtanh,
     "slice": _slice,
     "pad": _pad,

@@ -4,23 +4,32 @@
     silu(x)                       = x * sigmoid(x)
     adaptive_avg_pool2d(x, 1)     = mean over space;  to another size that divides: avg_pool2d
     avg_pool2d with one output    = slice to the window, mean over space
-    stack([a, b], 2), hstack      = concatenation of reshaped tensors;  select(x, 1, 3) = slice, reshape
+    max_pool2d(pad(x, -inf))      = max_pool2d with padding, slice; -inf or what no value of x is below
     mean(x, [2, 3])               = mean with keepdim, reshape;  mean(x, [-1, -2], keepdim) = mean(x, [2, 3], keepdim)
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import fx
 
-from pipeline.graph import bound_args, finish, insert_call, op_name, tensor_shape
+from pipeline.dialect import LAYOUT, POOLS
+from pipeline.errors import CaptureError
+from pipeline.graph import bound_args, finish, insert_call, op_name, tensor_shape, where
 
 aten = torch.ops.aten
 GATES = {"hardswish": aten.hardsigmoid.default, "silu": aten.sigmoid.default}
 
 
 def decompose(graph: fx.GraphModule) -> bool:
-    """Rewrite in place; True where anything changed."""
+    """Rewrite in place; True where anything changed.
+
+    Raises:
+        CaptureError: a border of infinities that no max pool takes up.
+    """
     changed = False
     for node in list(graph.graph.nodes):
         name = op_name(node)
@@ -29,14 +38,12 @@ def decompose(graph: fx.GraphModule) -> bool:
             new = _gated(graph, node, GATES[name])
         elif name == "adaptive_avg_pool2d":
             new = _adaptive(graph, node)
+        elif name == "max_pool2d":
+            new = _pool_over_border(graph, node)
         elif name == "avg_pool2d":
             new = _single_window(graph, node)
         elif name in ("mean", "mean_over_dims"):
             new = _mean(graph, node)
-        elif name in ("stack", "hstack"):
-            new = _stack(graph, node)
-        elif name == "select":
-            new = _select(graph, node)
         if new is not None:
             new.meta["shape"] = tensor_shape(node)
             node.replace_all_uses_with(new)
@@ -44,6 +51,13 @@ def decompose(graph: fx.GraphModule) -> bool:
             changed = True
     if changed:
         finish(graph)
+    for node in graph.graph.nodes:
+        if op_name(node) == "pad_with_value" and math.isinf(bound_args(node)["value"]):
+            raise CaptureError(
+                "a border of infinities", where=where(node),
+                allowed="in front of a max pool of which no window lies in the border alone",
+                hint="pad with a finite value, or by at most half of the pool's kernel",
+            )
     return changed
 
 
@@ -97,30 +111,75 @@ def _mean(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return insert_call(graph, node, aten.reshape.default, (_global_average(graph, node, node.args[0]), [-1, channels]))
 
 
-def _stack(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    tensors, shape = list(node.args[0]), tensor_shape(node)
-    axis = 1 if op_name(node) == "hstack" else bound_args(node)["dim"] % len(shape)
-    if len(shape) < 2 or axis == 0 or None in shape[1:]:
+def _pool_over_border(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """A max pool's own padding is lower than every value, and even; slices take what uneven borders leave of it."""
+    border = node.args[0]
+    if op_name(border) != "pad_with_value" or len(border.users) != 1 or not _below_all(border):
         return None
-    if op_name(node) == "stack":
-        sizes = [-1, *(1 if place == axis else size for place, size in enumerate(shape) if place)]
-        tensors = [_shaped(graph, node, tensor, sizes) for tensor in tensors]
-    return insert_call(graph, node, aten.cat.default, (tensors, axis))
-
-
-def _select(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    source, shape = node.args[0], tensor_shape(node)
-    have = tensor_shape(source)
-    axis, index = node.args[1] % len(have), node.args[2]
-    if axis == 0 or None in have[1:] or not isinstance(index, int):
+    args, pads = bound_args(node), bound_args(border)["pad"]
+    if len(pads) != 4 or min(pads) < 0:
         return None
-    index %= have[axis]
-    piece = insert_call(graph, node, aten.slice.Tensor, (source, axis, index, index + 1, 1))
-    piece.meta["shape"] = (*have[:axis], 1, *have[axis + 1:])
-    return _shaped(graph, node, piece, [-1, *shape[1:]])
+    shape, wanted = tensor_shape(border.args[0]), tensor_shape(node)[2:]
+    window, stride, own, dilation = (
+        tuple(value) * (2 // len(value))
+        for value in (args["kernel_size"], args["stride"] or args["kernel_size"], args["padding"], args["dilation"])
+    )
+    before = (own[0] + pads[2], own[1] + pads[0])
+    axes = [_Axis(*axis) for axis in zip(shape[2:], window, stride, dilation, before, wanted, strict=True)]
+    for ceil in (False, True):
+        skipped = [axis.skipped(ceil) for axis in axes]
+        if None not in skipped:
+            break
+    else:
+        return None
+    padding = [axis.before + skip * axis.stride for axis, skip in zip(axes, skipped, strict=True)]
+    value = insert_call(
+        graph, node, aten.max_pool2d.default, (border.args[0], window, stride, padding, dilation, ceil)
+    )
+    found = [*shape[:2], *(axis.outputs(skip, ceil) for axis, skip in zip(axes, skipped, strict=True))]
+    value.meta["shape"] = tuple(found)
+    for axis, (skip, need) in enumerate(zip(skipped, wanted, strict=True), start=2):
+        if found[axis] > need:
+            value = insert_call(graph, node, aten.slice.Tensor, (value, axis, skip, skip + need, 1))
+            found[axis] = need
+            value.meta["shape"] = tuple(found)
+    return value
 
 
-def _shaped(graph: fx.GraphModule, origin: fx.Node, source: fx.Node, sizes: list[int]) -> fx.Node:
-    view = insert_call(graph, origin, aten.reshape.default, (source, sizes))
-    view.meta["shape"] = (None, *sizes[1:])
-    return view
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of a max pool whose border is `before` wide in front, and behind as wide as `wanted` outputs need."""
+
+    size: int
+    window: int
+    stride: int
+    dilation: int
+    before: int
+    wanted: int
+
+    def skipped(self, ceil: bool) -> int | None:
+        """How many outputs of an even padding stand in front of the wanted ones; None where none has them all."""
+        for skip in range(self.window // 2 + 1):
+            fits = self.before + skip * self.stride <= self.window // 2
+            if fits and self.outputs(skip, ceil) >= skip + self.wanted:
+                return skip
+        return None
+
+    def outputs(self, skip: int, ceil: bool) -> int:
+        """How many windows there are; with `ceil` one that is cut off counts, unless it starts behind the map."""
+        padding = self.before + skip * self.stride
+        room = self.size + 2 * padding - self.dilation * (self.window - 1) - 1
+        if not ceil:
+            return room // self.stride + 1
+        count = -(-room // self.stride) + 1
+        return count - 1 if (count - 1) * self.stride >= self.size + padding else count
+
+
+def _below_all(border: fx.Node) -> bool:
+    """No value that is padded can be less than the border: -inf, or at most 0 where none is negative by structure."""
+    value, source = bound_args(border)["value"], border.args[0]
+    while op_name(source) in LAYOUT | POOLS:
+        source = source.args[0]
+    positive = op_name(source) in ("relu", "sigmoid", "hardsigmoid") or (
+        op_name(source) == "hardtanh" and bound_args(source)["min_val"] >= 0)
+    return value <= torch.finfo(torch.float32).min or (positive and value <= 0)

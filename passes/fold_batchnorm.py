@@ -44,11 +44,11 @@ def fold_batchnorm(graph: fx.GraphModule) -> bool:
         norm = _statistics(graph, node, factor, shift)
         source = node.args[0]
         if op_name(source) in WEIGHTED and len(source.users) == 1:
-            _fold(graph, source, factor, shift)
+            fold_into(graph, source, factor, shift)
             source.meta["batch_norm"] = norm
             node.replace_all_uses_with(source)
         else:
-            layer = _depthwise(graph, node, factor, shift)
+            layer = depthwise(graph, node, source, factor, shift)
             layer.meta["batch_norm"] = norm
             node.replace_all_uses_with(layer)
         graph.graph.erase_node(node)
@@ -82,7 +82,8 @@ def _statistics(graph: fx.GraphModule, node: fx.Node, factor: Tensor, shift: Ten
     return FoldedNorm(factor.float(), (shift + mean * factor).float(), mean.float(), variance.float(), args["eps"])
 
 
-def _fold(graph: fx.GraphModule, layer: fx.Node, factor: Tensor, shift: Tensor) -> None:
+def fold_into(graph: fx.GraphModule, layer: fx.Node, factor: Tensor, shift: Tensor) -> None:
+    """Make `layer` compute factor * y + shift, float64 [K], of what it computes now."""
     args = bound_args(layer)
     weight = get_attribute(graph, args["weight"]).double()
     shape = (-1, *[1] * (weight.dim() - 1))
@@ -110,7 +111,8 @@ def _replace(graph: fx.GraphModule, layer: fx.Node, name: str, target: str, valu
         set_argument(layer, name, node)
 
 
-def _depthwise(graph: fx.GraphModule, node: fx.Node, factor: Tensor, shift: Tensor) -> fx.Node:
+def depthwise(graph: fx.GraphModule, node: fx.Node, source: fx.Node, factor: Tensor, shift: Tensor) -> fx.Node:
+    """factor * x + shift, per channel [C], of `source` as a convolution in the place and shape of `node`."""
     channels, shape = factor.numel(), tensor_shape(node)
     constants = []
     for name, value in (("weight", factor.float().reshape(channels, 1, 1, 1)), ("bias", shift.float())):
@@ -120,7 +122,6 @@ def _depthwise(graph: fx.GraphModule, node: fx.Node, factor: Tensor, shift: Tens
         with graph.graph.inserting_before(node):
             constants.append(graph.graph.create_node("get_attr", target))
         constants[-1].meta["shape"] = tuple(value.shape)
-    source = node.args[0]
     if len(shape) != 4:
         source = _reshape(graph, node, source, [-1, channels, math.prod(shape[2:]), 1])
     result = insert_call(graph, node, aten.conv2d.default, (source, *constants, [1, 1], [0, 0], [1, 1], channels))

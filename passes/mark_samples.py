@@ -34,10 +34,10 @@ def mark_samples(graph: fx.GraphModule) -> bool:
     Raises:
         CaptureError: the samples of a value lie on more than one axis.
     """
-    first, second = _marked(graph, 0), _marked(graph, 1)
+    neither, first, second = (_not_numbers(graph, sample) for sample in (None, 0, 1))
     changed = False
     for node in first:
-        samples = find_samples(first[node], second[node])
+        samples = find_samples(first[node] & ~neither[node], second[node] & ~neither[node])
         if samples is None:
             raise CaptureError(
                 "the samples of a batch do not lie along one axis of this value", where=where(node),
@@ -49,11 +49,13 @@ def mark_samples(graph: fx.GraphModule) -> bool:
     return changed
 
 
-def _marked(graph: fx.GraphModule, sample: int) -> dict[fx.Node, Tensor]:
-    """By quantizer node, which elements depend on one of two samples."""
+def _not_numbers(graph: fx.GraphModule, sample: int | None) -> dict[fx.Node, Tensor]:
+    """By quantizer node, which elements are no number where one of two samples is none; None: both are numbers."""
     source = next(n for n in graph.graph.nodes if n.op == "placeholder")
-    x = torch.zeros(2, *tensor_shape(source)[1:])
-    x[sample] = torch.nan
+    # Not zeros: what is divided by its own mean or norm would be no number either.
+    x = torch.rand(2, *tensor_shape(source)[1:], generator=torch.Generator().manual_seed(0))
+    if sample is not None:
+        x[sample] = torch.nan
     tracer = _Tracer(graph)
     with torch.no_grad():
         tracer.run(x)

@@ -41,7 +41,8 @@ def project_grids(graph: fx.GraphModule, target: Target) -> list[str]:
         if weight is None or weight.scale is None:  # never calibrated: `freeze` says so
             continue
         _check_container(node, weight, target)
-        source = source_quantizer(graph, node.args[0])
+        # Where biases stay in float nothing is computed with the product of the two scales.
+        source = source_quantizer(graph, node.args[0]) if target.quantized_bias else None
         if source is not None and source.scale is not None:
             lines += _fit_product(node, source, weight, get_attribute(graph, args["weight"].args[0]))
         bias = bias_quantizer_of(graph, args["bias"]) if args["bias"] is not None else None

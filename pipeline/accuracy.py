@@ -132,6 +132,7 @@ def _by_labels(answers: Answers, seen: Seen | None, max_drop: float | None) -> A
     size = f"{samples:,} samples, chance {100 * chance:.1f} %"
 
     def verdict(status: Status, text: str, *findings: Finding) -> AccuracyVerdict:
+        text += f"; {lost:.2f} points are lost, --max-drop allows {max_drop:g}" if broken else ""
         return AccuracyVerdict("failed" if broken else status, text, findings, round(100 * chance, 4),
                                round(allowed, 4))
 
@@ -150,9 +151,9 @@ def _by_labels(answers: Answers, seen: Seen | None, max_drop: float | None) -> A
         text += "; the float network itself has few of them right"
     if lost <= allowed:
         return verdict(least, text, *weak)
-    text += f"; more than {allowed:.2f} lost"
+    text += "" if broken else f"; more than {allowed:.2f} lost"
     noise = answers.lost + answers.won - (answers.lost - answers.won) ** 2 / samples
-    if lost - SAMPLING * 100 * math.sqrt(max(0.0, noise)) / samples <= allowed:
+    if not broken and lost - SAMPLING * 100 * math.sqrt(max(0.0, noise)) / samples <= allowed:
         text += ", but not by more than so few samples may err: more of them would tell"
         return verdict(max(least, "unknown", key=ORDER.index), text, *weak)
     return verdict("warning", text, *weak, _why_lost(accuracy))

@@ -13,10 +13,10 @@ from pipeline.graph import is_constant, op_name, quantizer_of, tensor_shape, whe
 from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
 from pipeline.target import Target
 
+# Pads whose border repeats codes of the map.
+BORDERS = frozenset({"pad_reflect", "pad_replicate", "pad_circular"})
 # Operators that move codes without changing them: exact on the integers.
-LAYOUT = frozenset({
-    "max_pool2d", "slice", "pad", "pad_reflect", "pad_replicate", "view", "permute", "upsample_nearest2d",
-})
+LAYOUT = BORDERS | {"max_pool2d", "slice", "pad", "view", "permute", "upsample_nearest2d"}
 # Those that compare nothing either: they only say where a value stands, of codes and of floats alike.
 MOVES = LAYOUT - {"max_pool2d"}
 # Layers: a weight, an optional bias.

@@ -175,6 +175,7 @@ class ParityReport:
         answers: of all stages, with what accuracy is judged by.
         seen: what the samples look like.
         judged: the verdict on accuracy.
+        exact_samples: how many samples the exact reference saw, for `moved_by_requantization`.
     """
 
     samples: int

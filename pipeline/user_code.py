@@ -15,6 +15,7 @@ import importlib.util
 import sys
 import sysconfig
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,10 +116,9 @@ def cause_shown(where: str, what: str) -> Iterator[None]:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        frame = error.__traceback__
-        while frame.tb_next is not None:
-            frame = frame.tb_next
-        place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
+        # Our own import function may stand last where imports are watched.
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "at an import"
         raise InputError(f"{what}: {first_line(error)}", where=f"{where} ({place})") from error
 
 

@@ -49,7 +49,7 @@ from backends.fixed_point.program import (
 )
 from backends.integer import CodeGrid, layer_of, network_output, output_grid
 from backends.regions import Region, data_inputs, find_regions
-from pipeline.dialect import MOVES, POOLS, lays_out_output
+from pipeline.dialect import BORDERS, MOVES, POOLS, lays_out_output
 from pipeline.errors import TargetError
 from pipeline.graph import bound_args, module_path, op_name, quantizer_of, tensor_shape, where
 from pipeline.samples import samples_of
@@ -361,7 +361,7 @@ def _run(node: fx.Node, numbers: list[torch.Tensor]) -> torch.Tensor:
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: next(given))
     if op_name(node) == "pad":
         return torch.nn.functional.pad(args[0], bound_args(node)["pad"], value=layout.OUTSIDE)
-    if op_name(node) in ("pad_reflect", "pad_replicate", "upsample_nearest2d"):  # no kernels for integers
+    if op_name(node) in BORDERS | {"upsample_nearest2d"}:  # no kernels for integers
         args = (args[0].double(), *args[1:])
     return node.target(*args, **kwargs).long()
 

@@ -11,6 +11,7 @@ from backends.integer import (
     Codes,
     Execution,
     Layer,
+    _explained,
     all_pairs,
     container,
     conv2d_sums,
@@ -211,3 +212,10 @@ def test_integer_and_exact_evaluation_regrid_alike():
     assert not bool((codes % quantizer.multiples.reshape(-1, 1, 1)).any())
     assert len(codes.unique()) > 4 and bool((quantizer.channel_bits == 0).any())
     assert all(np.array_equal(expected[name], got[name].numpy()) for name in expected if name != "logits")
+
+
+def test_float_rounding_is_a_share_of_the_sample_s_values_or_of_the_grid_whichever_is_larger():
+    value = torch.tensor([[0.0505, 0.0], [0.055, 250.0], [0.055, 0.0]])  # 0.05 is the middle between codes 37 and 38
+    low, high = _explained(value, GRID)
+    assert low[:, 0].tolist() == [37, 37, 38] and high[:, 0].tolist() == [38, 38, 38]
+    assert low.dtype == high.dtype == torch.uint8 and high[1, 1] == 255

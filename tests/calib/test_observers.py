@@ -423,3 +423,22 @@ def test_a_channel_that_is_nothing_beside_the_others_keeps_a_step_of_1e_8():
     assert torch.equal(scale[1:], torch.tensor([EMPTY_SCALE, EMPTY_SCALE]))
     tiny = weight_params(weight * 1e-12, QuantSpec(Grid(8, signed=True), True, 0), "w").scale
     assert 0 < float(tiny[2]) == float(tiny[1]) < 1e-4 * float(tiny[0])
+
+
+@pytest.mark.parametrize("search", ["percentile", "mse", "mse_shrink"])
+def test_one_tensor_is_seen_as_often_as_its_search_needs(search):
+    """Without the second pass it would be the range between the extremes."""
+    x = torch.cat([torch.randn(5000, generator=torch.Generator().manual_seed(0)), torch.tensor([40.0])])
+    of = spec(4, search=search, **({"percentile": 0.99} if search == "percentile" else {}))
+    observer = RangeObserver(of, "x")
+    observer(x)
+    observer.start_second_pass()
+    observer(x)
+    found, twice, extremes = params_of(x, of, "x"), observer.params(), params_of(x, spec(4, search="minmax"), "x")
+    assert torch.equal(found.scale, twice.scale) and float(found.scale) < 0.9 * float(extremes.scale)
+
+
+def test_a_bin_stands_for_the_mean_of_what_fell_into_it():
+    counts, sums = torch.tensor([[4.0, 0.0, 1.0]], dtype=torch.float64), torch.tensor([[2.0, 0.0, 2.5]]).double()
+    means = observers._means(counts, sums, torch.tensor([0.0]).double(), torch.tensor([1.0]).double())
+    assert means.tolist() == [[0.5, 1.5, 2.5]]

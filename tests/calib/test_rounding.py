@@ -158,3 +158,24 @@ def test_undecided_counts_h_strictly_inside() -> None:
     with torch.no_grad():
         rounding.alpha.copy_(initial_alpha(torch.tensor([0.005, 0.5, 0.02, 0.995])))
     assert rounding.undecided() == 0.5
+
+
+@pytest.mark.parametrize(("alpha", "passes"), [(None, True), (-6.0, False), (6.0, False)])
+def test_a_gradient_reaches_a_weight_on_its_grid_and_none_that_is_saturated(alpha: float | None, passes: bool) -> None:
+    """A fraction of 0 starts at the very end of h, where rounding of float32 must not cut it off."""
+    quantizer = Quantizer(QuantSpec(Grid(4, signed=False), True, 0))
+    quantizer.set_params(QParams(torch.ones(1), torch.zeros(1, dtype=torch.int32)))
+    weight = torch.arange(1.0, 9.0).reshape(1, 8)
+    rounding = SoftRounding([(quantizer, weight)])
+    if alpha is not None:
+        with torch.no_grad():
+            rounding.alpha.fill_(alpha)
+    quantizer.phase = Phase.ON
+    rounding.attach()
+    rounding.refresh()
+    quantizer(weight).sum().backward()
+    rounding.collect(0.0, None)
+    sigmoid = 1 / 12  # where 1.2 * sigmoid - 0.1 is 0
+    slope = 1.2 * sigmoid * (1 - sigmoid)
+    wanted = torch.full((8,), slope if passes else 0.0)
+    assert torch.allclose(rounding.alpha.grad, wanted, rtol=1e-4)

@@ -9,6 +9,7 @@ from torch import nn
 
 from passes.canonicalize import canonicalize
 from passes.decompose import decompose
+from pipeline.errors import CaptureError
 from pipeline.graph import module_path, tensor_shape
 from tests import nets
 
@@ -67,3 +68,54 @@ def test_inserted_nodes_carry_module_and_shape():
     assert module_path(nets.find(graph, "hardsigmoid")) == "stem.2"
     assert module_path(nets.find(graph, "mul")) == "stem.2"
     assert tensor_shape(nets.find(graph, "mean")) == (None, 8, 1, 1)
+
+
+INF = -torch.inf
+
+
+@pytest.mark.parametrize("size", [5, 6, 7, 8])
+@pytest.mark.parametrize(("window", "pads", "own"), [
+    ((3, 2, 1), (0, 1, 0, 1), 0), ((3, 2, 1), (1, 0, 0, 0), 0), ((3, 2, 1), (1, 1, 1, 1), 0),
+    ((2, 2, 1), (1, 0, 1, 0), 0), ((3, 1, 1), (0, 1, 1, 0), 0), ((5, 2, 1), (0, 1, 1, 2), 1),
+    ((3, 1, 2), (1, 0, 1, 1), 0), ((2, 1, 1), (0, 1, 0, 1), 0),
+])
+def test_a_max_pool_takes_up_a_border_below_everything(size, window, pads, own):
+    kernel, stride, dilation = window
+    stage, x = nets.captured_of(
+        Pooled(lambda x: F.max_pool2d(F.pad(x, pads, value=INF), kernel, stride, own, dilation)), 2, size, size + 1
+    )
+    canonicalize(stage.graph)
+    before = nets.run(stage.graph, x)
+    assert decompose(stage.graph)
+    assert torch.equal(nets.run(stage.graph, x), before)
+    assert set(nets.operators(stage.graph)) <= {"max_pool2d", "slice"}
+    assert not decompose(stage.graph)
+
+
+@pytest.mark.parametrize(("function", "taken"), [
+    (lambda x: F.max_pool2d(F.pad(F.relu(x), (0, 1, 0, 1), value=-3.0), 3, 2), True),
+    (lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=torch.finfo(torch.float32).min), 3, 2), True),
+    (lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-0.5), 3, 2), False),      # some values are less
+    (lambda x: F.max_pool2d(F.pad(F.relu(x), (0, 1, 0, 1), value=0.5), 3, 2), False),
+    (lambda x: F.avg_pool2d(F.pad(F.relu(x), (0, 1, 0, 1), value=-3.0), 3, 2), False),
+    (lambda x: (y := F.pad(F.relu(x), (0, 1, 0, 1), value=-3.0)).sum((1, 2, 3), keepdim=True) + F.max_pool2d(y, 3, 2),
+     False),
+])
+def test_only_a_border_that_no_value_is_below_is_taken(function, taken):
+    stage, x = nets.captured_of(Pooled(function), 2, 6, 6)
+    canonicalize(stage.graph)
+    before = nets.run(stage.graph, x)
+    decompose(stage.graph)
+    torch.testing.assert_close(nets.run(stage.graph, x), before)
+    assert ("pad_with_value" not in nets.operators(stage.graph)) == taken
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: F.max_pool2d(F.pad(x, (3, 3, 3, 3), value=INF), 3, 1),  # windows in the border alone
+    lambda x: F.relu(F.pad(x, (1, 1, 1, 1), value=INF)),
+])
+def test_infinities_that_no_pool_takes_are_refused(function):
+    stage, _ = nets.captured_of(Pooled(function), 2, 6, 6)
+    canonicalize(stage.graph)
+    with pytest.raises(CaptureError, match="border of infinities"):
+        decompose(stage.graph)

@@ -48,3 +48,20 @@ def test_ordinary_networks_have_no_marks(name):
     graph = passes.quantize(captured, load_recipe("minmax_w8a8"), TARGETS["generic"]).graph
     assert not mark_samples(graph)
     assert not any(META in node.meta for node in graph.graph.nodes if not is_constant(node))
+
+
+class Standardised(nn.Module):
+    """Every image by its own mean and deviation: 0/0 on an image of zeros."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True)
+        return self.head(torch.relu(self.stem(x)).mean((2, 3)))
+
+
+def test_what_divides_by_its_own_size_keeps_its_batch():
+    graph = placed(Standardised(), torch.randn(2, 3, 6, 6))
+    assert not any(META in node.meta for node in graph.graph.nodes)

@@ -166,3 +166,19 @@ def test_a_whole_layer_whose_scales_have_no_product_is_refused(input_unit, weigh
     with pytest.raises(TargetError, match="is no normal float32") as error:
         project_grids(graph, TARGET)
     assert "node conv2d (0" in error.value.where
+
+
+def test_a_tiny_part_of_a_concatenation_is_no_fault_where_biases_stay_in_float():
+    class Parts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dim, self.loud, self.head = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1), nn.Conv2d(4, 2, 1)
+            with torch.no_grad():
+                self.dim.weight.mul_(1e-30), self.dim.bias.zero_()
+
+        def forward(self, x):
+            return self.head(torch.cat([torch.relu(self.dim(x)), torch.relu(self.loud(x))], 1))
+
+    torch.manual_seed(0)
+    quantized, x = tiny.quantized_net(PAPER, load_recipe("minmax_w8a8"), Parts().eval(), 1e-8 * torch.randn(4, 3, 6, 6))
+    assert project_grids(tiny.calibrate_by_range(quantized, x).graph, PAPER) == []

@@ -74,6 +74,7 @@ def test_max_drop_takes_the_place_of_the_default_and_fails():
     assert judge(answered(balanced(1000), 900, 800), max_drop=20.0).status == "ok"
     found = judge(answered(balanced(1000), 900, 800), max_drop=7.0)
     assert found.status == "failed" and found.allowed == 7.0
+    assert found.text.endswith("10.00 points are lost, --max-drop allows 7") and "few bits" in whole(found)
     assert judge(answered(balanced(1000), 900, 890), max_drop=0.5).status == "failed"
 
 

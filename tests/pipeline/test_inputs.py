@@ -114,6 +114,9 @@ def test_images_are_converted_cropped_and_normalised(images):
 def test_what_a_user_may_have_overlooked_is_said(images, tmp_path):
     recipe = load_recipe("minmax_w8a8", ["images.count=4"])
     assert "not normalised" in open_samples(loaded(), recipe, images, None, ImageOptions(), everything)[2][0]
+    [note] = open_samples(loaded(), recipe, images, None, ImageOptions("123.7,116.3,103.5", "0.2"), everything)[2]
+    assert note.startswith("--mean has a value above 1 (123.7,116.3,103.5)") and "0.485" in note
+    assert not open_samples(loaded(), recipe, images, None, ImageOptions("0.5", "1"), everything)[2]
     np.savez(tmp_path / "a.npz", x=np.zeros((4, 3, 6, 6), np.float32))
     assert "arrays are used as they are" in open_samples(loaded(), recipe, tmp_path / "a.npz", None,
                                                          ImageOptions("0.5", "0.5"), everything)[2][0]

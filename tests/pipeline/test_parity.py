@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.parity import CodeCount, Followed, apply_gates, compare
+from pipeline.parity import FLOAT_ROUNDING, CodeCount, Followed, apply_gates, compare
 
 LABELS = torch.tensor([0, 1, 1, 0])
 
@@ -83,9 +83,45 @@ def test_a_gate_over_nothing_does_not_pass():
 
 def test_accuracies_and_the_accuracy_gate():
     report = report_of(results(), max_drop=20.0)
-    assert report.accuracy == {"float": 75.0, "calibrated": 75.0, "reference": 75.0, "artifact": 75.0} or report.passed
+    assert report.accuracy == {"float": 50.0, "calibrated": 50.0, "reference": 75.0, "artifact": 75.0}
+    assert report.passed and report.rules[-1]["measured"] == -25.0 and report.parity_passed
     wrong = report_of(results(logits=1 - results()["logits"]), gated=(), max_drop=20.0)
-    assert not wrong.passed and wrong.rules[-1]["allowed"] == 20.0
+    assert not wrong.passed and wrong.rules[-1]["allowed"] == 20.0 and wrong.parity_passed
+    assert [rule["of"] for rule in report.rules] == ["parity", "accuracy"]
+
+
+def test_agreement_is_counted_with_the_artifact_and_with_the_reference():
+    turned = results()["logits"][[0, 1, 2, 1]]
+    report = report_of(results(logits=turned))
+    assert report.agreement == {"float": 100.0, "calibrated": 100.0}
+    assert report.deployed.top1_agreement == report.to_json()["top1_agreement"] == 75.0
+    report = report_of(results())
+    assert report.agreement == report.to_json()["top1_agreement_with_artifact"] == {"float": 75.0, "calibrated": 75.0}
+    assert report.deployed.top1_agreement == 100.0
+
+
+def test_a_stage_that_writes_to_its_input_changes_no_other_stage_s():
+    seen = []
+
+    def greedy(x):
+        seen.append(float(x.sum()))
+        x += 1
+        return torch.eye(2)[:len(x)]
+
+    stages = {"float": greedy, "calibrated": greedy}
+    compare([(torch.zeros(2, 1), None)], stages, Fixed(**results()), {"all": Fixed(**results())}, gated=["all"])
+    assert seen == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 8, 8), (4, 5, 30), (4, 1), (4, 1, 6, 6)])
+def test_no_share_of_any_output_exceeds_a_hundred_percent(shape):
+    logits = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    given = results(logits=logits)
+    stages = {name: lambda x: torch.from_numpy(logits[:len(x)]) for name in ("float", "calibrated")}
+    report = compare([(torch.zeros(4, 1), LABELS)], stages, Fixed(**given), {"all": Fixed(**given)}, gated=["all"])
+    share = None if shape[1] == 1 else 100.0
+    assert report.deployed.top1_agreement == share and report.agreement == {"float": share, "calibrated": share}
+    assert set(report.accuracy.values()) == {None}
 
 
 def test_no_labels_gives_no_accuracy():
@@ -168,6 +204,7 @@ def test_boundaries_are_counted_apart_and_held_to_their_bounds():
     outside[0, 1] += 1  # 1 -> 2: one step, beyond the bounds
     report = floats_report(results(a_q=outside))
     assert [rule["passed"] for rule in report.rules] == [True, False] and not report.passed
+    assert [rule["allowed"] for rule in report.rules] == [0, 0] and report.rules[1]["measured"] == 1
     assert report.to_json()["first_divergence"]["tensor"] == "a_q"
     assert report.to_json()["levels"][0]["unexplained_behind_float"] == 1
 
@@ -186,4 +223,6 @@ def test_float_logits_have_an_error_bound(change, passed):
     logits = change(results()["logits"])
     report = floats_report(results(logits=logits), float_output=True)
     assert report.passed == passed and report.rules[0]["passed"]
+    assert [rule["allowed"] for rule in report.rules] == [0, 0, FLOAT_ROUNDING]
+    assert report.to_json()["float_output"]["allowed"] == FLOAT_ROUNDING
     json.dumps(report.to_json(), allow_nan=False)

@@ -15,7 +15,7 @@ LOST = {"rule": "points lost", "of": "accuracy", "measured": 8.5, "allowed": 1.0
 
 
 def report(level=LEVEL, rules=(GOOD,), judged=None):
-    return ParityReport(50, ACCURACY, {}, [level], {}, CodeCount(), list(rules), judged=judged)
+    return ParityReport(50, ACCURACY, {}, [level], {}, CodeCount(), rules=list(rules), judged=judged)
 
 
 def test_an_accuracy_that_fails_leaves_parity_passed():

@@ -116,7 +116,7 @@ def _gated_features(net, x):
     return net.head(x * torch.sigmoid(net.one(x)) + net.one(x))
 
 
-BUILT = {
+NETWORKS = {
     "view": lambda net, x: _head(net, x).view(-1, 4, 3),
     "view to four axes": lambda net, x: _head(net, x).view(-1, 2, 2, 3),
     "permuted": lambda net, x: _head(net, x).view(-1, 4, 3).permute(0, 2, 1),
@@ -144,12 +144,12 @@ BUILT = {
 def built(name):
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        model, images = Built({**BUILT, **REFUSED}[name]).eval(), torch.randn(12, 3, 6, 6)
+        model, images = Built({**NETWORKS, **REFUSED}[name]).eval(), torch.randn(12, 3, 6, 6)
     return model, images
 
 
 @pytest.mark.parametrize("recipe", ["minmax_w8a8", "nearest_w4a4"])
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_ends_and_activations_anywhere_agree(name, recipe):
     reference, images = frozen_reference(TARGET, recipe, *built(name))
     assert list(unsupported(reference.graph, TARGET)) == []

@@ -64,6 +64,15 @@ def test_nothing_leaves_64_bits():
         assert total < 1 << 63
 
 
+def test_two_addends_that_fit_alone_must_fit_together():
+    """Both products are just below 2^62, and the offset comes on top: one bit less for each."""
+    parts = [Part(np.array([2.0**-9 * (1 - 2.0**-31)]), (1 << 31) - 1)] * 2
+    alone, both = make_rescale(parts[:1], 255), make_rescale(parts, 255)
+    assert both.shift == alone.shift - 1
+    most = sum(((1 << 31) - 1 << term.lift) * int(term.multiplier.max()) for term in both.terms)
+    assert both.offset + most < 1 << 63 <= alone.offset + 2 * ((1 << 31) - 1) * int(alone.terms[0].multiplier.max())
+
+
 def test_what_cannot_be_held_names_the_layer():
     with pytest.raises(TargetError, match=r"node conv9.*--target onnx|tiny beside its sums") as error:
         make_rescale([Part(np.array([1000.0]), 1 << 30)], 0, "node conv9")

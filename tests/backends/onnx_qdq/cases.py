@@ -35,13 +35,13 @@ class Net(nn.Module):
         self.last = nn.Conv2d(channels, 6, 1)
         self.head = nn.Linear(6, 5)
         self.middle = middle
-        # Behind the others, whose random numbers stay what they were.
-        self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
-        self.spread = nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1, output_padding=1, groups=4, bias=False)
-        self.tokens = nn.Linear(8, 8)
-        self.slopes = nn.PReLU(8)
-        self.halves = nn.Conv2d(4, 4, 3, padding=1)
-        self.single = nn.Conv2d(1, 1, 3, padding=1)
+        with torch.random.fork_rng():  # the numbers drawn behind these stay what they are without them
+            self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
+            self.spread = nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1, output_padding=1, groups=4, bias=False)
+            self.tokens = nn.Linear(8, 8)
+            self.slopes = nn.PReLU(8)
+            self.halves = nn.Conv2d(4, 4, 3, padding=1)
+            self.single = nn.Conv2d(1, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.middle(self, self.first(x))
@@ -91,7 +91,13 @@ MIDDLES = {
     "cat": (_branches, 16),
     "cat_signed": (lambda net, x: torch.cat([net.second(x), x], 1), 16),
     "pad_slice": (lambda net, x: F.pad(x[:, :, ::2, 1:], (0, 0, 1, 2, 2, 3)), 13),
+    "pad_circular": (lambda net, x: F.pad(x, (1, 0, 2, 3), mode="circular"), 8),
     "shuffle": (_shuffle, 8),
+    "clamp_above": (lambda net, x: x.clamp(max=0.3), 8),
+    "add_constant": (lambda net, x: x + 0.5, 8),
+    "neg": (lambda net, x: -x, 8),
+    "max_pool_uneven": (lambda net, x: F.max_pool2d(F.pad(x, (0, 1, 1, 0), value=-torch.inf), 3, 2), 8),
+    "affine": (lambda net, x: F.relu(8 * x - 0.1) * 0.5 + 0.25, 8),
     "preactivation": (lambda net, x: net.second(F.relu(x)) + x, 8),
     "relu_behind_pool": (lambda net, x: F.relu(F.max_pool2d(x, 2)), 8),
     "hardtanh_behind_pool": (lambda net, x: F.hardtanh(F.max_pool2d(x, 2), -0.2, 0.3), 8),
@@ -123,7 +129,7 @@ FOLDED_MIDDLES = {
 
 # What the target computes in float.
 FLOAT_MIDDLES = {
-    "scaled": (lambda net, x: F.relu(8 * x), 8),
+    "scaled": (lambda net, x: F.relu(torch.add(x, x, alpha=2)), 8),
     "gelu": (lambda net, x: F.gelu(net.second(F.relu(x))), 8),
     "softmax": (lambda net, x: net.second(F.relu(x)).softmax(1), 8),
     "layer_norm_gelu": (lambda net, x: F.gelu(F.layer_norm(net.second(F.relu(x)), [9])), 8),
@@ -140,13 +146,10 @@ FLOAT_MIDDLES = {
     "exp": (lambda net, x: torch.exp(x), 8),
     "sqrt": (lambda net, x: torch.sqrt(F.relu(x)), 8),
     "abs": (lambda net, x: x.abs(), 8),
-    "neg": (lambda net, x: -x, 8),
     "sub": (lambda net, x: x - net.second(x), 8),
     "div": (lambda net, x: x / (F.relu(net.second(x)) + 1.0), 8),
-    "add_constant": (lambda net, x: x + 0.5, 8),
     "add_scaled": (lambda net, x: torch.add(x, net.second(x), alpha=2), 8),
     "mean_over_channels": (lambda net, x: x - x.mean(1, keepdim=True), 8),
-    "clamp_above": (lambda net, x: x.clamp(max=0.3), 8),
     "matmul": (lambda net, x: torch.matmul(x, net.second(x).transpose(2, 3)), 8),
     "bmm": (lambda net, x: torch.bmm(x.flatten(2), net.second(x).flatten(2).transpose(1, 2)).unsqueeze(-1), 8),
     "matmul_broadcast": (lambda net, x: torch.matmul(x, net.second(x).mean(1).transpose(1, 2).unsqueeze(1)), 8),
