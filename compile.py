@@ -38,6 +38,7 @@ from backends.placement import PlacementRow, placement_table
 from calib.allocation import Choice, allocate, find_choices, weight_specs
 from calib.calibrate import calibrate
 from calib.estimate import estimate
+from calib.machine import measure_machine
 from calib.methods import check_needs, find_method
 from calib.sources import Made, Maker, draw, find_source, make, makes_images
 from pipeline import cli_options as cli
@@ -310,7 +311,10 @@ def _build(
     choices = bit_choices(quantized)
     check_samples(quantized, calibration, evaluation, options.max_drop)
     watcher.planned(quantized, placement_table(quantized.graph, quantized.target))
-    expected = estimate(quantized, len(calibration) if isinstance(calibration, Batches) else None)
+    expected = estimate(
+        quantized, len(calibration) if isinstance(calibration, Batches) else None, machine=measure_machine(),
+        samples=None if evaluation is None else len(evaluation),
+    )
     watcher.expected(expected.text)
     watcher.expected(plan_memory(quantized.graph, options.memory).text)
     made = None
@@ -651,7 +655,7 @@ def _dry_run(
     quantized = plan(loaded, recipe, backend, shape.example, options.profile)
     placement = placement_table(quantized.graph, quantized.target)
     notes = [*loaded.notes, *target_notes(quantized), *budget_notes(quantized, bit_choices(quantized))]
-    expected, memory = estimate(quantized), plan_memory(quantized.graph, options.memory)
+    expected, memory = estimate(quantized, machine=measure_machine()), plan_memory(quantized.graph, options.memory)
     if as_json:
         terminal.show_json(plan_json(quantized, placement, notes, expected.to_json() | {"memory": memory.to_json()}))
     else:

@@ -1,9 +1,9 @@
-"""How long a calibration will take, said before it starts: within a factor of two on a CPU of the kind measured.
+"""How long a build will take, said before it starts: within a factor of two.
 
 What is done is stated by the methods and sources themselves (`work=` where they are registered); here it is divided by
 how fast. The two constants of the CPU solve two measured equations: QDrop's time for a step on ResNet-20 (0.11 s, 32
-images, one thread) and on the DS-CNN (0.026 s), docs/results.md. No GPU was measured; its figure is an assumption and
-is called one.
+images, one thread) and on the DS-CNN (0.026 s), docs/results.md. Other machines are as much slower or faster as the two
+probes of `calib.machine` are. No GPU was measured; its figure is an assumption and is called one.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from typing import Any
 import torch
 
 from calib.allocation import allocation_work
+from calib.machine import Machine
 from calib.methods import find_method
 from calib.sources import Maker, find_source
-from calib.work import Work, facts_of
+from calib.work import Work, facts_of, proof_work
 from pipeline.recipe import BitBudget
 from pipeline.stages import Quantized
 
 CPU_GMACS = 77.0  # 10^9 multiply-accumulates a second, one thread
 CPU_VALUES = 0.30  # 10^9 values a second, one thread
+# What the probes measured in CPU time on an AMD EPYC (AVX-512), where these constants hold within a factor of 1.3.
+REFERENCE = Machine(gmacs=102.0, gvalues=0.123, threads=1)
 THREADS_EXPONENT = 0.75  # two threads are 1.7 times as fast as one
 GPU_TIMES = 20.0  # as fast as this CPU: assumed
 
@@ -33,35 +36,44 @@ class Estimate:
     threads: of the CPU.
     cpu_s: seconds.
     gpu_s: the same on a GPU; not measured.
+    proof_s: of comparing the evaluation samples, on the CPU always; None where their number is not known.
     """
 
     work: Work
     threads: int
     cpu_s: float
     gpu_s: float
+    proof_s: float | None = None
 
     @property
     def text(self) -> str:
         """One line for people."""
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        proof = "" if self.proof_s is None else f"; the proof about {spoken(self.proof_s)}"
         return (f"expected: about {spoken(self.cpu_s)} on this CPU ({threads}); GPU about {spoken(self.gpu_s)} "
-                f"(not measured, assumed {GPU_TIMES:g} times as fast)")
+                f"(not measured, assumed {GPU_TIMES:g} times as fast){proof}")
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
             "cpu_seconds": round(self.cpu_s, 1), "threads": self.threads, "gpu_seconds": round(self.gpu_s, 1),
             "gpu": f"not measured, assumed {GPU_TIMES:g} times as fast", "multiply_accumulates": self.work.macs,
+            "proof_seconds": None if self.proof_s is None else round(self.proof_s, 1),
         }
 
 
-def estimate(quantized: Quantized, images: int | None = None, threads: int | None = None) -> Estimate:
+def estimate(
+    quantized: Quantized, images: int | None = None, threads: int | None = None, machine: Machine | None = None,
+    samples: int | None = None,
+) -> Estimate:
     """What the recipe of `quantized` will take.
 
     Args:
         images: how many calibration images there are; None before any was counted: what the recipe asks for, and
             where it leaves the number to labelled data, one for each class.
         threads: of the CPU; None for those of this process.
+        machine: how fast the CPU is; None for the one that the constants were measured on.
+        samples: of the evaluation; None where their number is not known.
     """
     recipe = quantized.recipe
     source, wishes = find_source(recipe.images)
@@ -74,8 +86,15 @@ def estimate(quantized: Quantized, images: int | None = None, threads: int | Non
     if isinstance(recipe.weights.bits, BitBudget):
         work += allocation_work(recipe.weights.bits, facts)
     threads = threads or torch.get_num_threads()
-    seconds = (work.macs / CPU_GMACS + work.values / CPU_VALUES) / 1e9 / threads**THREADS_EXPONENT
-    return Estimate(work, threads, seconds, seconds / GPU_TIMES)
+    speed = (machine or REFERENCE).at(threads, THREADS_EXPONENT)
+    seconds = _seconds(work, speed)
+    proof = None if samples is None else _seconds(proof_work(quantized, samples), speed)
+    return Estimate(work, threads, seconds, seconds / GPU_TIMES, proof)
+
+
+def _seconds(work: Work, speed: Machine) -> float:
+    macs = work.macs / CPU_GMACS * REFERENCE.gmacs / speed.gmacs
+    return (macs + work.values / CPU_VALUES * REFERENCE.gvalues / speed.gvalues) / 1e9
 
 
 def spoken(seconds: float) -> str:

@@ -14,14 +14,24 @@ from dataclasses import dataclass
 from torch import fx
 
 from pipeline.dialect import WEIGHTED
-from pipeline.graph import bound_args, op_name, tensor_shape
+from pipeline.graph import bound_args, is_constant, op_name, quantizer_of, tensor_shape
+from pipeline.parity import INFORMATION_SAMPLES
 from pipeline.stages import Quantized
 
 # Passes, in units of one forward pass.
 TRAINED = 3.0  # forwards, and the gradients by inputs and by parameters
 STEERED = 2.0  # forwards, and the gradient by the inputs alone
-# A range search tries many ranges on every value; measured for `mse` on ResNet-20, in forward passes of values.
-SEARCH_PASSES = 8.0
+# A range search on a histogram runs twice and counts every value; measured for `mse` on EfficientNet-Lite0 and
+# ResNet-20, in forward passes of values.
+SEARCH_PASSES = 4.0
+# What it costs however few images there are, in values: for each activation whose candidates are ranked on its
+# histogram, and for each weight, which is fitted to its own values.
+ACTIVATION_SEARCH = 7.5e6
+WEIGHT_SEARCH = 300.0
+# What proving a sample costs: forwards in float, calibrated, in integers and in the artifact, and the comparison.
+PROOF = (3.5, 2.4)
+# The same of the exact evaluation in float64 and of levels without integer kernels, on the few samples that they see.
+INFORMATION_PROOF = (3.5, 7.5)
 # A walk over the units: the teacher, and the student before, after and hardened.
 WALK_PASSES = 4.0
 
@@ -55,6 +65,7 @@ class WorkFacts:
         wanted: images that the recipe asks its source for; 0 where the source knows.
         shape: (C, H, W) of an image.
         search: forward passes of values that one image costs in a range search.
+        fits: what a range search costs beside that, whatever the number of images.
     """
 
     network: Work
@@ -64,11 +75,12 @@ class WorkFacts:
     wanted: int
     shape: tuple[int, ...]
     search: float
+    fits: Work = Work()
 
     def searched(self, images: int | None = None) -> Work:
         """Ranges searched on so many images, at most all; None for all."""
         count = self.images if images is None else min(images, self.images)
-        return Work(self.network.macs, self.search * self.network.values) * count
+        return Work(self.network.macs, self.search * self.network.values) * count + self.fits
 
     def walked(self) -> Work:
         """One walk over the units with all images, training apart."""
@@ -99,8 +111,28 @@ def facts_of(quantized: Quantized, images: int) -> WorkFacts:
     recipe, graph = quantized.recipe, quantized.graph
     units: Sequence[Work] = [network_work(graph, unit.nodes) for unit in quantized.units]
     behind = tuple(sum(units[place + 1 :], Work()) for place in range(len(units)))
-    search = 1.0 if recipe.activations.range == "minmax" else SEARCH_PASSES
+    ranked = {"mse", "mse_shrink"}
+    activations = sum(quantizer_of(graph, node) is not None and not is_constant(node) for node in graph.graph.nodes)
+    fits = ACTIVATION_SEARCH * activations * (recipe.activations.range in ranked)
+    fits += WEIGHT_SEARCH * _weights(graph) * (recipe.weights.range in ranked)
+    search = SEARCH_PASSES if recipe.activations.range in ranked | {"percentile"} else 1.0
     return WorkFacts(
         network_work(graph), behind, images, recipe.images.batch_size, recipe.images.count,
-        tuple(quantized.captured.input_shape), search,
+        tuple(quantized.captured.input_shape), search, Work(0.0, fits),
     )
+
+
+def proof_work(quantized: Quantized, samples: int) -> Work:
+    """Comparing every code of so many evaluation samples, at one optimisation level and a few of the others."""
+    network = network_work(quantized.graph)
+    few = min(samples, INFORMATION_SAMPLES)
+    return sum((
+        Work(network.macs * macs, network.values * values) * count
+        for (macs, values), count in ((PROOF, samples), (INFORMATION_PROOF, few))
+    ), Work())
+
+
+def _weights(graph: fx.GraphModule) -> int:
+    """How many weights the layers of `graph` have."""
+    nodes = [node for node in graph.graph.nodes if op_name(node) in WEIGHTED]
+    return sum(math.prod(size for size in tensor_shape(bound_args(node)["weight"]) if size) for node in nodes)

@@ -286,8 +286,8 @@ def compare(
         gated: the levels that run integer kernels, where a single differing code fails the build.
         exact: the reference evaluated exactly, to count what the requantization rule itself moves.
         other_samples: how many samples the levels behind the first see; None for all.
-        information_samples: how many samples at most `exact` and the levels that are not gated see: their counts fail
-            no build.
+        information_samples: how many samples at most `exact` sees, and the levels that are not gated unless
+            `other_samples` is None: their counts fail no build.
         modules: layer or module path by tensor name, for the report.
         progress: called with the number of samples done.
     """
@@ -327,8 +327,9 @@ def compare(
 
 def _left(level: LevelReport, other: int | None, information: int, batch: int) -> int:
     """How many samples of a batch a level behind the first still has to see."""
-    limits = [limit for limit in (other, None if level.gated else information) if limit is not None]
-    return max(0, min([batch, *(limit - level.samples for limit in limits)]))
+    if other is None:
+        return batch
+    return max(0, min(batch, (other if level.gated else min(other, information)) - level.samples))
 
 
 def _compare_batch(

@@ -6,13 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import passes
+from backends.onnx_qdq.target import TARGETS
+from calib import observers
 from calib.calibrate import calibrate
+from pipeline.batching import evaluation_batch, footprint
+from pipeline.capture import capture
 from pipeline.errors import CalibrationError, RecipeError
 from pipeline.graph import bias_quantizer_of, is_constant, quantizer_of, quantizers
 from pipeline.quantizer import Phase
+from pipeline.recipe import load_recipe
+from pipeline.stages import Quantized
 from tests.calib.nets import Notes, net, recipe
+from tests.held import Held
 
 
 @pytest.mark.parametrize("name", ["qdrop_w2a2", "qdrop_w4a4", "mse_w8a8", "minmax_w8a8"])
@@ -87,3 +95,39 @@ def test_a_wrong_parameter_is_refused_before_anything_runs() -> None:
     quantized, images = net(recipe("qdrop_w4a4", "method.keep_porb=0.5"))
     with pytest.raises(RecipeError, match="keep_prob"):
         calibrate(quantized, images[:1])
+
+
+def wide_net(name: str) -> tuple[Quantized, torch.Tensor]:
+    """A network whose tensors outweigh its weights: one sample's forward pass takes 16 MB."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1, groups=64), nn.ReLU(),
+        nn.Conv2d(64, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ).eval()
+    images = torch.randn(32, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    return passes.quantize(capture(model, images[:1]), load_recipe(name), TARGETS["generic"]), images
+
+
+@pytest.mark.parametrize("name", ["mse_w8a8", "minmax_w8a8"])
+def test_a_range_search_keeps_to_the_budget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a search takes beside the network's values is bounded by a constant: a small one here."""
+    monkeypatch.setattr(observers, "CHUNK", 2**16)
+    quantized, images = wide_net(name)
+    peaks = {}
+    for budget in (4e7, 4e9):
+        with Held() as held:
+            calibrate(quantized, images, memory=budget)
+        peaks[budget] = held.peak
+    assert evaluation_batch(quantized.graph, 4e7) < evaluation_batch(quantized.graph, 4e9)
+    assert peaks[4e7] < 4e7 < peaks[4e9]
+
+
+def test_the_budget_changes_no_number_of_a_walk_over_the_units() -> None:
+    """Draws and steps keep the recipe's batch; only passes over all images are cut."""
+    quantized, images = net(recipe("qdrop_w4a4", steps=4))
+    images = torch.cat([images, images.flip(3)])[:64]
+    sample = footprint(quantized.graph).forward
+    assert [evaluation_batch(quantized.graph, budget) for budget in (16 * sample, 1e9)] == [16, 64]
+    few, many = (calibrate(quantized, images, memory=budget) for budget in (16 * sample, 1e9))
+    for name, value in many.graph.state_dict().items():
+        assert torch.equal(value, few.graph.state_dict()[name]), name

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from backends.base import BACKENDS
-from calib.estimate import GPU_TIMES, estimate, spoken
+from calib.estimate import GPU_TIMES, REFERENCE, estimate, spoken
 from calib.methods import METHODS, find_method
 from calib.sources import SOURCES, Maker, find_source
 from calib.work import Work
@@ -49,7 +49,7 @@ def test_every_shipped_recipe_has_a_time(name: str) -> None:
     taken = seconds(name, images=None)
     assert math.isfinite(taken) and taken > 0
     few = name.startswith(("nearest", "mse", "minmax"))
-    assert taken < 0.1 if few else taken > 0.1
+    assert taken < 0.5 if few else taken > 0.1  # ranges: a fiftieth of a second for each quantizer
 
 
 @pytest.mark.parametrize("method", ["qdrop", "adaround", "lsq", "brecq", "pdquant"])
@@ -97,6 +97,31 @@ def test_threads_help_and_the_gpu_is_called_an_assumption() -> None:
     assert "(2 threads)" in two.text and "(1 thread)" in one.text and "not measured, assumed 20 times" in two.text
     content = two.to_json()
     assert content["cpu_seconds"] == pytest.approx(two.cpu_s, abs=0.1) and "not measured" in content["gpu"]
+
+
+def test_a_slower_machine_takes_longer_by_what_is_slower_there() -> None:
+    found = estimate(tiny(), threads=1)
+    half = estimate(tiny(), machine=dataclasses.replace(REFERENCE, gmacs=REFERENCE.gmacs / 2,
+                                                        gvalues=REFERENCE.gvalues / 2), threads=1)
+    slow_memory = estimate(tiny(), machine=dataclasses.replace(REFERENCE, gvalues=REFERENCE.gvalues / 2), threads=1)
+    assert half.cpu_s == pytest.approx(2 * found.cpu_s) and found.cpu_s < slow_memory.cpu_s < half.cpu_s
+    assert estimate(tiny(), machine=REFERENCE.at(2, 0.75), threads=2).cpu_s == estimate(tiny(), threads=2).cpu_s
+
+
+def test_the_proof_is_estimated_where_its_samples_are_known() -> None:
+    assert estimate(tiny(), threads=1).proof_s is None and "the proof" not in estimate(tiny(), threads=1).text
+    few, many = (estimate(tiny(), threads=1, samples=count) for count in (16, 1616))
+    more = estimate(tiny(), threads=1, samples=3216)
+    assert few.cpu_s == many.cpu_s and many.proof_s - few.proof_s == pytest.approx(more.proof_s - many.proof_s)
+    assert 20 < many.proof_s / few.proof_s < 100  # the first 16 cost more
+    assert "; the proof about" in few.text and few.to_json()["proof_seconds"] == pytest.approx(few.proof_s, abs=0.1)
+
+
+def test_ranges_cost_something_however_few_images_there_are() -> None:
+    one, many = (seconds("mse_w8a8", images=count) for count in (1, 101))
+    plain = seconds("mse_w8a8", "weights.range=minmax", "activations.range=minmax", images=1)
+    assert plain < seconds("mse_w8a8", "weights.range=minmax", images=1) < one < many
+    assert many - one < 100 * one
 
 
 @pytest.mark.parametrize(

@@ -1,43 +1,17 @@
 """Batches keep to a budget of bytes, read off the shapes; what is held is measured, not believed."""
 
-import weakref
-
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from backends.exact import ExactArithmetic
+from backends.onnx_qdq.arithmetic import IntegerArithmetic
+from backends.onnx_qdq.target import TARGETS
 from pipeline.batching import LARGEST_BATCH, batch_size, evaluation_batch, footprint, plan_memory, proof_batch
 from pipeline.capture import capture
-
-
-class Held(TorchDispatchMode):
-    """Bytes of storages that were made inside and are alive, and the most there ever were."""
-
-    def __init__(self):
-        super().__init__()
-        self.now = self.peak = 0
-        self._known = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        known = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if torch.is_tensor(leaf)}
-        for leaf in tree_leaves(result):
-            if torch.is_tensor(leaf) and leaf.untyped_storage().data_ptr() not in known | self._known:
-                storage = leaf.untyped_storage()
-                self._take(storage.data_ptr(), storage.nbytes(), storage)
-        return result
-
-    def _take(self, pointer, size, storage):
-        self._known.add(pointer)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._drop, pointer, size)
-
-    def _drop(self, pointer, size):
-        self._known.discard(pointer)
-        self.now -= size
+from pipeline.parity import compare
+from tests.held import Held
+from tests.tiny import frozen_reference
 
 
 def chain(side=16):
@@ -49,6 +23,16 @@ def test_a_chain_holds_a_layer_s_input_and_output():
     found = footprint(chain())
     image = 16 * 16 * 4
     assert found.total == (3 + 8 + 8 + 4) * image and found.peak == 16 * image
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_forward_pass_holds_no_more_than_its_footprint(batch):
+    graph, images = chain(64), torch.zeros(batch, 3, 64, 64)
+    found = footprint(graph)
+    with torch.no_grad(), Held() as held:
+        graph(images)
+    # The input itself was there before.
+    assert found.peak * batch / 2 < held.peak + images.nbytes <= found.forward * batch
 
 
 def test_a_skip_is_held_until_it_is_read():
@@ -83,3 +67,26 @@ def test_the_plan_says_batches_and_budget():
     plan = plan_memory(chain(), 5e8)
     assert "64 images at once in calibration and 64 in the proof keep to 0.5 GB" in plan.text
     assert plan.to_json() == {"budget_bytes": 500_000_000, "calibration_batch": 64, "proof_batch": 64}
+
+
+def test_the_proof_keeps_to_the_budget():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1, groups=64), nn.ReLU(),
+        nn.Conv2d(64, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ).eval()
+    images = torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    reference, _ = frozen_reference(TARGETS["generic"], model=model, images=images)
+    arithmetic, exact, graph = IntegerArithmetic(reference), ExactArithmetic(reference), reference.graph
+    budget = 4 * footprint(graph).proof
+    assert proof_batch(graph, budget) == 4
+
+    def peak(batch):
+        stages = {name: lambda x: graph(x) for name in ("float", "calibrated")}
+        parts = [(part, None) for part in images.split(batch)]
+        with torch.no_grad(), Held() as held:
+            report = compare(parts, stages, arithmetic, {"all": arithmetic}, gated=["all"], exact=exact)
+        assert report.samples == 16 and report.deployed.codes.differing == 0
+        return held.peak
+
+    assert peak(4) < budget < peak(16)

@@ -137,10 +137,42 @@ def test_other_levels_may_see_fewer_samples():
     assert [level.samples for level in report.levels] == [4, 1]
 
 
+def test_levels_that_fail_no_build_see_the_samples_of_information():
+    batches = [(torch.zeros(2, 1), None)] * 2
+    sessions = {name: Fixed(**results()) for name in ("all", "extended", "basic")}
+    stages = {"float": lambda x: torch.eye(2)[:len(x)], "calibrated": lambda x: torch.eye(2)[:len(x)]}
+    for information, other, expected in ((3, None, [4, 4, 4]), (1, 3, [4, 3, 1]), (4, 2, [4, 2, 2])):
+        report = compare(
+            batches, stages, Fixed(**results()), {n: Fixed(**results()) for n in sessions}, gated=["all", "extended"],
+            information_samples=information, other_samples=other,
+        )
+        assert [level.samples for level in report.levels] == expected
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 24, 4096])
+@pytest.mark.parametrize("place", [0, -1])
+def test_one_byte_that_differs_is_counted_wherever_it_stands(size, place):
+    expected = np.arange(size).astype(np.uint8)
+    got = expected.copy()
+    assert CodeCount().add(expected, got) == 0
+    got[place] ^= 3
+    count = CodeCount()
+    assert count.add(expected, got) == 1
+    assert count == CodeCount(size, 1, abs(int(expected[place]) - int(got[place])))
+
+
+def test_codes_of_another_type_or_order_in_memory_are_compared_as_numbers():
+    expected = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    assert CodeCount().add(expected, expected.astype(np.int64)) == 0
+    assert CodeCount().add(expected, np.asfortranarray(expected)) == 0
+    assert CodeCount().add(expected, expected.T) == 56
+
+
 def test_what_requantization_moves_is_counted_on_the_exact_samples():
     exact = results(a_q=results()["a_q"] + np.uint8(1))
     report = report_of(results(), exact=Fixed(**exact), information_samples=3)
     assert (report.moved_by_requantization.differing, report.moved_by_requantization.max_lsb) == (12, 1)
+    assert report.to_json()["moved_by_requantization"]["samples"] == 3
 
 
 class Floats(Fixed):
