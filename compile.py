@@ -460,7 +460,7 @@ def _proof_part(evaluation: Batches, samples: int | None) -> tuple[Batches, list
     """The evaluation samples that an emulated artifact is proven on, spread over all, and a note that says so."""
     if samples is None or samples >= len(evaluation):
         return evaluation, []
-    chosen = [evaluation.order[index * len(evaluation) // samples] for index in range(samples)]
+    chosen = [evaluation.order[place] for place in spread(len(evaluation), samples)]
     note = f"proven and measured on {samples} of {len(evaluation):,} samples: the artifact's processor is emulated here"
     return replace(evaluation, order=tuple(chosen)), [note]
 

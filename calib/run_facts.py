@@ -61,7 +61,7 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def _settings(facts: Mapping[str, str]) -> dict[str, Any]:
-    """Of the recipe, by key path."""
+    """The recipe's values by key path."""
     try:
         content = yaml.safe_load(facts.get(RECIPE, ""))
     except (yaml.YAMLError, RecursionError):

@@ -212,7 +212,7 @@ _FEW_BITS = Finding(
 
 
 def _why_lost(accuracy: Mapping[str, float | None]) -> Finding:
-    names = [name for name in ("float", "calibrated", "reference", "artifact") if accuracy.get(name) is not None]
+    names = [name for name in accuracy if accuracy[name] is not None]
     lost = {after: accuracy[before] - accuracy[after] for before, after in itertools.pairwise(names)}
     worst = max(lost, key=lambda name: lost[name])
     if worst == "reference":

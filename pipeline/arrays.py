@@ -110,7 +110,7 @@ class Header:
 
     @property
     def bytes(self) -> int:
-        """Of the whole file, values included; exact, however large the shape's numbers are."""
+        """Size of the whole file, values included; exact, however large the shape's numbers are."""
         return self.start + math.prod(self.shape) * self.dtype.itemsize
 
 

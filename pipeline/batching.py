@@ -46,7 +46,7 @@ class Footprint:
 
 
 def footprint(graph: fx.GraphModule) -> Footprint:
-    """Of a graph with recorded shapes."""
+    """Bytes that one sample takes in a graph with recorded shapes."""
     sizes = {node: _bytes_of(node) for node in graph.graph.nodes if node.op != "output" and not is_constant(node)}
     last: dict[fx.Node, fx.Node] = {}
     for node in graph.graph.nodes:
@@ -77,9 +77,11 @@ def batch_size(sample: int, budget: float = BUDGET, most: int = LARGEST_BATCH) -
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Args:
-    budget: bytes.
-    calibration, proof: samples that go through the network at once.
+    """How many samples go through the network at once.
+
+    Args:
+        budget: bytes.
+        calibration, proof: samples of a batch in each of the two.
     """
 
     budget: float

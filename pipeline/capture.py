@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pipeline.errors import CaptureError
+from pipeline.errors import CaptureError, first_line
 from pipeline.graph import finish, tensor_shape, where
 from pipeline.mutation import keep_outside
 from pipeline.samplewise import check_samplewise
@@ -184,10 +184,8 @@ def _check_sizes(graph: fx.GraphModule, shape: tuple[int | None, ...]) -> None:
     except CaptureError:
         raise
     except Exception as error:  # any operator may refuse its operands
-        lines = str(error).strip().splitlines()
         raise CaptureError(
-            f"the exported program cannot be run: {type(error).__name__}: {lines[0][:200] if lines else ''}",
-            where="the .pt2 file", hint="Export it again.",
+            f"the exported program cannot be run: {first_line(error)}", where="the .pt2 file", hint="Export it again.",
         ) from error
 
 

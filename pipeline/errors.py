@@ -10,6 +10,8 @@ import difflib
 import enum
 from collections.abc import Iterable
 
+MESSAGE = 300  # characters of another library's message that one of ours repeats
+
 
 class ExitCode(enum.IntEnum):
     """Process exit codes of `compile.py` and of the artifact's `run.py`."""
@@ -87,3 +89,9 @@ def nearest_spelling(name: str, known: Iterable[str]) -> str:
     """`Did you mean 'x'?` for the closest of `known`, or an empty string where nothing is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"Did you mean '{close[0]}'?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Type and first line of an exception, for a message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:MESSAGE]}" if lines else type(error).__name__

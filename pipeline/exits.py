@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from pipeline.errors import CompileError, ExitCode, InputError
+from pipeline.errors import CompileError, ExitCode, InputError, first_line
 from pipeline.output import is_disk_full
 from pipeline.summary import error_json
 from pipeline.terminal import Terminal, kept_units
@@ -98,10 +98,8 @@ def _wrapped(error: BaseException, terminal: Terminal, debug: bool) -> CompileEr
     if is_disk_full(error):
         return InputError("the disk is full", where=str(error.filename or ""), hint="Make room.")
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    lines = str(error).strip().splitlines()
-    what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return InternalError(
-        what, where=f"{Path(frame.filename).name}:{frame.lineno}, in '{terminal.current}'",
+        first_line(error), where=f"{Path(frame.filename).name}:{frame.lineno}, in '{terminal.current}'",
         hint="this is a defect of Isobit, please report it" if debug else
         "this is a defect of Isobit, please report it; --debug shows the traceback",
     )

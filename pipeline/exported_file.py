@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 from pipeline.exported_schema import Unsafe, checked_payloads, checked_program
 from pipeline.model_archive import byte_limit, check_archive, corrupt, read_members
 
@@ -69,8 +69,7 @@ def load_exported(path: Path, trust: bool) -> torch.export.ExportedProgram:
     except InputError:
         raise
     except Exception as error:  # an archive of another program may raise anything
-        lines = str(error).strip().splitlines()
-        raise corrupt(path, f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__) from error
+        raise corrupt(path, first_line(error)) from error
 
 
 def needs_trust(path: Path, what: str, allowed: str = "") -> InputError:

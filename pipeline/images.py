@@ -307,7 +307,7 @@ class _Walk:
 
 
 def _mode(entry: os.DirEntry[str]) -> int | None:
-    """Of what a link leads to; None where it leads nowhere or in a circle."""
+    """What a link leads to; None where it leads nowhere or in a circle."""
     try:
         return os.stat(entry.path).st_mode
     except OSError:

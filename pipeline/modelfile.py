@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from pipeline.architectures import torchvision_keys
 from pipeline.artifact import sha256_file
 from pipeline.checkpoint import Content, read_content
-from pipeline.errors import InputError, nearest_spelling
+from pipeline.errors import InputError, first_line, nearest_spelling
 from pipeline.exported_file import is_exported, load_exported, needs_trust
 from pipeline.model_archive import byte_limit, check_archive, corrupt, read_members
 from pipeline.network import (
@@ -38,7 +38,7 @@ from pipeline.network import (
     published_arguments,
 )
 from pipeline.pickle_check import check_pickles
-from pipeline.user_code import arch_option, cause_shown, first_line, importable, module_of_file, standing_for_main
+from pipeline.user_code import arch_option, cause_shown, importable, module_of_file, standing_for_main
 
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 AVERAGING_COUNTER = "n_averaged"  # beside the weights in a state_dict of torch.optim.swa_utils.AveragedModel

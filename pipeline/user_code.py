@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pipeline.errors import InputError, nearest_spelling
+from pipeline.errors import InputError, first_line, nearest_spelling
 
 OUR_ROOT = Path(__file__).resolve().parent.parent
 # What lies at the top of our own folder. A user's modules of other names meet nothing of ours.
@@ -120,12 +120,6 @@ def cause_shown(where: str, what: str) -> Iterator[None]:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "at an import"
         raise InputError(f"{what}: {first_line(error)}", where=f"{where} ({place})") from error
-
-
-def first_line(error: BaseException) -> str:
-    """Type and first line of an exception, for a message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ class Watcher(CalibrationWatcher, Protocol):
         """Quantizers are placed; nothing was read yet. `placement` holds rows of `backends.placement`."""
 
     def expected(self, text: str) -> None:
-        """How long making images and calibrating will take, before either starts."""
+        """What a build will cost, time or memory, before anything is made or calibrated; may come more than once."""
 
     def stage(self, name: str) -> None:
         """A stage of `compile.py` starts."""
