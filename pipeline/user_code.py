@@ -176,6 +176,8 @@ def _neighbours(folder: Path) -> _Neighbours | None:
     """The modules that code in `folder` means by names of ours, or None where they are ours or none are there."""
     if _LateImports not in sys.meta_path:
         sys.meta_path.append(_LateImports)
+    if any(folder.is_relative_to(OUR_ROOT / name) for name in OUR_NAMES):  # our own tests, beside folders of our names
+        return None
     if folder not in _folders or not _folders[folder].specs:
         path = [str(folder), *(entry for entry in sys.path if Path(entry or ".").resolve() != OUR_ROOT)]
         found = {name: importlib.machinery.PathFinder.find_spec(name, path) for name in OUR_NAMES}

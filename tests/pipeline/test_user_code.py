@@ -124,3 +124,11 @@ def test_a_folder_without_such_names_changes_nothing(folder):
     build_arch(f"{folder / 'plain.py'}:net", {})
     assert builtins.__import__ is plain
     sys.modules.pop("_arch_plain", None)
+
+
+def test_a_file_of_our_own_tests_means_our_modules():
+    with user_code.importable(user_code.OUR_ROOT / "tests"):
+        import backends
+
+    assert backends.__file__ == str(user_code.OUR_ROOT / "backends" / "__init__.py")
+    assert user_code.OUR_ROOT / "tests" not in user_code._folders
