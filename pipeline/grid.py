@@ -152,7 +152,7 @@ def along(values: Tensor, axis: int | None, rank: int) -> Tensor:
 
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
     """Codes of `x`, as integers in the dtype of `x`. `scale` and `zero_point` broadcast against `x`."""
-    return (x / scale).round_().add_(zero_point).clamp_(grid.qmin, grid.qmax)
+    return torch.round(x / scale).add_(zero_point).clamp_(grid.qmin, grid.qmax)
 
 
 def nested_multiples(bits: Tensor) -> Tensor:
