@@ -29,6 +29,7 @@ WEAK = 0.5  # share of what is above chance below which a float accuracy is low,
 ONE_ANSWER = 0.9  # share of samples with one answer from which a network is said to give no other
 PURE = 0.6  # share that the commonest label of each chosen class has, from which labels are said to be permuted, and
 BEYOND_CHANCE = 0.3  # by how much it must exceed chance for that
+BEYOND_RIGHT = 0.1  # and by how much it must exceed what is right as it is: half-shuffled labels are in no other order
 EACH = 10  # samples for each chosen class that this takes
 
 EMPTY = 0.5  # share of images without contrast
@@ -232,7 +233,8 @@ def _evident(answers: Answers, seen: Seen | None) -> list[Finding]:
     for (_, chosen), count in answers.pairs.items():
         commonest[chosen] = max(commonest[chosen], count)
     samples, hits = answers.pairs.total(), commonest.total()
-    enough = len(commonest) > 1 and samples >= EACH * len(commonest)
+    right = sum(count for (label, chosen), count in answers.pairs.items() if label == chosen)
+    enough = len(commonest) > 1 and samples >= EACH * len(commonest) and hits > right + BEYOND_RIGHT * samples
     if enough and hits >= max(PURE, (answers.chance or 0.0) + BEYOND_CHANCE) * samples:
         found.append(Finding(
             "float", f"for {100 * hits / samples:.0f} % of the samples, what the float network chooses would be right "

@@ -13,6 +13,15 @@ from collections.abc import Iterable
 MESSAGE = 300  # characters of another library's message that one of ours repeats
 
 
+LONGEST = 2000  # characters of one field of an error: what a file says is quoted in it
+
+
+def _plain(text: str) -> str:
+    """One line that can be shown: a file's own line breaks must not look like lines of ours."""
+    line = " ".join(text.split("\n"))
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
+
+
 class ExitCode(enum.IntEnum):
     """Process exit codes of `compile.py` and of the artifact's `run.py`."""
 
@@ -37,7 +46,7 @@ class CompileError(Exception):
     exit_code = ExitCode.BAD_INPUT
 
     def __init__(self, what: str, *, where: str = "", allowed: str = "", hint: str = "") -> None:
-        self.what, self.where, self.allowed, self.hint = what, where, allowed, hint
+        self.what, self.where, self.allowed, self.hint = map(_plain, (what, where, allowed, hint))
         super().__init__(str(self))
 
     def __str__(self) -> str:

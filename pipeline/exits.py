@@ -95,6 +95,8 @@ def _wrapped(error: BaseException, terminal: Terminal, debug: bool) -> CompileEr
             "there is not enough memory", where=f"in '{terminal.current}'",
             hint="Take fewer or smaller samples, or a machine with more.",
         )
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib before Python 3.13
+        return InputError("a path leads in a circle", where=first_line(error), hint="Remove the link.")
     if is_disk_full(error):
         return InputError("the disk is full", where=str(error.filename or ""), hint="Make room.")
     frame = traceback.extract_tb(error.__traceback__)[-1]

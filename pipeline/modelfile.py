@@ -287,7 +287,16 @@ def _differences(module: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
         for key in own
         if key in weights and weights[key].shape != own[key].shape
     ]
-    kinds = (("missing in the file", missing), ("unknown to the network", unexpected), ("of another shape", shapes))
+    # torch would drop the imaginary part, or take a weight that was cast to integers, without a word.
+    types = [
+        f"{key} (file {weights[key].dtype}, network {own[key].dtype})"
+        for key in own
+        if key in weights and own[key].is_floating_point() and not weights[key].is_floating_point()
+    ]
+    kinds = (
+        ("missing in the file", missing), ("unknown to the network", unexpected), ("of another shape", shapes),
+        ("of another kind of number", types),
+    )
     return [f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in kinds if keys]
 
 

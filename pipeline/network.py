@@ -260,7 +260,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if kind is Any:
         return True
     if kind is float:
-        return type(value) in (int, float)
+        return type(value) in (int, float) and abs(value) < float("inf")  # not NaN either
     if kind in (bool, int, str):
         return type(value) is kind
     if isinstance(kind, type) and issubclass(kind, Sequence):

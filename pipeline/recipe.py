@@ -431,7 +431,10 @@ def _read(path: Path) -> dict[Any, Any]:
 
 def _shown(value: Any) -> str:
     """The value as YAML's reader gives it, cut to what a message can hold."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integers of so many digits
+        return "a number of thousands of digits"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 

@@ -163,6 +163,8 @@ class _Lowering:
         reason = _refusal(node)
         if reason:
             raise _Refusal(node, reason)
+        for source in region.inputs:
+            self._check_on_grid(source, node)
         sources = [source for source in region.inputs if op_name(node) != "cat" or self.values[source].numbers.size]
         inputs = tuple(self._operand(source, region) for source in sources)
         grids = [self.values[source].grid for source in sources]
@@ -238,6 +240,14 @@ class _Lowering:
             raise _Refusal(reader, f"{node.name} is on no grid")
         return Joined(((value.buffer, math.prod(self.buffers[value.buffer].shape)),), value.numbers)
 
+    def _check_on_grid(self, node: fx.Node, reader: fx.Node) -> None:
+        """Refuse a value that stayed in float, because what computes with it has no integer kernel."""
+        if node in self.values:
+            return
+        while op_name(reader) in MOVES and len(reader.users) == 1 and next(iter(reader.users)).op != "output":
+            reader = next(iter(reader.users))
+        raise _Refusal(reader, self.target.rule(op_name(reader)).reason or f"{node.name} is on no grid")
+
     def _operand(self, source: fx.Node, region: Region) -> int:
         """Number of a tensor that an operator reads: of the result's shape where it takes two, or one pixel of it."""
         node = region.anchor
@@ -253,6 +263,7 @@ class _Lowering:
 
     def _codes(self, node: fx.Node, reader: fx.Node, shape: tuple[int, ...] | None = None) -> int:
         """Number of a tensor that holds the value of `node`, repeated to `shape`; a `Move` makes it where none does."""
+        self._check_on_grid(node, reader)
         value = self.values[node]
         if value.buffer is None:
             raise _Refusal(reader, "it reads sums of a layer that have no grid")

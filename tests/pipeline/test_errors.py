@@ -45,3 +45,8 @@ def test_exit_codes_are_the_published_ones(error, code):
 def test_nearest_spelling_offers_only_what_is_close():
     assert errors.nearest_spelling("qdrop_w4a", ["qdrop_w4a4", "minmax_w8a8"]) == "Did you mean 'qdrop_w4a4'?"
     assert errors.nearest_spelling("zzz", ["qdrop_w4a4", "minmax_w8a8"]) == ""
+
+
+def test_what_a_file_says_stays_on_one_line_and_is_cut():
+    error = errors.InputError("no network 'x\nPARITY PASSED'", where="y" * 5000)
+    assert error.what == "no network 'x PARITY PASSED'" and len(error.where) < 2100

@@ -51,6 +51,7 @@ def test_an_interruption_is_130_and_says_how_to_go_on(tmp_path):
 
 
 @pytest.mark.parametrize(("error", "text"), [
+    (RuntimeError("Symlink loop from 'x'"), "leads in a circle"),
     (SystemExit(0), "code ended the program (exit 0)"), (MemoryError(), "not enough memory"),
     (OSError(errno.ENOSPC, "No space left", "x"), "the disk is full"),
 ])

@@ -450,6 +450,13 @@ def test_the_first_differing_keys_are_named(net):
     assert "1 of another shape: 3.weight (file [2, 5], network [2, 12])" in error.what
 
 
+@pytest.mark.parametrize("kind", [torch.int64, torch.complex64])
+def test_weights_of_another_kind_of_number_are_named(net, kind):
+    weights = {key: value.to(kind) for key, value in net.state_dict().items()}
+    error = refused(saved(weights), "do not fit the network", arch="net.py:tiny")
+    assert f"of another kind of number: 0.weight (file {kind}, network torch.float32)" in error.what
+
+
 def test_a_long_list_of_differing_keys_is_cut(net):
     error = refused(saved({"a": torch.zeros(1)}), "do not fit", arch="net.py:tiny")
     assert "8 missing in the file: 0.weight, 0.bias, 1.weight, ...;" in error.what

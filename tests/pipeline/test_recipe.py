@@ -619,3 +619,10 @@ def test_a_change_to_more_than_4_bits_is_uniform():
     assert changed(recipe.weights, RuleChange(bits=3)).levels == "multibit"
     assert changed(recipe.activations, RuleChange(bits=8)).levels == "uniform"
     assert changed(recipe.activations, RuleChange(range="minmax")).levels == "nested"
+
+
+def test_a_number_of_thousands_of_digits_is_refused_like_any_other(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("seed: 99999" + ":59" * 20000)  # base 60
+    with pytest.raises(RecipeError, match="thousands of digits"):
+        load_recipe(path)

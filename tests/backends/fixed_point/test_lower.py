@@ -205,3 +205,21 @@ def test_parts_have_steps_unless_a_layout_cuts_across_them():
                      if isinstance(step, DequantizeParts) for part in step.parts] for name in ENDS}
     assert tables["detector"] == tables["levels"] == tables["padded"] == [False, False]
     assert any(tables["interleaved"]) and not tables["linear_permuted"]
+
+
+@pytest.mark.parametrize("middle", [
+    lambda x: x.flatten(2).mean(2), lambda x: F.conv1d(x.flatten(2), torch.ones(3, 3, 5)).mean(2),
+    lambda x: x.unsqueeze(1).square().mean((1, 3, 4)),
+])
+def test_what_computes_with_a_view_of_the_image_in_float_is_refused_by_name(middle):
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 5)
+
+        def forward(self, x):
+            return self.head(middle(x))
+
+    quantized, _ = quantized_net(TARGET, load_recipe("minmax_w8a8"), Flat().eval(), torch.randn(4, 3, 6, 6))
+    (_, reason), *_ = unsupported(quantized.graph, TARGET)
+    assert "no integer kernel" in reason
