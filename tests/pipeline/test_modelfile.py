@@ -128,6 +128,7 @@ def test_a_file_names_no_code(net, arch, folder):
         ("resnet18", {"num_clases": 10}, "no argument 'num_clases'"),
         ("resnet18", {"num_classes": "10"}, "num_classes=10"),
         ("resnet18", {"num_classes": True}, "num_classes=True"),
+        ("squeezenet1_1", {"dropout": float("nan")}, "dropout=nan"),
         ("resnet18", {"num_classes": torch.zeros(1)}, "something else than plain values"),
         ("resnet18", {"num_classes": [[[[[[1]]]]]]}, "something else than plain values"),
         ("resnet18", ["num_classes"], "`kwargs` in the file is a list"),
