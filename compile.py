@@ -46,7 +46,6 @@ from pipeline.accuracy import judge
 from pipeline.allocation import Allocation, budget_text
 from pipeline.answers import KINDS, output_kind
 from pipeline.artifact import (
-    MANIFEST,
     AllocationEntry,
     CalibrationEntry,
     Manifest,
@@ -61,6 +60,7 @@ from pipeline.batching import BUDGET, plan_memory, proof_batch
 from pipeline.capture import capture
 from pipeline.constants import fold_constants
 from pipeline.data import Batches, array_batches, check_against_model
+from pipeline.digest import MANIFEST
 from pipeline.errors import InputError, ParityError, RecipeError, TargetError
 from pipeline.exits import exit_codes
 from pipeline.graph import is_constant, quantizer_of, where

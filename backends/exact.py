@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from backends.integer import explicit_padding, pair, stored
+from backends.integer import explicit_padding, stored
 from pipeline.constants import fold_constants
-from pipeline.graph import bound_args, is_constant, op_name, quantizer_of
+from pipeline.graph import bound_args, is_constant, op_name, pair, quantizer_of
 from pipeline.parity import LOGITS, Followed
 from pipeline.samples import samples_of
 from pipeline.stages import Reference

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
@@ -28,6 +29,7 @@ from pipeline.graph import (
     get_attribute,
     is_constant,
     op_name,
+    pair,
     quantizer_of,
     tensor_shape,
 )
@@ -38,6 +40,7 @@ from pipeline.samples import samples_of
 from pipeline.target import Target
 
 _FLOAT32_EXACT = 1 << 24
+PART = 16  # samples that are walked at once: three times as fast on ResNet-20 as 256
 _MOST_CUTS = 8  # float32 sums that are faster together than one in float64
 
 Cuts = tuple[tuple[int, int], ...]
@@ -187,12 +190,6 @@ def explicit_padding(padding: Any, kernel: tuple[int, ...], dilation: Any) -> tu
         return total[0] // 2, total[1] // 2, total[0] - total[0] // 2, total[1] - total[1] // 2
     rows, columns = pair(padding)
     return rows, columns, rows, columns
-
-
-def pair(value: Any) -> tuple[int, int]:
-    """Both entries of an ATen int[2] argument, which may hold one."""
-    entries = [value] if isinstance(value, int) else list(value)
-    return (entries[0], entries[-1]) if entries else (0, 0)
 
 
 def window_sum(values: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
@@ -398,6 +395,21 @@ class Execution:
         """
         return self.follow(x, observed or {})[0]
 
+    def walk(
+        self, x: Tensor, observed: Mapping[str, Tensor]
+    ) -> tuple[dict[str, np.ndarray], dict[str, tuple[np.ndarray, np.ndarray]]]:
+        """`follow`, in parts whose activations stay in the processor's cache, as arrays of all samples."""
+        parts = []
+        for start in range(0, max(len(x), 1), PART):
+            rows = slice(start, start + PART)
+            parts.append(self.follow(x[rows], {name: value[rows] for name, value in observed.items()}))
+        results = {name: _joined([part[name] for part, _ in parts]) for name in parts[0][0]}
+        bounds = {
+            name: (_joined([ends[name][0] for _, ends in parts]), _joined([ends[name][1] for _, ends in parts]))
+            for name in parts[0][1]
+        }
+        return results, bounds
+
     @torch.no_grad()
     def follow(
         self, x: Tensor, observed: Mapping[str, Tensor]
@@ -477,6 +489,10 @@ class Execution:
         for node, anchor in last.items():
             drops.setdefault(anchor, []).append(node)
         return drops
+
+
+def _joined(parts: list[Tensor]) -> np.ndarray:
+    return torch.cat(parts).cpu().numpy()
 
 
 def network_output(graph: fx.GraphModule) -> fx.Node:

@@ -15,10 +15,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from pipeline.digest import DIGEST, content_digest
+from pipeline.digest import DIGEST, MANIFEST, content_digest
 
-MANIFEST = "manifest.json"
-RUNNER = "run.py"
 DOCUMENTS = (".md", ".svg", ".png")  # for people: a device computes the same without them
 
 

@@ -33,6 +33,7 @@ from pipeline.errors import CalibrationError, RecipeError
 from pipeline.graph import extract, get_attribute, is_constant, quantizer_of, where
 from pipeline.grid import QuantSpec
 from pipeline.layers import layer_name
+from pipeline.observed import spread
 from pipeline.quantizer import Phase
 from pipeline.recipe import BitBudget
 from pipeline.stages import Quantized
@@ -162,8 +163,7 @@ def allocate(
             "a budget of bits is decided from images, and there are none", where="weights.bits",
             hint="give images, or state the bits as a number",
         )
-    count = min(IMAGES, len(images))
-    images = images[torch.arange(count) * len(images) // count]
+    images = images[spread(len(images), IMAGES)]
     budget, free = quantized.recipe.weights.bits, [choice for choice in choices if choice.fixed is None]
     omegas = sensitivities(quantized, free, images, torch.device(device), progress, memory)
     frontier = pareto_frontier([
@@ -185,7 +185,7 @@ def allocate(
             k: _point(base + sum(choice.size(k) for choice in free), sum(known[k] for known in omegas))
             for k in budget.options
         },
-        images=count,
+        images=len(images),
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from pipeline.dialect import LAYOUT, MOVES, POOLS, WEIGHTED, wide_operand
+from pipeline.dialect import LAYOUT, MOVES, POOLS, WEIGHTED, gives_no_negatives, wide_operand
 from pipeline.errors import RecipeError, TargetError, nearest_spelling
 from pipeline.graph import absorbed, bound_args, is_constant, module_path, op_name, tensor_shape, where
 from pipeline.grid import NESTED_CODES, Grid, QuantSpec, RangeSearch
@@ -33,7 +33,6 @@ from pipeline.target import OpRule, Target
 
 # Operators whose result is an average or a rearrangement of their input: never negative where the input is not.
 MONOTONE = LAYOUT | POOLS | {"cat", "add", "mul"}
-NON_NEGATIVE = frozenset({"relu", "sigmoid", "hardsigmoid"})
 # int8 codes of a codebook per channel; narrow, because every codebook has both signs.
 CODEBOOK_BITS = 8
 _PREPARED = "network input, normalised"
@@ -259,7 +258,7 @@ class _Plan:
         """The value cannot be negative, by structure. Remembered: dense connections reach a node on many paths."""
         if node not in self._signs:
             name = op_name(node)
-            self._signs[node] = name in NON_NEGATIVE or (name == "hardtanh" and bound_args(node)["min_val"] >= 0) or (
+            self._signs[node] = gives_no_negatives(node) or (
                 name in MONOTONE and all(self._positive(source) for source in node.all_input_nodes))
         return self._signs[node]
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from pipeline.dialect import LAYOUT, POOLS
+from pipeline.dialect import LAYOUT, POOLS, gives_no_negatives
 from pipeline.errors import CaptureError
-from pipeline.graph import bound_args, finish, insert_call, op_name, tensor_shape, where
+from pipeline.graph import bound_args, finish, insert_call, op_name, pair, tensor_shape, where
 
 aten = torch.ops.aten
 GATES = {"hardswish": aten.hardsigmoid.default, "silu": aten.sigmoid.default}
@@ -120,9 +120,8 @@ def _pool_over_border(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     if len(pads) != 4 or min(pads) < 0:
         return None
     shape, wanted = tensor_shape(border.args[0]), tensor_shape(node)[2:]
-    window, stride, own, dilation = (
-        tuple(value) * (2 // len(value))
-        for value in (args["kernel_size"], args["stride"] or args["kernel_size"], args["padding"], args["dilation"])
+    window, stride, own, dilation = map(
+        pair, (args["kernel_size"], args["stride"] or args["kernel_size"], args["padding"], args["dilation"])
     )
     before = (own[0] + pads[2], own[1] + pads[0])
     axes = [_Axis(*axis) for axis in zip(shape[2:], window, stride, dilation, before, wanted, strict=True)]
@@ -180,6 +179,4 @@ def _below_all(border: fx.Node) -> bool:
     value, source = bound_args(border)["value"], border.args[0]
     while op_name(source) in LAYOUT | POOLS:
         source = source.args[0]
-    positive = op_name(source) in ("relu", "sigmoid", "hardsigmoid") or (
-        op_name(source) == "hardtanh" and bound_args(source)["min_val"] >= 0)
-    return value <= torch.finfo(torch.float32).min or (positive and value <= 0)
+    return value <= torch.finfo(torch.float32).min or (gives_no_negatives(source) and value <= 0)

@@ -99,8 +99,6 @@ def _affine(graph: fx.GraphModule, node: fx.Node) -> Affine | None:
         return (x, 1.0 / number, none) if a is None else None
     sign = -1.0 if packet in ("sub", "rsub") else 1.0
     alpha = float(args.get("alpha", 1)) * sign
-    if packet == "rsub":  # other - alpha * self
-        return (x, one, -number * -alpha) if a is None else (x, one * alpha, number)
     return (x, one, number * alpha) if a is None else (x, one * alpha, number)
 
 

@@ -17,12 +17,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.digest import DIGEST, content_digest
+from pipeline.digest import DIGEST, MANIFEST, content_digest
 from pipeline.errors import InputError
 from pipeline.grid import Levels
 
 PRODUCT = "isobit"
-MANIFEST = "manifest.json"
 TIMINGS = "timings.json"
 
 

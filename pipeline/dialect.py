@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import fx
 
 from pipeline.errors import CaptureError
-from pipeline.graph import is_constant, op_name, quantizer_of, tensor_shape, where
+from pipeline.graph import bound_args, is_constant, op_name, quantizer_of, tensor_shape, where
 from pipeline.quantizer import BiasQuantizer, Phase, Quantizer
 from pipeline.target import Target
 
@@ -45,6 +45,12 @@ def verify(graph: fx.GraphModule, stage: str) -> None:
         problem = _problem(graph, node, stage)
         if problem:
             raise CaptureError(f"the graph is not legal at stage '{stage}': {problem}", where=where(node))
+
+
+def gives_no_negatives(node: fx.Node) -> bool:
+    """An activation whose values cannot be negative, whatever it reads."""
+    name = op_name(node)
+    return name in ("relu", "sigmoid", "hardsigmoid") or (name == "hardtanh" and bound_args(node)["min_val"] >= 0)
 
 
 def lays_out_output(node: fx.Node) -> bool:

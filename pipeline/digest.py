@@ -10,6 +10,8 @@ import hashlib
 import json
 from typing import Any
 
+MANIFEST = "manifest.json"
+RUNNER = "run.py"
 DIGEST = "sha256"  # the manifest's field that holds it
 
 

@@ -81,6 +81,12 @@ _QUALIFIERS = {
 }
 
 
+def pair(value: Any) -> tuple[int, int]:
+    """Both entries of an ATen int[2] argument, which may hold one."""
+    entries = [value] if isinstance(value, int) else list(value)
+    return (entries[0], entries[-1]) if entries else (0, 0)
+
+
 def bound_args(node: fx.Node) -> dict[str, Any]:
     """All arguments of an ATen call by the schema's names, defaults filled in."""
     schema = node.target._schema  # type: ignore[union-attr]

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.artifact import MANIFEST, PRODUCT
+from pipeline.artifact import PRODUCT
+from pipeline.digest import MANIFEST
 from pipeline.errors import CompileError, InputError
 from pipeline.folder_lock import hold
 

@@ -198,7 +198,11 @@ class BiasQuantizer(nn.Module):
 
     def quantize(self, bias: Tensor) -> Tensor:
         """int64 codes of `bias` [channels] at the present scales."""
-        return torch.round(bias.detach().double() / self.scale.double()).to(torch.int64)
+        return torch.round(self.steps(bias)).to(torch.int64)
+
+    def steps(self, bias: Tensor) -> Tensor:
+        """float64 codes of `bias` before they are rounded; they may leave int64."""
+        return bias.detach().double() / self.scale.double()
 
     def forward(self, bias: Tensor) -> Tensor:
         if self.phase is Phase.ON:

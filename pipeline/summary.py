@@ -9,12 +9,12 @@ from typing import Any
 
 from pipeline.allocation import Allocation
 from pipeline.artifact import Manifest
+from pipeline.digest import RUNNER
 from pipeline.errors import CompileError, ExitCode
 from pipeline.parity import ParityReport
 from pipeline.stages import EpochLog, Quantized, UnitLog
 from pipeline.verdicts import steps
 
-RUNNER = "run.py"
 SHOWN_REASONS = 5
 SHOWN_LAYERS = 4
 

@@ -18,7 +18,16 @@ from torch import Tensor, fx
 
 from pipeline.dialect import POOLS, WEIGHTED, source_quantizer
 from pipeline.errors import TargetError
-from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, op_name, quantizer_of, tensor_shape, where
+from pipeline.graph import (
+    bias_quantizer_of,
+    bound_args,
+    get_attribute,
+    op_name,
+    pair,
+    quantizer_of,
+    tensor_shape,
+    where,
+)
 from pipeline.grid import along, params_from_range, quantize
 from pipeline.quantizer import Quantizer
 from pipeline.target import Target
@@ -112,7 +121,7 @@ def _codes(graph: fx.GraphModule, node: fx.Node) -> tuple[Tensor, Tensor | None]
         return None if weight is None else (weight, None)
     if bias.codes is not None:
         return weight, bias.codes.to("cpu", torch.int64)
-    steps = (get_attribute(graph, args["bias"].args[0]).detach().double() / bias.scale.double()).cpu()
+    steps = bias.steps(get_attribute(graph, args["bias"].args[0])).cpu()
     fits = steps.abs() <= BIAS_LIMIT
     return weight * along(fits, 0, weight.dim()), torch.where(fits, steps, 0.0).round().to(torch.int64)
 
@@ -136,5 +145,4 @@ def _elements(node: fx.Node) -> int:
     """How many codes one sum of a pool takes in."""
     if op_name(node) == "mean":
         return math.prod(size or 1 for size in tensor_shape(node.args[0])[2:])
-    window = bound_args(node)["kernel_size"]
-    return math.prod(window) if len(window) > 1 else window[0] ** 2
+    return math.prod(pair(bound_args(node)["kernel_size"]))

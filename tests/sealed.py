@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifact import MANIFEST, file_table
-from pipeline.digest import DIGEST, content_digest
+from pipeline.artifact import file_table
+from pipeline.digest import DIGEST, MANIFEST, content_digest
 
 DOCUMENTS = {"report.md": "# Report\n", "frontier.svg": "<svg/>", "calibration.png": "no picture"}
 

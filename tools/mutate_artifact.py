@@ -30,9 +30,9 @@ from unittest import mock
 import numpy as np
 
 from backends.golden import ABOVE, BELOW, GOLDEN, LOGITS, NEAR
-from backends.replay import DOCUMENTS, MANIFEST, RUNNER
+from backends.replay import DOCUMENTS
 from pipeline.artifact import file_table
-from pipeline.digest import DIGEST, content_digest
+from pipeline.digest import DIGEST, MANIFEST, RUNNER, content_digest
 
 VECTORS = "golden.h"  # golden numbers of a target whose `run.py` has no numpy
 Damage = Callable[[Path], object]

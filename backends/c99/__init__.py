@@ -26,8 +26,8 @@ from backends.c99.toolchain import (
 from backends.fixed_point.arithmetic import FixedPointArithmetic
 from backends.fixed_point.lower import lower
 from backends.fixed_point.rules import unsupported
-from backends.replay import RUNNER
 from backends.standalone import standalone
+from pipeline.digest import RUNNER
 from pipeline.parity import Arithmetic, Runner
 from pipeline.stages import Reference
 from pipeline.target import Target

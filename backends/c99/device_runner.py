@@ -19,7 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from backends.replay import RUNNER, broken_files, print_latency, read_manifest, verdict
+from backends.replay import broken_files, print_latency, read_manifest, verdict
+from pipeline.digest import RUNNER
 
 SOURCE, HEADER, DESCRIPTION = "model.c", "model.h", "model.json"
 TEST, VECTORS, NUMBERS = "main_test.c", "golden.h", "golden.npz"

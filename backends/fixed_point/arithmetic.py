@@ -38,8 +38,6 @@ from pipeline.graph import bound_args, op_name
 from pipeline.parity import Followed
 from pipeline.stages import Reference
 
-BATCH = 16  # samples whose activations stay in the cache
-
 
 class FixedPointArithmetic:
     """`Arithmetic` of the fixed-point targets: no float operator, so nothing to follow.
@@ -56,8 +54,7 @@ class FixedPointArithmetic:
 
     def run(self, x: Tensor) -> Mapping[str, np.ndarray]:
         """uint8 codes by quantizer name in execution order, and float32 `logits`, of x float32 [N, C, H, W]."""
-        parts = [self.execution.run(x[start:start + BATCH]) for start in range(0, max(len(x), 1), BATCH)]
-        return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+        return self.execution.walk(x, {})[0]
 
     def follow(self, x: Tensor, codes: Mapping[str, np.ndarray]) -> Followed:
         """`run`: there is nothing to take over."""

@@ -17,11 +17,10 @@ from backends.integer import (
     activation_range,
     dequantized,
     explicit_padding,
-    pair,
     quantize_float,
 )
 from pipeline.dialect import ACTIVATIONS, WEIGHTED
-from pipeline.graph import bound_args, op_name, tensor_shape, where
+from pipeline.graph import bound_args, op_name, pair, tensor_shape, where
 from pipeline.sums import layer_sums, magnitude
 
 CODES = 256

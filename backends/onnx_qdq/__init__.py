@@ -16,9 +16,9 @@ from backends.onnx_qdq.profiles import DEFAULT_PROFILE, why_inexact
 from backends.onnx_qdq.session import LEVELS, OnnxSession, integer_ops
 from backends.onnx_qdq.target import NAMES, TARGETS, targets
 from backends.processor import read_cpuinfo, this_machine
-from backends.replay import RUNNER
 from backends.standalone import standalone
 from pipeline.artifact import package_versions
+from pipeline.digest import RUNNER
 from pipeline.errors import TargetError
 from pipeline.parity import Arithmetic, Runner
 from pipeline.stages import Reference

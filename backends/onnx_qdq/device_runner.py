@@ -30,7 +30,8 @@ from backends.golden import (
 from backends.onnx_qdq.model_bytes import OWN, cut_at, quantized_tensors, with_outputs
 from backends.onnx_qdq.profiles import DEFAULT_PROFILE, has_wide_weights, why_inexact
 from backends.processor import read_cpuinfo, this_machine
-from backends.replay import RUNNER, broken_files, print_latency, read_manifest, verdict
+from backends.replay import broken_files, print_latency, read_manifest, verdict
+from pipeline.digest import RUNNER
 
 MODEL = "model.onnx"
 FILES = (MODEL, RUNNER, GOLDEN)  # what is on the device

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import fx
 
-from backends.integer import explicit_padding, pair
+from backends.integer import explicit_padding
 from backends.onnx_qdq.graph_writer import GraphWriter
-from pipeline.graph import bound_args, is_constant, op_name, tensor_shape
+from pipeline.graph import bound_args, is_constant, op_name, pair, tensor_shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir

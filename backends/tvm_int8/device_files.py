@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from backends.fixed_point.program import Conv, Program
-from backends.replay import RUNNER
 from backends.standalone import standalone
 from backends.tvm_int8 import device_runner
 from backends.tvm_int8.device_runner import DEVICE, FOLDER, HEADER, LIBRARIES, LOADER, SOURCE
 from backends.tvm_int8.profiles import DeviceProfile, profiles_of
 from backends.tvm_int8.runtime_libs import copy_runtime
 from backends.tvm_int8.toolchain import REQUIREMENTS, compiler
+from pipeline.digest import RUNNER
 from pipeline.errors import TargetError
 
 _FFI_HEADERS = "tvm_ffi/include"

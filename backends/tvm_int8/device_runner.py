@@ -24,7 +24,8 @@ import numpy as np
 
 from backends.golden import GOLDEN, INPUT, LOGITS, compare_golden, logit_differences, read_golden
 from backends.processor import read_cpuinfo, this_machine, why_not
-from backends.replay import RUNNER, broken_files, print_latency, read_manifest, verdict
+from backends.replay import broken_files, print_latency, read_manifest, verdict
+from pipeline.digest import RUNNER
 
 MODEL = "model.so"
 DEVICE = "device.json"

@@ -2,18 +2,15 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from pipeline import folder_lock
 from pipeline.errors import InputError
 from pipeline.folder_lock import hold
+from tests.processes import running
 
-ROOT = Path(folder_lock.__file__).resolve().parent.parent
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -27,12 +24,8 @@ with hold(Path(sys.argv[1])):
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds tmp_path/out."""
-    command = [sys.executable, "-c", HOLDER, str(tmp_path / "out")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.communicate()
+    with running(HOLDER, tmp_path / "out", "held") as process:
+        yield process
 
 
 def names(folder):

@@ -5,16 +5,15 @@ import json
 import os
 import signal
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline import output
-from pipeline.artifact import MANIFEST
+from pipeline.digest import MANIFEST
 from pipeline.errors import InputError
 from pipeline.output import check_out, claim, failed_place, write_artifact
+from tests.processes import running
 
 
 @pytest.fixture
@@ -171,7 +170,6 @@ def test_a_place_that_cannot_hold_the_folder_is_found_before_work(tmp_path, monk
 
 # --- one run's alone ---
 
-ROOT = Path(output.__file__).resolve().parent.parent
 WRITER = """
 import sys, time
 from pathlib import Path
@@ -187,12 +185,8 @@ with claim(out, overwrite=True), write_artifact(out, overwrite=True) as folder:
 @pytest.fixture
 def writer(tmp_path):
     """A process in the middle of writing tmp_path/out."""
-    command = [sys.executable, "-c", WRITER, str(tmp_path / "out")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "writing\n"
-    yield process
-    process.kill()
-    process.communicate()
+    with running(WRITER, tmp_path / "out", "writing") as process:
+        yield process
 
 
 def test_a_second_run_is_refused_while_the_first_lives_and_clears_up_after_a_killed_one(writer, tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from backends.fixed_point import arithmetic
+from backends import integer
 from backends.fixed_point.arithmetic import FixedPointArithmetic
 from backends.fixed_point.rules import integer_target
 from pipeline.parity import LOGITS
@@ -14,7 +14,7 @@ TARGET = integer_target("test", "any")
 def test_batches_do_not_matter(monkeypatch):
     reference, images = frozen("add", 4, 4, target=TARGET)
     whole = FixedPointArithmetic(reference).run(images)
-    monkeypatch.setattr(arithmetic, "BATCH", 5)
+    monkeypatch.setattr(integer, "PART", 5)
     parts = FixedPointArithmetic(reference).run(images)
     assert list(whole) == list(parts) and all(np.array_equal(whole[key], parts[key]) for key in whole)
 
