@@ -24,29 +24,31 @@ help:
 	@echo 'make demo    train a small CNN on handwritten digits, compile it to 4 bits, prove parity (minutes)'
 	@echo 'make test    run the test suite'
 	@echo 'make bench   print the figures of the README'
-	@echo 'make lint    check the style'
+	@echo 'make lint    check style and types'
 	@echo 'make clean   remove what make built, .venv included'
 
 demo: $(READY)
 	$(PY) tools/make_checkpoints.py --out build/demo
-	$(PY) compile.py build/demo/digits.pth --recipe qdrop_w4a4 --target onnx \
+	$(PY) compile.py build/demo/digits.pth --arch tools/digits_model.py:DigitsNet --recipe qdrop_w4a4 --target onnx \
 	    --calib-data build/demo/calib.npz --eval-data build/demo/val.npz \
 	    --set method.steps=$(DEMO_STEPS) --out artifacts/digits-demo --overwrite
 	$(PY) artifacts/digits-demo/run.py
 
-# Tests first: a line that is too long must not hide what is broken. The style check says nothing when content.
+# Tests first: a line that is too long must not hide what is broken. The checks say nothing, or that nothing is found.
 # Two processes of one thread each: files stay whole, because what they share is made once a file.
 test: export OMP_NUM_THREADS := 1
 test: $(READY)
 	$(PY) -m pytest -q --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 	@$(PY) -m ruff check --quiet .
+	@$(PY) tools/check/types.py
 
 bench: $(READY)
-	$(PY) tools/bench.py $(BENCH_ARGS)
-	$(PY) tools/bench_modules.py $(MODULE_BENCH_ARGS)
+	$(PY) tools/bench/bench.py $(BENCH_ARGS)
+	$(PY) tools/bench/modules.py $(MODULE_BENCH_ARGS)
 
 lint: $(READY)
 	@$(PY) -m ruff check --quiet .
+	@$(PY) tools/check/types.py
 
 clean:
 	rm -rf .venv build artifacts *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage

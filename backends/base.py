@@ -11,60 +11,92 @@ from typing import Any, Protocol
 
 from torch import fx
 
-from pipeline.errors import TargetError
-from pipeline.parity import Arithmetic, Runner
-from pipeline.registry import Registry
-from pipeline.stages import Reference
-from pipeline.target import Target
+from isobit.pipeline.errors import TargetError
+from isobit.pipeline.proof.parity import Arithmetic, Runner
+from isobit.pipeline.registry import Registry
+from isobit.pipeline.stages import Reference
+from isobit.pipeline.target import Target
 
 
 class Backend(Protocol):
-    """One runtime.
+    """One runtime."""
 
-    Attributes:
-        name: as given to `--target`.
-        profiles: device profiles, the default first.
-        levels: optimisation levels of a session, the one that users deploy with first.
-        gated_levels: those that run integer kernels, where no code may differ.
-        model_file: name of the artifact's main file.
-        device_needs: what the artifact's folder needs on the device, for people: `numpy and onnxruntime`.
-    """
+    @property
+    def name(self) -> str:
+        """Name of the target."""
+        ...
 
-    name: str
-    profiles: tuple[str, ...]
-    levels: tuple[str, ...]
-    gated_levels: tuple[str, ...]
-    model_file: str
-    device_needs: str
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """Device profiles, the default first."""
+        ...
 
-    def target(self, profile: str) -> Target: ...
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Optimisation levels of a session, the one that users deploy with first."""
+        ...
+
+    @property
+    def gated_levels(self) -> tuple[str, ...]:
+        """The levels that run integer kernels, where no code may differ."""
+        ...
+
+    @property
+    def model_file(self) -> str:
+        """Name of the artifact's main file."""
+        ...
+
+    @property
+    def device_needs(self) -> str:
+        """What the artifact's folder needs on the device, for people: `numpy and onnxruntime`."""
+        ...
+
+    def target(self, profile: str) -> Target:
+        """The operator table; raises TargetError as `check` does."""
+        ...
+
+    def check(self, profile: str) -> None:
+        """Whether this machine can build and prove for a profile; quick, and nothing is fetched.
+
+        Raises:
+            TargetError: what is missing; the hint says how to get it.
+        """
 
     def unsupported(self, graph: fx.GraphModule) -> Iterable[tuple[fx.Node, str]]:
         """Operators that can be emitted neither in integers nor in float, with the reason; before calibration."""
+        ...
 
     def emit(self, reference: Reference, folder: Path) -> list[Path]:
         """Write the artifact's model files and its `run.py` into `folder`."""
+        ...
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
         """The target's own integer arithmetic on the reference."""
+        ...
 
     def open(self, folder: Path, level: str) -> Runner:
         """A session of the artifact at an optimisation level that reports every quantized tensor."""
+        ...
 
     def proof_samples(self, folder: Path) -> int | None:
         """How many evaluation samples the artifact is proven on; None for all, few where its processor is emulated."""
+        ...
 
     def finish(self, folder: Path) -> None:
         """Called when `golden.npz` stands in the folder, for a backend that ships it in another form as well."""
+        ...
 
     def integer_ops(self, folder: Path) -> Mapping[str, Any]:
         """What the runtime really runs in integers: `{"integer": n, "float": m, "reasons": {node: why}}`."""
+        ...
 
     def sizes(self, folder: Path) -> Mapping[str, int]:
         """Bytes of what goes on the device, by name, for the manifest; at least `model`."""
+        ...
 
     def versions(self) -> Mapping[str, str]:
         """Versions of the runtime's packages, for the manifest."""
+        ...
 
 
-BACKENDS: Registry[Backend] = Registry("target", TargetError)
+BACKENDS: Registry[Backend] = Registry("target", TargetError, "isobit.targets")

@@ -8,12 +8,12 @@ import math
 import torch
 from torch import fx
 
-from pipeline.artifact import TensorEntry
-from pipeline.graph import bias_quantizer_of, is_constant, quantizer_of, tensor_shape
-from pipeline.layers import layer_name
-from pipeline.quantizer import Quantizer
-from pipeline.samples import samples_of
-from pipeline.target import Target
+from isobit.pipeline.artifact.manifest import TensorEntry
+from isobit.pipeline.graph.layers import layer_name
+from isobit.pipeline.graph.nodes import bias_quantizer_of, is_constant, quantizer_of, tensor_shape
+from isobit.pipeline.graph.sample_layout import samples_of
+from isobit.pipeline.quant.quantizer import Quantizer
+from isobit.pipeline.target import Target
 
 
 def tensor_table(graph: fx.GraphModule, target: Target) -> list[TensorEntry]:
@@ -28,8 +28,8 @@ def tensor_table(graph: fx.GraphModule, target: Target) -> list[TensorEntry]:
                 name=node.name, module=layer_name(node), kind="bias", bits=32, signed=True, symmetric=True,
                 axis=0 if bias.scale.dim() else None, scale=bias.scale.tolist(),
                 zero_point=torch.zeros_like(bias.scale, dtype=torch.int32).tolist(),
-                container=target.containers["bias"], count=bias.codes.numel(),
-                codes_sha256=_digest(bias.codes),
+                container=target.containers["bias"], count=bias.decided.numel(),
+                codes_sha256=_digest(bias.decided),
             ))
     return entries
 
@@ -37,26 +37,24 @@ def tensor_table(graph: fx.GraphModule, target: Target) -> list[TensorEntry]:
 def _entry(node: fx.Node, quantizer: Quantizer, target: Target) -> TensorEntry:
     kind = "weight" if is_constant(node) else "activation"
     spec = quantizer.spec
-    # Channels of one tensor have equally many elements, so their mean is the tensor's.
     channel_bits = None if quantizer.channel_bits is None else quantizer.channel_bits.tolist()
-    bits = spec.grid.bits if channel_bits is None else sum(channel_bits) / len(channel_bits)
     return TensorEntry(
-        name=node.name, module=layer_name(node), kind=kind, bits=bits, signed=spec.grid.signed,
-        symmetric=spec.symmetric, axis=spec.axis, scale=quantizer.scale.tolist(),
+        name=node.name, module=layer_name(node), kind=kind, bits=spec.grid.mean_bits(channel_bits),
+        signed=spec.grid.signed, symmetric=spec.symmetric, axis=spec.axis, scale=quantizer.scale.tolist(),
         zero_point=quantizer.zero_point.tolist(), container=target.containers[kind],
         count=None if quantizer.codes is None else quantizer.codes.numel(),
         codes_sha256=None if quantizer.codes is None else _digest(quantizer.codes),
-        levels=spec.levels, channel_bits=channel_bits,
+        levels=spec.grid.kind, channel_bits=channel_bits,
         elements=_elements(node) if kind == "activation" else None,
     )
 
 
 def _elements(node: fx.Node) -> int:
-    """Of one sample."""
+    """Elements of one sample."""
     samples = samples_of(node)
     return samples.outer * samples.inner * math.prod(size for size in tensor_shape(node) if size is not None)
 
 
 def _digest(codes: torch.Tensor) -> str:
-    """Of the codes as little-endian int32 in row-major order."""
+    """SHA-256 of the codes as little-endian int32 in row-major order."""
     return hashlib.sha256(codes.to(torch.int32).contiguous().numpy().astype("<i4").tobytes()).hexdigest()

@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
 from torch import fx
 
-from backends.regions import find_regions
-from pipeline.dialect import WEIGHTED
-from pipeline.graph import bound_args, op_name, quantizer_of, source_line
-from pipeline.target import Target
-
-
-@dataclass(frozen=True)
-class PlacementRow:
-    """One region.
-
-    Args:
-        name: node name of its value, also the tensor's name in the artifact.
-        op: operator with its fused activations, `conv2d+relu`.
-        runs: `integer`, `layout` (codes move unchanged) or `float`.
-        weight, output: bits, None where there is none; of levels that are not uniform the recipe's, an average.
-        grid: `unsigned`, `signed`, `asymmetric` or `nested` output.
-        note: the reason of a decision that is not simply the recipe's rule.
-        source: `file.py:58` of the operator.
-    """
-
-    name: str
-    module: str
-    op: str
-    runs: str
-    weight: str | None
-    output: int | None
-    grid: str | None
-    note: str
-    source: str
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
+from isobit.backends.regions import find_regions
+from isobit.pipeline.graph.annotation import annotation_of
+from isobit.pipeline.graph.dialect import WEIGHTED
+from isobit.pipeline.graph.nodes import bound_args, op_name, quantizer_of, source_line
+from isobit.pipeline.graph.placement import PlacementRow
+from isobit.pipeline.quant.quantizer import Quantizer
+from isobit.pipeline.target import Target
 
 
 def placement_table(graph: fx.GraphModule, target: Target) -> list[PlacementRow]:
@@ -45,7 +18,7 @@ def placement_table(graph: fx.GraphModule, target: Target) -> list[PlacementRow]
     rows = []
     for region in find_regions(graph, target):
         quantizer = quantizer_of(graph, region.quantizer) if region.quantizer is not None else None
-        annotation = region.tail.meta.get("quant") if region.kind != "input" else region.inputs[0].meta.get("quant")
+        annotation = annotation_of(region.tail if region.kind != "input" else region.inputs[0])
         notes = [region.reason, annotation.note if annotation is not None else "", _limit_note(graph, region.anchor)]
         operator = "quantize" if region.kind == "input" else op_name(region.anchor)
         rows.append(PlacementRow(
@@ -62,7 +35,7 @@ def placement_table(graph: fx.GraphModule, target: Target) -> list[PlacementRow]
     return rows
 
 
-def _weight_quantizer(graph: fx.GraphModule, node: fx.Node) -> object:
+def _weight_quantizer(graph: fx.GraphModule, node: fx.Node) -> Quantizer | None:
     if op_name(node) not in WEIGHTED:
         return None
     return quantizer_of(graph, bound_args(node)["weight"])
@@ -72,8 +45,7 @@ def _weight_bits(graph: fx.GraphModule, node: fx.Node) -> str | None:
     quantizer = _weight_quantizer(graph, node)
     if quantizer is None:
         return None
-    levels = "" if quantizer.spec.levels == "uniform" else f" {quantizer.spec.levels}"
-    return f"{quantizer.spec.bits}{levels}{'' if quantizer.spec.symmetric else ' asym'}"
+    return f"{quantizer.spec.bits}{quantizer.spec.grid.suffix}{'' if quantizer.spec.symmetric else ' asym'}"
 
 
 def _limit_note(graph: fx.GraphModule, node: fx.Node) -> str:
@@ -82,11 +54,5 @@ def _limit_note(graph: fx.GraphModule, node: fx.Node) -> str:
     return f"weight codes keep to +-{limit}" if limit is not None else ""
 
 
-def _grid_kind(quantizer: object) -> str | None:
-    if quantizer is None:
-        return None
-    if quantizer.spec.levels != "uniform":
-        return quantizer.spec.levels
-    if not quantizer.spec.symmetric:
-        return "asymmetric"
-    return "signed" if quantizer.spec.grid.signed else "unsigned"
+def _grid_kind(quantizer: Quantizer | None) -> str | None:
+    return None if quantizer is None else quantizer.spec.grid.describe(quantizer.spec.symmetric)

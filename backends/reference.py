@@ -15,31 +15,32 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from backends.base import BACKENDS
-from backends.exact import ExactArithmetic
-from pipeline.dialect import LAYOUT
-from pipeline.graph import is_constant, quantizer_of
-from pipeline.parity import LOGITS, Arithmetic, Runner
-from pipeline.samples import samples_of
-from pipeline.stages import Reference
-from pipeline.target import Note, OpRule, SumLimits, Target
+from isobit.backends.base import BACKENDS
+from isobit.backends.execution.exact import ExactArithmetic
+from isobit.backends.rules import FUSED, IN_FLOAT, INTEGER, UNARY_RULE
+from isobit.pipeline.graph.dialect import POOLS, WEIGHTED
+from isobit.pipeline.graph.quantized_tensors import quantized_tensors
+from isobit.pipeline.graph.sample_layout import samples_of
+from isobit.pipeline.operators.unary import UNARY
+from isobit.pipeline.proof.parity import LOGITS, Arithmetic, Runner
+from isobit.pipeline.stages import Reference
+from isobit.pipeline.target import Note, OpRule, SumLimits, Target
 
-_WIDE = OpRule("accumulator", "own", absorbs=("relu", "hardtanh"))
+# Layers as everywhere; whatever else a layer's sum meets is computed with the sum.
+_WIDE = OpRule("accumulator", "own", absorbs=FUSED)
+_MOVES = OpRule("accumulator", "as_input")
 _OPS = {
-    "conv2d": OpRule("quantized", "own", absorbs=("relu", "hardtanh")),
-    "linear": OpRule("quantized", "own", absorbs=("relu", "hardtanh")),
+    **{name: INTEGER[name] for name in sorted(WEIGHTED)},
     "add": _WIDE,
     "mul": OpRule("accumulator", "own"),
-    "cat": OpRule("accumulator", "as_input"),
-    "hardsigmoid": OpRule("accumulator", "none"),
-    "sigmoid": OpRule("accumulator", "none"),
-    "mean": OpRule("accumulator", "as_input"),
-    "avg_pool2d": OpRule("accumulator", "as_input"),
-    **dict.fromkeys(sorted(LAYOUT), OpRule("accumulator", "as_input")),
+    # A gate of values 0 ... 1 scales what it multiplies and stays in float, as in the papers.
+    **{name: OpRule("accumulator", "none") for name, row in UNARY.items() if row.fixed is not None},
+    **dict.fromkeys(("cat", "max_pool2d", *sorted(POOLS)), _MOVES),
 }
 TARGET = Target(
-    name="reference", profile="paper", ops=_OPS, quantized_bias=False, input_bits=None,
-    sums=SumLimits(2**53), placements=("target", "paper"),
+    name="reference", profile="paper", ops=_OPS, tables=UNARY_RULE, moves=_MOVES,
+    fills=OpRule("accumulator", "own"), in_float=IN_FLOAT, grids=None,
+    quantized_bias=False, input_bits=None, sums=SumLimits(2**53), placements=("target", "paper"),
     gates=("the saved graph gives the codes of the frozen graph, both in float64",),
     notes=(Note("the artifact runs in PyTorch only: use it to reproduce a paper's number, not to deploy"),),
 )
@@ -65,18 +66,15 @@ class _WithCodes(torch.nn.Module):
     def __init__(self, arithmetic: ExactArithmetic) -> None:
         super().__init__()
         graph = arithmetic.graph
-        outputs = {}
-        for node in list(graph.graph.nodes):
-            if quantizer_of(graph, node) is not None and not is_constant(node):
-                outputs[node.name] = node
-            if node.op == "output":
-                outputs[LOGITS] = node.args[0]
-                node.args = (outputs,)
+        tensors = quantized_tensors(graph).activations()
+        outputs = {tensor.name: tensor.node for tensor in tensors}
+        returned = next(iter(reversed(graph.graph.nodes)))
+        returned.args = ({**outputs, LOGITS: returned.args[0]},)
         graph.recompile()
         # Not `graph`: an exported module has an attribute of that name already.
         self.frozen = graph
-        self.quantizers = {name: quantizer_of(graph, node) for name, node in outputs.items() if name != LOGITS}
-        self.samples = {name: samples_of(outputs[name]) for name in self.quantizers}
+        self.quantizers = tensors.by_name()
+        self.samples = {name: samples_of(node) for name, node in outputs.items()}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         results = self.frozen(x)
@@ -99,6 +97,9 @@ class ReferenceBackend:
 
     def target(self, profile: str) -> Target:
         return TARGET
+
+    def check(self, profile: str) -> None:
+        return
 
     def unsupported(self, graph: fx.GraphModule) -> Iterable[tuple[fx.Node, str]]:
         return ()

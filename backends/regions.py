@@ -1,6 +1,6 @@
 """The integer regions between quantizers: one region produces one quantized tensor (or one network output).
 
-Analysis only, no edit. A region is an operator with the activations that the runtime fuses behind it and the
+Analysis only, no edit. A region is an operator with the activations that the runtime fuses after it and the
 quantizer of its output. Emitters, integer arithmetic and the placement table all read this one list.
 """
 
@@ -10,13 +10,11 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from pipeline.dialect import LAYOUT, MOVES, wide_operand
-from pipeline.graph import absorbed, is_constant, op_name, quantizer_of
-from pipeline.layers import layer_name
-from pipeline.target import Target
-
-# What lays values out, of several tensors too.
-JOINING = MOVES | {"cat"}
+from isobit.pipeline.graph.dialect import wide_operand
+from isobit.pipeline.graph.grid_map import GridMap, data_inputs, lays_out
+from isobit.pipeline.graph.layers import layer_name
+from isobit.pipeline.graph.nodes import is_constant, op_name, quantizer_of
+from isobit.pipeline.target import Target
 
 
 @dataclass(frozen=True)
@@ -28,12 +26,13 @@ class Region:
             computes in float.
         anchor: the operator (the quantizer itself for `input`); a layer whose sum enters a residual addition, too.
         inputs: the activation values that it reads, in argument order; the other operand of a residual addition last.
-        absorbed: operators fused behind the anchor, in order: a residual addition, activations.
+        absorbed: operators fused after the anchor, in order: a residual addition, activations.
         quantizer: the quantizer node of the output; None where codes or values pass unchanged (`is_layout`) or the
             value leaves in float.
         is_layout: moves what it reads without changing it: codes where all of it is on one grid, else values.
         integer: runs in integers on the target.
         reason: why it does not, else empty.
+        grid: of a layout operator, the quantizer's node whose grid its codes are on; None where it moves values.
     """
 
     kind: str
@@ -44,6 +43,7 @@ class Region:
     is_layout: bool
     integer: bool
     reason: str
+    grid: fx.Node | None = None
 
     @property
     def tail(self) -> fx.Node:
@@ -61,39 +61,19 @@ class Region:
         return layer_name(self.anchor)
 
 
-def grid_node(graph: fx.GraphModule, target: Target, node: fx.Node) -> fx.Node | None:
-    """The quantizer node whose grid the value of `node` is on, looked up through layout operators; None if off-grid."""
-    if quantizer_of(graph, node) is not None:
-        return node
-    name = op_name(node)
-    if name in LAYOUT and target.rule(name).output == "as_input":
-        return grid_node(graph, target, data_inputs(node)[0])
-    if name == "cat":
-        grids = [grid_node(graph, target, source) for source in data_inputs(node)]
-        if None not in grids and len({str(grid.target) for grid in grids}) == 1:
-            return grids[0]
-    return None
-
-
-def data_inputs(node: fx.Node) -> list[fx.Node]:
-    """The activation inputs of an operator, in argument order (a tensor read twice appears twice)."""
-    found: list[fx.Node] = []
-    fx.node.map_arg((node.args, node.kwargs), lambda source: None if is_constant(source) else found.append(source))
-    return found
-
-
 def find_regions(graph: fx.GraphModule, target: Target) -> list[Region]:
     """All regions of a quantized graph in execution order."""
     regions: list[Region] = []
     taken: set[fx.Node] = set()
     # A layer whose sum stays wide runs with the addition: the other operand may be computed between the two.
+    values = GridMap(graph, target)
     wide = {node: layer for node in graph.graph.nodes if (layer := wide_operand(node, target)) is not None}
     taken.update(wide.values())
     for node in graph.graph.nodes:
         if node in taken or is_constant(node):
             continue
         if node.op == "call_function":
-            region = _operator_region(graph, target, node, wide.get(node))
+            region = _operator_region(values, target, node, wide.get(node))
         elif quantizer_of(graph, node) is not None:
             region = Region("input", node, (node.args[0],), (), node, False, True, "")
         else:
@@ -103,25 +83,25 @@ def find_regions(graph: fx.GraphModule, target: Target) -> list[Region]:
     return regions
 
 
-def _operator_region(graph: fx.GraphModule, target: Target, node: fx.Node, layer: fx.Node | None) -> Region:
+def _operator_region(values: GridMap, target: Target, node: fx.Node, layer: fx.Node | None) -> Region:
     """The region of `node`; where that is a residual addition, of the `layer` whose wide sum enters it."""
     anchor = node if layer is None else layer
     name = op_name(anchor)
     rule = target.rule(name)
-    if grid_node(graph, target, node) is not None:
-        return Region(name, node, tuple(data_inputs(node)), (), None, True, True, "")
-    fused = absorbed(node, target.rule(op_name(node)).absorbs)
+    if (grid := values.quantizer_node(node)) is not None:
+        return Region(name, node, tuple(data_inputs(node)), (), None, True, True, "", grid)
+    fused = target.runs_with(node)
     inputs = tuple(data_inputs(anchor))
     if layer is not None:
         fused = (node, *fused)
         inputs += tuple(source for source in data_inputs(node) if source is not layer)
-    grids = [grid_node(graph, target, source) for source in inputs]
+    off_grid = any(values.quantizer_node(source) is None for source in inputs)
     tail = fused[-1] if fused else anchor
     users = list(tail.users)
-    quantizer = users[0] if len(users) == 1 and quantizer_of(graph, users[0]) is not None else None
-    if quantizer is None and name in JOINING and rule.inputs != "float":
+    quantizer = users[0] if len(users) == 1 and quantizer_of(values.graph, users[0]) is not None else None
+    if quantizer is None and lays_out(name) and rule.inputs != "float":
         return Region(name, node, inputs, (), None, True, True, "")
-    reason = _float_reason(target, name, rule.inputs, rule.reason, None in grids, quantizer, fused)
+    reason = _float_reason(target, name, rule.inputs, rule.reason, off_grid, quantizer, fused)
     kind = "float" if reason else name
     return Region(kind, anchor, inputs, fused, quantizer, False, not reason, reason)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from calib.checkpoints import UnitCheckpoints, tensors_sha256
-from calib.context import Calibration
-from calib.methods import check_needs, find_method
-from calib.run_facts import KIND, RECIPE
-from pipeline.batching import BUDGET, evaluation_batch
-from pipeline.errors import CalibrationError
-from pipeline.stages import Calibrated, Quantized
-from pipeline.watcher import CalibrationWatcher, Quiet
+from isobit.calib.checkpoints import UnitCheckpoints, tensors_sha256
+from isobit.calib.context import Calibration
+from isobit.calib.methods import check_needs, find_method
+from isobit.calib.run_facts import KIND, RECIPE
+from isobit.pipeline.errors import CalibrationError
+from isobit.pipeline.samples.batching import BUDGET, evaluation_batch
+from isobit.pipeline.stages import Calibrated, Quantized
+from isobit.pipeline.watcher import CalibrationWatcher, Quiet
 
 
 def calibrate(
@@ -39,7 +39,7 @@ def calibrate(
     Args:
         images: float32 [N, C, H, W] (or the model's own input shape); N = 0 where the method needs none.
         checkpoints: folder in which finished units are kept.
-        resume: go on behind the last unit found there.
+        resume: go on after the last unit found there.
         data_sha256: hash of the data set, for the checkpoints' key; computed where empty.
         labels: int64 [N] of the images, where they are known.
         memory: bytes that forward passes keep to, beside the model, the images and one unit's caches.
@@ -78,7 +78,7 @@ def _checked(images: Tensor, quantized: Quantized, needed: bool) -> Tensor:
     if tuple(images.shape[1:]) != tuple(expected):
         raise CalibrationError(
             f"calibration images have shape {list(images.shape[1:])}", allowed=f"the model's {list(expected)}",
-            hint="set --input-size, or prepare the images as for the model's training",
+            field="input_size", hint="set `input_size`, or prepare the images as for the model's training",
         )
     if needed and images.shape[0] == 0:
         raise CalibrationError("there are no calibration images", hint="give some, or take a method that needs none")

@@ -22,9 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from calib.run_facts import FACTS, KIND, read_facts, why_not_resumed
-from pipeline.errors import CalibrationError
-from pipeline.stages import EpochLog, UnitLog
+from isobit.calib.run_facts import FACTS, KIND, read_facts, why_not_resumed
+from isobit.pipeline.errors import CalibrationError
+from isobit.pipeline.stages import EpochLog, UnitLog
 
 # Raise it when a change of the engine changes results.
 ENGINE_VERSION = 2
@@ -49,7 +49,7 @@ def tensors_sha256(tensors: Iterable[Tensor]) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -88,7 +88,7 @@ class UnitCheckpoints:
         kept = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
         self._write(self._path(index, log.stage), lambda partial: save_file(kept, partial, metadata))
 
-    def _write(self, path: Path, write: Callable[[Path], None]) -> None:
+    def _write(self, path: Path, write: Callable[[Path], object]) -> None:
         """Have `write` fill another file, which then takes the place of `path`."""
         partial = path.with_suffix(".partial")
         try:
@@ -122,7 +122,7 @@ class UnitCheckpoints:
         return (log, tensors) if log.name == name else None
 
     def save_training(self, state: Mapping[str, Any], epochs: Iterable[EpochLog]) -> None:
-        """Write the state of a training behind its last finished epoch, over the one before.
+        """Write the state of a training after its last finished epoch, over the one before.
 
         Args:
             state: tensors, numbers, strings, and lists and dicts of such.

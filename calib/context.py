@@ -9,14 +9,15 @@ from functools import cached_property
 import torch
 from torch import Tensor, fx
 
-from calib.boundary import EVALUATION_BATCH, batches
-from calib.checkpoints import UnitCheckpoints
-from pipeline.graph import float_network, is_constant, quantizer_of
-from pipeline.quantizer import Quantizer
-from pipeline.recipe import Recipe
-from pipeline.stages import Findings, Unit
-from pipeline.target import Target
-from pipeline.watcher import CalibrationWatcher
+from isobit.calib.checkpoints import UnitCheckpoints
+from isobit.calib.reconstruction.boundary import EVALUATION_BATCH, batches
+from isobit.pipeline.graph.quantized_tensors import quantized_tensors
+from isobit.pipeline.graph.subgraphs import float_network
+from isobit.pipeline.quant.quantizer import Quantizer
+from isobit.pipeline.recipe.schema import Recipe
+from isobit.pipeline.stages import Findings, Unit
+from isobit.pipeline.target import Target
+from isobit.pipeline.watcher import CalibrationWatcher
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,13 @@ class Calibration:
         """(C, H, W) of an image."""
         return tuple(self.images.shape[1:])
 
+    @property
+    def known_labels(self) -> Tensor:
+        """`labels`, for a method that says it needs them; raises ValueError where they are not known."""
+        if self.labels is None:
+            raise ValueError("a method reads labels and does not say that it needs them")
+        return self.labels
+
     def say_what_is_not_resumed(self) -> None:
         """Where the run was to be resumed and starts anew: that, and why, for the terminal and the report."""
         reason = self.checkpoints.why_not_resumed() if self.resume and self.checkpoints is not None else ""
@@ -72,12 +80,9 @@ class Calibration:
         return self._quantizers(constant=True)
 
     def _quantizers(self, constant: bool) -> dict[str, Quantizer]:
-        found: dict[Quantizer, str] = {}
-        for node in self.graph.graph.nodes:
-            quantizer = quantizer_of(self.graph, node)
-            if quantizer is not None and not quantizer.fixed and is_constant(node) == constant:
-                found.setdefault(quantizer, node.name)
-        return {name: quantizer for quantizer, name in found.items()}
+        found = quantized_tensors(self.graph).distinct()
+        free = found.weights() if constant else found.activations()
+        return {tensor.name: tensor.quantizer for tensor in free if not tensor.quantizer.fixed}
 
     @cached_property
     def teacher_logits(self) -> Tensor:

@@ -1,6 +1,6 @@
 """How long a build will take, said before it starts: within a factor of two.
 
-What is done is stated by the methods and sources themselves (`work=` where they are registered); here it is divided by
+What is done is stated by the methods and sources themselves (`cost=` where they are registered); here it is divided by
 how fast. The two constants of the CPU solve two measured equations: QDrop's time for a step on ResNet-20 (0.11 s, 32
 images, one thread) and on the DS-CNN (0.026 s), docs/results.md. Other machines are as much slower or faster as the two
 probes of `calib.machine` are. No GPU was measured; its figure is an assumption and is called one.
@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from calib.allocation import allocation_work
-from calib.machine import Machine
-from calib.methods import find_method
-from calib.sources import Maker, find_source
-from calib.work import Work, facts_of, proof_work
-from pipeline.recipe import BitBudget
-from pipeline.stages import Quantized
+from isobit.calib.cost import Cost, facts_of, proof_cost
+from isobit.calib.machine import Machine
+from isobit.calib.methods import find_method
+from isobit.calib.mixed_precision.allocation import allocation_cost
+from isobit.calib.sources import Maker, find_source
+from isobit.pipeline.recipe.budget import BitBudget
+from isobit.pipeline.stages import Quantized
 
 CPU_GMACS = 77.0  # 10^9 multiply-accumulates a second, one thread
 CPU_VALUES = 0.30  # 10^9 values a second, one thread
@@ -32,14 +32,14 @@ GPU_TIMES = 20.0  # as fast as this CPU: assumed
 @dataclass(frozen=True)
 class Estimate:
     """Args:
-    work: of making the images, of allocating bits and of calibrating.
+    cost: of making the images, of allocating bits and of calibrating.
     threads: of the CPU.
     cpu_s: seconds.
     gpu_s: the same on a GPU; not measured.
     proof_s: of comparing the evaluation samples, on the CPU always; None where their number is not known.
     """
 
-    work: Work
+    cost: Cost
     threads: int
     cpu_s: float
     gpu_s: float
@@ -54,10 +54,10 @@ class Estimate:
                 f"(not measured, assumed {GPU_TIMES:g} times as fast){proof}")
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """For a script."""
         return {
             "cpu_seconds": round(self.cpu_s, 1), "threads": self.threads, "gpu_seconds": round(self.gpu_s, 1),
-            "gpu": f"not measured, assumed {GPU_TIMES:g} times as fast", "multiply_accumulates": self.work.macs,
+            "gpu": f"not measured, assumed {GPU_TIMES:g} times as fast", "multiply_accumulates": self.cost.macs,
             "proof_seconds": None if self.proof_s is None else round(self.proof_s, 1),
         }
 
@@ -82,19 +82,19 @@ def estimate(
         images = recipe.images.count or (0 if makes else quantized.captured.num_classes)
     method, parameters = find_method(recipe.method)
     facts = facts_of(quantized, images)
-    work = method.work(parameters, facts) + (source.work(wishes, facts) if makes else Work())
+    cost = method.cost(parameters, facts) + (source.cost(wishes, facts) if makes else Cost())
     if isinstance(recipe.weights.bits, BitBudget):
-        work += allocation_work(recipe.weights.bits, facts)
+        cost += allocation_cost(recipe.weights.bits, facts)
     threads = threads or torch.get_num_threads()
     speed = (machine or REFERENCE).at(threads, THREADS_EXPONENT)
-    seconds = _seconds(work, speed)
-    proof = None if samples is None else _seconds(proof_work(quantized, samples), speed)
-    return Estimate(work, threads, seconds, seconds / GPU_TIMES, proof)
+    seconds = _seconds(cost, speed)
+    proof = None if samples is None else _seconds(proof_cost(quantized, samples), speed)
+    return Estimate(cost, threads, seconds, seconds / GPU_TIMES, proof)
 
 
-def _seconds(work: Work, speed: Machine) -> float:
-    macs = work.macs / CPU_GMACS * REFERENCE.gmacs / speed.gmacs
-    return (macs + work.values / CPU_VALUES * REFERENCE.gvalues / speed.gvalues) / 1e9
+def _seconds(cost: Cost, speed: Machine) -> float:
+    macs = cost.macs / CPU_GMACS * REFERENCE.gmacs / speed.gmacs
+    return (macs + cost.values / CPU_VALUES * REFERENCE.gvalues / speed.gvalues) / 1e9
 
 
 def spoken(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import RecipeError, nearest_spelling
+from isobit.pipeline.errors import RecipeError, nearest_spelling
 
 
 class Parameters(BaseModel):

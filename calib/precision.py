@@ -1,6 +1,6 @@
 """In which numbers auxiliary float networks compute: what only steers a gradient may be coarser than the network.
 
-Rounding decisions, scales, losses and their sums stay float32 (methods_reconstruction section 11.4); so does the unit
+Rounding decisions, scales, losses and their sums stay float32; so does the unit
 that is trained.
 """
 

@@ -10,30 +10,30 @@ import copy
 
 from torch import fx
 
-from passes.annotate import annotate
-from passes.canonicalize import canonicalize
-from passes.decompose import decompose
-from passes.fold_affine import fold_affine
-from passes.fold_batchnorm import fold_batchnorm
-from passes.freeze import freeze
-from passes.insert_quantizers import insert_quantizers
-from passes.mark_samples import mark_samples
-from passes.mark_units import mark_units
-from passes.project_grids import project_grids
-from passes.share_grids import share_grids
-from passes.tie_biases import tie_biases
-from pipeline.dialect import verify
-from pipeline.errors import RecipeError
-from pipeline.recipe import Recipe
-from pipeline.stages import Calibrated, Captured, Quantized, Reference, Unit
-from pipeline.sums import check_sums
-from pipeline.target import Target
+from isobit.passes.annotate import annotate
+from isobit.passes.canonicalize import canonicalize
+from isobit.passes.decompose import decompose
+from isobit.passes.fold_affine import fold_affine
+from isobit.passes.fold_batchnorm import fold_batchnorm
+from isobit.passes.freeze import freeze
+from isobit.passes.insert_quantizers import insert_quantizers
+from isobit.passes.mark_samples import mark_samples
+from isobit.passes.mark_units import mark_units
+from isobit.passes.project_grids import project_grids
+from isobit.passes.share_grids import share_grids
+from isobit.passes.tie_biases import tie_biases
+from isobit.pipeline.errors import RecipeError
+from isobit.pipeline.graph.dialect import verify
+from isobit.pipeline.quant.sums import check_sums
+from isobit.pipeline.recipe.schema import Recipe
+from isobit.pipeline.stages import Calibrated, Captured, Quantized, Reference, Unit
+from isobit.pipeline.target import Target
 
 PREPARE = (
     canonicalize,    # first: every later pass knows one name and one form per operator
     fold_affine,     # before batch norms: a factor between a layer and its norm would hide the one from the other
-    fold_batchnorm,  # before decompose: it looks for a batch norm right behind its layer
-    fold_affine,     # factors behind batch norms
+    fold_batchnorm,  # before decompose: it looks for a batch norm right after its layer
+    fold_affine,     # factors after batch norms
     decompose,       # needs the literal shapes that canonicalize wrote
     canonicalize,    # decompose may leave a slice or reshape in a non-canonical form
     mark_units,      # on the float graph, where a block's operators are still adjacent; meta travels from here
@@ -65,7 +65,7 @@ def quantize(captured: Captured, recipe: Recipe, target: Target) -> Quantized:
     annotate(graph, recipe, target)  # decides, from structure alone
     insert_quantizers(graph)         # does what annotate decided
     share_grids(graph, target)       # after insertion: sharing is about modules
-    tie_biases(graph)                # last: reads which quantizers ended up before and on the layer
+    tie_biases(graph, target)        # last: reads which quantizers ended up before and on the layer
     mark_samples(graph)              # only tells where values lie; every quantizer is there and off
     verify(graph, "quantized")
     check_sums(graph, target)        # as far as weights tell; again when ranges are known, and of the final codes
@@ -92,4 +92,6 @@ def _units(graph: fx.GraphModule) -> tuple[Unit, ...]:
     for node in graph.graph.nodes:
         if node.op in ("call_function", "call_module") and "unit" in node.meta:
             members[node.meta["unit"]].append(node.name)
-    return tuple(Unit(*about, tuple(nodes)) for about, nodes in zip(described, members, strict=True))
+    return tuple(
+        Unit(name, kind, why, tuple(nodes)) for (name, kind, why), nodes in zip(described, members, strict=True)
+    )

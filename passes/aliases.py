@@ -3,7 +3,7 @@
     clip, absolute, multiply, concat, ...        -> clamp, abs, mul, cat            (`SAME`: one operator, two names)
     movedim, swapaxes, mT, adjoint, ...          -> permute
     narrow, select, unbind, tensor_split, ...    -> slice, and a reshape where an axis goes
-    stack, hstack, tile, repeat                  -> cat
+    stack, hstack                                -> cat
     square, pow(2)                               -> mul
     amax over space, adaptive_max_pool2d to 1    -> max_pool2d over the whole map
     threshold(0, 0)                              -> relu
@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import fx
 
-from pipeline.graph import bound_args, insert_call, tensor_shape
+from isobit.pipeline.graph.nodes import bound_args, insert_call, overload_of, source_of, tensor_shape
 
 aten = torch.ops.aten
 SAME = {
@@ -42,12 +42,20 @@ def packet_of(node: fx.Node) -> str:
     return str(packet.__name__) if packet is not None else ""
 
 
+def index_of(piece: fx.Node) -> int:
+    """Which entry of a tuple the `getitem` takes."""
+    index = piece.args[1]
+    if not isinstance(index, int):
+        raise TypeError(f"{piece.name} takes {index!r} of a tuple, not one entry")
+    return index
+
+
 def rename(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Write one node in the names that later passes know; True where it was not."""
     name = packet_of(node)
     renamed = name in SAME
     if renamed:
-        overload = getattr(getattr(aten, SAME[name]), node.target._overloadname, None)
+        overload = getattr(getattr(aten, SAME[name]), overload_of(node)._overloadname, None)
         if overload is None:
             return False
         node.target = overload
@@ -79,28 +87,28 @@ def _sliced(graph: fx.GraphModule, node: fx.Node, source: fx.Node, axis: int, st
 
 def _permuted(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
     """Which axis goes where is asked of the operator itself, on a tensor whose sizes are all different."""
-    rank = len(tensor_shape(node.args[0]))
+    rank = len(tensor_shape(source_of(node)))
     probe = torch.empty(tuple(range(1, rank + 1)), device="meta")
-    order = [size - 1 for size in node.target(probe, *node.args[1:], **node.kwargs).shape]
+    order = [size - 1 for size in overload_of(node)(probe, *node.args[1:], **node.kwargs).shape]
     return _call(graph, node, aten.permute.default, (node.args[0], order), tensor_shape(node))
 
 
 def _narrow(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     args = bound_args(node)
-    axis, start, length = args["dim"] % len(tensor_shape(node.args[0])), args["start"], args["length"]
-    size = tensor_shape(node.args[0])[axis]
+    axis, start, length = args["dim"] % len(tensor_shape(source_of(node))), args["start"], args["length"]
+    size = tensor_shape(source_of(node))[axis]
     if size is None or not isinstance(start, int) or not isinstance(length, int):
         return None
-    return _sliced(graph, node, node.args[0], axis, start % size, start % size + length)
+    return _sliced(graph, node, source_of(node), axis, start % size, start % size + length)
 
 
 def _selected(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     args = bound_args(node)
-    axis = args["dim"] % len(tensor_shape(node.args[0]))
-    size = tensor_shape(node.args[0])[axis]
+    axis = args["dim"] % len(tensor_shape(source_of(node)))
+    size = tensor_shape(source_of(node))[axis]
     if size is None or not isinstance(args["index"], int):
         return None
-    return _picked(graph, node, node.args[0], axis, args["index"] % size)
+    return _picked(graph, node, source_of(node), axis, args["index"] % size)
 
 
 def _picked(graph: fx.GraphModule, node: fx.Node, source: fx.Node, axis: int, index: int) -> fx.Node:
@@ -112,45 +120,30 @@ def _picked(graph: fx.GraphModule, node: fx.Node, source: fx.Node, axis: int, in
 def _pieces(graph: fx.GraphModule, node: fx.Node, axis: int, piece: Callable[[int], fx.Node]) -> None:
     """Replace every getitem of a tuple; the node itself is dead afterwards, unless the tuple is used as a whole."""
     users = list(node.users)
-    if tensor_shape(node.args[0])[axis] is None or any(user.target is not operator.getitem for user in users):
+    if tensor_shape(source_of(node))[axis] is None or any(user.target is not operator.getitem for user in users):
         return
     for user in users:
-        user.replace_all_uses_with(piece(user.args[1]))
+        user.replace_all_uses_with(piece(index_of(user)))
         graph.graph.erase_node(user)
 
 
 def _unbound(graph: fx.GraphModule, node: fx.Node) -> None:
-    axis = bound_args(node)["dim"] % len(tensor_shape(node.args[0]))
-    size = tensor_shape(node.args[0])[axis]
-    _pieces(graph, node, axis, lambda index: _picked(graph, node, node.args[0], axis, index % size))
+    axis = bound_args(node)["dim"] % len(tensor_shape(source_of(node)))
+    size = tensor_shape(source_of(node))[axis]
+    _pieces(graph, node, axis, lambda index: _picked(graph, node, source_of(node), axis, index % size))
 
 
 def _parted(graph: fx.GraphModule, node: fx.Node) -> None:
     """tensor_split by number or places, hsplit and dsplit: the operator itself says where, on a row of numbers."""
     args = bound_args(node)
-    rank = len(tensor_shape(node.args[0]))
+    rank = len(tensor_shape(source_of(node)))
     axis = args["dim"] % rank if "dim" in args else {"hsplit": 1, "dsplit": 2}[packet_of(node)]
-    size = tensor_shape(node.args[0])[axis]
+    size = tensor_shape(source_of(node))[axis]
     where = next(args[key] for key in ("sections", "indices", "tensor_indices_or_sections") if key in args)
     if size is None or isinstance(where, fx.Node):
         return
     ends = [0, *itertools.accumulate(len(part) for part in torch.tensor_split(torch.arange(size), where))]
-    _pieces(graph, node, axis, lambda index: _sliced(graph, node, node.args[0], axis, *ends[index:][:2]))
-
-
-def _repeated(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    args, shape = bound_args(node), tensor_shape(node.args[0])
-    counts = list(args.get("repeats") or args.get("dims"))
-    counts = [1] * (len(shape) - len(counts)) + counts
-    if len(counts) != len(shape) or any(not isinstance(count, int) for count in counts) or counts[0] != 1:
-        return None
-    value = node.args[0]
-    for axis, count in enumerate(counts):
-        if count > 1:
-            wide = list(tensor_shape(value))
-            wide[axis] = None if wide[axis] is None else wide[axis] * count
-            value = _call(graph, node, aten.cat.default, ([value] * count, axis), tuple(wide))
-    return value
+    _pieces(graph, node, axis, lambda index: _sliced(graph, node, source_of(node), axis, *ends[index:][:2]))
 
 
 def _stacked(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
@@ -174,15 +167,15 @@ def _square(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 
 def _largest(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    args, shape = bound_args(node), tensor_shape(node.args[0])
+    args, shape = bound_args(node), tensor_shape(source_of(node))
     if len(shape) != 4 or None in shape[2:] or sorted(dim % 4 for dim in args["dim"]) != [2, 3]:
         return None
     return _over_the_map(graph, node, tensor_shape(node))
 
 
 def _adaptive_largest(graph: fx.GraphModule, node: fx.Node) -> None:
-    shape = tensor_shape(node.args[0])
-    if len(shape) != 4 or list(node.args[1]) not in ([1, 1], [1]):
+    shape = tensor_shape(source_of(node))
+    if len(shape) != 4 or list(bound_args(node)["output_size"]) not in ([1, 1], [1]):
         return
     for user in [user for user in node.users if user.target is operator.getitem and user.args[1] == 0]:
         user.replace_all_uses_with(_over_the_map(graph, node, (*shape[:2], 1, 1)))
@@ -190,7 +183,7 @@ def _adaptive_largest(graph: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _over_the_map(graph: fx.GraphModule, node: fx.Node, wanted: tuple[int | None, ...]) -> fx.Node:
-    shape = tensor_shape(node.args[0])
+    shape = tensor_shape(source_of(node))
     window = list(shape[2:])
     pooled = _call(graph, node, aten.max_pool2d.default, (node.args[0], window, window), (*shape[:2], 1, 1))
     return pooled if len(wanted) == 4 else _reshaped(graph, node, pooled, wanted)
@@ -208,7 +201,6 @@ _REWRITES: dict[str, Rewrite] = {
     "select": _selected,
     "unbind": _unbound,
     **dict.fromkeys(("tensor_split", "hsplit", "dsplit"), _parted),
-    **dict.fromkeys(("repeat", "tile"), _repeated),
     "stack": _stacked,
     "hstack": _beside,
     **dict.fromkeys(("square", "pow"), _square),

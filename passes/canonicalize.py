@@ -1,4 +1,4 @@
-"""One way to say each thing: functional, no identities, static shapes, the operator names of `pipeline.dialect`.
+"""One way to say each thing: functional, no identities, static shapes, the operator names of `pipeline.graph.dialect`.
 
     out += x, relu_           -> add, relu                  (in-place becomes functional)
     dropout, contiguous, ...  -> their input                (identities in evaluation; so is a cast to the same type)
@@ -20,10 +20,24 @@ from collections.abc import Callable
 
 import torch
 from torch import fx
+from torch.fx.node import map_arg
 
-from passes.aliases import packet_of, rename
-from pipeline.errors import CaptureError
-from pipeline.graph import bound_args, finish, get_attribute, insert_call, set_attribute, tensor_shape, where
+from isobit.passes.aliases import index_of, packet_of, rename
+from isobit.pipeline.errors import CaptureError
+from isobit.pipeline.graph.nodes import (
+    bound_args,
+    finish,
+    get_attribute,
+    insert_call,
+    op_name,
+    overload_of,
+    set_attribute,
+    source_of,
+    tensor_shape,
+    where,
+)
+from isobit.pipeline.operators.moves import MOVES
+from isobit.pipeline.shapes import known_sizes
 
 aten = torch.ops.aten
 IDENTITIES = frozenset({
@@ -45,7 +59,7 @@ def canonicalize(graph: fx.GraphModule) -> bool:
         CaptureError: a form that has no functional or static equivalent; names the node and its source line.
     """
     changed = False
-    for step in (_functional, rename, _rewrite, _constant):
+    for step in (_functional, rename, _rewrite, _constant, _literal):
         for node in list(graph.graph.nodes):
             if node.op == "call_function":
                 changed |= step(graph, node)
@@ -65,7 +79,7 @@ def _constant(graph: fx.GraphModule, node: fx.Node) -> bool:
         return False
     if any(n.op != "get_attr" for n in node.all_input_nodes):
         return False
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: get_attribute(graph, n).detach())
+    args, kwargs = map_arg((node.args, node.kwargs), lambda n: get_attribute(graph, n).detach())
     value = node.target(*args, **kwargs)
     if isinstance(value, torch.Tensor):
         return _forward(graph, node, _stored(graph, node, value))
@@ -73,13 +87,13 @@ def _constant(graph: fx.GraphModule, node: fx.Node) -> bool:
     if not isinstance(value, tuple | list) or len(pieces) != len(node.users):
         return False
     for piece in pieces:
-        _forward(graph, piece, _stored(graph, piece, value[piece.args[1]]))
+        _forward(graph, piece, _stored(graph, piece, value[index_of(piece)]))
     graph.graph.erase_node(node)
     return True
 
 
 def _stored(graph: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> fx.Node:
-    """A `get_attr` of `value` in front of `node`, under its name."""
+    """A `get_attr` of `value` before `node`, under its name."""
     # A node may be called like a method of modules: `to`.
     target = f"constants.{node.name}" + ("_value" if hasattr(torch.nn.Module, node.name) else "")
     set_attribute(graph, target, value.detach().clone())
@@ -89,15 +103,23 @@ def _stored(graph: fx.GraphModule, node: fx.Node, value: torch.Tensor) -> fx.Nod
     return new
 
 
+def _literal(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Refuse a move whose sizes follow from the batch; what it does is to be known before there is one."""
+    if op_name(node) in MOVES and len(node.all_input_nodes) > 1:
+        raise CaptureError(f"{packet_of(node)} depends on the size of the batch", where=where(node),
+                           allowed="literal sizes and counts, and sizes that follow from the input's")
+    return False
+
+
 def _functional(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Replace `op_` by `op`; later readers of the overwritten tensor read the result."""
     name = packet_of(node)
     if not name.endswith("_") or name.startswith("_") or not hasattr(aten, name[:-1]):
         return False
-    overload = getattr(getattr(aten, name[:-1]), str(node.target._overloadname), None)
+    overload = getattr(getattr(aten, name[:-1]), str(overload_of(node)._overloadname), None)
     if overload is None:
         raise CaptureError(f"in-place operator {node.target} has no functional form", where=where(node))
-    overwritten = node.args[0]
+    overwritten = source_of(node)
     later = {node, *_after(graph, node)}
     stale = {reader for other in _overlapping(overwritten, later) for reader in other.users if reader in later}
     if any(packet_of(reader) != "sym_size" for reader in stale - {node}):
@@ -156,11 +178,11 @@ def _identity(graph: fx.GraphModule, node: fx.Node) -> bool:
     if "dropout" in packet_of(node) and bound_args(node)["train"]:
         raise CaptureError("the model was exported in training mode: dropout is active", where=where(node),
                            hint="call model.eval() before the export")
-    return _forward(graph, node, node.args[0])
+    return _forward(graph, node, source_of(node))
 
 
 def _cast(graph: fx.GraphModule, node: fx.Node) -> bool:
-    have, wanted = node.args[0].meta.get("val"), node.meta.get("val")
+    have, wanted = source_of(node).meta.get("val"), node.meta.get("val")
     return have is not None and wanted is not None and have.dtype == wanted.dtype and _identity(graph, node)
 
 
@@ -177,7 +199,7 @@ def _reshape(graph: fx.GraphModule, node: fx.Node) -> bool:
         raise CaptureError(
             f"{packet_of(node)} depends on more than the batch", where=where(node), allowed="one free size"
         )
-    if shape == tensor_shape(node.args[0]):
+    if shape == tensor_shape(source_of(node)):
         return _identity(graph, node)
     sizes = [-1 if size is None else size for size in shape]
     if node.target is aten.reshape.default and node.args[1] == sizes:
@@ -186,15 +208,24 @@ def _reshape(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _expansion(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """One that changes no size."""
-    return tensor_shape(node) == tensor_shape(node.args[0]) and _identity(graph, node)
+    """Literal sizes, -1 for the batch; one that changes no size is an identity."""
+    shape, before = tensor_shape(node), tensor_shape(source_of(node))
+    if shape == before:
+        return _identity(graph, node)
+    sizes = [-1 if size is None else size for size in shape]
+    free = [axis for axis, size in enumerate(shape) if size is None]
+    kept = all(axis >= len(shape) - len(before) and before[axis - len(shape)] is None for axis in free)
+    if (node.target is aten.expand.default and node.args[1] == sizes) or not kept:
+        return False
+    return _replace(graph, node, aten.expand.default, (source_of(node), sizes))
 
 
 def _permute(graph: fx.GraphModule, node: fx.Node) -> bool:
-    order = [dim % len(node.args[1]) for dim in node.args[1]]
+    dims = bound_args(node)["dims"]
+    order = [dim % len(dims) for dim in dims]
     if order == list(range(len(order))):
         return _identity(graph, node)
-    if order == list(node.args[1]):
+    if order == list(dims):
         return False
     return _replace(graph, node, aten.permute.default, (node.args[0], order))
 
@@ -226,28 +257,28 @@ def _hardtanh(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 def _split(graph: fx.GraphModule, node: fx.Node) -> bool:
     """chunk/split and its getitems become slices with literal ends."""
-    shape = tensor_shape(node.args[0])
+    shape = tensor_shape(source_of(node))
     axis = bound_args(node)["dim"] % len(shape)
     pieces = [user for user in node.users if user.target is operator.getitem]
-    if shape[axis] is None:
+    total = shape[axis]
+    if total is None:
         raise CaptureError(
             f"{packet_of(node)} along the batch", where=where(node), allowed="splits of channels or space"
         )
     if len(pieces) != len(node.users):
         raise CaptureError(f"the list that {packet_of(node)} returns is used as a whole", where=where(node),
                            hint="take its pieces one by one")
-    starts = _starts(node, axis)
+    starts = _starts(node, total)
     for piece in pieces:
-        start, end = starts[piece.args[1]], starts[piece.args[1] + 1]
+        start, end = starts[index_of(piece)], starts[index_of(piece) + 1]
         _replace(graph, piece, aten.slice.Tensor, (node.args[0], axis, start, end, 1))
     graph.graph.erase_node(node)
     return True
 
 
-def _starts(node: fx.Node, axis: int) -> list[int]:
-    """Where each piece starts along `axis`, and the end."""
-    total = tensor_shape(node.args[0])[axis]
-    sizes = node.args[1]
+def _starts(node: fx.Node, total: int) -> list[int]:
+    """Where each piece starts along an axis of size `total`, and the end."""
+    _, sizes, *_ = bound_args(node).values()
     if not isinstance(sizes, list | tuple):
         step = -(-total // sizes) if packet_of(node) == "chunk" else sizes
         sizes = [min(step, total - start) for start in range(0, total, step)]
@@ -260,8 +291,8 @@ def _starts(node: fx.Node, axis: int) -> list[int]:
 def _slice(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Literal, non-negative ends; a slice that takes everything is an identity."""
     args = bound_args(node)
-    axis = args["dim"] % len(tensor_shape(node.args[0]))
-    size = tensor_shape(node.args[0])[axis]
+    axis = args["dim"] % len(tensor_shape(source_of(node)))
+    size = tensor_shape(source_of(node))[axis]
     step = args["step"]
     if any(isinstance(args[end], fx.Node) for end in ("start", "end", "step")):
         raise CaptureError("a slice whose ends depend on the batch", where=where(node), allowed="literal ends")
@@ -292,11 +323,11 @@ def _pad(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _conv(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """String paddings become numbers; an uneven `same` becomes a pad in front."""
+    """String paddings become numbers; an uneven `same` becomes a pad before it."""
     if node.target is not aten.conv2d.padding:
         return False
     args = bound_args(node)
-    source, kernel = node.args[0], tensor_shape(args["weight"])[2:]
+    source, kernel = source_of(node), known_sizes(tensor_shape(args["weight"])[2:])
     extra = [d * (k - 1) if args["padding"] == "same" else 0 for k, d in zip(kernel, args["dilation"], strict=True)]
     padding = [size // 2 for size in extra]
     if any(size % 2 for size in extra):
@@ -308,7 +339,7 @@ def _conv(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 def _joined(graph: fx.GraphModule, node: fx.Node) -> bool:
     """A concatenation leaves out operands without elements, also those of another rank, as torch does."""
-    operands = node.args[0]
+    operands = bound_args(node)["tensors"]
     kept = [operand for operand in operands if 0 not in tensor_shape(operand)]
     if not kept or len(kept) == len(operands):
         return False

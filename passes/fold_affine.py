@@ -3,7 +3,7 @@
     y = layer(x);  y * g, y / g, y + b, y - b, b - y, -y     ->  layer with W' = W * g, b' = bias * g + b
 
 so a norm written by hand, a frozen batch norm, a layer scale and a bias that is added cost nothing. Where something
-else reads the layer, or another operator of the integer set stands in front, they become a 1x1 depthwise convolution,
+else reads the layer, or another operator of the integer set stands before it, they become a 1x1 depthwise convolution,
 as a batch norm does, if a layer follows. A factor on the network's input is left alone.
 """
 
@@ -12,16 +12,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-from passes.fold_batchnorm import depthwise, fold_into
-from pipeline.dialect import ACTIVATIONS, COMPUTE, WEIGHTED
-from pipeline.graph import bound_args, finish, get_attribute, is_constant, op_name, tensor_shape
-from pipeline.norms import FoldedNorm
+from isobit.passes.fold_batchnorm import depthwise, fold_into
+from isobit.pipeline.graph.dialect import ACTIVATIONS, COMPUTE, WEIGHTED
+from isobit.pipeline.graph.nodes import (
+    bound_args,
+    finish,
+    get_attribute,
+    is_constant,
+    op_name,
+    overload_of,
+    source_of,
+    tensor_shape,
+)
+from isobit.pipeline.graph.norms import FoldedNorm
 
 aten = torch.ops.aten
-# Layers whose weight [K, ...] has the output's channels in front, by the output's axis of channels.
+# Layers whose weight [K, ...] has the output's channels first, by the output's axis of channels.
 LAYERS = {aten.conv1d.default: 1, aten.conv2d.default: 1, aten.conv3d.default: 1, aten.linear.default: -1}
-# What may stand in front of a factor that becomes a layer of its own: values that integer kernels have at hand.
-BEHIND = COMPUTE | ACTIVATIONS | {"max_pool2d"}
+# What may stand before a factor that becomes a layer of its own: values that integer kernels have at hand.
+BEFORE_FACTORS = COMPUTE | ACTIVATIONS | {"max_pool2d"}
 
 
 def fold_affine(graph: fx.GraphModule) -> bool:
@@ -33,7 +42,7 @@ def fold_affine(graph: fx.GraphModule) -> bool:
             continue
         source, factor, shift = found
         layer = _layer(source)
-        axis = LAYERS[source.target] if layer else 1
+        axis = LAYERS[overload_of(source)] if layer else 1
         numbers = _per_channel(source, axis, factor, shift)
         if numbers is None or not all(bool(torch.isfinite(value).all()) for value in numbers):
             continue
@@ -41,7 +50,7 @@ def fold_affine(graph: fx.GraphModule) -> bool:
             fold_into(graph, source, *numbers)
             _follow_norm(source, *numbers)
             node.replace_all_uses_with(source)
-        elif op_name(source) in BEHIND and len(tensor_shape(source)) in (2, 4) and _feeds_a_layer(node):
+        elif op_name(source) in BEFORE_FACTORS and len(tensor_shape(source)) in (2, 4) and _feeds_a_layer(node):
             made = depthwise(graph, node, source, *numbers)
             made.meta["shape"] = tensor_shape(node)
             node.replace_all_uses_with(made)
@@ -84,15 +93,20 @@ def _affine(graph: fx.GraphModule, node: fx.Node) -> Affine | None:
         return None
     one, none = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     if packet == "neg":
-        return node.args[0], -one, none
+        return source_of(node), -one, none
     args = bound_args(node)
     left, right = args["self"], args["other"]
     if packet == "rsub":
         left, right = right, left
     a, b = (_number(graph, value) for value in (left, right))
-    if (a is None) == (b is None) or args.get("rounding_mode") is not None:
+    if args.get("rounding_mode") is not None:
         return None
-    x, number = (left, b) if a is None else (right, a)
+    if a is None and b is not None:
+        x, number = left, b
+    elif a is not None and b is None:
+        x, number = right, a
+    else:
+        return None
     if packet == "mul":
         return x, number, none
     if packet == "div":
@@ -103,7 +117,7 @@ def _affine(graph: fx.GraphModule, node: fx.Node) -> Affine | None:
 
 
 def _number(graph: fx.GraphModule, value: object) -> Tensor | None:
-    """The constant behind an operand, float64; None where it depends on the input."""
+    """The constant of an operand, float64; None where it depends on the input."""
     if isinstance(value, fx.Node):
         constant = value.op == "get_attr" and get_attribute(graph, value).is_floating_point()
         return get_attribute(graph, value).detach().double() if constant else None

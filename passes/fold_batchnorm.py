@@ -13,9 +13,9 @@ import math
 import torch
 from torch import Tensor, fx
 
-from pipeline.dialect import WEIGHTED
-from pipeline.errors import CaptureError
-from pipeline.graph import (
+from isobit.pipeline.errors import CaptureError
+from isobit.pipeline.graph.dialect import WEIGHTED
+from isobit.pipeline.graph.nodes import (
     bound_args,
     finish,
     get_attribute,
@@ -23,10 +23,12 @@ from pipeline.graph import (
     op_name,
     set_argument,
     set_attribute,
+    source_of,
     tensor_shape,
     where,
 )
-from pipeline.norms import FoldedNorm
+from isobit.pipeline.graph.norms import FoldedNorm
+from isobit.pipeline.shapes import known_sizes
 
 aten = torch.ops.aten
 
@@ -42,7 +44,7 @@ def fold_batchnorm(graph: fx.GraphModule) -> bool:
     for node in norms:
         factor, shift = _affine(graph, node)
         norm = _statistics(graph, node, factor, shift)
-        source = node.args[0]
+        source = source_of(node)
         if op_name(source) in WEIGHTED and len(source.users) == 1:
             fold_into(graph, source, factor, shift)
             source.meta["batch_norm"] = norm
@@ -123,10 +125,10 @@ def depthwise(graph: fx.GraphModule, node: fx.Node, source: fx.Node, factor: Ten
             constants.append(graph.graph.create_node("get_attr", target))
         constants[-1].meta["shape"] = tuple(value.shape)
     if len(shape) != 4:
-        source = _reshape(graph, node, source, [-1, channels, math.prod(shape[2:]), 1])
+        source = _reshape(graph, node, source, [-1, channels, math.prod(known_sizes(shape[2:])), 1])
     result = insert_call(graph, node, aten.conv2d.default, (source, *constants, [1, 1], [0, 0], [1, 1], channels))
     if len(shape) != 4:
-        result = _reshape(graph, node, result, [-1, *shape[1:]])
+        result = _reshape(graph, node, result, [-1, *known_sizes(shape[1:])])
     return result
 
 

@@ -1,4 +1,4 @@
-"""Put the `Quantizer` nodes that `annotate` asked for into the graph: behind values, on weights, on biases.
+"""Put the `Quantizer` nodes that `annotate` asked for into the graph: after values, on weights, on biases.
 
 Node names tell what they quantize and travel to every artifact: `<node>_q` an activation, `<layer>_w` a weight.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from pipeline.graph import bound_args, finish, insert_module, quantizer_of, set_argument
-from pipeline.grid import QParams, QuantSpec
-from pipeline.quantizer import Quantizer
+from isobit.pipeline.graph.annotation import annotation_of
+from isobit.pipeline.graph.nodes import bound_args, finish, insert_module, quantizer_of, set_argument
+from isobit.pipeline.quant.grid import QParams, QuantSpec
+from isobit.pipeline.quant.quantizer import Quantizer
 
 FOLDER = "quantizers"
 
@@ -19,7 +20,7 @@ def insert_quantizers(graph: fx.GraphModule) -> bool:
     """Insert in place, every quantizer OFF; True where one was missing."""
     changed = False
     for node in list(graph.graph.nodes):
-        annotation = node.meta.get("quant")
+        annotation = annotation_of(node)
         if annotation is None:
             continue
         if annotation.weight is not None and bound_args(node)["weight"].op == "get_attr":

@@ -1,4 +1,4 @@
-"""Note where the samples of a batch lie in quantized values that are not [N, ...]; see `pipeline.samples`."""
+"""Note where the samples of a batch lie in quantized values that are not [N, ...] (`pipeline.graph.sample_layout`)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pipeline.errors import CaptureError
-from pipeline.graph import is_constant, quantizer_of, tensor_shape, where
-from pipeline.samples import META, find_samples
+from isobit.pipeline.errors import CaptureError
+from isobit.pipeline.graph.nodes import is_constant, network_input, quantizer_of, tensor_shape, where
+from isobit.pipeline.graph.sample_layout import META, find_samples
+from isobit.pipeline.shapes import known_sizes
 
 
 class _Tracer(fx.Interpreter):
@@ -17,11 +18,12 @@ class _Tracer(fx.Interpreter):
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__(graph)
+        self.quantized = graph
         self.marked: dict[fx.Node, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        if quantizer_of(self.module, n) is not None and not is_constant(n):
+        if quantizer_of(self.quantized, n) is not None and not is_constant(n):
             self.marked[n] = value.isnan()
         return value
 
@@ -51,9 +53,9 @@ def mark_samples(graph: fx.GraphModule) -> bool:
 
 def _not_numbers(graph: fx.GraphModule, sample: int | None) -> dict[fx.Node, Tensor]:
     """By quantizer node, which elements are no number where one of two samples is none; None: both are numbers."""
-    source = next(n for n in graph.graph.nodes if n.op == "placeholder")
+    source = network_input(graph)
     # Not zeros: what is divided by its own mean or norm would be no number either.
-    x = torch.rand(2, *tensor_shape(source)[1:], generator=torch.Generator().manual_seed(0))
+    x = torch.rand(2, *known_sizes(tensor_shape(source)[1:]), generator=torch.Generator().manual_seed(0))
     if sample is not None:
         x[sample] = torch.nan
     tracer = _Tracer(graph)

@@ -21,15 +21,13 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from pipeline.dialect import LAYOUT, POOLS, WEIGHTED
-from pipeline.graph import is_constant, module_path, module_stack, op_name
-from pipeline.layers import layer_name
+from isobit.pipeline.graph.dialect import POOLS, WEIGHTED, keeps_codes
+from isobit.pipeline.graph.layers import layer_name
+from isobit.pipeline.graph.nodes import is_constant, module_path, module_stack, op_name
 
 JOINED = "branches join in it"
 JOINS = ("add", "mul", "cat")
 CONTAINERS = ("torch.nn.modules.container.", "builtins.")
-# Glue that waits for the next weighted operator; what is not listed stays with the operator before it.
-LEADING = LAYOUT | POOLS
 # Layers of a stretch that is a block; the papers' largest have fewer.
 LARGEST = 8
 
@@ -64,7 +62,7 @@ def _plain_paths(nodes: list[fx.Node]) -> set[str]:
     layers = [n for n in nodes if op_name(n) in WEIGHTED and layer_name(n) != module_path(n)]
     kinds = {path: kind for node in nodes for path, kind in module_stack(node)}
     paths = [module_path(n) for n in layers]
-    return {path for path in paths if paths.count(path) > 1 and [*kinds.values()].count(kinds.get(path)) <= 1}
+    return {path for path in paths if paths.count(path) > 1 and [*kinds.values()].count(kinds.get(path, "")) <= 1}
 
 
 def _stretches(nodes: list[fx.Node], plain: set[str]) -> dict[fx.Node, str]:
@@ -75,7 +73,7 @@ def _stretches(nodes: list[fx.Node], plain: set[str]) -> dict[fx.Node, str]:
     end, run = -1, []
     names: dict[str, int] = defaultdict(int)
     for index, node in enumerate(nodes):
-        end = max(end, *(place.get(user, len(nodes)) for value in entering for user in value.users))
+        end = max([end, *(place.get(user, len(nodes)) for value in entering for user in value.users)])
         entering = [node]
         run.append(node)
         if end > index:
@@ -145,10 +143,15 @@ def _segments(nodes: list[fx.Node], blocks: dict[str, str], stretches: dict[fx.N
             name = layer_name(node)
             segments.append(_Segment(name, "layer", "a layer outside any block", [*waiting, node]))
             waiting = []
-        elif current is None or waiting or op_name(node) in LEADING:
+        elif current is None or waiting or _leads(node):
             waiting.append(node)
         else:
             current.nodes.append(node)
     if waiting and segments:
         segments[-1].nodes.extend(waiting)
     return segments
+
+
+def _leads(node: fx.Node) -> bool:
+    """Glue that waits for the next weighted operator; anything else stays with the operator before it."""
+    return keeps_codes(op_name(node)) or op_name(node) in POOLS

@@ -14,14 +14,14 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from pipeline.dialect import WEIGHTED, source_quantizer
-from pipeline.errors import TargetError
-from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, op_name, quantizer_of, where
-from pipeline.grid import SCALE_FLOOR, QParams, along
-from pipeline.layers import layer_name
-from pipeline.quantizer import BiasQuantizer, Quantizer
-from pipeline.sums import BIAS_LIMIT
-from pipeline.target import Target
+from isobit.pipeline.errors import TargetError
+from isobit.pipeline.graph.grid_map import GridMap
+from isobit.pipeline.graph.layers import layer_name, weighted_layers
+from isobit.pipeline.graph.nodes import bias_quantizer_of, bound_args, get_attribute, quantizer_of, source_of, where
+from isobit.pipeline.quant.grid import SCALE_FLOOR, QParams, along
+from isobit.pipeline.quant.quantizer import BiasQuantizer, Quantizer
+from isobit.pipeline.quant.sums import BIAS_LIMIT
+from isobit.pipeline.target import Target
 
 INT8 = (-128, 127)
 
@@ -33,22 +33,23 @@ def project_grids(graph: fx.GraphModule, target: Target) -> list[str]:
         TargetError: a tensor that has no nearest legal form.
     """
     lines: list[str] = []
-    for node in graph.graph.nodes:
-        if op_name(node) not in WEIGHTED:
-            continue
+    grids = GridMap(graph, target)
+    for node in weighted_layers(graph):
         args = bound_args(node)
         weight = quantizer_of(graph, args["weight"])
-        if weight is None or weight.scale is None:  # never calibrated: `freeze` says so
+        if weight is None or not weight.calibrated:  # never calibrated: `freeze` says so
             continue
         _check_container(node, weight, target)
         # Where biases stay in float nothing is computed with the product of the two scales.
-        source = source_quantizer(graph, node.args[0]) if target.quantized_bias else None
-        if source is not None and source.scale is not None:
-            lines += _fit_product(node, source, weight, get_attribute(graph, args["weight"].args[0]))
-        bias = bias_quantizer_of(graph, args["bias"]) if args["bias"] is not None else None
-        if bias is not None and bias.parents[0].scale is not None:
-            values = get_attribute(graph, args["bias"].args[0])
-            lines += _fit_bias(node, bias, weight, get_attribute(graph, args["weight"].args[0]), values)
+        source = grids.quantizer(source_of(node)) if target.quantized_bias else None
+        if source is not None and source.calibrated:
+            lines += _fit_product(node, source, weight, get_attribute(graph, source_of(args["weight"])))
+        if args["bias"] is None:
+            continue
+        bias = bias_quantizer_of(graph, args["bias"])
+        if bias is not None and bias.parents[0].calibrated:
+            values = get_attribute(graph, source_of(args["bias"]))
+            lines += _fit_bias(node, bias, weight, get_attribute(graph, source_of(args["weight"])), values)
     return lines
 
 
@@ -97,7 +98,7 @@ def _raised(
     # A hair more, so that the scale still fits after it is rounded to float32.
     factor = torch.where(chosen, factor * (1 + 2.0**-20), torch.ones_like(factor))
     scale = weight.scale.detach().double() * (factor if weight.scale.dim() else factor.max())
-    if weight.spec.levels == "multibit":
+    if weight.spec.grid.keeps_values:
         weights = weight.dequantize(old.to(weights.dtype))
     weight.set_params(QParams(scale.float(), weight.zero_point))
     # A channel whose scale stays keeps its codes: calibration may have decided them otherwise than nearest.

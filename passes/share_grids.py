@@ -1,7 +1,7 @@
 """One grid where a concatenation joins tensors: its producers take over its quantizer, it becomes a layout operator.
 
 A producer that also feeds something else, or whose grid the target prescribes, keeps its own; the runtime then
-requantizes that input of the concatenation. So do nested levels: their bits belong to the channels of one tensor.
+requantizes that input of the concatenation. So do grids with bits for each channel: those belong to one tensor.
 Sharing is identity: two nodes that call one module.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch import fx
 
-from pipeline.graph import finish, op_name, quantizer_of
-from pipeline.target import Target
+from isobit.pipeline.graph.nodes import finish, op_name, quantizer_of
+from isobit.pipeline.target import Target
 
 
 def share_grids(graph: fx.GraphModule, target: Target) -> bool:
@@ -27,11 +27,14 @@ def share_grids(graph: fx.GraphModule, target: Target) -> bool:
 def _share(graph: fx.GraphModule, node: fx.Node) -> bool:
     users = list(node.users)
     quantizer = quantizer_of(graph, users[0]) if len(users) == 1 else None
-    if quantizer is None or quantizer.spec.levels == "nested":
+    if quantizer is None or quantizer.spec.grid.own_bits:
         return False
     sources = list(node.all_input_nodes)
-    private = [n for n in sources if quantizer_of(graph, n) is not None and len(n.users) == 1]
-    private = [n for n in private if quantizer_of(graph, n).spec == quantizer.spec and not quantizer_of(graph, n).fixed]
+    private = [
+        n for n in sources
+        if (own := quantizer_of(graph, n)) is not None and len(n.users) == 1
+        and own.spec == quantizer.spec and not own.fixed
+    ]
     changed = [n for n in private if n.target != users[0].target]
     for source in changed:
         source.target = users[0].target

@@ -1,7 +1,10 @@
 """What goes wrong on purpose: one exception type per stage, each saying what, where, what is allowed, what to do.
 
 Everything that a user can cause is a `CompileError`; any other exception is a defect of ours.
-Exit codes of `compile.py` are a published contract (README): see `ExitCode`.
+Exit codes of the command line are a published contract (README): see `ExitCode`.
+
+Texts name arguments and fields in backticks, by the path that a Python caller writes: `options.max_drop`,
+`target=reference`, `recipe.images.count=0`. The command line turns those into its options (`isobit.cli.fields`).
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ def _plain(text: str) -> str:
 
 
 class ExitCode(enum.IntEnum):
-    """Process exit codes of `compile.py` and of the artifact's `run.py`."""
+    """Process exit codes of the command line and of the artifact's `run.py`."""
 
     OK = 0
     GATE_FAILED = 1
@@ -37,15 +40,19 @@ class CompileError(Exception):
 
     Args:
         what: one sentence, what is wrong.
-        where: where it was found: file, option, node, module path or source line.
+        where: where it was found: file, node, module path or source line; by default the field.
         allowed: what would have been accepted.
         hint: what to do next.
+        field: path of the argument or recipe key that is at fault: `options.max_drop`, `calibration`,
+            `recipe.method.steps`; empty where none is.
     """
 
     stage = "compile"
     exit_code = ExitCode.BAD_INPUT
 
-    def __init__(self, what: str, *, where: str = "", allowed: str = "", hint: str = "") -> None:
+    def __init__(self, what: str, *, where: str = "", allowed: str = "", hint: str = "", field: str = "") -> None:
+        self.field = field
+        where = where or (f"`{field}`" if field else "")
         self.what, self.where, self.allowed, self.hint = map(_plain, (what, where, allowed, hint))
         super().__init__(str(self))
 
@@ -58,7 +65,7 @@ class CompileError(Exception):
 
 
 class InputError(CompileError):
-    """A file, folder or option that cannot be used: model, data set, output folder."""
+    """A file, folder or argument that cannot be used: model, data set, output folder."""
 
     stage = "input"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipeline.errors import InputError
+from isobit.pipeline.errors import InputError
 
 _MEMINFO = Path("/proc/meminfo")
 # (limit, what is used of it) of a container, in both versions of Linux's control groups.

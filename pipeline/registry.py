@@ -1,18 +1,26 @@
-"""Where methods, sources and backends put their names: loud, because a silent registry hides a broken program.
+"""Where methods, sources, metrics and backends put their names: loud, because a silent registry hides a broken program.
 
 A duplicate raises, an unknown name answers with the sorted list and the nearest spelling, and `discover` lets
 every import error through: a file that cannot be imported is a defect, not a missing feature.
+
+Other distributions add entries by entry points. The point is named as the entry, and names the module that registers
+it, which is imported when somebody asks for that name:
+
+    [project.entry-points."isobit.methods"]
+    my_method = "my_package.my_method"
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Generic, TypeVar
 
-from pipeline.errors import CompileError, nearest_spelling
+from isobit.pipeline.errors import CompileError, first_line, nearest_spelling
 
 T = TypeVar("T")
 
@@ -23,10 +31,11 @@ class Registry(Generic[T]):
     Args:
         kind: the word that messages use for an entry, for example `method` or `target`.
         error: what `get` raises for an unknown name, so that the message carries the right stage.
+        group: of the entry points by which other distributions add theirs, `isobit.methods`; None where they cannot.
     """
 
-    def __init__(self, kind: str, error: type[CompileError]) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, error: type[CompileError], group: str | None = None) -> None:
+        self.kind, self.group = kind, group
         self._error = error
         self._entries: dict[str, T] = {}
 
@@ -42,18 +51,64 @@ class Registry(Generic[T]):
         return enter
 
     def names(self) -> list[str]:
-        """All registered names, sorted."""
-        return sorted(self._entries)
+        """All names, sorted; those of plug-ins too, which are not imported for this. Raises as `get` for a clash."""
+        return sorted({*self._entries, *self._points()})
 
     def get(self, name: str) -> T:
-        """The entry called `name`; raises the registry's error type where there is none."""
+        """The entry called `name`.
+
+        Raises:
+            CompileError: of the registry's type: there is none; a plug-in takes a name that is taken, or the one that
+                is asked for does not import. Which distribution it came with is said.
+        """
+        points = self._points()
+        if name not in self._entries and name in points:
+            self._load(points[name])
         if name not in self._entries:
             raise self._error(
                 f"there is no {self.kind} '{name}'",
                 allowed=", ".join(self.names()) or f"nothing: no {self.kind} is registered",
-                hint=nearest_spelling(name, self._entries),
+                hint=nearest_spelling(name, self.names()),
             )
         return self._entries[name]
+
+    def _points(self) -> dict[str, EntryPoint]:
+        """The entry points of the group by name; nothing is imported."""
+        found: dict[str, EntryPoint] = {}
+        for point in entry_points(group=self.group) if self.group is not None else ():
+            other = found.setdefault(point.name, point)
+            if other is not point and other.value != point.value:
+                raise self._clash(point, f"that of {_distribution(other)}")
+            # Where its module is loaded, the entry is its own: `register` raises for the second of two.
+            if point.name in self._entries and point.module not in sys.modules:
+                raise self._clash(point, "one that is there")
+        return found
+
+    def _clash(self, point: EntryPoint, other: str) -> CompileError:
+        return self._error(
+            f"the {self.kind} '{point.name}' of {_distribution(point)} has the same name as {other}",
+            where=f"entry point {self.group}: {point.name} = {point.value}", hint="Uninstall one of the two.",
+        )
+
+    def _load(self, point: EntryPoint) -> None:
+        what, where = f"the {self.kind} '{point.name}' of {_distribution(point)}", f"{self.group}: {point.name}"
+        try:
+            point.load()
+        except Exception as error:
+            raise self._error(
+                f"{what} does not import: {first_line(error)}", where=f"entry point {where} = {point.value}",
+                hint="Install a version of it that fits this one, or uninstall it.",
+            ) from error
+        if point.name not in self._entries:
+            raise self._error(
+                f"{what} is not registered by its module", where=f"entry point {where} = {point.value}",
+                hint=f"The module must register '{point.name}' when it is imported.",
+            )
+
+
+def _distribution(point: EntryPoint) -> str:
+    """`my-package 1.2`, the distribution that an entry point came with."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unknown distribution"
 
 
 def discover(package: ModuleType) -> list[str]:

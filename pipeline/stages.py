@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx
 
-from pipeline.graph import tensor_shape
-from pipeline.target import Target
+from isobit.pipeline.graph.nodes import tensor_shape
+from isobit.pipeline.target import Target
 
 if TYPE_CHECKING:
-    from pipeline.recipe import Recipe
+    from isobit.pipeline.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Unit:
     """What one reconstruction run optimises: a contiguous run of graph nodes, hence convex.
 
     Args:
-        name: module path of the block, or name of the layer (`pipeline.layers`).
+        name: module path of the block, or name of the layer (`pipeline.graph.layers`).
         kind: `block` or `layer`.
         why: how the partition found it.
         nodes: names of its nodes in the quantized graph, quantizers included, in execution order.

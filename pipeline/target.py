@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from torch import fx
+
+from isobit.pipeline.graph.nodes import absorbed, op_name
+from isobit.pipeline.operators.moves import MOVES
+from isobit.pipeline.operators.unary import UNARY, joined_after
+from isobit.pipeline.quant.grid import Grid
 
 Inputs = Literal["quantized", "residual", "accumulator", "float"]
 Output = Literal["own", "fixed", "shared", "as_input", "none"]
-
-
-# What is computed in float with the float operator before it, so that no grid stands between the two.
-_IN_FLOAT = ("relu", "hardtanh", "leaky_relu")
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class OpRule:
         output: `own`: a grid of its own; `fixed`: the grid given by `fixed`; `shared`: own, and producers that feed
             nothing else take it over; `as_input`: a layout operator, codes pass unchanged; `none`: stays off any grid.
         fixed: scale and zero point where `output` is `fixed`.
-        absorbs: operators that the runtime fuses behind this one, before the output is quantized.
-        inner_bits: bits of a layer's output without an activation behind it that feeds only operators with this
+        absorbs: operators that the runtime fuses after this one, before the output is quantized.
+        inner_bits: bits of a layer's output without an activation after it that feeds only operators with this
             entry; the papers leave such a tensor in float (the branch before a residual sum).
         reason: why it is computed in float, for the placement table.
     """
@@ -37,6 +40,12 @@ class OpRule:
     absorbs: tuple[str, ...] = ()
     inner_bits: int | None = None
     reason: str = ""
+
+
+def unary_rule(op: str, rule: OpRule) -> OpRule:
+    """`rule` for operator `op` of one tensor: its result is on the grid that its row fixes, where it fixes one."""
+    fixed = UNARY[op].fixed
+    return rule if fixed is None else replace(rule, output="fixed", fixed=fixed)
 
 
 @dataclass(frozen=True)
@@ -87,11 +96,18 @@ class Target:
     """A runtime and device profile.
 
     Args:
-        name: as given to `--target`.
-        profile: as given to `--device-profile`.
-        ops: canonical operator name (see `pipeline.dialect`) -> rule. An operator that is missing runs in float.
+        name: what a user calls it: `onnx`.
+        profile: what a user calls the device: `vnni`.
+        ops: canonical operator name (see `pipeline.graph.dialect`) -> rule. An operator that is missing runs in float.
+        tables: rule of every operator of one tensor (`pipeline.operators.unary`) that `ops` does not name: it runs as a
+            table of all codes, together with those that follow it. None where there are no such tables.
+        moves: rule of operators that move codes (`pipeline.operators.moves`) and are not in `ops`; None: in float.
+        fills: rule of those that move codes beside a number that the grid may not hold; None: in float.
+        in_float: operators that are computed in float with the float operator before them, so that no grid stands
+            between the two.
         weights: limits on weight codes.
         sums: limits on integer sums.
+        grids: kinds of grids (`levels` of a recipe) whose codes its kernels hold; None for every kind.
         quantized_bias: biases are int32 at scale input * weight.
         input_bits: bits of the network input; None leaves it in float.
         float_bits: bits of a tensor that leaves or enters a float operator, and of a quantized network output.
@@ -105,8 +121,13 @@ class Target:
     name: str
     profile: str
     ops: Mapping[str, OpRule]
+    tables: OpRule | None = None
+    moves: OpRule | None = None
+    fills: OpRule | None = None
+    in_float: tuple[str, ...] = ()
     weights: WeightLimits = WeightLimits()
     sums: SumLimits = SumLimits()
+    grids: frozenset[str] | None = frozenset({Grid.kind})
     quantized_bias: bool = True
     input_bits: int | None = 8
     float_bits: int = 8
@@ -120,8 +141,23 @@ class Target:
 
     def rule(self, op: str) -> OpRule:
         """The rule of canonical operator `op`; float, with the reason, where the target has none."""
-        missing = OpRule("float", "none", absorbs=_IN_FLOAT, reason=f"{self.name} has no integer kernel for {op}")
-        return self.ops.get(op, missing)
+        if self.tables is not None and op in UNARY and op not in self.ops:
+            return unary_rule(op, self.tables)
+        missing = OpRule("float", "none", absorbs=self.in_float, reason=f"{self.name} has no integer kernel for {op}")
+        if op in self.ops or op not in MOVES:
+            return self.ops.get(op, missing)
+        return (self.fills if MOVES[op].own_grid else self.moves) or missing
+
+    def holds(self, kind: str) -> bool:
+        """Its kernels hold grids of this kind."""
+        return self.grids is None or kind in self.grids
+
+    def runs_with(self, node: fx.Node) -> tuple[fx.Node, ...]:
+        """The operators after `node` that the runtime computes together with it, in order."""
+        op = op_name(node)
+        if self.tables is not None and op in UNARY and op not in self.ops:
+            return joined_after(node)
+        return absorbed(node, self.rule(op).absorbs)
 
     def notes_for(self, weight_bits: int | str, activation_bits: int) -> list[str]:
         """The notes that concern a recipe of these bits; those of weights as its name says them, `4` or `mp3`."""

@@ -10,6 +10,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,14 +18,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipeline", "passes", "calib", "backends")
-# Who may be imported from where; compile.py, tools/ and tests/ know everything, and nothing below knows them.
+# Which rooms may be imported from where; isobit/, tools/ and tests/ know everything, and nothing below knows them.
 ALLOWED = {
     "pipeline": {"pipeline"},
     "passes": {"passes", "pipeline"},
     "calib": {"calib", "pipeline"},
     "backends": {"backends", "pipeline"},
 }
-OURS = {*PACKAGES, "compile", "tools", "tests"}
+OURS = {*PACKAGES, "isobit", "compile", "tools", "tests"}
 # A runtime's packages, and the name with which the file or folder below backends/ begins that may import them.
 RUNTIMES = {
     "onnx": "onnx",
@@ -36,6 +37,7 @@ RUNTIMES = {
     "tvm_ffi": "tvm",
 }
 INIT_LINES = 30
+FILES, LINES, FUNCTION_LINES = 13, 400, 60
 MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(?:home|root|work|tmp|Users|mnt|media|private|var/folders)/[\w.*-]")
 
 
@@ -107,17 +109,37 @@ def code_lines(path: Path) -> int:
 
 
 def wrong_direction(root: Path) -> Iterator[str]:
-    """pipeline <- passes, calib, backends <- compile.py; the three siblings never import each other."""
+    """pipeline <- passes, calib, backends <- isobit; the three siblings never import each other."""
     for package, allowed in ALLOWED.items():
         for path in sources(root, package):
-            for line, name, _ in imported(parse(path), path.relative_to(root).parent.parts):
-                if (top := name.partition(".")[0]) in OURS - allowed:
-                    yield f"{path.relative_to(root)}:{line}: {package}/ may import only {sorted(allowed)}, not {top}"
+            for line, name, node in imported(parse(path), ("isobit", *path.relative_to(root).parent.parts)):
+                for room in rooms(name, node):
+                    if room in OURS - allowed:
+                        rule = f"{package}/ may import only {sorted(allowed)}, not {room}"
+                        yield f"{path.relative_to(root)}:{line}: {rule}"
+
+
+def rooms(name: str, node: ast.AST) -> list[str]:
+    """What an import reaches: `isobit.passes.freeze` and `from isobit import passes` reach passes."""
+    parts = name.split(".")
+    if parts[0] != "isobit":
+        return parts[:1]
+    if len(parts) == 1 and isinstance(node, ast.ImportFrom):
+        return [alias.name if alias.name in PACKAGES else "isobit" for alias in node.names]
+    return [parts[1] if len(parts) > 1 and parts[1] in PACKAGES else "isobit"]
+
+
+def outside_the_package(root: Path) -> Iterator[str]:
+    """Our rooms are imported as parts of `isobit`: bare names belong to the user's own modules."""
+    for path in sources(root):
+        for line, name, _ in imported(parse(path), ("isobit", *path.relative_to(root).parent.parts)):
+            if name.partition(".")[0] in PACKAGES:
+                yield f"{path.relative_to(root)}:{line}: import isobit.{name}"
 
 
 def runtime_outside_its_backend(root: Path) -> Iterator[str]:
     """`onnx*` only in backends/onnx*, `tvm` only in backends/tvm*, and nowhere while the module is being imported."""
-    for path in [*sources(root, *PACKAGES), *root.glob("compile.py")]:
+    for path in sources(root, "isobit", *PACKAGES):
         module, inside = parse(path), path.relative_to(root)
         at_import = set(run_at_import(module))
         for line, name, node in imported(module, inside.parent.parts):
@@ -131,7 +153,7 @@ def runtime_outside_its_backend(root: Path) -> Iterator[str]:
 
 
 def mirror_of(path: Path, root: Path) -> Path:
-    """pipeline/grid.py -> tests/pipeline/test_grid.py; passes/__init__.py -> tests/passes/test_passes.py."""
+    """passes/freeze.py -> tests/passes/test_freeze.py; passes/__init__.py -> tests/passes/test_passes.py."""
     inside = path.relative_to(root)
     name = inside.parent.name if path.name == "__init__.py" else path.stem
     return Path("tests") / inside.parent / f"test_{name}.py"
@@ -139,7 +161,7 @@ def mirror_of(path: Path, root: Path) -> Path:
 
 def without_mirror(root: Path) -> Iterator[str]:
     """Every source file has its test file; an `__init__.py` only where it holds more than a few lines of code."""
-    for path in [*sources(root, *PACKAGES), *root.glob("compile.py")]:
+    for path in sources(root, "isobit", *PACKAGES):
         if path.name == "__init__.py" and code_lines(path) <= INIT_LINES:
             continue
         if not (root / mirror_of(path, root)).is_file():
@@ -174,7 +196,36 @@ def machine_paths(root: Path) -> Iterator[str]:
                 yield f"{path.relative_to(root)}:{number}: absolute path of a machine: {found.group()}..."
 
 
-RULES = [wrong_direction, runtime_outside_its_backend, without_mirror, without_docstring, asserts, machine_paths]
+def crowded_folders(root: Path) -> Iterator[str]:
+    """A folder that nobody can take in at a glance wants to be several."""
+    folders = Counter(path.parent for path in sources(root, "isobit", *PACKAGES, "tools") if path.name != "__init__.py")
+    for folder, count in folders.items():
+        if count > FILES:
+            yield f"{folder.relative_to(root)}:1: {count} modules at one level, at most {FILES}"
+
+
+def long_files(root: Path) -> Iterator[str]:
+    """A file that nobody can hold in mind wants to be several."""
+    for path in sources(root):
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > LINES:
+            yield f"{path.relative_to(root)}:1: {count} lines, at most {LINES}"
+
+
+def long_functions(root: Path) -> Iterator[str]:
+    """A function that fills more than a screen hides its story."""
+    for path in sources(root):
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                count = (node.end_lineno or node.lineno) - node.lineno + 1
+                if count > FUNCTION_LINES:
+                    place = f"{path.relative_to(root)}:{node.lineno}"
+                    yield f"{place}: {node.name} has {count} lines, at most {FUNCTION_LINES}"
+
+
+RULES = [
+    wrong_direction, outside_the_package, runtime_outside_its_backend, without_mirror, without_docstring, asserts,
+    machine_paths, crowded_folders, long_files, long_functions,
+]
 
 
 @pytest.fixture
@@ -207,7 +258,7 @@ def test_there_is_something_to_check():
 def test_backends_import_without_any_runtime_installed():
     """The rule on imports sees only our own lines; this sees what they pull in."""
     names = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        "isobit." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in sources(ROOT, "backends")
     ]
     program = (
@@ -225,13 +276,13 @@ def test_backends_import_without_any_runtime_installed():
 @pytest.mark.parametrize(
     ("file", "text", "line"),
     [
-        ("pipeline/grid.py", "import torch\n\nfrom passes import freeze\n", 3),
-        ("passes/fold.py", "def run():\n    import calib.observers\n", 2),
-        ("calib/context.py", "from backends.onnx_qdq import emit\n", 1),
+        ("pipeline/grid.py", "import torch\n\nfrom isobit.passes import freeze\n", 3),
+        ("passes/fold.py", "def run():\n    import isobit.calib.observers\n", 2),
+        ("calib/context.py", "from isobit import backends\n", 1),
         ("calib/methods/qdrop.py", "from ...passes import freeze\n", 1),
         ("calib/losses.py", "from .. import backends\n", 1),
-        ("backends/base.py", "import importlib\nimportlib.import_module('calib.methods')\n", 2),
-        ("backends/other.py", "from compile import compile_model\n", 1),
+        ("backends/base.py", "import importlib\nimportlib.import_module('isobit.calib.methods')\n", 2),
+        ("backends/other.py", "from isobit.build import compile_model\n", 1),
         ("pipeline/data.py", "import tools.bench\n", 1),
     ],
 )
@@ -243,9 +294,9 @@ def test_import_against_the_direction_is_found(checkout, file, text, line):
 def test_import_along_the_direction_is_not_a_finding(checkout):
     root = checkout(
         {
-            "calib/context.py": "import torch\nfrom pipeline import grid\nfrom . import x\nfrom .losses import mse\n",
-            "compile.py": "import passes, calib, backends, pipeline\n",
-            "tools/bench.py": "from compile import compile_model\n",
+            "calib/context.py": "import torch\nfrom isobit.pipeline import quant\nfrom . import x\nfrom .a import b\n",
+            "isobit/build.py": "from isobit import passes, calib, backends, pipeline\n",
+            "tools/bench.py": "from isobit.build import compile_model\n",
         }
     )
     assert not list(wrong_direction(root))
@@ -255,12 +306,12 @@ def test_import_along_the_direction_is_not_a_finding(checkout):
     ("file", "text", "line"),
     [
         ("pipeline/parity.py", "def open_session():\n    import onnxruntime\n", 2),
-        ("backends/onnx_qdq.py", '"""x"""\nimport onnx_ir as ir\n', 2),
-        ("backends/onnx_qdq.py", "try:\n    import onnx\nexcept ImportError:\n    onnx = None\n", 2),
-        ("backends/onnx_qdq.py", "class Session:\n    from onnxruntime import InferenceSession\n", 2),
-        ("backends/onnx_qdq.py", "def f():\n    import tvm\n", 2),
-        ("backends/tvm_int8/kernels.py", "from tvm.script import tir\n", 1),
-        ("compile.py", "def main():\n    import onnx.checker\n", 2),
+        ("backends/onnx_files.py", '"""x"""\nimport onnx_ir as ir\n', 2),
+        ("backends/onnx_files.py", "try:\n    import onnx\nexcept ImportError:\n    onnx = None\n", 2),
+        ("backends/onnx_files.py", "class Session:\n    from onnxruntime import InferenceSession\n", 2),
+        ("backends/onnx_files.py", "def f():\n    import tvm\n", 2),
+        ("backends/tvm/kernels.py", "from tvm.script import tir\n", 1),
+        ("isobit/ship.py", "def main():\n    import onnx.checker\n", 2),
     ],
 )
 def test_runtime_in_the_wrong_place_is_found(checkout, file, text, line):
@@ -272,10 +323,10 @@ def test_runtime_in_the_wrong_place_is_found(checkout, file, text, line):
 def test_runtime_inside_a_function_of_its_backend_is_not_a_finding(checkout):
     root = checkout(
         {
-            "backends/onnx_qdq.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import onnx\n"
+            "backends/onnx_files.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import onnx\n"
             "def emit():\n    import onnx_ir\n",
             "backends/onnx/session.py": "class Session:\n    def run(self):\n        import onnxruntime\n",
-            "backends/tvm_int8/session.py": "def run():\n    from tvm import relax\n",
+            "backends/tvm/session.py": "def run():\n    from tvm import relax\n",
         }
     )
     assert not list(runtime_outside_its_backend(root))
@@ -288,17 +339,17 @@ def test_missing_mirror_is_found(checkout):
             "pipeline/grid.py": "",
             "tests/pipeline/test_grid.py": "",
             "pipeline/recipe.py": "",
-            "backends/tvm_int8/kernels.py": "",
+            "backends/tvm/kernels.py": "",
             "calib/__init__.py": "a = 1\n",
             "passes/__init__.py": code,
-            "compile.py": "",
+            "isobit/ship.py": "",
         }
     )
     assert sorted(finding.split(": no ")[1] for finding in without_mirror(root)) == [
-        "tests/backends/tvm_int8/test_kernels.py",
+        "tests/backends/tvm/test_kernels.py",
+        "tests/isobit/test_ship.py",
         "tests/passes/test_passes.py",
         "tests/pipeline/test_recipe.py",
-        "tests/test_compile.py",
     ]
 
 
@@ -312,6 +363,19 @@ def test_missing_docstring_and_stray_assert_are_found(checkout):
     )
     assert list(without_docstring(root)) == ["pipeline/grid.py:1: no module docstring"]
     assert [finding.split(": ")[0] for finding in asserts(root)] == ["pipeline/grid.py:2", "tools/bench.py:3"]
+
+
+def test_bare_names_of_our_rooms_are_found(checkout):
+    root = checkout({"tools/a.py": "from pipeline import errors\n", "tests/b.py": "import isobit.pipeline\n"})
+    assert [found.split(": ")[0] for found in outside_the_package(root)] == ["tools/a.py:1"]
+
+
+def test_what_is_too_large_is_found(checkout):
+    body = "\n".join("    x = 1" for _ in range(FUNCTION_LINES))
+    files = {f"tools/f{i}.py": "" for i in range(FILES)}
+    root = checkout(files | {"tools/long.py": f"def f():\n{body}\n" + "a = 1\n" * LINES, "passes/short.py": "a = 1\n"})
+    found = [finding.split(": ")[0] for rule in (crowded_folders, long_files, long_functions) for finding in rule(root)]
+    assert found == ["tools:1", "tools/long.py:1", "tools/long.py:1"]
 
 
 def test_path_of_a_machine_is_found(checkout):

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from digits_model import DigitsNet
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
+
+from tools.digits_model import DigitsNet
 
 ARCH = "tools/digits_model.py:DigitsNet"
 WIDTH = 16

@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import fx
 
-import compile as story  # the builtin `compile` keeps its name
-from backends.base import BACKENDS
-from pipeline.errors import CompileError, ExitCode
-from pipeline.graph import bias_quantizer_of, module_path, op_name, quantizer_of, source_line, tensor_shape
-from pipeline.modelfile import load_model
-from pipeline.recipe import load_recipe
-from pipeline.stages import Quantized, Unit
+from isobit import build as story
+from isobit.backends.base import BACKENDS
+from isobit.pipeline.errors import CompileError, ExitCode
+from isobit.pipeline.graph.nodes import bias_quantizer_of, module_path, op_name, quantizer_of, source_line, tensor_shape
+from isobit.pipeline.model.modelfile import load_model
+from isobit.pipeline.recipe.file import load_recipe
+from isobit.pipeline.stages import Quantized, Unit
 
 STAGES = ("captured", "prepared", "quantized")
 

@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backends.fixed_point.numbers import (
-    FUNCTIONS,
+from isobit.backends.execution.codes import CodeGrid, Codes, all_pairs, looked_up
+from isobit.backends.execution.integer import FILLED, Execution, Kernel
+from isobit.backends.execution.layer_sums import conv2d_sums, linear_sums, window_sum
+from isobit.backends.fixed_point.numbers import (
+    CODES,
     average_rescale,
-    function_of,
+    fill_code,
     function_table,
     layer_rescale,
     logit_scale,
@@ -21,22 +24,14 @@ from backends.fixed_point.numbers import (
     sum_rescale,
     window_of,
 )
-from backends.fixed_point.rescale import apply_rescale
-from backends.integer import (
-    CodeGrid,
-    Codes,
-    Execution,
-    Value,
-    all_pairs,
-    conv2d_sums,
-    linear_sums,
-    looked_up,
-    window_sum,
-)
-from backends.regions import Region
-from pipeline.graph import bound_args, op_name
-from pipeline.parity import Followed
-from pipeline.stages import Reference
+from isobit.backends.fixed_point.rescale import apply_rescale
+from isobit.backends.regions import Region
+from isobit.pipeline.graph.nodes import bound_args, op_name
+from isobit.pipeline.operators.index_map import run_move
+from isobit.pipeline.operators.unary import UNARY
+from isobit.pipeline.proof.parity import Followed
+from isobit.pipeline.quant.grid import along
+from isobit.pipeline.stages import Reference
 
 
 class FixedPointArithmetic:
@@ -50,7 +45,7 @@ class FixedPointArithmetic:
     float_output = False
 
     def __init__(self, reference: Reference) -> None:
-        self.execution = Execution(reference.graph, reference.quantized.target, KERNELS)
+        self.execution = Execution(reference.graph, reference.quantized.target, _kernels(), logits)
 
     def run(self, x: Tensor) -> Mapping[str, np.ndarray]:
         """uint8 codes by quantizer name in execution order, and float32 `logits`, of x float32 [N, C, H, W]."""
@@ -61,14 +56,11 @@ class FixedPointArithmetic:
         return Followed(self.run(x), {})
 
 
-def layer(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
-    """Convolution or linear layer, with the residual sum that it runs into; logits where the region has no grid."""
+def layer(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """Convolution or linear layer, with the residual sum that it runs into."""
     x, numbers = inputs[0], run.layer(region.anchor)
     linear = op_name(region.anchor) == "linear"
     sums = linear_sums(x, numbers) if linear else conv2d_sums(x, numbers, region.anchor)
-    if grid is None:
-        total = sums.rounded()
-        return total * torch.from_numpy(logit_scale(x.grid, numbers)).to(total.device)
     residual = inputs[1] if len(inputs) == 2 else None
     rescale = run.once(region, lambda: layer_rescale(
         region.anchor, x.grid, numbers, None if residual is None else residual.grid, grid
@@ -78,20 +70,27 @@ def layer(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | 
     return apply_rescale(rescale, values)
 
 
-def add(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+def logits(run: Execution, region: Region, inputs: list[Codes]) -> Tensor:
+    """The last linear layer: its sums times what one unit of them is worth."""
+    x, numbers = inputs[0], run.layer(region.anchor)
+    total = linear_sums(x, numbers).rounded()
+    return total * torch.from_numpy(logit_scale(x.grid, numbers)).to(total.device)
+
+
+def add(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
     """Two tensors of codes."""
     rescale = sum_rescale(region.anchor, inputs[0].grid, inputs[1].grid, grid)
     return _of_pairs(run, region, inputs, lambda a, b: apply_rescale(rescale, [a.centered.long(), b.centered.long()]))
 
 
-def mul(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+def mul(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
     """An elementwise product, exact before it is rescaled."""
     rescale = product_rescale(region.anchor, inputs[0].grid, inputs[1].grid, grid)
     return _of_pairs(run, region, inputs, lambda a, b: apply_rescale(rescale, [(a.centered * b.centered).long()]))
 
 
 def _of_pairs(
-    run: Execution, region: Region, inputs: list[Value], function: Callable[[Codes, Codes], Tensor]
+    run: Execution, region: Region, inputs: list[Codes], function: Callable[[Codes, Codes], Tensor]
 ) -> Tensor:
     """An elementwise function of two tensors of codes, clipped to a byte."""
     a, b = inputs
@@ -99,7 +98,7 @@ def _of_pairs(
     return looked_up(table, a.codes, b.codes)
 
 
-def mean(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+def mean(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
     """The sum over the map, divided in the multiplier."""
     x = inputs[0]
     count = x.codes.shape[2] * x.codes.shape[3]
@@ -107,7 +106,7 @@ def mean(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | N
     return apply_rescale(average_rescale(region.anchor, x.grid, count, count, grid), [total])
 
 
-def avg_pool2d(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+def avg_pool2d(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
     """Window sums, a multiplier for each divisor."""
     x, node = inputs[0], region.anchor
     kernel, stride, (top, left, bottom, right), _ = window_of(node)
@@ -122,21 +121,32 @@ def avg_pool2d(run: Execution, region: Region, inputs: list[Value], grid: CodeGr
     return result
 
 
-def cat(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
+def cat(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
     """Operands on other grids go through a table."""
-    tables = [requantize_table(region.anchor, value.grid, grid) for value in inputs]
-    moved = [value.codes if table is None else _looked_up(table, value)
-             for value, table in zip(inputs, tables, strict=True)]
-    return torch.cat(moved, bound_args(region.anchor)["dim"])
+    return torch.cat([_regridded(region, value, grid) for value in inputs], bound_args(region.anchor)["dim"])
 
 
-def function(run: Execution, region: Region, inputs: list[Value], grid: CodeGrid | None) -> Tensor:
-    """sigmoid, hardsigmoid, an activation that no kernel fuses: a table."""
-    return _looked_up(function_table(function_of(region.anchor), inputs[0].grid, grid), inputs[0])
+def filled(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """Codes brought to the grid of the result by a table, moved beside the code of a number."""
+    return run_move(region.anchor, _regridded(region, inputs[0], grid), fill_code(region.anchor, grid))
+
+
+def function(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """Operators of one tensor that no kernel fuses: a table, or one for each channel."""
+    table = run.once(region, lambda: function_table(run.graph, region, inputs[0].grid, grid))
+    return _looked_up(table, inputs[0])
+
+
+def _regridded(region: Region, value: Codes, grid: CodeGrid) -> Tensor:
+    table = requantize_table(region.anchor, value.grid, grid)
+    return value.codes if table is None else _looked_up(table, value)
 
 
 def _looked_up(table: np.ndarray, value: Codes) -> Tensor:
-    return torch.from_numpy(table).to(value.codes.device)[value.codes.long()].to(value.codes)
+    index = value.codes.long()
+    if table.ndim == 2:
+        index = index + CODES * along(torch.arange(len(table), device=index.device), 1, index.dim())
+    return torch.from_numpy(table).to(index.device).flatten()[index].to(value.codes)
 
 
 KERNELS = {
@@ -147,5 +157,9 @@ KERNELS = {
     "mean": mean,
     "avg_pool2d": avg_pool2d,
     "cat": cat,
-    **dict.fromkeys(FUNCTIONS, function),
+    FILLED: filled,
 }
+
+
+def _kernels() -> dict[str, Kernel]:
+    return {**KERNELS, **dict.fromkeys(UNARY, function)}

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from backends.fixed_point.layout import OUTSIDE
-from backends.fixed_point.program import LogitPlaces
+from isobit.backends.fixed_point.layout import OUTSIDE
+from isobit.backends.fixed_point.program import LogitPlaces
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Joined:
     Args:
         sources: number of each tensor, and of how many elements; a tensor that is read twice stands here twice.
         numbers: int64 of the value's shape for one sample, the batch included: elements of the first source, those of
-            the second behind them, and so on; `layout.OUTSIDE` for 0.
+            the second after them, and so on; `layout.OUTSIDE` for 0.
     """
 
     sources: tuple[tuple[int, int], ...]
@@ -67,7 +67,10 @@ def _part(elements: np.ndarray, logits: np.ndarray, shape: tuple[int, int, int])
     places[elements] = logits
     places = places.reshape(shape)
     first = int(places[0, 0, 0])
-    steps = tuple(int(places.take(1, axis).flat[0]) - first if size > 1 else 0 for axis, size in enumerate(shape))
+    down, right, deep = (
+        int(places.take(1, axis).flat[0]) - first if size > 1 else 0 for axis, size in enumerate(shape)
+    )
+    steps = (down, right, deep)
     expected = first + sum(numbers * step for numbers, step in zip(np.indices(shape), steps, strict=True))
     none = np.zeros(0, np.int32)
     return LogitPlaces(first, steps, none, none) if np.array_equal(places, expected) else table

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-OUTSIDE = -1  # in place of an element's number: the code of zero
+from isobit.pipeline.operators.index_map import OUTSIDE
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def channels_first(shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(shape) == 3:
         return shape
     if len(shape) < 2:
-        return (*shape, 1, 1, 1)[:3]
+        return shape[0] if shape else 1, 1, 1
     return shape[0], math.prod(shape[1:-1]), shape[-1]
 
 
@@ -57,12 +57,11 @@ def find_form(numbers: np.ndarray, source: tuple[int, int, int]) -> Form:
     """
     inside = numbers != OUTSIDE
     rows, columns, channels = np.unravel_index(np.where(inside, numbers, 0), source)
-    found = [_single(values, inside, axis) for values, axis in ((rows, 0), (columns, 1), (channels, 2))]
-    if None not in [None if values is None else 0 for values in found]:
-        lines = [_line(values, size) for values, size in zip(found[:2], source[:2], strict=True)]
-        if None not in lines:
-            (step_y, first_y), (step_x, first_x) = lines
-            form = Form((step_y, step_x), (first_y, first_x), found[2].astype(np.int32), None)
+    row, column, channel = (_single(values, inside, axis) for axis, values in enumerate((rows, columns, channels)))
+    if row is not None and column is not None and channel is not None:
+        down, across = _line(row, source[0]), _line(column, source[1])
+        if down is not None and across is not None:
+            form = Form((down[0], across[0]), (down[1], across[1]), channel.astype(np.int32), None)
             if np.array_equal(expand(form, numbers.shape, source), numbers):
                 return form
     return Form((1, 1), (0, 0), np.zeros(0, np.int32), numbers.reshape(-1).astype(np.int32))

@@ -7,59 +7,36 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
 
-from backends.fixed_point import layout
-from backends.fixed_point.joined import Joined, find_parts, join
-from backends.fixed_point.numbers import (
-    FUNCTIONS,
-    average_rescale,
-    function_of,
-    function_table,
-    layer_rescale,
-    logit_scale,
-    pool_divisors,
-    product_rescale,
-    regrid_table,
-    requantize_table,
-    sum_rescale,
-    window_of,
+from isobit.backends.execution.codes import CodeGrid, output_grid
+from isobit.backends.fixed_point import layout
+from isobit.backends.fixed_point.joined import Joined, find_parts, join
+from isobit.backends.fixed_point.numbers import fill_code, regrid_table, requantize_table
+from isobit.backends.fixed_point.program import Buffer, Concat, Conv, Dequantize, Lookup, Move, Program, Step, Weights
+from isobit.backends.fixed_point.steps import joined_axis, make_step, refusal
+from isobit.backends.regions import Region, find_regions
+from isobit.pipeline.errors import TargetError
+from isobit.pipeline.graph.grid_map import GridMap, data_inputs
+from isobit.pipeline.graph.nodes import (
+    bound_args,
+    known_sizes,
+    module_path,
+    network_output,
+    op_name,
+    tensor_shape,
+    where,
 )
-from backends.fixed_point.program import (
-    AveragePool,
-    Buffer,
-    Concat,
-    Conv,
-    Dequantize,
-    DequantizeParts,
-    GlobalAverage,
-    Lookup,
-    MaxPool,
-    Move,
-    Product,
-    Program,
-    Step,
-    Sum,
-    Weights,
-    Window,
-)
-from backends.integer import CodeGrid, layer_of, network_output, output_grid
-from backends.regions import Region, data_inputs, find_regions
-from pipeline.dialect import BORDERS, MOVES, POOLS, lays_out_output
-from pipeline.errors import TargetError
-from pipeline.graph import bound_args, module_path, op_name, quantizer_of, tensor_shape, where
-from pipeline.samples import samples_of
-from pipeline.stages import Reference
-from pipeline.target import Target
+from isobit.pipeline.graph.sample_layout import samples_of
+from isobit.pipeline.operators.index_map import move_numbers
+from isobit.pipeline.operators.moves import MOVES, is_move
+from isobit.pipeline.stages import Reference
+from isobit.pipeline.target import Target
 
-_INT8_BITS = 8
-_PACKED_BITS = (2, 3, 4)
 _PAIRS = ("add", "mul")  # operators of two tensors, of which one may be repeated along an axis of the other
-_OF_MAPS = frozenset({"conv2d", "max_pool2d", *POOLS})  # operators that know height and width
 
 
 def lower(reference: Reference) -> Program:
@@ -68,14 +45,19 @@ def lower(reference: Reference) -> Program:
     Raises:
         TargetError: numbers that fit no integers, or an operator that `refused` names.
     """
-    return _Lowering(reference.graph, reference.quantized.target).run()
+    try:
+        return _Lowering(reference.graph, reference.quantized.target).run()
+    except _Refusal as refusal:
+        raise TargetError(refusal.reason, where=where(refusal.node)) from None
 
 
 def refused(graph: fx.GraphModule, target: Target) -> list[tuple[fx.Node, str]]:
     """What of a quantized graph cannot be lowered, with the reason; its quantizers need no numbers yet."""
-    walk = _Lowering(graph, target, trial=True)
-    walk.run()
-    return walk.problems
+    try:
+        _Lowering(graph, target, trial=True).run()
+    except _Refusal as refusal:
+        return [(refusal.node, refusal.reason)]
+    return []
 
 
 class _Refusal(Exception):
@@ -91,14 +73,21 @@ class _Value:
     """Where the value of a node lies: elements of a tensor, by number, in the order of the graph.
 
     Args:
-        buffer: number of the tensor; None of logits, whose elements are the sums of the last layer.
-        grid: of its codes; None of logits.
+        buffer: number of the tensor.
+        grid: of its codes.
         numbers: int64 of the node's shape for one sample, the batch included; into the tensor's elements;
             `layout.OUTSIDE` for the code of zero.
     """
 
-    buffer: int | None
-    grid: CodeGrid | None
+    buffer: int
+    grid: CodeGrid
+    numbers: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """A value whose elements are the sums of the last layer, which have no grid; `numbers` as of `_Value`."""
+
     numbers: np.ndarray
 
 
@@ -107,39 +96,29 @@ class _Lowering:
 
     Args:
         trial: only find out what is refused: the quantizers have no numbers, and no step is made.
-
-    Attributes:
-        problems: what a trial found; a walk that is none raises them.
     """
 
     def __init__(self, graph: fx.GraphModule, target: Target, trial: bool = False) -> None:
         self.graph, self.target, self.trial = graph, target, trial
+        self.flow = GridMap(graph, target)
         self.buffers: list[Buffer] = []
         self.steps: list[Step] = []
-        self.values: dict[fx.Node, _Value] = {}
+        self.values: dict[fx.Node, _Value | _Sums] = {}
         self.joined: dict[fx.Node, Joined] = {}
         self.read: dict[tuple[fx.Node, tuple[int, ...]], int] = {}
-        self.problems: list[tuple[fx.Node, str]] = []
 
-    def run(self) -> Program | None:
-        """The program; None where something is refused in a trial."""
-        try:
-            for region in find_regions(self.graph, self.target):
-                self._region(region)
-            self._leave()
-        except _Refusal as refusal:
-            if not self.trial:
-                raise TargetError(refusal.reason, where=where(refusal.node)) from None
-            self.problems.append((refusal.node, refusal.reason))
-            return None
+    def run(self) -> Program:
+        """The program, of a trial without its steps; raises _Refusal."""
+        for region in find_regions(self.graph, self.target):
+            self._region(region)
+        self._leave()
         return Program(tuple(self.buffers), tuple(self.steps), _graph_shape(network_output(self.graph)))
 
     def _region(self, region: Region) -> None:
         node = region.anchor
         if region.kind == "input" and region.inputs[0] in self.values:
-            grid = self._grid(region)
             inputs = (self._codes(region.inputs[0], node),)
-            before = self.values[region.inputs[0]].grid
+            before, grid = self._value(region.inputs[0], node).grid, self._grid(region)
             output = self._store(region, grid)
             if not self.trial:
                 table = regrid_table(before, grid)
@@ -148,36 +127,46 @@ class _Lowering:
             if len(_graph_shape(node)) > 3:
                 raise _Refusal(node, f"an input of {len(tensor_shape(node))} axes: four at most, the batch included")
             self._store(region, self._grid(region))
-        elif region.is_layout and lays_out_output(node) and (op_name(node) == "cat" or node.args[0] in self.joined):
+        elif self._is_joined(region):
             self.joined[node] = self._join(node)
-        elif op_name(node) in MOVES and region.inputs[0] in self.values and region.quantizer is None:
+        elif is_move(op_name(node)) and region.inputs[0] in self.values and region.quantizer is None:
             self.values[node] = self._moved(node)
         elif not region.integer:
             raise _Refusal(node, region.reason)
+        elif op_name(node) in MOVES:
+            self._filled(region)
+        elif op_name(node) == "cat" and joined_axis(node) > 1:
+            self._concatenate(region)
         else:
             self._step(region)
+
+    def _is_joined(self, region: Region) -> bool:
+        """The region lays values of several grids out for the network's output."""
+        node = region.anchor
+        starts = op_name(node) == "cat" or node.args[0] in self.joined
+        return region.is_layout and starts and self.flow.only_leaves(node)
 
     def _step(self, region: Region) -> None:
         """A region that computes."""
         node = region.anchor
-        reason = _refusal(node)
-        if reason:
-            raise _Refusal(node, reason)
+        for reason, operator in ((refusal(operator), operator) for operator in (node, *region.absorbed)):
+            if reason:
+                raise _Refusal(operator, reason)
         for source in region.inputs:
             self._check_on_grid(source, node)
         sources = [source for source in region.inputs if op_name(node) != "cat" or self.values[source].numbers.size]
         inputs = tuple(self._operand(source, region) for source in sources)
-        grids = [self.values[source].grid for source in sources]
-        # Codes that a layout operator passes on, a maximum or a concatenation, keep the grid they have.
-        grid = grids[0] if region.is_layout else self._grid(region)
+        grids = [self._value(source, node).grid for source in sources]
         if region.quantizer is None and not region.is_layout:
             shape = _per_sample(region.value)
-            self.values[region.value] = _Value(None, None, np.arange(np.prod(shape)).reshape(shape))
-            output = None
+            self.values[region.value] = _Sums(np.arange(np.prod(shape)).reshape(shape))
+            grid = output = None
         else:
+            # Codes that a layout operator passes on, a maximum or a concatenation, keep the grid they have.
+            grid = grids[0] if region.is_layout else self._grid(region)
             output = self._store(region, grid)
         if not self.trial:
-            step = _EMITTERS[op_name(node)](self, region, grids, grid)
+            step = make_step(self.graph, region, grids, grid)
             self.steps.append(replace(step, inputs=inputs, output=output))
 
     def _leave(self) -> None:
@@ -187,26 +176,34 @@ class _Lowering:
             self._leave_joined(output)
             return
         value = self.values[output]
-        if value.buffer is not None:
+        if isinstance(value, _Value):
             self.steps.append(Dequantize(output.name, "", (self._codes(output, output),), None))
         elif not self.trial and not layout.is_identity(value.numbers):
-            index = next(i for i, step in enumerate(self.steps) if step.output is None)
-            self.steps[index] = _reordered(self.steps[index], value.numbers.reshape(-1))
+            layers = ((i, step) for i, step in enumerate(self.steps) if isinstance(step, Conv) and step.output is None)
+            index, layer = next(layers)
+            self.steps[index] = _reordered(layer, value.numbers.reshape(-1))
 
     def _leave_joined(self, output: fx.Node) -> None:
         """The output where layout operators put it together from tensors on several grids."""
         joined = self.joined[output]
         if joined.numbers.shape[0] != 1 or tensor_shape(output)[0] is not None:
-            raise _Refusal(output, f"the samples do not lie one behind the other on the first axis of {output.name}")
+            raise _Refusal(output, f"the samples do not lie one after the other on the first axis of {output.name}")
         parts = find_parts(joined, [self.buffers[number].shape for number, _ in joined.sources])
         if not parts:
             raise _Refusal(output, f"{output.name} has no elements")
-        self.steps.append(DequantizeParts(
+        self.steps.append(Dequantize(
             output.name, "", tuple(number for number, _ in parts), None, tuple(places for _, places in parts)))
 
-    def _grid(self, region: Region) -> CodeGrid | None:
-        """The grid of a region's result; any grid in a trial."""
-        return output_grid(self.graph, region) if not self.trial else CodeGrid(torch.tensor(1.0), 0, 0, 255)
+    def _grid(self, region: Region) -> CodeGrid:
+        """The grid of the result of a region that has a quantizer; any grid in a trial."""
+        grid = output_grid(self.graph, region) if not self.trial else CodeGrid(torch.tensor(1.0), 0, 0, 255)
+        if grid is None:
+            raise _Refusal(region.anchor, f"the output of {op_name(region.anchor)} is not quantized")
+        return grid
+
+    def _buffer(self, buffer: Buffer) -> int:
+        self.buffers.append(buffer)
+        return len(self.buffers) - 1
 
     def _store(self, region: Region, grid: CodeGrid) -> int:
         """A new tensor for the region's value."""
@@ -222,13 +219,68 @@ class _Lowering:
         self.values[node] = _Value(number, grid, layout.identity_map(buffer.shape, shape)[None])
         return number
 
-    def _moved(self, node: fx.Node) -> _Value:
+    def _moved(self, node: fx.Node) -> _Value | _Sums:
         """A layout operator, run on the numbers of the elements."""
         source = self.values[next(n for n in node.all_input_nodes if n in self.values)]
-        return replace(source, numbers=_run(node, [torch.from_numpy(source.numbers)]).numpy())
+        return replace(source, numbers=move_numbers(node, source.numbers))
+
+    def _filled(self, region: Region) -> None:
+        """What is moved beside a number: codes brought to the grid that holds both, then moved."""
+        node = region.anchor
+        number, before = self._codes(region.inputs[0], node), self._value(region.inputs[0], node).grid
+        grid = self._grid(region)
+        table = None if self.trial else requantize_table(node, before, grid)
+        if table is not None:
+            between = self._buffer(replace(self.buffers[number], quantized=False))
+            self.steps.append(Lookup(node.name, region.module, (number,), between, table))
+            number = between
+        output = self._store(region, grid)
+        if not self.trial:
+            source = self.buffers[number]
+            numbers = move_numbers(node, layout.identity_map(source.shape, source.nchw)[None])
+            form = layout.find_form(layout.channels_last(numbers[0]), source.shape)
+            self.steps.append(Move(region.value.name, region.module, (number,), output, **vars(form),
+                                   fill=fill_code(node, grid)))
+
+    def _concatenate(self, region: Region) -> None:
+        """A concatenation along another axis than the channels: along the channels of tensors that are reshaped."""
+        node = region.anchor
+        sources = [source for source in region.inputs if self.values[source].numbers.size]
+        inputs = [self._codes(source, node) for source in sources]
+        grids = [self._value(source, node).grid for source in sources]
+        # The order of memory: channels last, the batch of one left out.
+        order = [*range(2, len(_per_sample(node))), 1]
+        before = order[:order.index(joined_axis(node))]
+        lines = math.prod(_per_sample(node)[axis] for axis in before)
+        parts = [self._reshaped(node, number, lines) for number in inputs]
+        grid = grids[0] if region.is_layout else self._grid(region)
+        total = sum(self.buffers[number].shape[2] for number in parts)
+        joined = self._buffer(Buffer(
+            node.name, (lines, 1, total), grid.zero_point, float(grid.scale), False, (total, lines, 1)))
+        if not self.trial:
+            tables = (None if region.is_layout else requantize_table(node, before, grid) for before in grids)
+            self.steps.append(Concat(node.name, region.module, tuple(parts), joined, tuple(tables)))
+        if region.is_layout:
+            channels, height, width = layout.channels_first(_per_sample(node)[1:])
+            numbers = layout.identity_map((height, width, channels), _per_sample(node)[1:])
+            self.values[node] = _Value(joined, grid, numbers[None])
+        else:
+            output = self._store(region, grid)
+            self.steps.append(_same_bytes(region.value.name, region.module, joined, output, lines * total))
+
+    def _reshaped(self, node: fx.Node, number: int, lines: int) -> int:
+        """A tensor of the same bytes with so many rows of one pixel."""
+        source = self.buffers[number]
+        size = math.prod(source.shape)
+        shape = (lines, 1, size // lines)
+        if source.shape == shape:
+            return number
+        output = self._buffer(replace(source, shape=shape, quantized=False, nchw=(shape[2], lines, 1)))
+        self.steps.append(_same_bytes(node.name, module_path(node), number, output, size))
+        return output
 
     def _join(self, node: fx.Node) -> Joined:
-        """A layout operator behind which nothing is computed: its inputs keep their grids up to the logits."""
+        """A layout operator after which nothing is computed: its inputs keep their grids up to the logits."""
         return join([self._whole(source, node) for source in data_inputs(node)], lambda numbers: _run(node, numbers))
 
     def _whole(self, node: fx.Node, reader: fx.Node) -> Joined:
@@ -236,7 +288,7 @@ class _Lowering:
         if node in self.joined:
             return self.joined[node]
         value = self.values.get(node)
-        if value is None or value.buffer is None:
+        if not isinstance(value, _Value):
             raise _Refusal(reader, f"{node.name} is on no grid")
         return Joined(((value.buffer, math.prod(self.buffers[value.buffer].shape)),), value.numbers)
 
@@ -244,9 +296,17 @@ class _Lowering:
         """Refuse a value that stayed in float, because what computes with it has no integer kernel."""
         if node in self.values:
             return
-        while op_name(reader) in MOVES and len(reader.users) == 1 and next(iter(reader.users)).op != "output":
+        while is_move(op_name(reader)) and len(reader.users) == 1 and next(iter(reader.users)).op != "output":
             reader = next(iter(reader.users))
         raise _Refusal(reader, self.target.rule(op_name(reader)).reason or f"{node.name} is on no grid")
+
+    def _value(self, node: fx.Node, reader: fx.Node) -> _Value:
+        """Where codes lie that `reader` computes with; a value in float and sums without a grid are refused."""
+        self._check_on_grid(node, reader)
+        value = self.values[node]
+        if not isinstance(value, _Value):
+            raise _Refusal(reader, "it reads sums of a layer that have no grid")
+        return value
 
     def _operand(self, source: fx.Node, region: Region) -> int:
         """Number of a tensor that an operator reads: of the result's shape where it takes two, or one pixel of it."""
@@ -256,20 +316,17 @@ class _Lowering:
             return self._codes(source, node)
         have, shape = self.values[source].numbers.shape, _per_sample(pair)
         if len(have) != len(shape):
-            raise _Refusal(pair, f"operands of {len(have)} and {len(shape)} axes, the batch in front of both")
+            raise _Refusal(pair, f"operands of {len(have)} and {len(shape)} axes, the batch first in both")
         channels, height, width = layout.channels_first(have[1:])
         pixel = node is pair and (height, width) == (1, 1) and channels == layout.channels_first(shape[1:])[0]
         return self._codes(source, pair, None if pixel else shape)
 
     def _codes(self, node: fx.Node, reader: fx.Node, shape: tuple[int, ...] | None = None) -> int:
         """Number of a tensor that holds the value of `node`, repeated to `shape`; a `Move` makes it where none does."""
-        self._check_on_grid(node, reader)
-        value = self.values[node]
-        if value.buffer is None:
-            raise _Refusal(reader, "it reads sums of a layer that have no grid")
+        value = self._value(node, reader)
         shape = shape or value.numbers.shape
         if shape[0] != 1 or tensor_shape(node)[0] is not None:
-            raise _Refusal(reader, f"the samples do not lie one behind the other on the first axis of {node.name}")
+            raise _Refusal(reader, f"the samples do not lie one after the other on the first axis of {node.name}")
         if not value.numbers.size:
             raise _Refusal(reader, f"{node.name} has no elements")
         if (node, shape) in self.read:
@@ -288,93 +345,17 @@ class _Lowering:
         self.read[node, shape] = number
         return number
 
-    # -- one function per operator: the step without its tensors -------------------------------------------------
 
-    def _layer(self, region: Region, grids: list[CodeGrid], grid: CodeGrid | None) -> Step:
-        node, x = region.anchor, grids[0]
-        numbers = layer_of(self.graph, node)
-        residual = grids[1] if len(grids) == 2 else None
-        codes = numbers.weight.numpy().astype(np.int8)
-        linear = op_name(node) == "linear"
-        window = Window((1, 1), (1, 1), (0, 0, 0, 0)) if linear else Window(*window_of(node))
-        codes = codes[:, :, None, None] if linear else codes
-        bias = np.zeros(len(codes), np.int32) if numbers.bias is None else numbers.bias.numpy().astype(np.int32)
-        return Conv(
-            *_about(region), weights=_weights(self.graph, node, codes), bias=bias, window=window,
-            groups=1 if linear else bound_args(node)["groups"],
-            rescale=None if grid is None else layer_rescale(node, x, numbers, residual, grid),
-            low=0 if grid is None else grid.low, high=0 if grid is None else grid.high,
-            logit_scale=logit_scale(x, numbers) if grid is None else None,
-        )
-
-    def _add(self, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:
-        return Sum(*_about(region), sum_rescale(region.anchor, *grids, grid), grid.low, grid.high)
-
-    def _mul(self, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:
-        return Product(*_about(region), product_rescale(region.anchor, *grids, grid), grid.low, grid.high)
-
-    def _mean(self, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:
-        height, width = tensor_shape(region.anchor.args[0])[2:]
-        rescale = average_rescale(region.anchor, grids[0], height * width, height * width, grid)
-        return GlobalAverage(*_about(region), rescale, grid.low, grid.high)
-
-    def _avg_pool2d(self, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:
-        node, window = region.anchor, Window(*window_of(region.anchor))
-        divisors = pool_divisors(node)
-        elements = window.kernel[0] * window.kernel[1]
-        rescales = {
-            divisor: average_rescale(node, grids[0], elements, divisor, grid)
-            for divisor in np.unique(divisors).tolist()
-        }
-        return AveragePool(*_about(region), window, divisors, rescales, grid.low, grid.high)
-
-    def _max_pool2d(self, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:
-        return MaxPool(*_about(region), Window(*window_of(region.anchor)))
-
-    def _cat(self, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:
-        tables = (None if region.is_layout else requantize_table(region.anchor, x, grid) for x in grids)
-        return Concat(*_about(region), tuple(tables))
-
-    def _function(self, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:
-        return Lookup(*_about(region), function_table(function_of(region.anchor), grids[0], grid))
-
-
-_EMITTERS: dict[str, Any] = {
-    "conv2d": _Lowering._layer,
-    "linear": _Lowering._layer,
-    "add": _Lowering._add,
-    "mul": _Lowering._mul,
-    "mean": _Lowering._mean,
-    "avg_pool2d": _Lowering._avg_pool2d,
-    "max_pool2d": _Lowering._max_pool2d,
-    "cat": _Lowering._cat,
-    **dict.fromkeys(FUNCTIONS, _Lowering._function),
-}
-
-
-def _about(region: Region) -> tuple[str, str, tuple[int, ...], None]:
-    return region.value.name, region.module, (), None
-
-
-def _weights(graph: fx.GraphModule, node: fx.Node, codes: np.ndarray) -> Weights:
-    """[K, C, R, S] -> [K, R, S, C], and how many bits hold them."""
-    quantizer = quantizer_of(graph, bound_args(node)["weight"])
-    grid, codes = quantizer.spec.grid, np.ascontiguousarray(codes.transpose(0, 2, 3, 1))
-    if quantizer.spec.levels != "uniform" or grid.bits not in _PACKED_BITS:
-        return Weights(codes, _INT8_BITS, np.full(len(codes), 128, np.int16))
-    zero_point = quantizer.zero_point.detach().cpu().numpy().reshape(-1) - grid.qmin
-    return Weights(codes, grid.bits, np.broadcast_to(zero_point, len(codes)).astype(np.int16))
+def _same_bytes(name: str, module: str, source: int, output: int, size: int) -> Move:
+    """A tensor under another shape."""
+    return Move(name, module, (source,), output, (1, 1), (0, 0), np.zeros(0, np.int32), np.arange(size, dtype=np.int32))
 
 
 def _run(node: fx.Node, numbers: list[torch.Tensor]) -> torch.Tensor:
-    """A layout operator on the numbers of elements, in the order in which it reads tensors."""
-    given = iter(numbers)
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: next(given))
-    if op_name(node) == "pad":
-        return torch.nn.functional.pad(args[0], bound_args(node)["pad"], value=layout.OUTSIDE)
-    if op_name(node) in BORDERS | {"upsample_nearest2d"}:  # no kernels for integers
-        args = (args[0].double(), *args[1:])
-    return node.target(*args, **kwargs).long()
+    """A layout operator or a concatenation on the numbers of elements, in the order in which it reads tensors."""
+    if op_name(node) in MOVES:
+        return torch.from_numpy(move_numbers(node, numbers[0].numpy()))
+    return torch.cat(numbers, bound_args(node)["dim"])
 
 
 def _reordered(step: Conv, numbers: np.ndarray) -> Conv:
@@ -384,30 +365,16 @@ def _reordered(step: Conv, numbers: np.ndarray) -> Conv:
     codes = step.weights.codes[rows] * inside.reshape(-1, 1, 1, 1).astype(np.int8)
     weights = Weights(codes, step.weights.bits, step.weights.offset[rows])
     bias = np.where(inside, step.bias[rows], 0).astype(np.int32)
-    return replace(step, weights=weights, bias=bias, logit_scale=step.logit_scale[rows])
-
-
-def _refusal(node: fx.Node) -> str:
-    """Why an operator's arguments have no kernel, or an empty string."""
-    name, arguments, shape = op_name(node), bound_args(node), tensor_shape(node)
-    if name == "avg_pool2d" and arguments["divisor_override"] is not None:
-        return "avg_pool2d with a divisor of its own"
-    if name == "avg_pool2d" and arguments["ceil_mode"]:
-        return "avg_pool2d with ceil_mode, whose last window may be cut off"
-    if name == "cat" and arguments["dim"] not in (1, 1 - len(shape)):
-        return f"concatenation along axis {arguments['dim']}: only channels (axis 1) can be joined"
-    if name in _OF_MAPS and len(shape) != 4:
-        return f"{name} of a tensor of {len(shape)} axes: maps are [N, C, H, W]"
-    return ""
+    return replace(step, weights=weights, bias=bias, logit_scale=step.scale_of_logits[rows])
 
 
 def _graph_shape(node: fx.Node) -> tuple[int, ...]:
-    return tuple(tensor_shape(node)[1:])
+    return known_sizes(tensor_shape(node)[1:])
 
 
 def _per_sample(node: fx.Node) -> tuple[int, ...]:
-    """The shape of one sample's value, a batch of one in front."""
+    """The shape of one sample's value, a batch of one first."""
     shape = tensor_shape(node)
     if not samples_of(node).is_first or not shape or shape[0] is not None or None in shape[1:]:
         raise _Refusal(node, f"the samples do not lie on the first axis of {node.name}, or on others as well")
-    return (1, *shape[1:])
+    return (1, *known_sizes(shape[1:]))

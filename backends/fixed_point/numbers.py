@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import fx
 
-from backends.fixed_point.rescale import Part, Rescale, apply_rescale, make_rescale
-from backends.integer import (
-    CodeGrid,
-    Codes,
-    Layer,
-    activation_range,
-    dequantized,
-    explicit_padding,
-    quantize_float,
-)
-from pipeline.dialect import ACTIVATIONS, WEIGHTED
-from pipeline.graph import bound_args, op_name, pair, tensor_shape, where
-from pipeline.sums import layer_sums, magnitude
+from isobit.backends.execution.codes import CodeGrid, Codes, dequantized, quantize_float
+from isobit.backends.execution.layer_sums import Layer, explicit_padding
+from isobit.backends.fixed_point.rescale import Part, Rescale, apply_rescale, make_rescale
+from isobit.backends.regions import Region
+from isobit.pipeline.errors import TargetError
+from isobit.pipeline.graph.dialect import WEIGHTED
+from isobit.pipeline.graph.nodes import bound_args, known_sizes, op_name, pair, source_of, tensor_shape, where
+from isobit.pipeline.operators.moves import MOVES
+from isobit.pipeline.operators.unary import composed
+from isobit.pipeline.quant.sums import layer_sums, magnitude
 
 CODES = 256
 _LARGEST = CODES - 1  # magnitude of a code minus its zero point, whatever the zero point
@@ -32,7 +26,7 @@ def _ratio(step: float | np.ndarray, grid: CodeGrid) -> np.ndarray:
 
 
 def layer_rescale(node: fx.Node, x: CodeGrid, layer: Layer, residual: CodeGrid | None, grid: CodeGrid) -> Rescale:
-    """Of a convolution or linear layer, its residual sum included."""
+    """The rescale of a convolution or linear layer, its residual sum included."""
     bound = magnitude(*layer_sums(layer.weight, -x.zero_point, _LARGEST - x.zero_point, layer.bias))
     step = float(x.scale) * layer.scale.numpy().astype(np.float64)
     parts = [Part(_ratio(step, grid), bound)]
@@ -47,19 +41,19 @@ def logit_scale(x: CodeGrid, layer: Layer) -> np.ndarray:
 
 
 def sum_rescale(node: fx.Node, a: CodeGrid, b: CodeGrid, grid: CodeGrid) -> Rescale:
-    """Of an addition of two tensors of codes."""
+    """The rescale of an addition of two tensors of codes."""
     parts = [Part(_ratio(float(operand.scale), grid), _LARGEST) for operand in (a, b)]
     return make_rescale(parts, grid.zero_point, where(node))
 
 
 def product_rescale(node: fx.Node, a: CodeGrid, b: CodeGrid, grid: CodeGrid) -> Rescale:
-    """Of an elementwise product."""
+    """The rescale of an elementwise product."""
     ratio = _ratio(float(a.scale) * float(b.scale), grid)
     return make_rescale([Part(ratio, _LARGEST * _LARGEST)], grid.zero_point, where(node))
 
 
 def average_rescale(node: fx.Node, x: CodeGrid, elements: int, divisor: int, grid: CodeGrid) -> Rescale:
-    """Of a sum over at most `elements` codes that is divided by `divisor`."""
+    """The rescale of a sum over at most `elements` codes that is divided by `divisor`."""
     part = Part(_ratio(float(x.scale) / divisor, grid), _LARGEST * elements)
     return make_rescale([part], grid.zero_point, where(node))
 
@@ -68,10 +62,10 @@ def pool_divisors(node: fx.Node) -> np.ndarray:
     """int32 [H, W] of the output of avg_pool2d: what each window's sum is divided by."""
     arguments = bound_args(node)
     kernel, stride, padding = window_of(node)[:3]
-    height, width = tensor_shape(node)[2:]
+    height, width = known_sizes(tensor_shape(node)[2:])
     if arguments["count_include_pad"]:
         return np.full((height, width), kernel[0] * kernel[1], np.int32)
-    sizes = tensor_shape(node.args[0])[2:]
+    sizes = known_sizes(tensor_shape(source_of(node))[2:])
     inside = [
         np.minimum(start + kernel[axis], sizes[axis]) - np.maximum(start, 0)
         for axis, count in enumerate((height, width))
@@ -90,12 +84,12 @@ def window_of(
     arguments = bound_args(node)
     dilation = pair(arguments.get("dilation", 1))
     if op_name(node) in WEIGHTED:
-        kernel, stride = tensor_shape(arguments["weight"])[2:], pair(arguments["stride"])
+        kernel, stride = known_sizes(tensor_shape(arguments["weight"])[2:]), pair(arguments["stride"])
     else:
         kernel = pair(arguments["kernel_size"])
         stride = pair(arguments["stride"] or arguments["kernel_size"])
     top, left = explicit_padding(arguments["padding"], kernel, dilation)[:2]
-    sizes, found = tensor_shape(node.args[0])[2:], tensor_shape(node)[2:]
+    sizes, found = (known_sizes(tensor_shape(each)[2:]) for each in (source_of(node), node))
     read = [(found[axis] - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1 for axis in (0, 1)]
     bottom, right = (max(0, read[axis] - sizes[axis] - before) for axis, before in enumerate((top, left)))
     return (kernel[0], kernel[1]), stride, (top, left, bottom, right), dilation
@@ -111,40 +105,29 @@ def requantize_table(node: fx.Node, x: CodeGrid, grid: CodeGrid) -> np.ndarray |
     return codes.clamp(grid.low, grid.high).numpy().astype(np.uint8)
 
 
+def fill_code(node: fx.Node, grid: CodeGrid) -> int:
+    """The code of the number that a move writes where no element comes from."""
+    code = grid.code_of(float(bound_args(node)[MOVES[op_name(node)].fill]))
+    return min(max(code, grid.low), grid.high)
+
+
 def regrid_table(x: CodeGrid, grid: CodeGrid) -> np.ndarray:
     """uint8 [256]: what a quantizer makes of codes that have a grid already, by the formula of `Execution`."""
     codes = Codes(torch.arange(CODES, dtype=torch.float32), x)
     return grid.settle(quantize_float(dequantized(codes), grid)).numpy().astype(np.uint8)
 
 
-def function_table(function: Callable[[float], float], x: CodeGrid, grid: CodeGrid) -> np.ndarray:
-    """uint8 [256]: a function of one number on codes, worked out in float64 and rounded half to even."""
-    values = [function(float(x.scale) * (code - x.zero_point)) for code in range(CODES)]
-    codes = np.rint(np.array(values) / float(grid.scale)) + grid.zero_point
+def function_table(graph: fx.GraphModule, region: Region, x: CodeGrid, grid: CodeGrid) -> np.ndarray:
+    """uint8 [256] or [channels, 256]: a region of operators of one tensor on codes, rounded half to even from float64.
+
+    One table serves all channels where they have no parameters of their own.
+    """
+    values = float(x.scale) * (np.arange(CODES, dtype=np.float64) - x.zero_point)
+    values = composed(graph, (region.anchor, *region.absorbed), values)
+    codes = np.rint(values / float(grid.scale)) + grid.zero_point
+    if np.isnan(codes).any():
+        raise TargetError(
+            f"{region.kind} gives no number for some codes of its input", where=where(region.anchor),
+            hint="keep what it reads inside of its domain, with clamp()",
+        )
     return codes.clip(grid.low, grid.high).astype(np.uint8)
-
-
-def sigmoid(value: float) -> float:
-    """1 / (1 + exp(-value)), without overflow at either end."""
-    return 0.5 * (1.0 + math.tanh(0.5 * value))
-
-
-def hardsigmoid(value: float) -> float:
-    """clip(value + 3, 0, 6) / 6."""
-    return min(max(value + 3.0, 0.0), 6.0) / 6.0
-
-
-_FUNCTIONS: dict[str, Callable[[float], float]] = {"sigmoid": sigmoid, "hardsigmoid": hardsigmoid}
-FUNCTIONS = frozenset({*_FUNCTIONS, "leaky_relu", *ACTIVATIONS})  # operators that are a function of one number: a table
-
-
-def function_of(node: fx.Node) -> Callable[[float], float]:
-    """What an operator of `FUNCTIONS` makes of one number."""
-    name = op_name(node)
-    if name == "leaky_relu":
-        slope = float(bound_args(node)["negative_slope"])
-        return lambda value: value if value >= 0 else slope * value
-    if name not in ACTIVATIONS:
-        return _FUNCTIONS[name]
-    low, high = activation_range(node)
-    return lambda value: min(max(value, low), high)

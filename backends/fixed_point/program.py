@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends.fixed_point.rescale import Rescale
+from isobit.backends.fixed_point.rescale import Rescale
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Buffer:
         shape: (height, width, channels).
         zero_point: the code of 0.0.
         scale: float32 value of one step.
-        quantized: parity compares it: a quantizer stands behind it.
+        quantized: parity compares it: a quantizer stands after it.
         nchw: its shape in the graph without the batch, which may hide height and width: (C,), (C, H, W).
     """
 
@@ -109,6 +109,13 @@ class Conv(Step):
     logit_scale: np.ndarray | None
 
     @property
+    def scale_of_logits(self) -> np.ndarray:
+        """`logit_scale` of a layer that writes logits; raises ValueError for one that writes codes."""
+        if self.logit_scale is None:
+            raise ValueError(f"{self.name} writes codes, not logits")
+        return self.logit_scale
+
+    @property
     def residual(self) -> bool:
         """A second tensor is added before the sum becomes a code."""
         return len(self.inputs) == 2
@@ -166,7 +173,11 @@ class MaxPool(Step):
 
 @dataclass(frozen=True)
 class Lookup(Step):
-    """code -> table[code]: a function of one number, table uint8 [256], ends of the grid applied."""
+    """code -> table[code], or table[channel][code]: a function of one number, ends of the grid applied.
+
+    Args:
+        table: uint8 [256], or [C, 256] where channels differ.
+    """
 
     table: np.ndarray
 
@@ -185,25 +196,25 @@ class Concat(Step):
 class Move(Step):
     """Codes moved unchanged: slice, pad, shuffle, flatten, transpose, and runs of them in one step.
 
-    out[y, x, c] = in[y * stride[0] + origin[0], x * stride[1] + origin[1], channels[c]], and the input's zero point
-    where that lies outside the map or `channels[c]` is -1. Where no such form exists `index` says it all.
+    out[y, x, c] = in[y * stride[0] + origin[0], x * stride[1] + origin[1], channels[c]], and `fill` where that lies
+    outside the map or `channels[c]` is -1. Where no such form exists `index` says it all.
 
     Args:
         stride, origin: (rows, columns).
         channels: int32 [C of the output].
-        index: int32 [elements of the output] into the input's elements, -1 for the zero point; None with the form
-            above.
+        index: int32 [elements of the output] into the input's elements, -1 for `fill`; None with the form above.
+        fill: the code that comes from nowhere; None for the input's zero point.
     """
 
     stride: tuple[int, int]
     origin: tuple[int, int]
     channels: np.ndarray
     index: np.ndarray | None
+    fill: int | None = None
 
-
-@dataclass(frozen=True)
-class Dequantize(Step):
-    """Logits from codes: `float32(code - zero_point) * scale`, in the order of the graph (channels first)."""
+    def outside(self, source: Buffer) -> int:
+        """The code that comes from nowhere, of the input `source`."""
+        return source.zero_point if self.fill is None else self.fill
 
 
 @dataclass(frozen=True)
@@ -222,14 +233,15 @@ class LogitPlaces:
 
 
 @dataclass(frozen=True)
-class DequantizeParts(Step):
-    """Logits from the codes of several tensors, each on its own grid, as in `Dequantize`; one in no part is 0.
+class Dequantize(Step):
+    """Logits from codes, each tensor on its own grid: `float32(code - zero_point) * scale`; 0 in no part.
 
     Args:
-        parts: of each input.
+        parts: of each input, where it stands among the logits; empty where the only input is all of them in the order
+            of the graph (channels first).
     """
 
-    parts: tuple[LogitPlaces, ...]
+    parts: tuple[LogitPlaces, ...] = ()
 
 
 @dataclass(frozen=True)

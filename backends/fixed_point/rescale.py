@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.errors import TargetError
+from isobit.pipeline.errors import TargetError
 
 LEAST_SHIFT, MOST_SHIFT = 32, 52
 MULTIPLIER_BITS = 31  # magnitudes below 2^31: int32
@@ -91,7 +91,7 @@ def make_rescale(parts: Sequence[Part], zero_point: int, where: str = "") -> Res
     raise TargetError(
         f"no 64-bit multiplier and shift brings these sums to the output's grid: steps in ratios of {ratios}",
         where=where, allowed="sums whose steps are finer than the output's, or smaller sums",
-        hint="the layer's output range is tiny beside its sums: look at its calibration, or use --target onnx",
+        hint="the layer's output range is tiny beside its sums: look at its calibration, or use `target=onnx`",
     )
 
 
@@ -117,9 +117,11 @@ def _largest(term: Term, part: Part) -> int:
 
 def apply_rescale(rescale: Rescale, values: Sequence[Tensor], axis: int = 1) -> Tensor:
     """Codes before they are clipped: int64 of the broadcast shape of `values` (int64, exact), channels on `axis`."""
-    total: Tensor | int = rescale.offset
-    for term, value in zip(rescale.terms, values, strict=True):
-        total = (value << term.lift) * _along(term.multiplier, axis, value) + total
+    terms = zip(rescale.terms, values, strict=True)
+    scaled = ((value << term.lift) * _along(term.multiplier, axis, value) for term, value in terms)
+    total = next(scaled) + rescale.offset
+    for value in scaled:
+        total = value + total
     return total >> rescale.shift
 
 

@@ -1,35 +1,21 @@
-"""Which operators run in integers where nothing runs in float: one operator table, and what it refuses."""
+"""Which operators run in integers where nothing runs in float, and what is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from torch import fx
 
-from backends.fixed_point.lower import refused
-from backends.regions import find_regions
-from pipeline.dialect import LAYOUT
-from pipeline.graph import quantizer_of
-from pipeline.target import Note, OpRule, SumLimits, Target, WeightLimits
+from isobit.backends.fixed_point.lower import refused
+from isobit.backends.rules import FILL_RULE, FUSED, IN_FLOAT, INTEGER, MOVE_RULE, UNARY_RULE, with_changes
+from isobit.pipeline.quant.codebook import CodebookGrid
+from isobit.pipeline.quant.grid import Grid
+from isobit.pipeline.target import Note, SumLimits, Target, WeightLimits
 
-_ACTIVATIONS = ("relu", "hardtanh")
-# A gate, and a branch of a residual sum that enters it as codes: 4 bits there cost points, 8 cost nothing.
-_INNER = 8
-
-OPS: Mapping[str, OpRule] = {
-    "conv2d": OpRule("quantized", "own", absorbs=_ACTIVATIONS),
-    "linear": OpRule("quantized", "own", absorbs=_ACTIVATIONS),
-    "add": OpRule("residual", "own", absorbs=_ACTIVATIONS, inner_bits=_INNER),
-    "mul": OpRule("quantized", "own", absorbs=_ACTIVATIONS, inner_bits=_INNER),
-    "mean": OpRule("quantized", "own", absorbs=_ACTIVATIONS),
-    "avg_pool2d": OpRule("quantized", "own", absorbs=_ACTIVATIONS),
-    "cat": OpRule("quantized", "shared"),
-    "hardsigmoid": OpRule("quantized", "fixed", fixed=(1 / 255, 0), inner_bits=_INNER),
-    "sigmoid": OpRule("quantized", "fixed", fixed=(1 / 255, 0), inner_bits=_INNER),
-    "leaky_relu": OpRule("quantized", "own", inner_bits=_INNER),
-    **dict.fromkeys(_ACTIVATIONS, OpRule("quantized", "own", inner_bits=_INNER)),
-    **dict.fromkeys(sorted(LAYOUT), OpRule("quantized", "as_input")),
-}
+# The kernels add a residual before they rescale, and every rescaled sum has ends.
+OPS = with_changes(INTEGER, {
+    "add": {"inputs": "residual"}, **{name: {"absorbs": FUSED} for name in ("mul", "mean", "avg_pool2d")},
+})
 
 
 def integer_target(
@@ -38,16 +24,13 @@ def integer_target(
 ) -> Target:
     """The target of a backend that lowers to `Program`."""
     return Target(
-        name=name, profile=profile, ops=OPS, weights=WeightLimits(zero_points=False), sums=sums or SumLimits(),
-        notes=notes,
+        name=name, profile=profile, ops=OPS, tables=UNARY_RULE, moves=MOVE_RULE, fills=FILL_RULE, in_float=IN_FLOAT,
+        weights=WeightLimits(zero_points=False), sums=sums or SumLimits(),
+        grids=frozenset({Grid.kind, CodebookGrid.kind}), notes=notes,
         gates=("no code and no logit differs from the target's integer arithmetic", *gates),
     )
 
 
 def unsupported(graph: fx.GraphModule, target: Target) -> Iterator[tuple[fx.Node, str]]:
     """Operators of a quantized graph that have no integer kernel, with the reason; there are no float ones."""
-    for region in find_regions(graph, target):
-        quantizer = quantizer_of(graph, region.quantizer) if region.quantizer is not None else None
-        if quantizer is not None and quantizer.spec.levels == "nested":
-            yield region.anchor, "activation levels 'nested' (multiples for each channel) have no kernel here"
     yield from refused(graph, target)

@@ -1,7 +1,7 @@
 """One paper, one file. A method states its parameters, with the paper's values as defaults, what it needs and costs.
 
-`@method("name", Parameters, needs={"images"}, work=_work)` registers a function `(calibration, parameters) -> unit
-logs`. `_work` says in advance what a run costs, for `calib.estimate`. What a method needs may hang on its parameters;
+`@method("name", Parameters, needs={"images"}, cost=_cost)` registers a function `(calibration, parameters) -> unit
+logs`. `_cost` says in advance what a run costs, for `calib.estimate`. What a method needs may hang on its parameters;
 all of it is checked before an image is read, as is that it fills the levels which the recipe asks for.
 """
 
@@ -12,16 +12,17 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-from calib.context import Calibration
-from calib.parameters import Parameters, checked_parameters
-from calib.work import Work, WorkFacts
-from pipeline.errors import RecipeError
-from pipeline.graph import tensor_shape
-from pipeline.grid import Levels
-from pipeline.norms import folded_norm
-from pipeline.recipe import MethodChoice, Recipe
-from pipeline.registry import Registry, discover
-from pipeline.stages import Quantized, UnitLog
+from isobit.calib.context import Calibration
+from isobit.calib.cost import Cost, CostFacts
+from isobit.calib.parameters import Parameters, checked_parameters
+from isobit.pipeline.errors import RecipeError
+from isobit.pipeline.graph.nodes import tensor_shape
+from isobit.pipeline.graph.norms import folded_norm
+from isobit.pipeline.quant.grid import Grid
+from isobit.pipeline.quant.grids import grid_kind
+from isobit.pipeline.recipe.schema import MethodChoice, Recipe
+from isobit.pipeline.registry import Registry, discover
+from isobit.pipeline.stages import Quantized, UnitLog
 
 P = TypeVar("P", bound=Parameters)
 
@@ -29,7 +30,7 @@ P = TypeVar("P", bound=Parameters)
 Run = Callable[[Calibration, P], tuple[UnitLog, ...]]
 Need = Literal["images", "labels", "bn_statistics", "tail"]
 Needs = Set[Need] | Callable[[P], Set[Need]]
-StateWork = Callable[[P, WorkFacts], Work]
+StateCost = Callable[[P, CostFacts], Cost]
 
 
 @dataclass(frozen=True)
@@ -39,32 +40,32 @@ class Method(Generic[P]):
     Args:
         needs: what must be at hand: `images`, and `labels` of theirs; `bn_statistics`, a batch norm folded into some
             layer; `tail`, a prediction [N, classes] at the end of the network. A set, or a function of the parameters.
-        work: what a run with these parameters costs, making the images apart.
-        fills: the levels beyond uniform ones whose codebooks and bits per channel it chooses.
+        cost: what a run with these parameters costs, making the images apart.
+        fills: the kinds of grids, as `levels` names them, whose bits for each channel it chooses.
     """
 
     name: str
     parameters: type[P]
     needs: Needs[P]
     run: Run[P]
-    work: StateWork[P]
-    fills: Set[Levels] = frozenset()
+    cost: StateCost[P]
+    fills: Set[str] = frozenset()
 
     def needed(self, parameters: P) -> Set[Need]:
         """What a run with these parameters needs."""
         return self.needs(parameters) if callable(self.needs) else self.needs
 
 
-METHODS: Registry[Method[Any]] = Registry("method", RecipeError)
+METHODS: Registry[Method[Any]] = Registry("method", RecipeError, "isobit.methods")
 
 
 def method(
-    name: str, parameters: type[P], needs: Needs[P], work: StateWork[P], fills: Set[Levels] = frozenset()
+    name: str, parameters: type[P], needs: Needs[P], cost: StateCost[P], fills: Set[str] = frozenset()
 ) -> Callable[[Run[P]], Run[P]]:
     """Register the decorated function as method `name`."""
 
     def register(run: Run[P]) -> Run[P]:
-        METHODS.register(name)(Method(name, parameters, needs, run, work, fills))
+        METHODS.register(name)(Method(name, parameters, needs, run, cost, fills))
         return run
 
     return register
@@ -107,10 +108,10 @@ def check_needs(choice: MethodChoice, quantized: Quantized) -> None:
 
 def _check_fills(found: Method[Any], recipe: Recipe) -> None:
     for part, rule in (("weights", recipe.weights), ("activations", recipe.activations)):
-        if rule.levels != "uniform" and rule.levels not in found.fills:
+        if grid_kind(rule.levels).own_bits and rule.levels not in found.fills:
             able = [name for name in METHODS.names() if rule.levels in METHODS.get(name).fills]
             raise RecipeError(
                 f"the method '{found.name}' cannot choose {part}.levels: {rule.levels}",
-                where=f"recipe '{recipe.name}'", allowed=", ".join([f"{part}.levels: uniform", *able]),
-                hint=f"--set {part}.levels=uniform",
+                where=f"recipe '{recipe.name}'", allowed=", ".join([f"{part}.levels: {Grid.kind}", *able]),
+                field=f"recipe.{part}.levels", hint=f"`recipe.{part}.levels={Grid.kind}`",
             )

@@ -12,16 +12,16 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from calib.context import Calibration
-from calib.methods import method
-from calib.partition import layers
-from calib.ranges import search_activation_ranges, search_weight_ranges
-from calib.reconstruct import UnitWork, Walk, reconstruct
-from calib.rounding import Descent
-from calib.schedule import RoundingParameters
-from calib.trainer import Sampler, Settings, UnitTrainer
-from calib.work import TRAINED, Work, WorkFacts
-from pipeline.stages import UnitLog
+from isobit.calib.context import Calibration
+from isobit.calib.cost import Cost, CostFacts
+from isobit.calib.methods import method
+from isobit.calib.ranges.ranges import search_activation_ranges, search_weight_ranges
+from isobit.calib.reconstruction.partition import layers
+from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
+from isobit.calib.reconstruction.schedule import RoundingParameters
+from isobit.calib.reconstruction.trainer import Sampler, Settings, UnitTrainer, unit_trainer
+from isobit.calib.roundings import Descent
+from isobit.pipeline.stages import UnitLog
 
 PAPER_STEPS = 10_000
 
@@ -47,19 +47,19 @@ class AdaRoundParameters(RoundingParameters):
         return replace(self.rounding_settings(PAPER_STEPS), descent=self.descent, sampler=self.sampler)
 
 
-def _work(parameters: AdaRoundParameters, facts: WorkFacts) -> Work:
-    return facts.searched(parameters.init_images) + facts.walked() + facts.steps(parameters.steps, TRAINED)
+def _cost(parameters: AdaRoundParameters, facts: CostFacts) -> Cost:
+    return facts.searched(parameters.init_images) + facts.swept() + facts.steps(parameters.steps, parameters.passes)
 
 
-@method("adaround", AdaRoundParameters, needs={"images"}, work=_work)
+@method("adaround", AdaRoundParameters, needs={"images"}, cost=_cost)
 def adaround(calibration: Calibration, parameters: AdaRoundParameters) -> tuple[UnitLog, ...]:
     """Round every layer on the rounded prefix, then choose the activations' ranges."""
     search_weight_ranges(calibration)
     settings = parameters.settings
 
-    def trainer(work: UnitWork) -> UnitTrainer:
-        return UnitTrainer(work, settings)
+    def trainer(task: UnitTask) -> UnitTrainer | None:
+        return unit_trainer(task, settings)
 
-    logs = reconstruct(calibration, Walk(settings.steps, layers(calibration.graph)), trainer)
+    logs = reconstruct(calibration, Sweep(settings.steps, layers(calibration.graph)), trainer)
     search_activation_ranges(calibration, parameters.init_images)
     return logs

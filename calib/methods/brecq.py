@@ -12,15 +12,16 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from calib.context import Calibration
-from calib.methods import Need, method
-from calib.objectives import Fisher, FullFisher, Reconstruction, fisher_weights
-from calib.ranges import search_ranges_in_order, search_weight_ranges
-from calib.reconstruct import UnitWork, Walk, reconstruct
-from calib.schedule import RoundingParameters, rate_factor
-from calib.trainer import MakeObjective, Sampler, Settings, UnitTrainer
-from calib.work import STEERED, TRAINED, Work, WorkFacts
-from pipeline.stages import UnitLog
+from isobit.calib.context import Calibration
+from isobit.calib.cost import STEERED, Cost, CostFacts
+from isobit.calib.methods import Need, method
+from isobit.calib.ranges.ranges import search_ranges_in_order, search_weight_ranges
+from isobit.calib.reconstruction.mixing import MaskSource
+from isobit.calib.reconstruction.objectives import Fisher, FullFisher, Reconstruction, fisher_weights
+from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
+from isobit.calib.reconstruction.schedule import RoundingParameters, rate_factor
+from isobit.calib.reconstruction.trainer import MakeObjective, Sampler, Settings, UnitTrainer, unit_trainer
+from isobit.pipeline.stages import UnitLog
 
 PAPER_STEPS, PAPER_ACTIVATION_STEPS = 20_000, 5_000
 
@@ -51,15 +52,15 @@ class BRECQParameters(RoundingParameters):
 
     @property
     def weight_settings(self) -> Settings:
-        """Of the first pass."""
+        """Settings of the first pass."""
         return replace(self.rounding_settings(PAPER_STEPS), sampler=self.sampler)
 
     @property
     def activation_settings(self) -> Settings:
-        """Of the second pass."""
+        """Settings of the second pass."""
         factor = rate_factor(self.schedule, self.activation_steps, PAPER_ACTIVATION_STEPS)
         return Settings(
-            steps=self.activation_steps, scale_learning_rate=self.scale_learning_rate * factor, rounding=False,
+            steps=self.activation_steps, scale_learning_rate=self.scale_learning_rate * factor, rounding="nearest",
             sampler=self.sampler,
         )
 
@@ -68,44 +69,48 @@ def _needs(parameters: BRECQParameters) -> set[Need]:
     return {"images"} if parameters.fisher == "off" else {"images", "tail"}
 
 
-def _work(parameters: BRECQParameters, facts: WorkFacts) -> Work:
+def _cost(parameters: BRECQParameters, facts: CostFacts) -> Cost:
     """Both passes; the Fisher information sends every image once through each unit's rest of the network."""
-    trained = facts.steps(parameters.steps, TRAINED) + facts.steps(parameters.activation_steps, STEERED)
-    fisher = Work() if parameters.fisher == "off" else sum(facts.behind, Work()) * (STEERED * facts.images)
-    return facts.searched(parameters.init_images) + facts.walked() * 2 + trained + fisher
+    trained = facts.steps(parameters.steps, parameters.passes) + facts.steps(parameters.activation_steps, STEERED)
+    fisher = Cost() if parameters.fisher == "off" else sum(facts.after, Cost()) * (STEERED * facts.images)
+    return facts.searched(parameters.init_images) + facts.swept() * 2 + trained + fisher
 
 
-@method("brecq", BRECQParameters, needs=_needs, work=_work)
+@method("brecq", BRECQParameters, needs=_needs, cost=_cost)
 def brecq(calibration: Calibration, parameters: BRECQParameters) -> tuple[UnitLog, ...]:
     """First all weights, then all activation scales."""
     stem = calibration.units[0].name if parameters.skip_stem else None
     search_weight_ranges(calibration)
     weights, activations = parameters.weight_settings, parameters.activation_settings
 
-    def round_weights(work: UnitWork) -> UnitTrainer | None:
-        if work.unit.name == stem:
+    def round_weights(task: UnitTask) -> UnitTrainer | None:
+        if task.unit.name == stem:
             return None
-        return UnitTrainer(work, weights, _objective(calibration, work, parameters.fisher))
+        return unit_trainer(task, weights, _objective(calibration, parameters.fisher))
 
-    def learn_scales(work: UnitWork) -> UnitTrainer | None:
-        if work.unit.name == stem or not work.activations:
+    def learn_scales(task: UnitTask) -> UnitTrainer | None:
+        if task.unit.name == stem:
             return None
-        return UnitTrainer(
-            work, activations,
-            lambda work, masks: Reconstruction(work, masks, exponent=parameters.activation_exponent),
+        return unit_trainer(
+            task, activations,
+            lambda task, masks: Reconstruction(task, masks, exponent=parameters.activation_exponent),
         )
 
-    first = reconstruct(calibration, Walk(weights.steps, stage="weights"), round_weights)
+    first = reconstruct(calibration, Sweep(weights.steps, stage="weights"), round_weights)
     search_ranges_in_order(calibration, parameters.init_images)
-    walk = Walk(
+    sweep = Sweep(
         activations.steps, stage="activations", inputs="teacher", exponent=parameters.activation_exponent
     )
-    return first + reconstruct(calibration, walk, learn_scales)
+    return first + reconstruct(calibration, sweep, learn_scales)
 
 
-def _objective(calibration: Calibration, work: UnitWork, fisher: Fisher) -> MakeObjective:
+def _objective(calibration: Calibration, fisher: Fisher) -> MakeObjective:
     if fisher == "off":
         return Reconstruction
     kind = Reconstruction if fisher == "diag" else FullFisher
-    weights = fisher_weights(work, work.make_tail("float32"), calibration.teacher_logits)
-    return lambda work, masks: kind(work, masks, weights=weights)
+
+    def make(task: UnitTask, masks: MaskSource) -> Reconstruction:
+        weights = fisher_weights(task, task.make_tail("float32"), calibration.teacher_logits)
+        return kind(task, masks, weights=weights)
+
+    return make

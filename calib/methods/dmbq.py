@@ -3,7 +3,7 @@
 Zhao, Wang, Guo, Xu, Zhang, Lin, Wang; "Distribution-aware Adaptive Multi-bit Quantization" (CVPR 2021) and its second
 version. Quantization-aware training on labelled images: weights take the levels that are best for a Laplace density,
 activations are clipped at a learned value, and bits are taken from the channels that miss them least until the average
-is the recipe's (methods_generative_qat section 5). The recipe's `bits` are that average, and `levels: multibit` and
+is the recipe's. The recipe's `bits` are that average, and `levels: multibit` and
 `levels: nested` are what this method fills; layers with uniform levels are trained on min-max grids beside them.
 """
 
@@ -16,20 +16,22 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from calib.context import Calibration
-from calib.finetune import Milestones, milestone_factor, set_rate, share_right, student_loss, train
-from calib.level_coders import MultibitCoder, NestedCoder
-from calib.loss_allocation import Groups, Pool, share
-from calib.methods import method
-from calib.multibit import TableName
-from calib.parameters import Parameters
-from calib.statistics import watched_network
-from calib.student import MinMaxWeights, NormMode, Student
-from calib.tracking import TrackedRange
-from calib.work import TRAINED, Work, WorkFacts
-from pipeline.grid import MAX_CHANNEL_BITS
-from pipeline.quantizer import Quantizer
-from pipeline.stages import UnitLog
+from isobit.calib.context import Calibration
+from isobit.calib.cost import TRAINED, Cost, CostFacts
+from isobit.calib.methods import method
+from isobit.calib.mixed_precision.loss_allocation import Groups, Pool, share
+from isobit.calib.parameters import Parameters
+from isobit.calib.ranges.tracking import TrackedRange
+from isobit.calib.synthesis.statistics import watched_network
+from isobit.calib.training.finetune import Milestones, milestone_factor, set_rate, share_right, student_loss, train
+from isobit.calib.training.level_coders import MultibitCoder, NestedCoder
+from isobit.calib.training.multibit import TableName
+from isobit.calib.training.student import ActivationCoder, MinMaxWeights, NormMode, Student, WeightCoder
+from isobit.pipeline.quant.channel_bits import MAX_CHANNEL_BITS
+from isobit.pipeline.quant.codebook import CodebookGrid
+from isobit.pipeline.quant.nested import NestedGrid
+from isobit.pipeline.quant.quantizer import Quantizer
+from isobit.pipeline.stages import UnitLog
 
 START = MAX_CHANNEL_BITS
 
@@ -75,18 +77,18 @@ class DmbqParameters(Parameters):
     temperature: float = Field(default=4.0, gt=0.0)
 
 
-class DmbqCourse:
-    """A `calib.finetune.Course`: labelled images, and bits taken away at the ends of epochs."""
+class DmbqTraining:
+    """A `calib.training.finetune.Training`: labelled images, and bits taken away at the ends of epochs."""
 
     def __init__(self, calibration: Calibration, parameters: DmbqParameters) -> None:
         self.parameters, self.device = parameters, calibration.device
-        self.images, self.labels = calibration.images, calibration.labels.to(calibration.device)
+        self.images, self.labels = calibration.images, calibration.known_labels.to(calibration.device)
         self.batch = min(calibration.recipe.images.batch_size, len(self.images))
         self.random = torch.Generator().manual_seed(calibration.seed("dmbq"))
         self.teacher = watched_network(calibration.graph, calibration.device) if parameters.distillation else None
-        self.targets = {"weights": float(calibration.recipe.weights.bits),
+        self.targets = {"weights": float(calibration.recipe.weights.fixed_bits),
                         "activations": float(calibration.recipe.activations.bits)}
-        self._sizes: dict[torch.nn.Module, int] = {}
+        self._sizes: dict[MultibitCoder | NestedCoder, int] = {}
         self.student = Student(calibration, self._weights, self._activations, parameters.norm)
         self.pools = {
             "weights": self._pool(MultibitCoder, parameters.weight_groups),
@@ -97,31 +99,31 @@ class DmbqCourse:
 
     # -- coders --------------------------------------------------------------------------------------------------
 
-    def _weights(self, quantizer: Quantizer, shape: tuple[int, ...]) -> torch.nn.Module:
-        if quantizer.spec.levels == "uniform":
+    def _weights(self, quantizer: Quantizer, shape: tuple[int, ...]) -> WeightCoder:
+        if not quantizer.spec.grid.own_bits:
             return MinMaxWeights(quantizer.spec)
         bits = quantizer.spec.bits if self.parameters.weight_groups == "none" else START
         coder = MultibitCoder(quantizer, shape[0], bits, self.parameters.table)
         self._sizes[coder] = torch.Size(shape[1:]).numel()
         return coder
 
-    def _activations(self, quantizer: Quantizer, shape: tuple[int, ...]) -> torch.nn.Module:
-        if quantizer.spec.levels == "uniform":
+    def _activations(self, quantizer: Quantizer, shape: tuple[int, ...]) -> ActivationCoder:
+        if not quantizer.spec.grid.own_bits:
             return TrackedRange(quantizer.spec, "ema_corrected")
         bits = quantizer.spec.bits if self.parameters.activation_groups == "none" else START
         coder = NestedCoder(shape[0], bits, self.parameters.clip)
         self._sizes[coder] = torch.Size(shape[1:]).numel()
         return coder
 
-    def _pool(self, kind: type, groups: Groups) -> Pool:
+    def _pool(self, kind: type[MultibitCoder | NestedCoder], groups: Groups) -> Pool:
         found = [coder for coder in self._sizes if isinstance(coder, kind)]
         return Pool(found, [self._sizes[coder] for coder in found], groups)
 
-    # -- the course ----------------------------------------------------------------------------------------------
+    # -- the training ----------------------------------------------------------------------------------------------
 
     @property
     def steps(self) -> int:
-        """Of an epoch: what does not fill a batch is dropped."""
+        """Steps of an epoch; images that do not fill a batch are dropped."""
         return max(1, len(self.images) // self.batch)
 
     @property
@@ -227,22 +229,23 @@ class DmbqCourse:
         self._order = list(state["order"])
 
 
-def _work(parameters: DmbqParameters, facts: WorkFacts) -> Work:
+def _cost(parameters: DmbqParameters, facts: CostFacts) -> Cost:
     batch = min(facts.batch, facts.images)
     images = (parameters.start_epochs + parameters.epochs) * max(1, facts.images // max(1, batch)) * batch
     return facts.network * (images * (TRAINED + (1.0 if parameters.distillation else 0.0)))
 
 
 @method(
-    "dmbq", DmbqParameters, needs={"images", "labels", "tail"}, work=_work, fills=frozenset({"multibit", "nested"}),
+    "dmbq", DmbqParameters, needs={"images", "labels", "tail"}, cost=_cost,
+    fills=frozenset({CodebookGrid.kind, NestedGrid.kind}),
 )
 def dmbq(calibration: Calibration, parameters: DmbqParameters) -> tuple[UnitLog, ...]:
     """Train, take bits away, and write the student into the graph; there is no unit log."""
-    course = DmbqCourse(calibration, parameters)
-    train(calibration, course, course.total, course.steps)
-    course.student.eval()
-    course.student.settle()
-    for name, pool in course.pools.items():
+    training = DmbqTraining(calibration, parameters)
+    train(calibration, training, training.total, training.steps)
+    training.student.eval()
+    training.student.settle()
+    for name, pool in training.pools.items():
         if pool.coders:
             counts = torch.bincount(torch.cat([coder.bits for coder in pool.coders]), minlength=START + 1).tolist()
             spread = ", ".join(f"{count} of {bits}" for bits, count in enumerate(counts) if count)

@@ -3,7 +3,7 @@
 Zhong, Lin, Li, Nan, Liu, Ye, Ji; ECCV 2022, arXiv 2109.04186. One labelled image of each class gives each class a
 centre: the batch-norm statistics of that image alone. GDFQ's generator learns to meet the centres of single classes as
 well (centralised), with noise added (distorted), in the deep half of the network, where classes differ; and the
-student learns from generated and real images together (methods_generative_qat section 4).
+student learns from generated and real images together.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as vision
 
-from calib.context import Calibration
-from calib.generative import GenerativeParameters, generator_work, run, student_work
-from calib.generator import Conditioning, Forge, Judged
-from calib.methods import method
-from calib.statistics import Statistics, Watched, alignment_loss, batch_statistics, watched_network
-from calib.tracking import Tracking
-from calib.work import Work, WorkFacts
-from pipeline.errors import CalibrationError
-from pipeline.stages import UnitLog
+from isobit.calib.context import Calibration
+from isobit.calib.cost import Cost, CostFacts
+from isobit.calib.methods import method
+from isobit.calib.ranges.tracking import Tracking
+from isobit.calib.synthesis.generative import GenerativeParameters, generator_cost, run, student_cost
+from isobit.calib.synthesis.generator import Conditioning, GeneratedBatch, GeneratorTrainer
+from isobit.calib.synthesis.statistics import Statistics, Watched, alignment_loss, batch_statistics, watched_network
+from isobit.pipeline.errors import CalibrationError
+from isobit.pipeline.stages import UnitLog
 
 MEAN_NOISE, VARIANCE_NOISE = 0.5, 1.0  # standard deviations of what is added to a centre
 
@@ -107,7 +107,7 @@ def find_centres(teacher: Watched, images: Tensor, labels: Tensor, device: torch
     if not trusted:
         raise CalibrationError(
             f"the float network recognises none of the {len(statistics)} classes' images", where="method fdda",
-            hint="check --mean and --std, the labels, and the order of the classes",
+            hint="check `mean` and `std`, the labels, and the order of the classes",
         )
     return Centres(statistics, tuple(trusted))
 
@@ -130,27 +130,27 @@ def _noise(like: Tensor, random: torch.Generator) -> Tensor:
 
 
 class Fdda:
-    """A `calib.generative.Paper`."""
+    """A `calib.synthesis.generative.GenerativeMethod`."""
 
     def __init__(self, calibration: Calibration, parameters: FddaParameters) -> None:
         self.parameters = parameters
         self.device, self.images = calibration.device, calibration.images
-        self.labels = calibration.labels.to(calibration.device)
+        self.labels = calibration.known_labels.to(calibration.device)
         self.random = torch.Generator().manual_seed(calibration.seed("fdda"))
         teacher = watched_network(calibration.graph, calibration.device)
-        self.centres = find_centres(teacher, calibration.images, calibration.labels, calibration.device)
+        self.centres = find_centres(teacher, calibration.images, calibration.known_labels, calibration.device)
         self.start = first_aligned(len(teacher.norms))
         self._order: list[int] = []
 
     # -- the generator -------------------------------------------------------------------------------------------
 
-    def generator_loss(self, judged: Judged, forge: Forge, epoch: int) -> Tensor:
-        """Of a batch of random labels, and of a second one of a single class."""
+    def generator_loss(self, generated: GeneratedBatch, trainer: GeneratorTrainer, epoch: int) -> Tensor:
+        """The loss of a batch of random labels, and of a second one of a single class."""
         weights, label = self.parameters, self.draw_class(epoch)
-        ordered = forge.draw(label)
+        ordered = trainer.draw(label)
         return (
-            weights.label_weight * F.cross_entropy(judged.logits, judged.labels)
-            + weights.statistics_weight * alignment_loss(judged.statistics, forge.running)
+            weights.label_weight * F.cross_entropy(generated.logits, generated.labels)
+            + weights.statistics_weight * alignment_loss(generated.statistics, trainer.running)
             + weights.class_label_weight * F.cross_entropy(ordered.logits, ordered.labels)
             + self.class_loss(ordered.statistics, label)
         )
@@ -173,15 +173,15 @@ class Fdda:
 
     # -- the student ---------------------------------------------------------------------------------------------
 
-    def student_batch(self, judged: Judged, forge: Forge) -> tuple[Tensor, Tensor, Tensor]:
+    def student_batch(self, generated: GeneratedBatch, trainer: GeneratorTrainer) -> tuple[Tensor, Tensor, Tensor]:
         """Real and generated images, both augmented, and the float network's answers to what they have become."""
         places = self._next_real()
         real = [self._augmented(self.images[place], self.parameters.crop) for place in places]
-        made = self._augmented(judged.images.detach(), self.parameters.generated_crop)
+        made = self._augmented(generated.images.detach(), self.parameters.generated_crop)
         images = torch.cat([torch.stack(real).to(self.device), made]) if real else made
-        labels = torch.cat([self.labels[places], judged.labels]) if real else judged.labels
+        labels = torch.cat([self.labels[places], generated.labels]) if real else generated.labels
         with torch.no_grad():
-            logits = forge.judge(images, labels).logits
+            logits = trainer.judge(images, labels).logits
         return images, labels, logits
 
     def _next_real(self) -> list[int]:
@@ -219,14 +219,14 @@ class Fdda:
         self._order = list(state["order"])
 
 
-def _work(parameters: FddaParameters, facts: WorkFacts) -> Work:
+def _cost(parameters: FddaParameters, facts: CostFacts) -> Cost:
     """Two batches for the generator; the float network judges what the student sees once more."""
     seen = facts.batch + min(parameters.real_images, facts.images)
-    judged = facts.network * (seen * max(0, parameters.epochs - parameters.warmup_epochs) * parameters.steps)
-    return generator_work(parameters, facts) * 2 + student_work(parameters, facts, seen) + judged
+    seen_again = facts.network * (seen * max(0, parameters.epochs - parameters.warmup_epochs) * parameters.steps)
+    return generator_cost(parameters, facts) * 2 + student_cost(parameters, facts, seen) + seen_again
 
 
-@method("fdda", FddaParameters, needs={"images", "labels", "bn_statistics", "tail"}, work=_work)
+@method("fdda", FddaParameters, needs={"images", "labels", "bn_statistics", "tail"}, cost=_cost)
 def fdda(calibration: Calibration, parameters: FddaParameters) -> tuple[UnitLog, ...]:
     """Find the centres, then train generator and student in turns; there is no unit log."""
     paper = Fdda(calibration, parameters)

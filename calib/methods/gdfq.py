@@ -2,7 +2,7 @@
 
 Xu, Li, Zhuang, Liu, Cao, Liang, Tan; ECCV 2020, arXiv 2003.03603. No image is read: a generator learns to make images
 that the float network recognises and whose batch-norm statistics are those of the training set, and in turns the
-quantized network is trained on them to answer like the float one (methods_generative_qat section 3).
+quantized network is trained on them to answer like the float one.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
-from calib.context import Calibration
-from calib.finetune import milestone_factor
-from calib.generative import GenerativeParameters, generator_work, run, student_work
-from calib.generator import Forge, Judged, gdfq_loss
-from calib.methods import method
-from calib.work import Work, WorkFacts
-from pipeline.stages import UnitLog
+from isobit.calib.context import Calibration
+from isobit.calib.cost import Cost, CostFacts
+from isobit.calib.methods import method
+from isobit.calib.synthesis.generative import GenerativeParameters, generator_cost, run, student_cost
+from isobit.calib.synthesis.generator import GeneratedBatch, GeneratorTrainer, gdfq_loss
+from isobit.calib.training.finetune import milestone_factor
+from isobit.pipeline.stages import UnitLog
 
 
 class GdfqParameters(GenerativeParameters):
@@ -37,17 +37,17 @@ class GdfqParameters(GenerativeParameters):
 
 @dataclass(frozen=True)
 class Gdfq:
-    """A `calib.generative.Paper`."""
+    """A `calib.synthesis.generative.GenerativeMethod`."""
 
     parameters: GdfqParameters
 
-    def generator_loss(self, judged: Judged, forge: Forge, epoch: int) -> Tensor:
+    def generator_loss(self, generated: GeneratedBatch, trainer: GeneratorTrainer, epoch: int) -> Tensor:
         """CE(teacher(x), y) + 0.1 * L_BNS."""
-        return gdfq_loss(judged, forge.running, self.parameters.statistics_weight)
+        return gdfq_loss(generated, trainer.running, self.parameters.statistics_weight)
 
-    def student_batch(self, judged: Judged, forge: Forge) -> tuple[Tensor, Tensor, Tensor]:
+    def student_batch(self, generated: GeneratedBatch, trainer: GeneratorTrainer) -> tuple[Tensor, Tensor, Tensor]:
         """The generated images as they are, with the labels that were ordered."""
-        return judged.images.detach(), judged.labels, judged.logits.detach()
+        return generated.images.detach(), generated.labels, generated.logits.detach()
 
     def student_rate(self, epoch: int, step: int) -> float:
         """A tenth at each milestone."""
@@ -55,7 +55,7 @@ class Gdfq:
         return own.learning_rate * milestone_factor(epoch, own.epochs, own.milestones)
 
     def state(self) -> dict[str, Any]:
-        """Nothing: all random numbers are the forge's."""
+        """Nothing: all random numbers are the trainer's."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -67,11 +67,11 @@ def divergence_weight(alpha: float, temperature: float, classes: int) -> float:
     return alpha * temperature * temperature / classes
 
 
-def _work(parameters: GdfqParameters, facts: WorkFacts) -> Work:
-    return generator_work(parameters, facts) + student_work(parameters, facts, facts.batch)
+def _cost(parameters: GdfqParameters, facts: CostFacts) -> Cost:
+    return generator_cost(parameters, facts) + student_cost(parameters, facts, facts.batch)
 
 
-@method("gdfq", GdfqParameters, needs={"bn_statistics", "tail"}, work=_work)
+@method("gdfq", GdfqParameters, needs={"bn_statistics", "tail"}, cost=_cost)
 def gdfq(calibration: Calibration, parameters: GdfqParameters) -> tuple[UnitLog, ...]:
     """Train generator and student in turns; no unit is reconstructed, so there is no unit log."""
     weight = divergence_weight(parameters.distillation, parameters.temperature, calibration.classes)

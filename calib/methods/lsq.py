@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from calib.context import Calibration
-from calib.methods import method
-from calib.parameters import Parameters
-from calib.ranges import search_ranges
-from calib.reconstruct import UnitWork, Walk, reconstruct
-from calib.schedule import Schedule, rate_factor
-from calib.trainer import Sampler, Settings, UnitTrainer
-from calib.work import STEERED, Work, WorkFacts
-from pipeline.stages import UnitLog
+from isobit.calib.context import Calibration
+from isobit.calib.cost import STEERED, Cost, CostFacts
+from isobit.calib.methods import method
+from isobit.calib.parameters import Parameters
+from isobit.calib.ranges.ranges import search_ranges
+from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
+from isobit.calib.reconstruction.schedule import Schedule, rate_factor
+from isobit.calib.reconstruction.trainer import Sampler, Settings, UnitTrainer, unit_trainer
+from isobit.pipeline.stages import UnitLog
 
 PAPER_STEPS = 20_000
 
@@ -30,7 +30,7 @@ class LSQParameters(Parameters):
         steps: of one unit.
         scale_learning_rate: Adam's, cosine to 0.
         gradient_factor: the paper's damping, 1 / sqrt(elements * highest code); elements of the whole mini-batch.
-        schedule: see `calib.schedule`.
+        schedule: see `calib.reconstruction.schedule`.
         init_images: how many images the activation ranges see.
         sampler: how a batch is drawn.
     """
@@ -47,22 +47,22 @@ class LSQParameters(Parameters):
         """The step loop's settings, the rate scaled to the number of steps."""
         factor = rate_factor(self.schedule, self.steps, PAPER_STEPS)
         return Settings(
-            steps=self.steps, scale_learning_rate=self.scale_learning_rate * factor, rounding=False,
+            steps=self.steps, scale_learning_rate=self.scale_learning_rate * factor, rounding="nearest",
             gradient_factor=self.gradient_factor, sampler=self.sampler,
         )
 
 
-def _work(parameters: LSQParameters, facts: WorkFacts) -> Work:
-    return facts.searched(parameters.init_images) + facts.walked() + facts.steps(parameters.steps, STEERED)
+def _cost(parameters: LSQParameters, facts: CostFacts) -> Cost:
+    return facts.searched(parameters.init_images) + facts.swept() + facts.steps(parameters.steps, STEERED)
 
 
-@method("lsq", LSQParameters, needs={"images"}, work=_work)
+@method("lsq", LSQParameters, needs={"images"}, cost=_cost)
 def lsq(calibration: Calibration, parameters: LSQParameters) -> tuple[UnitLog, ...]:
     """Ranges from the float network, then the scales of every unit in order."""
     search_ranges(calibration, parameters.init_images)
     settings = parameters.settings
 
-    def trainer(work: UnitWork) -> UnitTrainer | None:
-        return UnitTrainer(work, settings) if work.activations else None
+    def trainer(task: UnitTask) -> UnitTrainer | None:
+        return unit_trainer(task, settings)
 
-    return reconstruct(calibration, Walk(settings.steps), trainer)
+    return reconstruct(calibration, Sweep(settings.steps), trainer)

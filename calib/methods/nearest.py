@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from calib.context import Calibration
-from calib.methods import method
-from calib.parameters import Parameters
-from calib.ranges import round_weights, search_ranges
-from calib.work import Work, WorkFacts
-from pipeline.stages import UnitLog
+from isobit.calib.context import Calibration
+from isobit.calib.cost import Cost, CostFacts
+from isobit.calib.methods import method
+from isobit.calib.parameters import Parameters
+from isobit.calib.ranges.ranges import round_weights, search_ranges
+from isobit.pipeline.stages import UnitLog
 
 
 class NearestParameters(Parameters):
@@ -24,11 +24,11 @@ class NearestParameters(Parameters):
     init_images: int | None = Field(default=None, ge=1)
 
 
-def _work(parameters: NearestParameters, facts: WorkFacts) -> Work:
+def _cost(parameters: NearestParameters, facts: CostFacts) -> Cost:
     return facts.searched(parameters.init_images)
 
 
-@method("nearest", NearestParameters, needs={"images"}, work=_work)
+@method("nearest", NearestParameters, needs={"images"}, cost=_cost)
 def nearest(calibration: Calibration, parameters: NearestParameters) -> tuple[UnitLog, ...]:
     """Search ranges, round every weight to its nearest code; nothing is learned, so there is no unit log."""
     search_ranges(calibration, parameters.init_images)

@@ -12,17 +12,17 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from calib.context import Calibration
-from calib.correction import Correction, correct
-from calib.methods import Need, method
-from calib.objectives import PredictionDifference
-from calib.precision import Precision
-from calib.ranges import search_ranges, search_unit_ranges
-from calib.reconstruct import UnitWork, Walk, reconstruct
-from calib.schedule import RoundingParameters, rate_factor
-from calib.trainer import MakeObjective, Settings, UnitTrainer
-from calib.work import STEERED, TRAINED, Work, WorkFacts
-from pipeline.stages import UnitLog
+from isobit.calib.context import Calibration
+from isobit.calib.cost import STEERED, Cost, CostFacts
+from isobit.calib.methods import Need, method
+from isobit.calib.precision import Precision
+from isobit.calib.ranges.ranges import search_ranges, search_unit_ranges
+from isobit.calib.reconstruction.correction import Correction, correct
+from isobit.calib.reconstruction.objectives import PredictionDifference
+from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
+from isobit.calib.reconstruction.schedule import RoundingParameters, rate_factor
+from isobit.calib.reconstruction.trainer import MakeObjective, Settings, UnitTrainer, unit_trainer
+from isobit.pipeline.stages import UnitLog
 
 PAPER_STEPS = 20_000
 
@@ -89,36 +89,36 @@ def _needs(parameters: PDQuantParameters) -> set[Need]:
     return needs
 
 
-def _work(parameters: PDQuantParameters, facts: WorkFacts) -> Work:
+def _cost(parameters: PDQuantParameters, facts: CostFacts) -> Cost:
     """QDrop's, a second half of the batch that goes on through the rest of the network, and the correction."""
-    done = facts.searched(parameters.init_images) + facts.walked() + facts.steps(parameters.steps, TRAINED)
+    done = facts.searched(parameters.init_images) + facts.swept() + facts.steps(parameters.steps, parameters.passes)
     if parameters.reconstruction_weight is not None:
         images = parameters.steps * min(parameters.prediction_images or facts.batch, facts.batch)
-        done += facts.network * (images * TRAINED) + sum(facts.behind, Work()) * (images * STEERED)
+        done += facts.network * (images * parameters.passes) + sum(facts.after, Cost()) * (images * STEERED)
     return done + facts.network * (parameters.correction.steps * facts.images * STEERED)
 
 
-@method("pdquant", PDQuantParameters, needs=_needs, work=_work)
+@method("pdquant", PDQuantParameters, needs=_needs, cost=_cost)
 def pdquant(calibration: Calibration, parameters: PDQuantParameters) -> tuple[UnitLog, ...]:
     """Every unit in order: ranges on the prefix, corrected inputs, training through the rest of the network."""
     search_ranges(calibration, parameters.init_images)
     settings = parameters.settings
 
-    def trainer(work: UnitWork) -> UnitTrainer:
-        work = correct(work, parameters.correction)
-        return UnitTrainer(work, settings, _objective(calibration, parameters))
+    def trainer(task: UnitTask) -> UnitTrainer | None:
+        task = correct(task, parameters.correction)
+        return unit_trainer(task, settings, _objective(calibration, parameters))
 
-    def ranges(work: UnitWork) -> None:
-        search_unit_ranges(work, parameters.init_images)
+    def ranges(task: UnitTask) -> None:
+        search_unit_ranges(task, parameters.init_images)
 
-    return reconstruct(calibration, Walk(settings.steps), trainer, ranges)
+    return reconstruct(calibration, Sweep(settings.steps), trainer, ranges)
 
 
 def _objective(calibration: Calibration, parameters: PDQuantParameters) -> MakeObjective | None:
     if parameters.reconstruction_weight is None:
         return None
     weight = 1.0 / parameters.reconstruction_weight
-    return lambda work, masks: PredictionDifference(
-        work, masks, parameters.keep_prob, work.make_tail(parameters.precision), calibration.teacher_logits,
+    return lambda task, masks: PredictionDifference(
+        task, masks, parameters.keep_prob, task.make_tail(parameters.precision), calibration.teacher_logits,
         parameters.temperature, weight, parameters.prediction_images,
     )

@@ -12,14 +12,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from calib.context import Calibration
-from calib.methods import method
-from calib.ranges import search_ranges, search_unit_ranges
-from calib.reconstruct import UnitWork, Walk, reconstruct
-from calib.schedule import RoundingParameters, rate_factor
-from calib.trainer import Sampler, Settings, UnitTrainer
-from calib.work import TRAINED, Work, WorkFacts
-from pipeline.stages import UnitLog
+from isobit.calib.context import Calibration
+from isobit.calib.cost import Cost, CostFacts
+from isobit.calib.methods import method
+from isobit.calib.ranges.ranges import search_ranges, search_unit_ranges
+from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
+from isobit.calib.reconstruction.schedule import RoundingParameters, rate_factor
+from isobit.calib.reconstruction.trainer import Sampler, Settings, UnitTrainer, unit_trainer
+from isobit.pipeline.stages import UnitLog
 
 PAPER_STEPS = 20_000
 
@@ -55,20 +55,20 @@ class QDropParameters(RoundingParameters):
         )
 
 
-def _work(parameters: QDropParameters, facts: WorkFacts) -> Work:
-    return facts.searched(parameters.init_images) + facts.walked() + facts.steps(parameters.steps, TRAINED)
+def _cost(parameters: QDropParameters, facts: CostFacts) -> Cost:
+    return facts.searched(parameters.init_images) + facts.swept() + facts.steps(parameters.steps, parameters.passes)
 
 
-@method("qdrop", QDropParameters, needs={"images"}, work=_work)
+@method("qdrop", QDropParameters, needs={"images"}, cost=_cost)
 def qdrop(calibration: Calibration, parameters: QDropParameters) -> tuple[UnitLog, ...]:
     """Ranges of everything from the float network; then every unit in order, with ranges of its own where asked."""
     search_ranges(calibration, parameters.init_images)
     settings = parameters.settings
 
-    def trainer(work: UnitWork) -> UnitTrainer:
-        return UnitTrainer(work, settings)
+    def trainer(task: UnitTask) -> UnitTrainer | None:
+        return unit_trainer(task, settings)
 
-    def ranges(work: UnitWork) -> None:
-        search_unit_ranges(work, parameters.init_images)
+    def ranges(task: UnitTask) -> None:
+        search_unit_ranges(task, parameters.init_images)
 
-    return reconstruct(calibration, Walk(settings.steps), trainer, ranges if parameters.branch == "master" else None)
+    return reconstruct(calibration, Sweep(settings.steps), trainer, ranges if parameters.branch == "master" else None)

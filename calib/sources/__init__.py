@@ -1,11 +1,11 @@
-"""Where calibration images come from: chosen from what `--calib-data` holds, or made out of the float network.
+"""Where calibration images come from: chosen from the data that a user has, or made out of the float network.
 
 `@source("name", Parameters, needs={"labels"})` registers a function `(pool, parameters, count, seed) -> Batches`, where
 `pool` is everything in the order of the files, `count` how many images the recipe asks for, and the result the chosen
 ones in their order: of fewer than `count` images all are taken. It sees names, labels and pixels, no model.
 
-`@maker("name", Parameters, gives={"images"}, work=_work)` registers a function `(calibration, parameters) -> (images,
-labels)`, which sees the network and no data: no image is ever read for it. `_work` says in advance what the making
+`@maker("name", Parameters, gives={"images"}, cost=_cost)` registers a function `(calibration, parameters) -> (images,
+labels)`, which sees the network and no data: no image is ever read for it. `_cost` says in advance what the making
 costs, for `calib.estimate`.
 
 `images.count: 0` in a recipe leaves the number of images to the source. A source is registered with `counts=False`
@@ -25,24 +25,24 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from calib.checkpoints import UnitCheckpoints, tensors_sha256
-from calib.context import Calibration
-from calib.parameters import Parameters, checked_parameters
-from calib.run_facts import KIND, RECIPE
-from calib.work import Work, WorkFacts
-from pipeline.data import Batches
-from pipeline.errors import InputError, RecipeError
-from pipeline.norms import folded_norm
-from pipeline.recipe import IMAGES_KEYS, ImagesRule
-from pipeline.registry import Registry, discover
-from pipeline.stages import Findings, Quantized
-from pipeline.watcher import CalibrationWatcher, Quiet
+from isobit.calib.checkpoints import UnitCheckpoints, tensors_sha256
+from isobit.calib.context import Calibration
+from isobit.calib.cost import Cost, CostFacts
+from isobit.calib.parameters import Parameters, checked_parameters
+from isobit.calib.run_facts import KIND, RECIPE
+from isobit.pipeline.errors import InputError, RecipeError
+from isobit.pipeline.graph.norms import folded_norm
+from isobit.pipeline.recipe.schema import IMAGES_KEYS, ImagesRule
+from isobit.pipeline.registry import Registry, discover
+from isobit.pipeline.samples.data import Batches
+from isobit.pipeline.stages import Findings, Quantized
+from isobit.pipeline.watcher import CalibrationWatcher, Quiet
 
 P = TypeVar("P", bound=Parameters)
 Given = Literal["images", "labels"]
 Choose = Callable[[Batches, P, int, int], Batches]
 Make = Callable[[Calibration, P], tuple[Tensor, Tensor | None]]
-StateWork = Callable[[P, WorkFacts], Work]
+StateCost = Callable[[P, CostFacts], Cost]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Maker(Generic[P]):
 
     Args:
         gives: `images`, and `labels` of theirs; nothing for methods that want none.
-        work: what the making costs.
+        cost: what the making costs.
         counts: as for `Source`.
     """
 
@@ -75,12 +75,12 @@ class Maker(Generic[P]):
     parameters: type[P]
     gives: frozenset[Given]
     make: Make[P]
-    work: StateWork[P]
+    cost: StateCost[P]
     counts: bool = True
 
 
 @dataclass(frozen=True)
-class Made:
+class SyntheticImages:
     """Images that no camera took.
 
     Args:
@@ -94,7 +94,9 @@ class Made:
     findings: Findings
 
 
-SOURCES: Registry[Source[Any] | Maker[Any]] = Registry("source of images", RecipeError)
+SOURCES: Registry[Source[Any] | Maker[Any]] = Registry(
+    "source of images", RecipeError, "isobit.sources"
+)
 
 
 def source(
@@ -110,12 +112,12 @@ def source(
 
 
 def maker(
-    name: str, parameters: type[P], gives: Set[Given], work: StateWork[P], counts: bool = True
+    name: str, parameters: type[P], gives: Set[Given], cost: StateCost[P], counts: bool = True
 ) -> Callable[[Make[P]], Make[P]]:
     """Register the decorated function as source `name`, which makes."""
 
     def register(make: Make[P]) -> Make[P]:
-        SOURCES.register(name)(Maker(name, parameters, frozenset(gives), make, work, counts))
+        SOURCES.register(name)(Maker(name, parameters, frozenset(gives), make, cost, counts))
         return make
 
     return register
@@ -140,7 +142,8 @@ def find_source(images: ImagesRule) -> tuple[Source[Any] | Maker[Any], Parameter
     if not found.counts and images.count != 0:
         raise RecipeError(
             f"the {owner} knows itself how many images there are", where="images.count", allowed="0",
-            hint="--set images.count=0",
+            field="recipe.images.count",
+            hint="`recipe.images.count=0`",
         )
     if isinstance(found, Maker) and images.augment != "eval":
         raise RecipeError(f"the {owner} makes images, and none is augmented", where="images.augment", allowed="eval")
@@ -170,7 +173,8 @@ def draw(pool: Batches, images: ImagesRule, seed: int) -> Batches:
         raise InputError(
             f"the source '{found.name}' needs labels, and there are none", where=str(pool.path),
             allowed="a folder with one subfolder a class, or an .npz with x and y",
-            hint="--set images.source=files draws without labels.",
+            field="recipe.images.source",
+            hint="`recipe.images.source=files` draws without labels.",
         )
     if images.augment == "train":
         pool = pool.augmented(seed)
@@ -180,7 +184,7 @@ def draw(pool: Batches, images: ImagesRule, seed: int) -> Batches:
 def make(
     quantized: Quantized, *, device: str | torch.device = "cpu", progress: CalibrationWatcher | None = None,
     checkpoints: Path | None = None, resume: bool = False,
-) -> Made:
+) -> SyntheticImages:
     """The images that the recipe's source makes; no data is read.
 
     They depend on the network, on the recipe's `images` and seed, and on the device; the method and the bits change
@@ -201,7 +205,8 @@ def make(
     if found.gives and not any(folded_norm(node) is not None for node in nodes):
         raise RecipeError(
             f"the source '{found.name}' needs the statistics of batch norms, and the model has none",
-            where="images.source", hint="--set images.source=files, and give --calib-data.",
+            where="images.source", field="recipe.images.source",
+            hint="`recipe.images.source=files`, and give `calibration`.",
         )
     graph = copy.deepcopy(quantized.graph).to(device).to(memory_format=torch.channels_last)
     store = None if checkpoints is None else UnitCheckpoints.of(checkpoints, _facts(quantized, device))
@@ -211,7 +216,8 @@ def make(
     )
     calibration.say_what_is_not_resumed()
     images, labels = found.make(calibration, parameters)
-    return Made(images.float().cpu().contiguous(), None if labels is None else labels.cpu(), calibration.findings)
+    labels = None if labels is None else labels.cpu()
+    return SyntheticImages(images.float().cpu().contiguous(), labels, calibration.findings)
 
 
 def _facts(quantized: Quantized, device: torch.device) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """ZeroQ's images: pixels that give every batch norm of the float network the statistics of its training.
 
-ZeroQ: A Novel Zero Shot Quantization Framework (Cai et al., CVPR 2020), arXiv 2001.00281. See `calib.distill` for the
-loss and what differs from the authors' code. They make one batch; `count` images are made here in as many batches as
-it takes, each from a start of its own and none knowing of another.
+ZeroQ: A Novel Zero Shot Quantization Framework (Cai et al., CVPR 2020), arXiv 2001.00281.
+See `calib.synthesis.distill` for the loss and what differs from the authors' code. They make one batch; `count` images
+are made here in as many batches as it takes, each from a start of its own and none knowing of another.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from calib.context import Calibration
-from calib.distill import Distillation, Input, Pixels, distillation_work
-from calib.finetune import train
-from calib.parameters import Parameters
-from calib.precision import Precision
-from calib.sources import maker
-from calib.statistics import watched_network
-from calib.work import Work, WorkFacts
+from isobit.calib.context import Calibration
+from isobit.calib.cost import Cost, CostFacts
+from isobit.calib.parameters import Parameters
+from isobit.calib.precision import Precision
+from isobit.calib.sources import maker
+from isobit.calib.synthesis.distill import Distillation, Input, Pixels, distillation_cost
+from isobit.calib.synthesis.statistics import watched_network
+from isobit.calib.training.finetune import train
 
 
 class DistilledParameters(Parameters):
@@ -42,8 +42,8 @@ class DistilledParameters(Parameters):
     precision: Precision = "float32"
 
 
-class DistilledCourse:
-    """A `calib.finetune.Course`: one epoch a batch of images, one step a step of Adam on its pixels."""
+class DistilledTraining:
+    """A `calib.training.finetune.Training`: one epoch a batch of images, one step a step of Adam on its pixels."""
 
     def __init__(self, calibration: Calibration, parameters: DistilledParameters) -> None:
         self._calibration, self._parameters = calibration, parameters
@@ -51,7 +51,7 @@ class DistilledCourse:
             parameters.iterations, parameters.learning_rate, parameters.input == "unit", parameters.precision
         )
         self._watched = watched_network(calibration.graph, calibration.device, outputs=False)
-        self._pixels: Pixels | None = None
+        self._begun: Pixels | None = None
         self._last = float("nan")
         self.finished: list[Tensor] = []
 
@@ -59,10 +59,17 @@ class DistilledCourse:
         """A fresh start, which hangs on the recipe's seed and the batch's number."""
         made, calibration = self._calibration, self._parameters
         left = made.recipe.images.count - epoch * calibration.batch
-        self._pixels = Pixels(
+        self._begun = Pixels(
             self._watched, made.shape, min(left, calibration.batch), made.seed(f"distilled {epoch}"), made.device,
             self._how,
         )
+
+    @property
+    def _pixels(self) -> Pixels:
+        """What the batch that `begin` began holds."""
+        if self._begun is None:
+            raise RuntimeError("a step of a batch that has not begun")
+        return self._begun
 
     def step(self) -> dict[str, float]:
         """One step; the loss is told at the end of the batch, because its average says nothing."""
@@ -83,13 +90,13 @@ class DistilledCourse:
         self.finished = list(state["batches"])
 
 
-def _work(parameters: DistilledParameters, facts: WorkFacts) -> Work:
-    return distillation_work(facts, facts.wanted, parameters.iterations)
+def _cost(parameters: DistilledParameters, facts: CostFacts) -> Cost:
+    return distillation_cost(facts, facts.wanted, parameters.iterations)
 
 
-@maker("distilled", DistilledParameters, gives={"images"}, work=_work)
+@maker("distilled", DistilledParameters, gives={"images"}, cost=_cost)
 def distilled(calibration: Calibration, parameters: DistilledParameters) -> tuple[Tensor, None]:
     """`count` images in batches, without labels."""
-    course = DistilledCourse(calibration, parameters)
-    train(calibration, course, -(-calibration.recipe.images.count // parameters.batch), parameters.iterations)
-    return torch.cat(course.finished), None
+    training = DistilledTraining(calibration, parameters)
+    train(calibration, training, -(-calibration.recipe.images.count // parameters.batch), parameters.iterations)
+    return torch.cat(training.finished), None

@@ -6,9 +6,9 @@ smaller `count` draws a part of what a larger one draws.
 
 from __future__ import annotations
 
-from calib.parameters import Parameters
-from calib.sources import source
-from pipeline.data import Batches, shuffled
+from isobit.calib.parameters import Parameters
+from isobit.calib.sources import source
+from isobit.pipeline.samples.data import Batches, shuffled
 
 
 class FilesParameters(Parameters):

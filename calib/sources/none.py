@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from calib.context import Calibration
-from calib.parameters import Parameters
-from calib.sources import maker
-from calib.work import Work, WorkFacts
+from isobit.calib.context import Calibration
+from isobit.calib.cost import Cost, CostFacts
+from isobit.calib.parameters import Parameters
+from isobit.calib.sources import maker
 
 
 class NoneParameters(Parameters):
     """None."""
 
 
-def _work(parameters: NoneParameters, facts: WorkFacts) -> Work:
-    return Work()
+def _cost(parameters: NoneParameters, facts: CostFacts) -> Cost:
+    return Cost()
 
 
-@maker("none", NoneParameters, gives=set(), work=_work, counts=False)
+@maker("none", NoneParameters, gives=set(), cost=_cost, counts=False)
 def none(calibration: Calibration, parameters: NoneParameters) -> tuple[Tensor, None]:
     """No image of the model's shape: [0, C, H, W]."""
     return calibration.images, None

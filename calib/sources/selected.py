@@ -31,10 +31,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from calib.parameters import Parameters
-from calib.sources import source
-from pipeline.data import Batches
-from pipeline.errors import InputError
+from isobit.calib.parameters import Parameters
+from isobit.calib.sources import source
+from isobit.pipeline.errors import InputError
+from isobit.pipeline.samples.data import Batches
 
 CUTOFF = 0.25  # cycles a pixel, half of what a grid of pixels can hold along an axis
 BINS = 256
@@ -107,8 +107,9 @@ def captq_smooth(pool: Batches, parameters: SmoothParameters, count: int, seed: 
 
 def _places_by_class(pool: Batches) -> dict[int, list[int]]:
     """Places of the images of each class that has any, classes and places rising."""
-    classes: dict[int, list[int]] = {label: [] for label in sorted(set(pool.labels.tolist()))}
-    for place, label in enumerate(pool.labels.tolist()):
+    labels = pool.known_labels.tolist()
+    classes: dict[int, list[int]] = {label: [] for label in sorted(set(labels))}
+    for place, label in enumerate(labels):
         classes[label].append(place)
     return classes
 
@@ -118,7 +119,8 @@ def _covered(classes: dict[int, list[int]], count: int) -> dict[int, list[int]]:
     if count < len(classes):
         raise InputError(
             f"{count} images cannot cover the {len(classes)} classes that are there", where="images.count",
-            allowed=f"at least {len(classes)}", hint=f"--set images.count={len(classes)}, or images.source=files",
+            allowed=f"at least {len(classes)}", field="recipe.images.count",
+            hint=f"`recipe.images.count={len(classes)}`, or `recipe.images.source=files`",
         )
     return classes
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-import backends
-from backends.base import BACKENDS
-from pipeline.errors import TargetError
-from pipeline.registry import discover
-from pipeline.target import Target
+from isobit import backends
+from isobit.backends.base import BACKENDS
+from isobit.pipeline.errors import TargetError
+from isobit.pipeline.registry import discover
+from isobit.pipeline.target import Target
 
 
 def test_every_backend_has_profiles_levels_and_a_target_for_each():

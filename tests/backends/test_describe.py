@@ -1,9 +1,9 @@
 """The manifest's tensor table: one entry per quantized tensor, with a hash of every constant's codes."""
 
-from backends.describe import tensor_table
-from backends.onnx_qdq.target import TARGETS
-from pipeline.graph import quantizers
-from tests.tiny import frozen_levels, frozen_reference
+from isobit.backends.describe import tensor_table
+from isobit.backends.onnx.target import TARGETS
+from isobit.pipeline.graph.quantized_tensors import quantizers
+from tests.examples.tiny import frozen_levels, frozen_reference
 
 
 def test_every_tensor_is_described_once_with_its_numbers():

@@ -17,11 +17,11 @@ import pytest
 import torch
 from torch import nn
 
-from compile import Options, compile_model
-from pipeline.data import array_batches
-from pipeline.errors import TargetError
-from pipeline.recipe import load_recipe
-from tests.sealed import seal
+from isobit.build import Options, compile_model
+from isobit.pipeline.errors import TargetError
+from isobit.pipeline.recipe.file import load_recipe
+from isobit.pipeline.samples.data import array_batches
+from tests.examples.sealed import seal
 
 # Processors without VNNI, one of them without AVX2. Older than that ONNX Runtime's own packages do not run.
 HASWELL, IVY_BRIDGE = "Haswell", "IvyBridge"

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from backends.onnx_qdq.target import TARGETS
-from backends.placement import placement_table
-from tests.tiny import multibit_recipe, quantized_net
+from isobit.backends.onnx.target import TARGETS
+from isobit.backends.placement import placement_table
+from tests.examples.tiny import multibit_recipe, quantized_net
 
 
 def rows(profile="generic", **kwargs):

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-import backends.reference  # noqa: F401  registers the target
-from backends.base import BACKENDS
-from backends.exact import ExactArithmetic
-from pipeline.graph import bias_quantizer_of, is_constant, quantizer_of, quantizers
-from tests.tiny import frozen_levels, frozen_reference, quantized_net
+from isobit.backends import reference as _registers_the_target  # noqa: F401
+from isobit.backends.base import BACKENDS
+from isobit.backends.execution.exact import ExactArithmetic
+from isobit.pipeline.graph.nodes import bias_quantizer_of, is_constant, quantizer_of
+from isobit.pipeline.graph.quantized_tensors import quantizers
+from tests.examples.tiny import frozen_levels, frozen_reference, quantized_net
 
 BACKEND = BACKENDS.get("reference")
 

@@ -2,12 +2,13 @@
 
 import pytest
 
-from backends.onnx_qdq.target import TARGETS
-from backends.regions import data_inputs, find_regions, grid_node
-from pipeline.graph import is_constant, op_name, quantizer_of
-from tests.backends.onnx_qdq.cases import FLOAT_MIDDLES, MIDDLES, frozen
-from tests.ends import frozen_end
-from tests.tiny import frozen_reference
+from isobit.backends.onnx.target import TARGETS
+from isobit.backends.regions import find_regions
+from isobit.pipeline.graph.grid_map import data_inputs
+from isobit.pipeline.graph.nodes import is_constant, op_name, quantizer_of
+from tests.examples.ends import frozen_end
+from tests.examples.onnx_cases import FLOAT_MIDDLES, MIDDLES, frozen
+from tests.examples.tiny import frozen_reference
 
 TARGET = TARGETS["generic"]
 
@@ -77,10 +78,9 @@ def test_a_tensor_read_twice_is_two_inputs():
 
 
 def test_a_grid_is_found_through_layout_operators():
-    graph, regions = regions_of("pad_slice")
+    _, regions = regions_of("pad_slice")
     padded = next(region for region in regions if region.kind == "pad")
-    found = grid_node(graph, TARGET, padded.anchor)
-    assert found.name == "conv2d_q"
+    assert padded.grid.name == "conv2d_q"
 
 
 def test_joined_tensors_on_one_grid_are_layout():
@@ -93,4 +93,4 @@ def test_results_on_several_grids_are_laid_out_as_values():
     reference, *_ = frozen_end("detector", TARGET)
     joined = next(region for region in find_regions(reference.graph, TARGET) if region.kind == "cat")
     assert joined.is_layout and joined.integer and joined.quantizer is None
-    assert grid_node(reference.graph, TARGET, joined.anchor) is None
+    assert joined.grid is None

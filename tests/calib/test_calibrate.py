@@ -8,19 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-import passes
-from backends.onnx_qdq.target import TARGETS
-from calib import observers
-from calib.calibrate import calibrate
-from pipeline.batching import evaluation_batch, footprint
-from pipeline.capture import capture
-from pipeline.errors import CalibrationError, RecipeError
-from pipeline.graph import bias_quantizer_of, is_constant, quantizer_of, quantizers
-from pipeline.quantizer import Phase
-from pipeline.recipe import load_recipe
-from pipeline.stages import Quantized
-from tests.calib.nets import Notes, net, recipe
-from tests.held import Held
+from isobit import passes
+from isobit.backends.onnx.target import TARGETS
+from isobit.calib.calibrate import calibrate
+from isobit.calib.ranges import histograms, range_search
+from isobit.pipeline.errors import CalibrationError, RecipeError
+from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.graph.nodes import bias_quantizer_of, is_constant, quantizer_of
+from isobit.pipeline.graph.quantized_tensors import quantizers
+from isobit.pipeline.quant.quantizer import Phase
+from isobit.pipeline.recipe.file import load_recipe
+from isobit.pipeline.samples.batching import evaluation_batch, footprint
+from isobit.pipeline.stages import Quantized
+from tests.examples.held import Held
+from tests.examples.units import Notes, net, recipe
 
 
 @pytest.mark.parametrize("name", ["qdrop_w2a2", "qdrop_w4a4", "mse_w8a8", "minmax_w8a8"])
@@ -31,7 +32,7 @@ def test_the_result_is_hardened_quiet_and_can_be_frozen(name: str) -> None:
         quantizer, bias = quantizer_of(calibrated.graph, node), bias_quantizer_of(calibrated.graph, node)
         if quantizer is not None:
             assert quantizer.phase is Phase.ON and (quantizer.codes is not None) == is_constant(node)
-            assert quantizer.rounding is None and quantizer.mixing is None and quantizer.observer is None
+            assert quantizer.stand_in is None
             assert not quantizer.scale.requires_grad
         if bias is not None:
             assert bias.phase is Phase.ON
@@ -111,7 +112,8 @@ def wide_net(name: str) -> tuple[Quantized, torch.Tensor]:
 @pytest.mark.parametrize("name", ["mse_w8a8", "minmax_w8a8"])
 def test_a_range_search_keeps_to_the_budget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a search takes beside the network's values is bounded by a constant: a small one here."""
-    monkeypatch.setattr(observers, "CHUNK", 2**16)
+    for module in (histograms, range_search):
+        monkeypatch.setattr(module, "CHUNK", 2**16)
     quantized, images = wide_net(name)
     peaks = {}
     for budget in (4e7, 4e9):

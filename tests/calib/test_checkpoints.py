@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from calib.checkpoints import UnitCheckpoints, run_key, tensors_sha256
-from pipeline.errors import CalibrationError
-from pipeline.stages import UnitLog
+from isobit.calib.checkpoints import UnitCheckpoints, run_key, tensors_sha256
+from isobit.pipeline.errors import CalibrationError
+from isobit.pipeline.stages import UnitLog
 
 LOG = UnitLog("layer1.0", 10, 3.0, 1.0, 1.5, 0.01, 0.2, 0.7, True)
 TENSORS = {"a.scale": torch.tensor(0.25), "a.codes": torch.arange(6, dtype=torch.int32).reshape(2, 3).t()}

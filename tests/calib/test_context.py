@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from tests.calib.nets import calibration, recipe
+import pytest
+import torch
+
+from tests.examples.units import calibration, recipe
 
 
 def test_activations_and_weights_are_told_apart() -> None:
@@ -34,3 +37,11 @@ def test_seeds_depend_on_recipe_and_purpose_only() -> None:
     assert made.seed("layer1.0") == calibration(ranges=False).seed("layer1.0")
     assert len({made.seed("layer1.0"), made.seed("layer1.1"), other.seed("layer1.0")}) == 3
     assert 0 <= made.seed("layer1.0") < 2**63
+
+
+def test_labels_that_a_method_needs_are_there_or_it_is_a_defect() -> None:
+    made = calibration(ranges=False)
+    with pytest.raises(ValueError, match="does not say that it needs them"):
+        _ = made.known_labels
+    labels = torch.zeros(len(made.images), dtype=torch.int64)
+    assert dataclasses.replace(made, labels=labels).known_labels is labels

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from calib import machine
-from calib.machine import Machine, measure_machine
+from isobit.calib import machine
+from isobit.calib.machine import Machine, measure_machine
 
 
 def test_a_machine_twice_as_slow_has_half_the_rates(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from pydantic import Field
 
-from calib.parameters import Parameters, checked_parameters
-from pipeline.errors import RecipeError
+from isobit.calib.parameters import Parameters, checked_parameters
+from isobit.pipeline.errors import RecipeError
 
 
 class Own(Parameters):
-    """Of a test."""
+    """Parameters of a test."""
 
     steps: int = Field(default=3, ge=1)
     name: str = "x"

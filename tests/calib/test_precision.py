@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from calib.precision import resolve_precision
+from isobit.calib.precision import resolve_precision
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from calib.run_facts import FACTS, differences, read_facts, why_not_resumed
+from isobit.calib.run_facts import FACTS, differences, read_facts, why_not_resumed
 
 FACTS_OF = {
     "kind": "calibration", "recipe": "name: qdrop_w4a4\nmethod: {name: qdrop, steps: 500}\nseed: 1\n", "model": "m",

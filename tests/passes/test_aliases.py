@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import operator
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import fx
 
-from passes.aliases import SAME
-from passes.canonicalize import canonicalize
-from pipeline.dialect import CANONICAL
-from tests import nets
+from isobit.passes.aliases import SAME, index_of
+from isobit.passes.canonicalize import canonicalize
+from isobit.pipeline.graph.dialect import CANONICAL
+from tests.examples import nets
 from tests.passes.test_fold_batchnorm import Wrapped
 
 aten = torch.ops.aten
@@ -31,8 +34,6 @@ FORMS = {
     "concat": (lambda x: torch.concatenate([torch.concat([x, x], 1), x], 1), ["cat", "cat"]),
     "hstack": (lambda x: torch.hstack([x, x]), ["cat"]),
     "stack": (lambda x: torch.stack([x, x], 1), ["view", "view", "cat"]),
-    "tile": (lambda x: x.tile(2, 1, 1), ["cat"]),
-    "repeat": (lambda x: x.repeat(1, 3, 1, 2), ["cat", "cat"]),
     "swapaxes": (lambda x: x.swapaxes(2, 3), ["permute"]),
     "swapdims": (lambda x: x.swapdims(-1, 1), ["permute"]),
     "movedim": (lambda x: x.movedim(1, 3), ["permute"]),
@@ -79,3 +80,11 @@ def test_names_stand_for_operators_that_exist_and_take_the_same():
                 left, right = (o._schema.arguments for o in (getattr(getattr(aten, alias), overload), other))
                 assert [(a.name, a.type) for a in left] == [(a.name, a.type) for a in right], alias
     assert not CANONICAL & SAME.keys()
+
+
+def test_a_piece_is_one_entry_of_a_tuple():
+    graph = fx.Graph()
+    source = graph.placeholder("x")
+    assert index_of(graph.call_function(operator.getitem, (source, 2))) == 2
+    with pytest.raises(TypeError, match="not one entry"):
+        index_of(graph.call_function(operator.getitem, (source, slice(1, 2))))

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from passes.canonicalize import canonicalize
-from pipeline.errors import CaptureError
-from pipeline.graph import bound_args, module_path, op_name, source_line, tensor_shape
-from tests import nets
+from isobit.passes.canonicalize import canonicalize
+from isobit.pipeline.errors import CaptureError
+from isobit.pipeline.graph.nodes import bound_args, module_path, op_name, source_line, tensor_shape
+from tests.examples import nets
 
 
 class Call(nn.Module):
@@ -134,7 +134,7 @@ def test_same_padding_becomes_numbers(kernel, dilation, padding):
     assert nets.operators(stage.graph) == (["pad"] if padding == [0, 0] else []) + ["conv2d"]
 
 
-def test_uneven_padding_has_more_behind_and_carries_the_layer_origin():
+def test_uneven_padding_has_more_after_and_carries_the_layer_origin():
     graph = nets.captured_net("paddings")[0].graph
     canonicalize(graph)
     pad = nets.find(graph, "pad")

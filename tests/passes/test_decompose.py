@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from passes.canonicalize import canonicalize
-from passes.decompose import decompose
-from pipeline.errors import CaptureError
-from pipeline.graph import module_path, tensor_shape
-from tests import nets
+from isobit.passes.canonicalize import canonicalize
+from isobit.passes.decompose import decompose
+from isobit.pipeline.errors import CaptureError
+from isobit.pipeline.graph.nodes import module_path, tensor_shape
+from tests.examples import nets
 
 
 class Pooled(nn.Module):
@@ -118,4 +118,21 @@ def test_infinities_that_no_pool_takes_are_refused(function):
     stage, _ = nets.captured_of(Pooled(function), 2, 6, 6)
     canonicalize(stage.graph)
     with pytest.raises(CaptureError, match="border of infinities"):
+        decompose(stage.graph)
+
+
+@pytest.mark.parametrize(("function", "refused"), [
+    (lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-1e4), 3, 2), True),
+    (lambda x: F.max_pool2d(F.pad(x, (1, 1, 1, 1), value=-1e4)[:, :, 1:].flip(3), 3, 1), True),
+    (lambda x: F.max_pool2d(F.pad(F.relu(x), (0, 1, 0, 1), value=-1e4), 3, 2), False),  # the pool takes it
+    (lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-9.0), 3, 2), False),
+    (lambda x: F.avg_pool2d(F.pad(x, (0, 1, 0, 1), value=-1e4), 3, 2), False),
+])
+def test_a_number_that_stands_for_infinity_is_refused(function, refused):
+    stage, _ = nets.captured_of(Pooled(function), 2, 6, 6)
+    canonicalize(stage.graph)
+    if not refused:
+        decompose(stage.graph)
+        return
+    with pytest.raises(CaptureError, match="border of -10000 before a max pool"):
         decompose(stage.graph)

@@ -1,4 +1,4 @@
-"""Constant factors and shifts change no number beyond float32 rounding, and leave no operator behind a layer."""
+"""Constant factors and shifts change no number beyond float32 rounding, and leave no operator after a layer."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from backends.c99.target import TARGETS as C
-from passes.canonicalize import canonicalize
-from passes.fold_affine import fold_affine
-from passes.fold_batchnorm import fold_batchnorm
-from pipeline.graph import bound_args, get_attribute
-from tests import nets, tiny
+from isobit.backends.c.target import TARGETS as C
+from isobit.passes.canonicalize import canonicalize
+from isobit.passes.fold_affine import fold_affine
+from isobit.passes.fold_batchnorm import fold_batchnorm
+from isobit.pipeline.graph.nodes import bound_args, get_attribute
+from tests.examples import nets, tiny
 from tests.passes.test_fold_batchnorm import Wrapped
 
 G = torch.tensor([0.5, -1.5, 2.0, 0.75]).reshape(1, 4, 1, 1)
@@ -44,7 +44,7 @@ def folded(model, *shape, found=True):
 
 FORMS = {
     "factor and shift": lambda m, x: m.layer(x) * m.g + m.b,
-    "factor in front": lambda m, x: m.g * m.layer(x),
+    "factor before": lambda m, x: m.g * m.layer(x),
     "quotient": lambda m, x: m.layer(x) / m.g,
     "differences": lambda m, x: m.b - (m.layer(x) - m.b),
     "numbers": lambda m, x: 0.5 * m.layer(x) + 1,
@@ -96,7 +96,7 @@ def test_numbers_are_those_of_float64():
     lambda m, x: 2.0 / m.layer(x).abs() + m.layer(x).mean((1, 2, 3), keepdim=True),  # depends on the input
     lambda m, x: torch.div(m.layer(x), 2.0, rounding_mode="floor"),
     lambda m, x: m.layer(x)[:, :1] * m.g,               # widens what it multiplies
-    lambda m, x: F.gelu(m.layer(x)) * m.g,              # no integer kernel in front
+    lambda m, x: F.gelu(m.layer(x)) * m.g,              # no integer kernel before it
     lambda m, x: x * 2.0,                               # the network's input
     lambda m, x: torch.cat([F.relu(m.layer(x)), x], 1) * 8.0,  # decodes results: no layer follows
 ])
@@ -111,7 +111,7 @@ def test_what_is_no_affine_map_of_a_layer_stays(form):
     assert nets.operators(captured.graph).count("conv2d") == layers
 
 
-def test_behind_another_integer_operator_it_becomes_a_depthwise_convolution():
+def test_after_another_integer_operator_it_becomes_a_depthwise_convolution():
     model = Affine(lambda m, x: m.last(F.relu(F.relu(m.layer(x)) * m.g + m.b)), nn.Conv2d(3, 4, 1))
     model.last = nn.Conv2d(4, 4, 1)
     graph = folded(model)
@@ -126,7 +126,7 @@ def test_a_layer_that_something_else_reads_stays_as_it_is():
 
 
 def test_around_a_batch_norm_everything_folds_and_the_norm_is_remembered():
-    """y = 2 * norm: the statistics that methods align are those in front of the norm, through the factor behind it."""
+    """y = 2 * norm: the statistics that methods align are those before the norm, through the factor after it."""
     model = Affine(lambda m, x: m.norm(m.layer(x) * m.g) * 2.0 + m.b, nn.Conv2d(3, 4, 1))
     model.norm = nn.BatchNorm2d(4)
     model.norm.running_mean.normal_()

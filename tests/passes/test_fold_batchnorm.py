@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from passes.canonicalize import canonicalize
-from passes.fold_batchnorm import fold_batchnorm
-from pipeline.errors import CaptureError
-from pipeline.graph import bound_args, get_attribute, module_path, tensor_shape
-from tests import nets
+from isobit.passes.canonicalize import canonicalize
+from isobit.passes.fold_batchnorm import fold_batchnorm
+from isobit.pipeline.errors import CaptureError
+from isobit.pipeline.graph.nodes import bound_args, get_attribute, module_path, tensor_shape
+from tests.examples import nets
 
 
 class Wrapped(nn.Module):

@@ -7,15 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from backends.onnx_qdq.target import TARGETS
-from backends.reference import TARGET as PAPER
-from passes.freeze import freeze
-from pipeline.errors import CalibrationError
-from pipeline.graph import bias_quantizer_of, bound_args, is_constant, quantizer_of, quantizers
-from pipeline.grid import QParams
-from pipeline.quantizer import Phase
-from pipeline.stages import Reference
-from tests import nets, tiny
+from isobit.backends.onnx.target import TARGETS
+from isobit.backends.reference import TARGET as PAPER
+from isobit.passes.freeze import freeze
+from isobit.pipeline.errors import CalibrationError
+from isobit.pipeline.graph.nodes import bias_quantizer_of, bound_args, is_constant, quantizer_of
+from isobit.pipeline.graph.quantized_tensors import quantizers
+from isobit.pipeline.quant.grid import QParams
+from isobit.pipeline.quant.quantizer import Phase
+from isobit.pipeline.stages import Reference
+from tests.examples import nets, tiny
 
 TARGET = TARGETS["vnni"]
 
@@ -114,7 +115,7 @@ def no_numbers(graph):
 
 
 def soft_rounding(graph):
-    first_weight(graph).rounding = lambda w: w
+    first_weight(graph).attach(lambda w: w)
 
 
 def wide_bias(graph):
@@ -124,7 +125,7 @@ def wide_bias(graph):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"), [(no_numbers, "never calibrated"), (soft_rounding, "not hardened"), (wide_bias, "int32")]
+    ("spoil", "words"), [(no_numbers, "never calibrated"), (soft_rounding, "not detached"), (wide_bias, "int32")]
 )
 def test_unfinished_graphs_are_refused_with_their_place(spoil, words):
     graph, _ = calibrated()

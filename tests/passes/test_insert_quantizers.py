@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import passes
-from backends.onnx_qdq.target import TARGETS
-from passes import annotate, insert_quantizers, prepare
-from pipeline.graph import bound_args, is_constant, module_path, quantizer_of, quantizers, tensor_shape
-from pipeline.quantizer import Phase
-from pipeline.recipe import load_recipe
-from tests import nets, tiny
+from isobit import passes
+from isobit.backends.onnx.target import TARGETS
+from isobit.passes import annotate, insert_quantizers, prepare
+from isobit.pipeline.graph.nodes import bound_args, is_constant, module_path, quantizer_of, tensor_shape
+from isobit.pipeline.graph.quantized_tensors import quantizers
+from isobit.pipeline.quant.quantizer import Phase
+from isobit.pipeline.recipe.file import load_recipe
+from tests.examples import nets, tiny
 
 
 def annotated(name):
@@ -65,7 +66,7 @@ def test_prescribed_grids_have_their_numbers_from_the_start():
 
 
 class Called(nn.Module):
-    """One ReLU module behind three layers, or a module of its own behind each."""
+    """One ReLU module after three layers, or a module of its own after each."""
 
     def __init__(self, shared: bool) -> None:
         super().__init__()

@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-import passes
-from backends.onnx_qdq.target import TARGETS
-from passes import mark_samples
-from pipeline.capture import capture
-from pipeline.graph import is_constant, quantizer_of
-from pipeline.recipe import load_recipe
-from pipeline.samples import META, Samples
-from tests import nets
+from isobit import passes
+from isobit.backends.onnx.target import TARGETS
+from isobit.passes import mark_samples
+from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.graph.nodes import is_constant, quantizer_of
+from isobit.pipeline.graph.sample_layout import META, Samples
+from isobit.pipeline.recipe.file import load_recipe
+from tests.examples import nets
 
 
 class Folded(nn.Module):
-    """Half of the channels as further samples, then channels in front of the batch."""
+    """Half of the channels as further samples, then channels before the batch."""
 
     def __init__(self):
         super().__init__()

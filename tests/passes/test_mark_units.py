@@ -6,13 +6,13 @@ import pytest
 import torch
 import torchvision
 
-from backends.onnx_qdq.target import TARGETS
-from passes import prepare, quantize
-from passes.mark_units import LARGEST, mark_units
-from pipeline.capture import capture
-from pipeline.graph import is_constant
-from pipeline.recipe import load_recipe
-from tests import nets, tiny
+from isobit.backends.onnx.target import TARGETS
+from isobit.passes import prepare, quantize
+from isobit.passes.mark_units import LARGEST, mark_units
+from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.graph.nodes import is_constant
+from isobit.pipeline.recipe.file import load_recipe
+from tests.examples import nets, tiny
 
 TARGET = TARGETS["generic"]
 
@@ -71,7 +71,7 @@ def test_kinds_and_reasons_are_told():
     }  # fmt: skip
 
 
-def test_glue_goes_to_the_unit_behind_and_activations_stay():
+def test_glue_goes_to_the_unit_after_and_activations_stay():
     graph = prepare(nets.captured_net("residual")[0].graph)
     names = [unit for unit, _, _ in graph.meta["units"]]
     of = {node.name: names[node.meta["unit"]] for node in graph.graph.nodes if "unit" in node.meta}

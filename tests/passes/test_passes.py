@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-import passes
-from backends.onnx_qdq.target import TARGETS
-from backends.reference import TARGET as PAPER
-from pipeline.errors import CalibrationError, RecipeError
-from pipeline.graph import bias_quantizer_of, quantizer_of, quantizers
-from pipeline.grid import params_from_range
-from pipeline.quantizer import Phase
-from pipeline.recipe import load_recipe
-from pipeline.stages import Calibrated
-from tests import nets, tiny
+from isobit import passes
+from isobit.backends.onnx.target import TARGETS
+from isobit.backends.reference import TARGET as PAPER
+from isobit.pipeline.errors import CalibrationError, RecipeError
+from isobit.pipeline.graph.nodes import bias_quantizer_of, quantizer_of
+from isobit.pipeline.graph.quantized_tensors import quantizers
+from isobit.pipeline.quant.grid import params_from_range
+from isobit.pipeline.quant.quantizer import Phase
+from isobit.pipeline.recipe.file import load_recipe
+from isobit.pipeline.stages import Calibrated
+from tests.examples import nets, tiny
 
 TARGET = TARGETS["generic"]
 

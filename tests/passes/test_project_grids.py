@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from backends.onnx_qdq.target import TARGETS
-from backends.reference import TARGET as PAPER
-from passes import project_grids
-from passes.project_grids import BIAS_LIMIT
-from pipeline.errors import TargetError
-from pipeline.graph import bias_quantizer_of, bound_args, get_attribute, quantizer_of
-from pipeline.grid import SCALE_FLOOR, Grid, QParams, QuantSpec
-from pipeline.recipe import load_recipe
-from tests import nets, tiny
+from isobit.backends.onnx.target import TARGETS
+from isobit.backends.reference import TARGET as PAPER
+from isobit.passes import project_grids
+from isobit.passes.project_grids import BIAS_LIMIT
+from isobit.pipeline.errors import TargetError
+from isobit.pipeline.graph.nodes import bias_quantizer_of, bound_args, get_attribute, quantizer_of
+from isobit.pipeline.quant.grid import SCALE_FLOOR, Grid, QParams, QuantSpec
+from isobit.pipeline.recipe.file import load_recipe
+from tests.examples import nets, tiny
 
 TARGET = TARGETS["vnni"]
 

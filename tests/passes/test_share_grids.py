@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from backends.onnx_qdq.target import TARGETS
-from passes import annotate, insert_quantizers, prepare
-from passes.share_grids import share_grids
-from pipeline.graph import quantizer_of
-from pipeline.recipe import load_recipe
-from pipeline.target import OpRule
-from tests import nets, tiny
+from isobit.backends.onnx.target import TARGETS
+from isobit.passes import annotate, insert_quantizers, prepare
+from isobit.passes.share_grids import share_grids
+from isobit.pipeline.graph.nodes import quantizer_of
+from isobit.pipeline.recipe.file import load_recipe
+from isobit.pipeline.target import OpRule
+from tests.examples import nets, tiny
 
 TARGET = TARGETS["generic"]
 
@@ -41,7 +41,7 @@ def inserted(function, recipe="qdrop_w8a8"):
 
 
 def around(graph):
-    """Targets of the quantizers in front of the concatenation, and the nodes that read it."""
+    """Targets of the quantizers before the concatenation, and the nodes that read it."""
     cat = nets.find(graph, "cat")
     return [str(n.target) for n in cat.all_input_nodes], list(cat.users)
 
@@ -99,6 +99,6 @@ def test_nested_levels_are_never_shared():
     annotate(graph, tiny.multibit_recipe(), TARGET)
     insert_quantizers(graph)
     joined = nets.find(graph, "cat")
-    assert {quantizer_of(graph, node).spec.levels for node in (*joined.all_input_nodes, *joined.users)} == {"nested"}
+    assert {quantizer_of(graph, node).spec.grid.kind for node in (*joined.all_input_nodes, *joined.users)} == {"nested"}
     assert not share_grids(graph, TARGET)
     assert len({node.target for node in (*joined.all_input_nodes, *joined.users)}) == 3

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from backends.onnx_qdq.target import TARGETS
-from backends.reference import TARGET as PAPER
-from passes import annotate, insert_quantizers, prepare, share_grids, tie_biases
-from pipeline.graph import bias_quantizer_of, bound_args, module_path, op_name, quantizer_of, tensor_shape
-from pipeline.quantizer import Phase
-from pipeline.recipe import load_recipe
-from tests import nets
+from isobit.backends.onnx.target import TARGETS
+from isobit.backends.reference import TARGET as PAPER
+from isobit.passes import annotate, insert_quantizers, prepare, share_grids, tie_biases
+from isobit.pipeline.graph.nodes import bias_quantizer_of, bound_args, module_path, op_name, quantizer_of, tensor_shape
+from isobit.pipeline.quant.quantizer import Phase
+from isobit.pipeline.recipe.file import load_recipe
+from tests.examples import nets
 
 TARGET = TARGETS["generic"]
 
@@ -33,21 +33,21 @@ def layers(graph):
 def test_every_layer_with_a_bias_is_tied_and_numbers_stay(name):
     graph, x = placed(name)
     before = nets.run(graph, x)
-    assert tie_biases(graph)
+    assert tie_biases(graph, TARGET)
     assert torch.equal(nets.run(graph, x), before)
     for node in layers(graph):
         bias = bias_quantizer_of(graph, bound_args(node)["bias"])
         assert bias.phase is Phase.OFF
         assert bias.parents[1] is quantizer_of(graph, bound_args(node)["weight"])
     after = nets.snapshot(graph)
-    assert not tie_biases(graph)
+    assert not tie_biases(graph, TARGET)
     assert nets.snapshot(graph) == after
 
 
 def test_the_input_grid_is_found_through_layout_and_shared_concatenation():
     graph, _ = placed("shuffle")
-    tie_biases(graph)
-    conv = nets.find(graph, "conv2d", 4)  # behind slice(view(permute(view(cat))))
+    tie_biases(graph, TARGET)
+    conv = nets.find(graph, "conv2d", 4)  # after slice(view(permute(view(cat))))
     source = bias_quantizer_of(graph, bound_args(conv)["bias"]).parents[0]
     before = nets.find(graph, "cat").all_input_nodes
     assert op_name(conv.args[0]) == "slice"
@@ -57,7 +57,7 @@ def test_the_input_grid_is_found_through_layout_and_shared_concatenation():
 
 def test_inserted_nodes_carry_module_unit_and_shape():
     graph, _ = placed("residual")
-    tie_biases(graph)
+    tie_biases(graph, TARGET)
     for node in layers(graph):
         bias = bound_args(node)["bias"]
         assert (bias.name, module_path(bias), bias.meta["unit"]) == (
@@ -68,4 +68,4 @@ def test_inserted_nodes_carry_module_unit_and_shape():
 
 def test_a_target_with_float_biases_has_none():
     graph, _ = placed("residual", PAPER)
-    assert not tie_biases(graph)
+    assert not tie_biases(graph, TARGET)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline import errors
+from isobit.pipeline import errors
 
 
 def test_text_names_the_stage_and_each_given_fact_on_its_own_line():

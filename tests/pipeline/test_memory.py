@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline import memory
-from pipeline.errors import InputError
-from pipeline.memory import available_memory, check_memory
+from isobit.pipeline import memory
+from isobit.pipeline.errors import InputError
+from isobit.pipeline.memory import available_memory, check_memory
 
 
 def test_the_least_of_machine_and_container_counts(tmp_path, monkeypatch):

@@ -2,11 +2,12 @@
 
 import importlib
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 
-from pipeline.errors import RecipeError, TargetError
-from pipeline.registry import Registry, discover
+from isobit.pipeline.errors import RecipeError, TargetError
+from isobit.pipeline.registry import Registry, discover
 
 
 def test_a_registered_function_is_found_and_unchanged():
@@ -76,3 +77,73 @@ def test_discover_lets_an_error_in_a_module_through(package):
     (package / "broken.py").write_text("raise ZeroDivisionError('broken plugin')\n")
     with pytest.raises(ZeroDivisionError, match="broken plugin"):
         discover(importlib.import_module("plugins_under_test"))
+
+
+class Distribution:
+    """What an entry point knows of where it came from."""
+
+    def __init__(self, name, version="1.2"):
+        self.name, self.version = name, version
+
+
+@pytest.fixture
+def plugged(package, monkeypatch):
+    """A registry with a group, and a function that fakes what is installed: (name, module, distribution) each."""
+    registry = Registry("method", RecipeError, "isobit.methods")
+    monkeypatch.setattr(sys.modules[Registry.__module__], "under_test", registry, raising=False)
+
+    def install(*points):
+        made = [EntryPoint(name, module, "isobit.methods")._for(Distribution(dist)) for name, module, dist in points]
+        monkeypatch.setattr(
+            "isobit.pipeline.registry.entry_points", lambda group: made if group == "isobit.methods" else []
+        )
+        return registry
+
+    return install
+
+
+REGISTERS = "from isobit.pipeline import registry\nregistry.under_test.register('theirs')(7)\n"
+
+
+def test_a_plug_in_is_listed_at_once_and_imported_when_it_is_asked_for(plugged, package):
+    (package / "good.py").write_text(REGISTERS)
+    (package / "broken.py").write_text("import no_such_module\n")
+    registry = plugged(("theirs", "plugins_under_test.good", "good-one"), ("other", "plugins_under_test.broken", "bad"))
+    registry.register("ours")(1)
+    assert registry.names() == ["other", "ours", "theirs"] and registry.get("ours") == 1
+    assert "plugins_under_test.good" not in sys.modules
+    assert registry.get("theirs") == 7 and registry.get("theirs") == 7
+    with pytest.raises(RecipeError, match="Did you mean 'theirs'"):
+        registry.get("thers")
+
+
+def test_a_broken_plug_in_names_its_distribution(plugged, package):
+    (package / "broken.py").write_text("import no_such_module\n")
+    registry = plugged(("theirs", "plugins_under_test.broken", "bad-one"))
+    with pytest.raises(RecipeError, match=r"'theirs' of bad-one 1.2 does not import: .*no_such_module") as caught:
+        registry.get("theirs")
+    assert caught.value.where == "entry point isobit.methods: theirs = plugins_under_test.broken"
+
+
+def test_a_plug_in_that_registers_nothing_names_its_distribution(plugged, package):
+    (package / "empty.py").write_text("")
+    with pytest.raises(RecipeError, match="'theirs' of idle 1.2 is not registered by its module"):
+        plugged(("theirs", "plugins_under_test.empty", "idle")).get("theirs")
+
+
+def test_a_name_that_is_taken_is_an_error_that_names_who_takes_it(plugged, package):
+    (package / "good.py").write_text(REGISTERS)
+    registry = plugged(("theirs", "plugins_under_test.good", "one"), ("theirs", "plugins_under_test.other", "two"))
+    with pytest.raises(RecipeError, match=r"'theirs' of two 1.2 has the same name as that of one 1.2"):
+        registry.names()
+    registry = plugged(("ours", "plugins_under_test.good", "one"))
+    registry.register("ours")(1)
+    with pytest.raises(RecipeError, match=r"'ours' of one 1.2 has the same name as one that is there"):
+        registry.get("ours")
+
+
+def test_a_plug_in_whose_module_the_user_has_imported_is_no_clash(plugged, package):
+    (package / "good.py").write_text(REGISTERS)
+    registry = plugged(("theirs", "plugins_under_test.good", "one"))
+    importlib.import_module("plugins_under_test.good")
+    assert registry.get("theirs") == 7 and registry.names() == ["theirs"]

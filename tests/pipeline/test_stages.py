@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 import torch
 
-from backends.onnx_qdq.target import TARGETS
-from pipeline.graph import quantizers
-from pipeline.quantizer import Phase
-from tests import nets, tiny
+from isobit.backends.onnx.target import TARGETS
+from isobit.pipeline.graph.quantized_tensors import quantizers
+from isobit.pipeline.quant.quantizer import Phase
+from tests.examples import nets, tiny
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
+from torch import fx
 
-from pipeline.target import Note, OpRule, Target, WeightLimits
+from isobit.pipeline.target import Note, OpRule, Target, WeightLimits
 
+aten = torch.ops.aten
 TARGET = Target("toy", "small", {"conv2d": OpRule("quantized", "own", absorbs=("relu",))})
 
 
@@ -18,6 +21,28 @@ def test_a_listed_operator_has_its_rule():
 def test_what_is_not_listed_runs_in_float_with_a_reason():
     rule = TARGET.rule("gelu")
     assert (rule.inputs, rule.output, rule.reason) == ("float", "none", "toy has no integer kernel for gelu")
+
+
+def test_tables_are_for_operators_of_one_tensor_that_no_rule_names():
+    own = OpRule("accumulator", "none")
+    target = dataclasses.replace(TARGET, ops={**TARGET.ops, "tanh": own}, tables=OpRule("quantized", "own"))
+    assert (target.rule("gelu"), target.rule("tanh")) == (target.tables, own)
+    assert (target.rule("sigmoid").output, target.rule("sigmoid").fixed) == ("fixed", (1 / 255, 0))
+    assert target.rule("softmax").inputs == "float"
+
+
+def test_what_runs_with_an_operator_is_absorbed_or_in_one_table_with_it():
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    conv = graph.call_function(aten.conv2d.default, (x, x))
+    relu = graph.call_function(aten.relu.default, (conv,))
+    gate = graph.call_function(aten.sigmoid.default, (relu,))
+    product = graph.call_function(aten.mul.Tensor, (gate, relu))
+    graph.output(product)
+    rules = {"conv2d_dynamic": TARGET.rule("conv2d")}  # its weight is computed here
+    target = dataclasses.replace(TARGET, ops=rules, tables=OpRule("quantized", "own"))
+    assert (target.runs_with(conv), target.runs_with(gate)) == ((relu,), (product,))
+    assert (target.runs_with(relu), TARGET.runs_with(gate)) == ((gate, product), ())
 
 
 def test_defaults_are_the_least_restrictive_and_frozen():

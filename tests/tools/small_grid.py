@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from reproduce_plan import Cell
 
-from pipeline.recipe import load_recipe
-from tests.tiny import model_and_images
+from isobit.pipeline.recipe.file import load_recipe
+from tests.examples.tiny import model_and_images
+from tools.reproduce.plan import Cell
 
-SOURCE = Path(__file__).parents[1] / "tiny.py"
+SOURCE = Path(__file__).parents[1] / "examples" / "tiny.py"
 
 
 def small_data(folder: Path, pictures: bool = False) -> Path:

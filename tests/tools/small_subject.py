@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench_subjects import Subject
 
-from pipeline.data import open_data
-from pipeline.modelfile import load_model
-from tests.tiny import model_and_images
+from isobit.pipeline.model.modelfile import load_model
+from isobit.pipeline.samples.data import open_data
+from tests.examples.tiny import model_and_images
+from tools.bench.subjects import Subject
 
-ARCH = f"{Path(__file__).parents[1] / 'tiny.py'}:Residual"
+ARCH = f"{Path(__file__).parents[1] / 'examples' / 'tiny.py'}:Residual"
 
 
 def small_subject(folder: Path, name: str = "resnet20") -> Subject:

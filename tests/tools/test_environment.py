@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.tvm_int8.profiles import EMULATOR_PACKAGE, PROFILES
+from isobit.backends.tvm.profiles import EMULATOR_PACKAGE, PROFILES
 
 ROOT = Path(__file__).parents[2]
 # A Python that only notes how it is called; `-m venv` makes an environment with itself inside, as the real one does.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import make_checkpoints
 import numpy as np
 import pytest
 import torch
+
+from tools import make_checkpoints
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,9 +1,9 @@
 """The graph of a small model at each stage, with bits and units once it is quantized."""
 
 import pytest
-import show_graph
 
 from tests.tools.small_subject import ARCH, small_subject
+from tools import show_graph
 
 
 @pytest.fixture
@@ -30,5 +30,5 @@ def test_bits_follow_the_recipe(model, capsys):
 
 
 def test_bad_input_has_the_compilers_exit_code(model, capsys):
-    code, text = _show(capsys, model, "--recipe", "qdrop_w4a5")
+    code, text = _show(capsys, model, "--recipe", "qdrop_w4a9")
     assert code == 2 and "qdrop_w4a" in text

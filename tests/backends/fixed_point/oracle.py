@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from backends.fixed_point.program import (
+from isobit.backends.fixed_point.program import (
     AveragePool,
     Buffer,
     Concat,
     Conv,
     Dequantize,
-    DequantizeParts,
     GlobalAverage,
     LogitPlaces,
     Lookup,
@@ -29,7 +28,7 @@ from backends.fixed_point.program import (
     Weights,
     Window,
 )
-from backends.fixed_point.rescale import Part, Rescale, make_rescale
+from isobit.backends.fixed_point.rescale import Part, Rescale, make_rescale
 
 
 def run(program: Program, codes: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
@@ -66,22 +65,23 @@ def compute(program: Program, step: Step, inputs: Sequence[np.ndarray]) -> np.nd
         case MaxPool():
             return np.stack(windows(inputs[0], step.window, 0)).max(0)
         case Lookup():
-            return step.table.astype(np.int64)[inputs[0]]
+            table = np.broadcast_to(step.table, (inputs[0].shape[-1], 256)).astype(np.int64)
+            return table[np.arange(inputs[0].shape[-1]), inputs[0]]
         case Concat():
             moved = [x if table is None else table.astype(np.int64)[x]
                      for x, table in zip(inputs, step.tables, strict=True)]
             return np.concatenate(moved, -1)
         case Move():
             return _move(step, inputs[0], program.buffers[step.output].shape, zeros[0])
-        case Dequantize():
+        case Dequantize(parts=()):
             scale = np.float32(program.buffers[step.inputs[0]].scale)
             return centered[0].transpose(0, 3, 1, 2).astype(np.float32) * scale
-        case DequantizeParts():
+        case Dequantize():
             return _parts(program, step, centered)
     raise TypeError(type(step).__name__)
 
 
-def _parts(program: Program, step: DequantizeParts, centered: Sequence[np.ndarray]) -> np.ndarray:
+def _parts(program: Program, step: Dequantize, centered: Sequence[np.ndarray]) -> np.ndarray:
     logits = np.zeros((len(centered[0]), int(np.prod(program.logits))), np.float32)
     for number, part, value in zip(step.inputs, step.parts, centered, strict=True):
         value = value.astype(np.float32) * np.float32(program.buffers[number].scale)
@@ -178,7 +178,7 @@ def make_parts() -> Program:
     table = LogitPlaces(0, (0, 0, 0), np.array([3, 0, 3], np.int32), np.array([31, 30, 33], np.int32))
     buffers = (make_buffer("a", (2, 3, 4), 7), make_buffer("b", (1, 1, 6), 3), make_buffer("c", (2, 2, 3), 9))
     parts = (LogitPlaces(0, (12, 1, 3), none, none), LogitPlaces(24, (0, 0, 1), none, none), table)
-    return Program(buffers, (DequantizeParts("y", "", (0, 1, 2), None, parts),), (35,))
+    return Program(buffers, (Dequantize("y", "", (0, 1, 2), None, parts),), (35,))
 
 
 def make_conv(

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from backends import integer
-from backends.fixed_point.arithmetic import FixedPointArithmetic
-from backends.fixed_point.rules import integer_target
-from pipeline.parity import LOGITS
-from tests.backends.onnx_qdq.cases import frozen
+from isobit.backends.execution import integer
+from isobit.backends.fixed_point.arithmetic import FixedPointArithmetic
+from isobit.backends.fixed_point.rules import integer_target
+from isobit.pipeline.proof.parity import LOGITS
+from tests.examples.onnx_cases import frozen
 
 TARGET = integer_target("test", "any")
 

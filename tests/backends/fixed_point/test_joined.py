@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from backends.fixed_point.joined import Joined, find_parts, join
-from backends.fixed_point.layout import OUTSIDE, identity_map
+from isobit.backends.fixed_point.joined import Joined, find_parts, join
+from isobit.backends.fixed_point.layout import OUTSIDE, identity_map
 
 
 def whole(buffer, shape):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from backends.fixed_point.layout import OUTSIDE, channels_last, expand, find_form, identity_map, is_identity
+from isobit.backends.fixed_point.layout import OUTSIDE, channels_last, expand, find_form, identity_map, is_identity
 
 SOURCE = (4, 6, 8)
 

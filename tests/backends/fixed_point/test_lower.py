@@ -5,16 +5,16 @@ import pytest
 import torch
 from torch import nn
 
-from backends.fixed_point.arithmetic import FixedPointArithmetic
-from backends.fixed_point.lower import lower
-from backends.fixed_point.program import Conv, DequantizeParts, Lookup, Move
-from backends.fixed_point.rules import integer_target, unsupported
-from pipeline.parity import LOGITS
-from pipeline.recipe import load_recipe
+from isobit.backends.fixed_point.arithmetic import FixedPointArithmetic
+from isobit.backends.fixed_point.lower import lower
+from isobit.backends.fixed_point.program import Conv, Dequantize, Lookup, Move
+from isobit.backends.fixed_point.rules import integer_target, unsupported
+from isobit.pipeline.proof.parity import LOGITS
+from isobit.pipeline.recipe.file import load_recipe
 from tests.backends.fixed_point import oracle
-from tests.backends.onnx_qdq.cases import MIDDLES, frozen
-from tests.ends import ENDS, frozen_end
-from tests.tiny import frozen_reference, quantized_net
+from tests.examples.ends import ENDS, frozen_end
+from tests.examples.onnx_cases import MIDDLES, frozen
+from tests.examples.tiny import frozen_reference, quantized_net
 
 F = nn.functional
 TARGET = integer_target("test", "any")
@@ -50,7 +50,7 @@ def test_program_and_graph_agree(name, bits):
 @pytest.mark.parametrize("name", MIDDLES)
 def test_fixed_point_is_within_a_step_of_the_exact_graph(name):
     """Each tensor is computed from the exact codes before it: most codes are the same, the others one step apart."""
-    from backends.exact import ExactArithmetic
+    from isobit.backends.execution.exact import ExactArithmetic
 
     reference, images = frozen(name, target=TARGET)
     exact = ExactArithmetic(reference).run(images)
@@ -126,11 +126,11 @@ NETWORKS = {
     "tokens": lambda net, x: net.second(x).flatten(2).transpose(1, 2),
     "anchors": lambda net, x: net.second(x).view(-1, 2, 4, 6, 6).permute(0, 1, 3, 4, 2),
     "gated features": _gated_features,
-    "relu behind a pool": lambda net, x: _head(net, F.relu(F.max_pool2d(net.second(F.relu(x)), 2))),
-    "relu behind an average": lambda net, x: _head(net, F.relu(F.avg_pool2d(x, 2))),
-    "relu behind a concatenation": lambda net, x: _head(net, F.relu(torch.cat([x, net.second(x)], 1))[:, 4:12]),
-    "relu6 behind layout": lambda net, x: _head(net, F.relu6(F.pad(x.permute(0, 1, 3, 2), (1, 1, 0, 0)))),
-    "relu behind a product": lambda net, x: _head(net, F.relu(x * net.map(x))),
+    "relu after a pool": lambda net, x: _head(net, F.relu(F.max_pool2d(net.second(F.relu(x)), 2))),
+    "relu after an average": lambda net, x: _head(net, F.relu(F.avg_pool2d(x, 2))),
+    "relu after a concatenation": lambda net, x: _head(net, F.relu(torch.cat([x, net.second(x)], 1))[:, 4:12]),
+    "relu6 after layout": lambda net, x: _head(net, F.relu6(F.pad(x.permute(0, 1, 3, 2), (1, 1, 0, 0)))),
+    "relu after a product": lambda net, x: _head(net, F.relu(x * net.map(x))),
     "relu of what is read again": lambda net, x: _head(net, x + F.relu(x)),
     "hardtanh of the features": lambda net, x: net.head(F.hardtanh(x.mean((2, 3)), -0.1, 0.2)),
     "sum of a layer and a map": lambda net, x: _head(net, F.relu(net.second(x) + net.map(x))),
@@ -165,10 +165,9 @@ REFUSED = {
     "sum on a folded batch": lambda net, x: _head(net, (lambda y: y + y)(x.view(-1, 4, 6, 6)).view(-1, 8, 6, 6)),
     "layer on a folded batch": lambda net, x: net.head(x.permute(0, 2, 3, 1).reshape(-1, 8)).view(-1, 36 * 12),
     "pool on a folded batch": lambda net, x: _head(net, F.max_pool2d(x.view(-1, 4, 6, 6), 2).view(-1, 8, 3, 3)),
-    "batch behind channels": lambda net, x: _head(
+    "batch after channels": lambda net, x: _head(
         net, (lambda y: y + y)(x.permute(1, 0, 2, 3)).permute(1, 0, 2, 3)),
     "pool of three axes": lambda net, x: _head(net, F.max_pool2d(x.flatten(2), 2).view(-1, 4, 6, 3).repeat(1, 2, 1, 1)),
-    "rows side by side": lambda net, x: _head(net, torch.cat([x, net.second(x)], 2)),
 }
 
 
@@ -202,7 +201,7 @@ def test_results_that_are_laid_out_leave_their_own_grids(name):
 
 def test_parts_have_steps_unless_a_layout_cuts_across_them():
     tables = {name: [len(part.logits) > 0 for step in lower(frozen_end(name, TARGET)[0]).steps
-                     if isinstance(step, DequantizeParts) for part in step.parts] for name in ENDS}
+                     if isinstance(step, Dequantize) for part in step.parts] for name in ENDS}
     assert tables["detector"] == tables["levels"] == tables["padded"] == [False, False]
     assert any(tables["interleaved"]) and not tables["linear_permuted"]
 

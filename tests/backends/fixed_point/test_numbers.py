@@ -5,31 +5,31 @@ import pytest
 import torch
 from torch import nn
 
-from backends.fixed_point.numbers import (
-    function_table,
-    hardsigmoid,
-    pool_divisors,
-    requantize_table,
-    sigmoid,
-    window_of,
-)
-from backends.integer import CodeGrid
-from passes import prepare
-from pipeline.capture import capture
-from pipeline.graph import op_name
+from isobit.backends.execution.codes import CodeGrid
+from isobit.backends.fixed_point.numbers import function_table, pool_divisors, requantize_table, window_of
+from isobit.backends.regions import Region
+from isobit.passes import prepare
+from isobit.pipeline.errors import TargetError
+from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.graph.nodes import op_name
+
+
+class Inverse(nn.Module):
+    def forward(self, x):
+        return torch.reciprocal(x)
+
+
+class Negative(nn.Module):
+    def forward(self, x):
+        return -x
+
+
+def graph_of(module, size=9):
+    return prepare(capture(nn.Sequential(module).eval(), torch.zeros(1, 4, size, size)).graph)
 
 
 def node_of(module, operator, size=9):
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.module = module
-
-        def forward(self, x):
-            return self.module(x)
-
-    graph = prepare(capture(Net().eval(), torch.zeros(1, 4, size, size)).graph)
-    return next(node for node in graph.graph.nodes if op_name(node) == operator)
+    return next(node for node in graph_of(module, size).graph.nodes if op_name(node) == operator)
 
 
 def grid(scale, zero_point=0, low=0, high=255):
@@ -53,13 +53,37 @@ def test_divisors_count_what_torch_counts(include):
     assert np.allclose((sums / pool(ones))[0, 0].numpy(), pool_divisors(node_of(pool, "avg_pool2d")))
 
 
-def test_functions():
+def region_of(*modules):
+    """A graph of operators of one tensor, and the region of all of them."""
+    graph = graph_of(nn.Sequential(*modules))
+    first, *rest = (node for node in graph.graph.nodes if node.op == "call_function")
+    return graph, Region(op_name(first), first, (first.args[0],), tuple(rest), None, False, True, "")
+
+
+@pytest.mark.parametrize("module", [nn.Sigmoid(), nn.Hardsigmoid()])
+def test_a_function_is_a_table(module):
     codes = torch.arange(256) - 100
-    for name, function, wanted in (("s", sigmoid, torch.sigmoid), ("h", hardsigmoid, nn.functional.hardsigmoid)):
-        table = function_table(function, grid(0.05, 100), grid(1 / 255))
-        exact = wanted(codes.double() * float(torch.tensor(0.05))) / float(torch.tensor(1 / 255))
-        assert np.abs(table - exact.numpy()).max() <= 0.5 + 1e-6, name
-    assert sigmoid(-800.0) == 0.0 and sigmoid(800.0) == 1.0
+    table = function_table(*region_of(module), grid(0.05, 100), grid(1 / 255))
+    exact = module(codes.double() * float(torch.tensor(0.05))) / float(torch.tensor(1 / 255))
+    assert table.shape == (256,) and np.abs(table - exact.numpy()).max() <= 0.5 + 1e-6
+
+
+def test_a_run_of_functions_is_one_table_and_channels_have_their_own():
+    slopes = nn.PReLU(4)
+    with torch.no_grad():
+        slopes.weight.copy_(torch.tensor([0.25, -0.5, 1.0, 2.0]))
+    table = function_table(*region_of(slopes, nn.Tanh()), grid(0.02, 100), grid(0.01, 128))
+    values = (torch.arange(256) - 100).double() * float(torch.tensor(0.02))
+    wanted = torch.tanh(torch.where(values >= 0, values, slopes.weight.double()[:, None] * values))
+    assert table.shape == (4, 256)
+    assert np.abs(table - (wanted / float(torch.tensor(0.01)) + 128).detach().numpy()).max() <= 0.5 + 1e-6
+
+
+def test_a_pole_takes_the_last_code_and_what_is_no_number_is_refused():
+    table = function_table(*region_of(Inverse()), grid(0.1, 7), grid(0.1, 128))
+    assert table[7] == 255 and table[6] == 28 and table[8] == 228
+    with pytest.raises(TargetError, match=r"(?s)reciprocal gives no number for some codes.*node reciprocal"):
+        function_table(*region_of(Inverse(), Negative(), nn.GELU()), grid(0.1), grid(0.1))
 
 
 def test_tables_between_grids():

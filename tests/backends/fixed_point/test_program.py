@@ -1,6 +1,6 @@
 """A program is data: a step knows whether a residual enters it, and tensor 0 is the input."""
 
-from backends.fixed_point.program import Conv
+from isobit.backends.fixed_point.program import Conv
 from tests.backends.fixed_point import oracle
 
 

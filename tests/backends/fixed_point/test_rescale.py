@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from backends.fixed_point.rescale import LEAST_SHIFT, MOST_SHIFT, Part, apply_rescale, make_rescale
-from pipeline.errors import TargetError
+from isobit.backends.fixed_point.rescale import LEAST_SHIFT, MOST_SHIFT, Part, apply_rescale, make_rescale
+from isobit.pipeline.errors import TargetError
 
 
 def parts_of(rng, count):
@@ -74,6 +74,6 @@ def test_two_addends_that_fit_alone_must_fit_together():
 
 
 def test_what_cannot_be_held_names_the_layer():
-    with pytest.raises(TargetError, match=r"node conv9.*--target onnx|tiny beside its sums") as error:
+    with pytest.raises(TargetError, match=r"node conv9.*`target=onnx`|tiny beside its sums") as error:
         make_rescale([Part(np.array([1000.0]), 1 << 30)], 0, "node conv9")
     assert "node conv9" in str(error.value)

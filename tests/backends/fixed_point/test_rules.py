@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-import passes
-from backends.fixed_point.rules import integer_target, unsupported
-from backends.regions import find_regions
-from pipeline.capture import capture
-from pipeline.graph import quantizer_of
-from tests.backends.onnx_qdq.cases import FLOAT_MIDDLES, MIDDLES, recipe_of
-from tests.backends.onnx_qdq.cases import _captured as captured_case
-from tests.tiny import multibit_recipe
+from isobit import passes
+from isobit.backends.fixed_point.rules import integer_target, unsupported
+from isobit.backends.regions import find_regions
+from isobit.pipeline.errors import TargetError
+from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.graph.nodes import quantizer_of
+from tests.examples.onnx_cases import FLOAT_MIDDLES, MIDDLES, TABLE_MIDDLES, recipe_of
+from tests.examples.onnx_cases import _captured as captured_case
+from tests.examples.tiny import multibit_recipe
 
 TARGET = integer_target("test", "any")
 
@@ -26,16 +27,23 @@ def test_what_the_table_lists_is_accepted(name):
 
 
 @pytest.mark.parametrize(("name", "reason"), [
-    ("scaled", "no integer kernel for add_scaled"), ("gelu", "no integer kernel for gelu"),
-    ("softmax", "no integer kernel for softmax"), ("layer_norm_gelu", "no integer kernel for layer_norm"),
+    ("scaled", "no integer kernel for add_scaled"), ("softmax", "no integer kernel for softmax"),
+    ("layer_norm_gelu", "no integer kernel for layer_norm"),
 ])
 def test_float_operators_are_refused(name, reason):
     assert name in FLOAT_MIDDLES
     assert any(reason in found for _, found in unsupported(graph_of(name), TARGET))
 
 
-def test_nested_levels_are_refused():
-    assert any("nested" in reason for _, reason in unsupported(graph_of("relu", multibit_recipe()), TARGET))
+@pytest.mark.parametrize("name", sorted(TABLE_MIDDLES))
+def test_operators_of_one_tensor_are_accepted_whatever_other_targets_do(name):
+    assert list(unsupported(graph_of(name), TARGET)) == []
+
+
+def test_nested_levels_are_refused_and_codebooks_are_not():
+    with pytest.raises(TargetError, match="no kernels for activations.levels: nested"):
+        graph_of("relu", multibit_recipe())
+    assert list(unsupported(graph_of("relu", multibit_recipe("activations.levels=uniform")), TARGET)) == []
 
 
 class TwoBranches(nn.Module):

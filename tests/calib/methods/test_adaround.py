@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from calib.methods.adaround import AdaRoundParameters, adaround
-from pipeline.graph import bias_quantizer_of
-from pipeline.quantizer import Phase
-from tests.calib.nets import Notes, calibrated, calibration, output_error, recipe, weight_of
+from isobit.calib.methods.adaround import AdaRoundParameters, adaround
+from isobit.pipeline.graph.nodes import bias_quantizer_of
+from isobit.pipeline.quant.quantizer import Phase
+from tests.examples.units import Notes, calibrated, calibration, output_error, recipe, weight_of
 
 
 def test_defaults_are_the_papers() -> None:
@@ -54,7 +54,7 @@ def test_activations_stay_float_while_weights_are_rounded() -> None:
 
 
 def test_ranges_of_activations_are_those_of_the_rounded_network() -> None:
-    """Not the float network's: the ranges of a run with other weights differ behind the first layer."""
+    """Not the float network's: the ranges of a run with other weights differ after the first layer."""
     scales = []
     for steps in (40, 1):
         made = calibration(recipe("adaround_w2a4"), ranges=False)

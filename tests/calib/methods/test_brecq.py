@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from calib.calibrate import calibrate
-from calib.context import Calibration
-from calib.methods.brecq import BRECQParameters, brecq
-from calib.ranges import search_ranges_in_order, search_weight_ranges
-from calib.reconstruct import UnitWork, Walk, reconstruct
-from calib.trainer import MakeObjective, Settings, UnitTrainer
-from pipeline.quantizer import Phase
-from pipeline.stages import UnitLog
-from tests.calib.nets import PAPER, Notes, calibrated, calibration, net, output_error, recipe, weight_of
+from isobit.calib.calibrate import calibrate
+from isobit.calib.context import Calibration
+from isobit.calib.methods.brecq import BRECQParameters, brecq
+from isobit.calib.ranges.ranges import search_ranges_in_order, search_weight_ranges
+from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
+from isobit.calib.reconstruction.trainer import MakeObjective, Settings, UnitTrainer
+from isobit.pipeline.quant.quantizer import Phase
+from isobit.pipeline.stages import UnitLog
+from tests.examples.units import PAPER, Notes, calibrated, calibration, net, output_error, recipe, weight_of
 
 UNITS = ["stem", "inner", "outer", "head"]
 MINMAX = "activations.range=minmax"  # leaves learned scales something to improve
@@ -28,7 +28,7 @@ def test_defaults_are_the_released_scripts() -> None:
     assert (weights.steps, weights.learning_rate, weights.rounding_weight) == (20_000, 1e-3, 0.01)
     assert (weights.warmup, weights.beta_start, weights.beta_end, weights.descent) == (0.2, 20.0, 2.0, "linear")
     assert (weights.keep_prob, weights.scale_learning_rate, weights.sampler) == (1.0, 0.0, "permutation")
-    assert (activations.steps, activations.scale_learning_rate, activations.rounding) == (5_000, 4e-4, False)
+    assert (activations.steps, activations.scale_learning_rate, activations.rounding) == (5_000, 4e-4, "nearest")
     assert (activations.keep_prob, activations.gradient_factor) == (1.0, False)
     assert (parameters.activation_exponent, parameters.init_images) == (2.4, 64)
     assert (parameters.fisher, parameters.skip_stem) == ("off", True)
@@ -83,7 +83,7 @@ class Watching(Notes):
 
 
 @pytest.mark.parametrize("name", ["tiny", "residual", "mobile"])
-def test_T19_the_first_pass_leaves_activations_float_and_the_stem_at_nearest(name: str) -> None:
+def test_the_first_pass_leaves_activations_float_and_the_stem_at_nearest(name: str) -> None:
     watcher = Watching()
     made = calibration(recipe("brecq_w2a4"), ranges=False, watcher=watcher, name=name, target=PAPER)
     watcher.watch(made)
@@ -97,23 +97,23 @@ def test_T19_the_first_pass_leaves_activations_float_and_the_stem_at_nearest(nam
 
 
 @pytest.mark.parametrize("name", ["residual", "mobile"])
-def test_T19_what_each_pass_trains_on(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_what_each_pass_trains_on(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The first on the prefix with rounded weights, the second on the float network's own values; targets are float."""
     seen: dict[str, list[bool]] = {"weights": [], "activations": []}
 
     class Noting(UnitTrainer):
-        def __init__(self, work: UnitWork, settings: Settings, make_objective: MakeObjective | None = None) -> None:
-            super().__init__(work, settings, make_objective)
-            index = torch.arange(work.count)
+        def __init__(self, task: UnitTask, settings: Settings, make_objective: MakeObjective | None = None) -> None:
+            super().__init__(task, settings, make_objective)
+            index = torch.arange(task.count)
             fed = self.objective.inputs(index)
-            same = all(torch.equal(a, b.rows(index)) for a, b in zip(fed, work.float_inputs, strict=True))
-            seen["weights" if settings.rounding else "activations"].append(same)
-            (target,) = work.targets
+            same = all(torch.equal(a, b.rows(index)) for a, b in zip(fed, task.float_inputs, strict=True))
+            seen["weights" if settings.rounding == "soft" else "activations"].append(same)
+            (target,) = task.targets
             torch.testing.assert_close(
-                work.teacher(*(value.rows(index) for value in work.float_inputs))[0], target.rows(index)
+                task.teacher(*(value.rows(index) for value in task.float_inputs))[0], target.rows(index)
             )
 
-    monkeypatch.setattr("calib.methods.brecq.UnitTrainer", Noting)
+    monkeypatch.setattr("isobit.calib.reconstruction.trainer.UnitTrainer", Noting)
     made = calibration(recipe("brecq_w2a4"), ranges=False, name=name, target=PAPER)
     brecq(made, BRECQParameters(**SMALL))
     assert len(seen["weights"]) == len(made.units) - 1 and not any(seen["weights"])
@@ -121,7 +121,7 @@ def test_T19_what_each_pass_trains_on(monkeypatch: pytest.MonkeyPatch, name: str
 
 
 def hardened(name: str) -> Calibration:
-    """In front of the second pass: weights decided, every activation range searched in order."""
+    """Before the second pass: weights decided, every activation range searched in order."""
     made = calibration(recipe("brecq_w4a2", MINMAX), ranges=False, name=name, target=PAPER)
     search_weight_ranges(made)
     for node, quantizer in made.weights().items():
@@ -134,11 +134,11 @@ def learn_scales(made: Calibration, only: str | None = None) -> None:
     """The second pass, over all units or over one of them."""
     settings = BRECQParameters(activation_steps=60).activation_settings
 
-    def trainer(work: UnitWork) -> UnitTrainer | None:
-        wanted = bool(work.activations) and only in (None, work.unit.name)
-        return UnitTrainer(work, settings) if wanted else None
+    def trainer(task: UnitTask) -> UnitTrainer | None:
+        wanted = bool(task.activations) and only in (None, task.unit.name)
+        return UnitTrainer(task, settings) if wanted else None
 
-    reconstruct(made, Walk(60, stage="activations", inputs="teacher", exponent=2.4), trainer)
+    reconstruct(made, Sweep(60, stage="activations", inputs="teacher", exponent=2.4), trainer)
 
 
 def scales_of(made: Calibration) -> torch.Tensor:
@@ -146,7 +146,7 @@ def scales_of(made: Calibration) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["residual", "mobile"])
-def test_T19_the_second_pass_touches_no_code_and_does_not_depend_on_the_order(name: str) -> None:
+def test_the_second_pass_touches_no_code_and_does_not_depend_on_the_order(name: str) -> None:
     """Inputs are the float network's, so units in any order get the same scales bit for bit.
 
     In the papers' world: on a target with int32 biases a layer's bias is rounded to a step that contains the scale in
@@ -176,7 +176,7 @@ def test_skip_stem_leaves_the_first_unit_at_nearest(skipped: bool) -> None:
 
 
 def codes(**changes: object) -> torch.Tensor:
-    """Of a network whose answers differ from image to image, so that predictions have a gradient."""
+    """Codes of a network whose answers differ from image to image, so that predictions have a gradient."""
     made = calibration(recipe("brecq_w2a4"), ranges=False)
     weight, bias = (made.graph.get_parameter(f"head.{name}").data for name in ("weight", "bias"))
     weight.mul_(200.0)

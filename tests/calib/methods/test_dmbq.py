@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-import passes
-from calib.calibrate import calibrate
-from calib.context import Calibration
-from calib.methods import find_method
-from calib.methods.dmbq import DmbqCourse, DmbqParameters
-from pipeline.errors import CalibrationError
-from pipeline.graph import is_constant, quantizer_of
-from pipeline.recipe import MethodChoice, Recipe
-from pipeline.stages import Calibrated
-from tests.calib.nets import CPU, Notes, responsive
-from tests.tiny import multibit_recipe
+from isobit import passes
+from isobit.calib.calibrate import calibrate
+from isobit.calib.context import Calibration
+from isobit.calib.methods import find_method
+from isobit.calib.methods.dmbq import DmbqParameters, DmbqTraining
+from isobit.pipeline.errors import CalibrationError
+from isobit.pipeline.graph.nodes import is_constant, quantizer_of
+from isobit.pipeline.recipe.schema import MethodChoice, Recipe
+from isobit.pipeline.stages import Calibrated
+from tests.examples.tiny import multibit_recipe
+from tests.examples.units import CPU, Notes, responsive
 
 FEW = {"start_epochs": 1, "epochs": 4, "learning_rate": 1e-2, "pad": 1, "window": 0.75}
 
@@ -59,10 +59,10 @@ def test_bits_come_down_to_the_recipes_average_and_stay() -> None:
     result, _, _ = trained()
     epochs = [log.measured for log in result.findings.epochs]
     for name, key in (("W bits", "weights"), ("A bits", "activations")):
-        course = [measured[name] for measured in epochs]
-        assert course[0] == 4.0 and all(a >= b for a, b in itertools.pairwise(course))
-        assert course[-1] == course[-2] <= 2.0
-        assert averages(result)[key] == pytest.approx(course[-1])
+        training = [measured[name] for measured in epochs]
+        assert training[0] == 4.0 and all(a >= b for a, b in itertools.pairwise(training))
+        assert training[-1] == training[-2] <= 2.0
+        assert averages(result)[key] == pytest.approx(training[-1])
     assert any("bits on average" in note for note in result.findings.notes)
 
 
@@ -108,19 +108,19 @@ def test_every_parameter_makes_a_difference(change: dict[str, Any]) -> None:
 def test_a_stopped_course_goes_on_the_same() -> None:
     quantized, images = responsive(of())
     labels = torch.arange(len(images)) % quantized.captured.num_classes
-    def course() -> DmbqCourse:
+    def training() -> DmbqTraining:
         at = Calibration(quantized.graph, quantized.units, images, quantized.recipe, CPU, Notes(), labels=labels,
                          classes=quantized.captured.num_classes)
-        return DmbqCourse(at, DmbqParameters(**FEW))
+        return DmbqTraining(at, DmbqParameters(**FEW))
 
-    def epochs(made: DmbqCourse, first: int, last: int) -> None:
+    def epochs(made: DmbqTraining, first: int, last: int) -> None:
         for epoch in range(first, last):
             made.begin(epoch)
             for _ in range(made.steps):
                 made.step()
             made.end(epoch)
 
-    whole, half, rest = course(), course(), course()
+    whole, half, rest = training(), training(), training()
     epochs(whole, 0, 4)
     epochs(half, 0, 2)
     rest.restore(half.state())

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from calib.calibrate import calibrate
-from calib.context import Calibration
-from calib.generator import Forge, make_generator
-from calib.methods import find_method
-from calib.methods.fdda import Fdda, FddaParameters, distorted, find_centres, first_aligned
-from calib.statistics import Statistics, alignment_loss, watched_network
-from pipeline.errors import CalibrationError
-from pipeline.recipe import MethodChoice
-from tests.calib.nets import CPU, recipe, responsive
-from tests.calib.test_finetune import Told
+from isobit.calib.calibrate import calibrate
+from isobit.calib.context import Calibration
+from isobit.calib.methods import find_method
+from isobit.calib.methods.fdda import Fdda, FddaParameters, distorted, find_centres, first_aligned
+from isobit.calib.synthesis.generator import GeneratorTrainer, make_generator
+from isobit.calib.synthesis.statistics import Statistics, alignment_loss, watched_network
+from isobit.pipeline.errors import CalibrationError
+from isobit.pipeline.recipe.schema import MethodChoice
+from tests.calib.training.test_finetune import Told
+from tests.examples.units import CPU, recipe, responsive
 
 FEW = {"epochs": 3, "steps": 2, "range_epochs": 1, "warmup_epochs": 1, "rate_period": 2, "trust_epochs": 1,
        "precision": "float32", "crop": 0.5, "real_images": 2}
@@ -46,12 +46,12 @@ def calibration() -> Calibration:
     )
 
 
-def paper(at: Calibration | None = None, **changes: Any) -> tuple[Fdda, Forge]:
+def paper(at: Calibration | None = None, **changes: Any) -> tuple[Fdda, GeneratorTrainer]:
     at = at or calibration()
     chosen = parameters(**changes)
     generator = make_generator(at.shape, at.classes, "norm", 0, CPU)
-    forge = Forge(generator, watched_network(at.graph, CPU), at.classes, 8, 1e-3, 0, "float32", CPU)
-    return Fdda(at, chosen), forge
+    trainer = GeneratorTrainer(generator, watched_network(at.graph, CPU), at.classes, 8, 1e-3, 0, "float32", CPU)
+    return Fdda(at, chosen), trainer
 
 
 def test_defaults_are_the_authors() -> None:
@@ -113,9 +113,9 @@ def test_which_classes_are_drawn() -> None:
 
 
 def test_layers_before_the_deep_half_are_not_aligned_with_a_centre() -> None:
-    made, forge = paper()
+    made, trainer = paper()
     with torch.no_grad():
-        found = forge.draw(made.centres.trusted[0]).statistics
+        found = trainer.draw(made.centres.trusted[0]).statistics
     leaves = [Statistics(s.mean.clone().requires_grad_(), s.variance.clone().requires_grad_()) for s in found]
     made.class_loss(leaves, made.centres.trusted[0]).backward()
     reached = [leaf.mean.grad is not None for leaf in leaves]
@@ -123,10 +123,10 @@ def test_layers_before_the_deep_half_are_not_aligned_with_a_centre() -> None:
 
 
 def test_a_class_that_is_not_trusted_gets_noise_everywhere_and_twice_the_weight() -> None:
-    made, forge = paper()
+    made, trainer = paper()
     wrong = next(label for label in made.centres.statistics if label not in made.centres.trusted)
     with torch.no_grad():
-        found = forge.draw(wrong).statistics
+        found = trainer.draw(wrong).statistics
     state = made.random.get_state()
     value = made.class_loss(found, wrong)
     made.random.set_state(state)
@@ -136,43 +136,43 @@ def test_a_class_that_is_not_trusted_gets_noise_everywhere_and_twice_the_weight(
 
 
 def test_the_generators_loss_draws_a_batch_of_one_class() -> None:
-    made, forge = paper()
+    made, trainer = paper()
     drawn: list[Tensor] = []
-    draw = forge.draw
+    draw = trainer.draw
 
     def recorded(label: int | None = None) -> Any:
-        judged = draw(label)
-        drawn.append(judged.labels)
-        return judged
+        generated = draw(label)
+        drawn.append(generated.labels)
+        return generated
 
-    forge.draw = recorded
-    first = forge.draw()
-    assert math.isfinite(float(made.generator_loss(first, forge, 9).detach()))
+    trainer.draw = recorded
+    first = trainer.draw()
+    assert math.isfinite(float(made.generator_loss(first, trainer, 9).detach()))
     assert len(set(drawn[1].tolist())) == 1 and int(drawn[1][0]) in made.centres.trusted
 
 
 def test_the_students_batch_is_real_and_generated_images() -> None:
     at = calibration()
-    made, forge = paper(at, real_images=2, crop=1.0, generated_crop=1.0, flip=False)
+    made, trainer = paper(at, real_images=2, crop=1.0, generated_crop=1.0, flip=False)
     with torch.no_grad():
-        judged = forge.draw()
+        generated = trainer.draw()
     seen: list[Tensor] = []
     for _ in range(len(at.images) // 2):
-        images, labels, teacher = made.student_batch(judged, forge)
+        images, labels, teacher = made.student_batch(generated, trainer)
         assert images.shape[0] == labels.shape[0] == teacher.shape[0] == 2 + 8
-        torch.testing.assert_close(images[2:], judged.images)
+        torch.testing.assert_close(images[2:], generated.images)
         seen += list(images[:2])
     rows = {tuple(image.flatten().tolist()) for image in seen}
     assert len(rows) == len(seen)  # one pass uses no image twice
 
 
 def test_augmented_images_are_others_and_their_teachers_answers_too() -> None:
-    made, forge = paper(real_images=0, generated_crop=0.5)
+    made, trainer = paper(real_images=0, generated_crop=0.5)
     with torch.no_grad():
-        judged = forge.draw()
-    images, labels, teacher = made.student_batch(judged, forge)
-    assert images.shape == judged.images.shape and not torch.equal(images, judged.images)
-    assert torch.equal(labels, judged.labels) and not torch.equal(teacher, judged.logits)
+        generated = trainer.draw()
+    images, labels, teacher = made.student_batch(generated, trainer)
+    assert images.shape == generated.images.shape and not torch.equal(images, generated.images)
+    assert torch.equal(labels, generated.labels) and not torch.equal(teacher, generated.logits)
 
 
 def test_labels_are_asked_for() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from calib.calibrate import calibrate
-from calib.methods import find_method
-from calib.methods.gdfq import Gdfq, GdfqParameters, divergence_weight
-from pipeline.recipe import MethodChoice
-from pipeline.stages import Calibrated
-from tests.calib.nets import recipe, responsive, subject
+from isobit.calib.calibrate import calibrate
+from isobit.calib.methods import find_method
+from isobit.calib.methods.gdfq import Gdfq, GdfqParameters, divergence_weight
+from isobit.pipeline.recipe.schema import MethodChoice
+from isobit.pipeline.stages import Calibrated
+from tests.examples.units import recipe, responsive, subject
 
 FEW = {"epochs": 6, "steps": 20, "range_epochs": 2, "warmup_epochs": 2, "generator_learning_rate": 5e-3}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from calib.methods.lsq import LSQParameters, lsq
-from tests.calib.nets import calibrated, calibration, output_error, recipe, weight_of
+from isobit.calib.methods.lsq import LSQParameters, lsq
+from tests.examples.units import calibrated, calibration, output_error, recipe, weight_of
 
 MINMAX = "activations.range=minmax"  # leaves something to improve
 
@@ -14,7 +14,7 @@ MINMAX = "activations.range=minmax"  # leaves something to improve
 def test_defaults_are_qdrops_numbers_without_rounding_and_drop() -> None:
     settings = LSQParameters().settings
     assert (settings.steps, settings.scale_learning_rate, settings.gradient_factor) == (20_000, 4e-5, True)
-    assert (settings.keep_prob, settings.rounding, settings.sampler) == (1.0, False, "replacement")
+    assert (settings.keep_prob, settings.rounding, settings.sampler) == (1.0, "nearest", "replacement")
 
 
 @pytest.mark.parametrize("steps", [100, 20_000])

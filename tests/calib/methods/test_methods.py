@@ -8,14 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from calib.methods import METHODS, check_needs, find_method
-from pipeline.errors import RecipeError
-from pipeline.graph import bias_quantizer_of, is_constant, quantizer_of
-from pipeline.quantizer import Phase
-from pipeline.recipe import MethodChoice, available_recipes, load_recipe
-from pipeline.stages import Calibrated
-from tests.calib.nets import TARGET, calibrated, recipe, subject
-from tests.tiny import multibit_recipe, quantized_net
+from isobit.calib.methods import METHODS, check_needs, find_method
+from isobit.pipeline.errors import RecipeError
+from isobit.pipeline.graph.nodes import bias_quantizer_of, is_constant, quantizer_of
+from isobit.pipeline.quant.quantizer import Phase
+from isobit.pipeline.recipe.family import list_families
+from isobit.pipeline.recipe.file import load_recipe
+from isobit.pipeline.recipe.schema import MethodChoice
+from isobit.pipeline.stages import Calibrated
+from tests.examples.tiny import multibit_recipe, quantized_net
+from tests.examples.units import TARGET, calibrated, recipe, subject
 
 NAMES = ("adaround", "brecq", "dmbq", "fdda", "gdfq", "lsq", "nearest", "pdquant", "qdrop")
 LEARNING = ("adaround", "brecq", "lsq", "pdquant", "qdrop")
@@ -26,10 +28,18 @@ def choice(name: str, **parameters: object) -> MethodChoice:
 
 
 def test_every_shipped_recipe_finds_its_method() -> None:
-    for name in available_recipes():
+    for name in (name for family in list_families() for name in (family.recipes[0], family.recipes[-1])):
         method, parameters = find_method(load_recipe(name).method)
         assert isinstance(parameters, method.parameters) and method.needed(parameters)
     assert set(METHODS.names()) >= set(NAMES)
+
+
+@pytest.mark.parametrize("name", ["gdfq_w4a4", "fdda_w4a4", "dmbq_w2a2"])
+def test_what_the_papers_recipes_state_are_the_methods_defaults(name: str) -> None:
+    stated = load_recipe(name).method
+    defaults = find_method(MethodChoice(name=stated.name))[1].model_dump()
+    different = {key for key, value in find_method(stated)[1].model_dump().items() if defaults[key] != value}
+    assert different == set()
 
 
 def test_an_unknown_method_is_answered_with_the_nearest_spelling() -> None:
@@ -74,7 +84,7 @@ def test_nothing_random_or_open_is_left(name: str) -> None:
         quantizer, bias = quantizer_of(graph, node), bias_quantizer_of(graph, node)
         if quantizer is not None:
             assert quantizer.phase is Phase.ON and (quantizer.codes is not None) == is_constant(node)
-            assert quantizer.rounding is None and quantizer.mixing is None and quantizer.observer is None
+            assert quantizer.stand_in is None
             assert not quantizer.scale.requires_grad and bool(torch.isfinite(quantizer.scale).all())
         if bias is not None:
             assert bias.phase is Phase.ON

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from calib.methods.nearest import NearestParameters, nearest
-from pipeline.graph import get_attribute
-from tests.calib.nets import calibration, recipe
+from isobit.calib.methods.nearest import NearestParameters, nearest
+from isobit.pipeline.graph.nodes import get_attribute
+from tests.examples.units import calibration, recipe
 
 
 def test_weights_go_to_their_nearest_codes() -> None:

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from calib.methods.pdquant import PDQuantParameters, pdquant
-from calib.methods.qdrop import QDropParameters, qdrop
-from pipeline.stages import UnitLog
-from tests.calib.nets import PAPER, calibrated, calibration, output_error, recipe
+from isobit.calib.methods.pdquant import PDQuantParameters, pdquant
+from isobit.calib.methods.qdrop import QDropParameters, qdrop
+from isobit.pipeline.stages import UnitLog
+from tests.examples.units import PAPER, calibrated, calibration, output_error, recipe
 
 SMALL = {"steps": 40, "init_images": 16, "precision": "float32"}
 
@@ -88,7 +88,7 @@ def test_without_its_additions_it_is_qdrops_first_release() -> None:
 
 
 def statistics(method: str, seed: int) -> list[list[float]]:
-    """Of every unit that trains: log of its loss after training, soft and hard, share of flipped weights."""
+    """For every unit that trains: log of its loss after training, soft and hard, share of flipped weights."""
     made = calibration(recipe("pdquant_w2a2", f"seed={seed}"), ranges=False, name="residual", target=PAPER)
     shared = {"steps": 100, "init_images": 48, "schedule": "paper", "learning_rate": 0.1, "scale_learning_rate": 2e-3}
     if method == "pdquant":
@@ -100,7 +100,7 @@ def statistics(method: str, seed: int) -> list[list[float]]:
     return [[math.log(log.loss_soft), math.log(log.loss_hard), log.flipped] for log in logs]
 
 
-def test_T24_in_the_limit_it_is_qdrops_first_release_in_distribution() -> None:
+def test_in_the_limit_it_is_qdrops_first_release_in_distribution() -> None:
     """lambda_r -> infinity, lambda_c -> 0, QDrop's rate: the same statistics of every unit over seeds.
 
     Not bit for bit, because the second half of the batch takes its own random bits. Rates are the paper's times the

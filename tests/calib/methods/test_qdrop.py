@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from calib.methods.qdrop import QDropParameters, qdrop
-from tests.calib.nets import calibration, recipe
+from isobit.calib.methods.qdrop import QDropParameters, qdrop
+from tests.examples.units import calibration, recipe
 
 
 def test_defaults_are_the_papers() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from calib.context import Calibration
-from calib.methods.nearest import NearestParameters, nearest
-from calib.methods.zeroq import ZeroqParameters, zeroq
-from pipeline.graph import quantizer_of
-from tests.calib.nets import calibration, recipe
+from isobit.calib.context import Calibration
+from isobit.calib.methods.nearest import NearestParameters, nearest
+from isobit.calib.methods.zeroq import ZeroqParameters, zeroq
+from isobit.pipeline.graph.nodes import quantizer_of
+from tests.examples.units import calibration, recipe
 
 
 def made(**parameters: object) -> Calibration:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from calib.distill import distillation_loss
-from calib.sources import make
-from calib.statistics import watched_network
-from pipeline.stages import EpochLog, Quantized
-from pipeline.watcher import Quiet
-from tests.calib.nets import CPU, net, recipe
+from isobit.calib.sources import make
+from isobit.calib.synthesis.distill import distillation_loss
+from isobit.calib.synthesis.statistics import watched_network
+from isobit.pipeline.stages import EpochLog, Quantized
+from isobit.pipeline.watcher import Quiet
+from tests.examples.units import CPU, net, recipe
 
 SETS = ("images.source=distilled", "images.batch=4", "images.iterations=30")
 
@@ -65,8 +65,8 @@ def test_in_bfloat16_the_loss_falls_as_far() -> None:
     assert losses[1] == pytest.approx(losses[0], rel=0.25)
 
 
-def test_an_interrupted_distillation_goes_on_behind_its_last_batch(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("calib.finetune.SAVE_EVERY", 0.0)
+def test_an_interrupted_distillation_goes_on_after_its_last_batch(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("isobit.calib.training.finetune.SAVE_EVERY", 0.0)
     of = quantized("images.count=12")
     expected = make(of).images
     with pytest.raises(KeyboardInterrupt):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from calib.sources import draw
-from pipeline.data import open_data, open_pool
-from pipeline.recipe import ImagesRule
+from isobit.calib.sources import draw
+from isobit.pipeline.recipe.schema import ImagesRule
+from isobit.pipeline.samples.data import open_data, open_pool
 
 
 def pool_path(folder: Path) -> Path:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from calib.sources import Made, make
-from pipeline.stages import Quantized
-from pipeline.watcher import Quiet
-from tests.calib.nets import net, recipe
+from isobit.calib.sources import SyntheticImages, make
+from isobit.pipeline.stages import Quantized
+from isobit.pipeline.watcher import Quiet
+from tests.examples.units import net, recipe
 
 SETS = ("images.source=generated", "images.batch=8", "images.iterations=200", "images.count=20",
         "images.precision=float32")
@@ -21,11 +21,11 @@ def quantized(*sets: str) -> Quantized:
 
 
 @pytest.fixture(scope="module")
-def plain() -> Made:
+def plain() -> SyntheticImages:
     return make(quantized())
 
 
-def test_images_have_the_moments_of_normalised_inputs_and_the_labels_that_were_ordered(plain: Made) -> None:
+def test_images_have_the_moments_of_normalised_inputs_and_the_labels_that_were_ordered(plain: SyntheticImages) -> None:
     assert plain.images.shape == (20, 3, 8, 8) and plain.labels.shape == (20,)
     assert set(plain.labels.tolist()) <= set(range(5)) and len(set(plain.labels.tolist())) > 2
     assert float(plain.images.mean()) == pytest.approx(0.0, abs=0.1)
@@ -36,21 +36,21 @@ def test_images_have_the_moments_of_normalised_inputs_and_the_labels_that_were_o
 
 
 @pytest.fixture(scope="module")
-def short() -> Made:
+def short() -> SyntheticImages:
     return make(quantized("images.iterations=100"))
 
 
 @pytest.mark.parametrize("change", ["images.conditioning=norm", "images.learning_rate=0.01", "images.batch=4", "seed=1",
                                     "images.statistics_weight=1.0", "images.input=free", "images.precision=bfloat16"])
-def test_every_parameter_changes_the_images(short: Made, change: str) -> None:
+def test_every_parameter_changes_the_images(short: SyntheticImages, change: str) -> None:
     assert not torch.equal(make(quantized("images.iterations=100", change)).images, short.images)
 
 
-def test_more_iterations_are_more_epochs_of_the_report(plain: Made, short: Made) -> None:
+def test_more_iterations_are_more_epochs_of_the_report(plain: SyntheticImages, short: SyntheticImages) -> None:
     assert len(short.findings.epochs) == 1 and not torch.equal(short.images, plain.images)
 
 
-def test_a_finished_training_is_not_run_again(plain: Made, tmp_path: Path) -> None:
+def test_a_finished_training_is_not_run_again(plain: SyntheticImages, tmp_path: Path) -> None:
     make(quantized(), checkpoints=tmp_path)
     steps, watcher = [], Quiet()
     watcher.step = steps.append

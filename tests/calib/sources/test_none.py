@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from calib.sources import make
-from tests.calib.nets import net, recipe
+from isobit.calib.sources import make
+from tests.examples.units import net, recipe
 
 
 def test_there_are_none_of_the_models_shape() -> None:

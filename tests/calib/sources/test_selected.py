@@ -1,4 +1,4 @@
-"""CaPTQ's selection: T25, the ranking by each statistic against images whose order is known, and ties."""
+"""CaPTQ's selection: the ranking by each statistic against images whose order is known, and ties."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from calib.sources import draw
-from calib.sources.selected import STATISTICS, entropy, laplacian, spectrum, total_variation
-from pipeline.data import Batches, open_pool
-from pipeline.errors import InputError
-from pipeline.recipe import ImagesRule
+from isobit.calib.sources import draw
+from isobit.calib.sources.selected import STATISTICS, entropy, laplacian, spectrum, total_variation
+from isobit.pipeline.errors import InputError
+from isobit.pipeline.recipe.schema import ImagesRule
+from isobit.pipeline.samples.data import Batches, open_pool
 
 CLASSES, PER_CLASS = 10, 8
 SOURCES = ["captq-random", *(f"captq-smooth/{statistic}" for statistic in STATISTICS)]
 
 
 def chosen(pool: Batches, source: str, count: int, seed: int) -> Batches:
-    """`source` is a name, with a statistic behind the slash."""
+    """`source` is a name, with a statistic after the slash."""
     name, _, statistic = source.partition("/")
     parameters = {"statistic": statistic} if statistic else {}
     return draw(pool, ImagesRule(source=name, count=count, batch_size=4, parameters=parameters), seed)
@@ -54,10 +54,10 @@ def pool(folder: Path) -> Batches:
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("count", [CLASSES, CLASSES + 3, 3 * CLASSES + 4, CLASSES * PER_CLASS])
-def test_T25_selection_covers_every_class_repeats_no_file_and_follows_the_seed(
+def test_selection_covers_every_class_repeats_no_file_and_follows_the_seed(
     pool: Batches, source: str, count: int
 ) -> None:
-    """All of T25 but its last clause: that the draw trains like QDrop's is measured by tools/reproduce.py, not here."""
+    """That the draw also trains like QDrop's is measured by tools/reproduce, not here."""
     drawn = chosen(pool, source, count, seed=1005)
     files, labels = files_of(drawn), drawn.labels.tolist()
     assert len(files) == len(set(files)) == count
@@ -68,7 +68,7 @@ def test_T25_selection_covers_every_class_repeats_no_file_and_follows_the_seed(
     assert files_of(chosen(pool, source, count, seed=1006)) != files
 
 
-def test_T25_extras_come_from_all_that_remains_with_equal_chance(pool: Batches) -> None:
+def test_extras_come_from_all_that_remains_with_equal_chance(pool: Batches) -> None:
     """One image of a class of eight is taken first; each of the rest is an extra with the same probability."""
     taken = Counter(index for seed in range(400) for index in chosen(pool, "captq-random", CLASSES + 30, seed).order)
     # First of its class 1 in 8, else 30 extras of 70 that remain: half of all images in every draw.

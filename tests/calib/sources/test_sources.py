@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from calib.sources import SOURCES, Maker, Source, draw, find_source, make, makes_images
-from pipeline.data import Batches, open_pool
-from pipeline.errors import InputError, RecipeError
-from pipeline.recipe import ImagesRule, available_recipes, load_recipe
-from tests.calib.nets import PAPER, net, recipe
-from tests.tiny import quantized_net
+from isobit.calib.sources import SOURCES, Maker, Source, draw, find_source, make, makes_images
+from isobit.pipeline.errors import InputError, RecipeError
+from isobit.pipeline.recipe.family import list_families
+from isobit.pipeline.recipe.file import load_recipe
+from isobit.pipeline.recipe.schema import ImagesRule
+from isobit.pipeline.samples.data import Batches, open_pool
+from tests.examples.tiny import quantized_net
+from tests.examples.units import PAPER, net, recipe
 
 
 def rule(source: str = "files", count: int = 4, **keys: object) -> ImagesRule:
@@ -40,8 +42,8 @@ def flat(tmp_path: Path) -> Batches:
 
 
 def test_these_sources_are_there_and_every_shipped_recipe_finds_its_own() -> None:
-    for name in available_recipes():
-        found, parameters = find_source(load_recipe(name).images)
+    for family in list_families():
+        found, parameters = find_source(load_recipe(family.recipes[0]).images)
         assert isinstance(parameters, found.parameters)
     sources = [SOURCES.get(name) for name in SOURCES.names()]
     assert {found.name: found.needs for found in sources if isinstance(found, Source)} == {
@@ -62,8 +64,8 @@ def test_these_sources_are_there_and_every_shipped_recipe_finds_its_own() -> Non
         (rule("captq-smooth", statistic="blur"), "'statistic' is 'blur'", ""),
         (rule(count=0), "as many images as the recipe says, and it says 0", ""),
         (rule("distilled", count=0), "as many images as the recipe says, and it says 0", ""),
-        (rule("none"), "knows itself how many images there are", "--set images.count=0"),
-        (rule("one-per-class"), "knows itself how many images there are", "--set images.count=0"),
+        (rule("none"), "knows itself how many images there are", "`recipe.images.count=0`"),
+        (rule("one-per-class"), "knows itself how many images there are", "`recipe.images.count=0`"),
         (rule("distilled", augment="train"), "makes images, and none is augmented", ""),
     ],
 )

@@ -1,0 +1,102 @@
+"""Portable C99: `model.c` and `model.h` for microcontrollers, proven by running them here, and a test main."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import fx
+
+from isobit.backends.base import BACKENDS
+from isobit.backends.c import device_runner
+from isobit.backends.c.emit import SOURCE, emit_program, read_description
+from isobit.backends.c.golden import write_golden_header
+from isobit.backends.c.session import LEVELS, CSession
+from isobit.backends.c.target import NAME, TARGETS
+from isobit.backends.c.toolchain import (
+    MACHINES,
+    check_machine,
+    compiler_of,
+    compiler_version,
+    cortex_m4_footprint,
+    has_arm_compiler,
+)
+from isobit.backends.device.standalone import standalone
+from isobit.backends.fixed_point.arithmetic import FixedPointArithmetic
+from isobit.backends.fixed_point.lower import lower
+from isobit.backends.fixed_point.rules import unsupported
+from isobit.pipeline.artifact.digest import RUNNER
+from isobit.pipeline.proof.parity import Arithmetic, Runner
+from isobit.pipeline.stages import Reference
+from isobit.pipeline.target import Target
+
+DEVICE = Path(__file__).parent / "device"  # what goes into the artifact as it is
+
+
+class CBackend:
+    """The network as C, the same for every profile; profiles say where it is proven."""
+
+    name = NAME
+    profiles = tuple(TARGETS)
+    levels = tuple(LEVELS)
+    gated_levels = levels
+    model_file = SOURCE
+    device_needs = "a C compiler"
+
+    def target(self, profile: str) -> Target:
+        """The operator table.
+
+        Raises:
+            TargetError: this machine cannot compile or run the profile; better said before calibration than after it.
+        """
+        self.check(profile)
+        return TARGETS[profile]
+
+    def check(self, profile: str) -> None:
+        check_machine(profile)
+
+    def unsupported(self, graph: fx.GraphModule) -> Iterable[tuple[fx.Node, str]]:
+        return unsupported(graph, TARGETS[self.profiles[0]])
+
+    def emit(self, reference: Reference, folder: Path) -> list[Path]:
+        quantized = reference.quantized
+        files = emit_program(lower(reference), folder, quantized.captured.name, quantized.target.profile)
+        shutil.copytree(DEVICE, folder, dirs_exist_ok=True)
+        (folder / RUNNER).write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
+        copied = [folder / path.relative_to(DEVICE) for path in sorted(DEVICE.rglob("*")) if path.is_file()]
+        return [*files, *copied, folder / RUNNER]
+
+    def arithmetic(self, reference: Reference) -> Arithmetic:
+        return FixedPointArithmetic(reference)
+
+    def open(self, folder: Path, level: str) -> Runner:
+        return CSession(folder, level)
+
+    def proof_samples(self, folder: Path) -> int | None:
+        return MACHINES[read_description(folder)["profile"]].proof_samples
+
+    def finish(self, folder: Path) -> None:
+        write_golden_header(folder)
+
+    def integer_ops(self, folder: Path) -> Mapping[str, Any]:
+        model = read_description(folder)
+        return {"integer": model["computing"], "float": 0, "reasons": {}, "kernels": model["kernels"]}
+
+    def sizes(self, folder: Path) -> Mapping[str, int]:
+        """Constants and arena; with arm-none-eabi-gcc also flash, RAM and the stack within it, of a Cortex-M4."""
+        model = read_description(folder)
+        sizes = {"model": model["constants"], "arena": model["arena"]}
+        if not has_arm_compiler():
+            return sizes
+        found = cortex_m4_footprint(folder / SOURCE)
+        return {**sizes, "flash": found.flash, "ram": found.data + found.stack, "stack": found.stack}
+
+    def versions(self) -> Mapping[str, str]:
+        """The compilers: of this machine, and the one that the figures for a Cortex-M4 come from."""
+        profiles = ["generic", *(["cortex-m4"] if has_arm_compiler() else [])]
+        return {profile: compiler_version(compiler_of(profile)) for profile in profiles}
+
+
+BACKENDS.register(NAME)(CBackend())

@@ -1,0 +1,128 @@
+"""Replays this artifact's golden vectors on the machine at hand: hashes, every quantized tensor, logits, the latency.
+
+Needs a C compiler and no package: copy the folder and run `python run.py`. With --cortex-m4 it is cross-compiled and
+run on an emulated Cortex-M4 instead (Debian: apt install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm).
+Prints PASS or FAIL as its last line and exits with 0 or 1. Runs on Python 3.8 and newer, so keep its syntax old.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from isobit.backends.device.replay import broken_files, print_latency, read_manifest, verdict
+from isobit.pipeline.artifact.digest import RUNNER
+
+SOURCE, HEADER, DESCRIPTION = "model.c", "model.h", "model.json"
+TEST, VECTORS, NUMBERS = "main_test.c", "golden.h", "golden.npz"
+BOARD = ("cortex_m4/mps2_an386.ld", "cortex_m4/startup.c")
+FILES = (SOURCE, HEADER, DESCRIPTION, TEST, VECTORS, NUMBERS, RUNNER, *BOARD)  # what is on the device
+CROSS = "arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb --specs=rdimon.specs -nostartfiles"
+EMULATOR = "qemu-system-arm -M mps2-an386 -nographic -monitor none -semihosting -kernel"
+OPTIONS = ["-std=c99", "-O2", "-Wall", "-Wextra"]
+TIMEOUT = 600  # seconds; an emulated network is slow, a hung one is slower
+
+
+def compiler() -> list[str]:
+    """The command in CC, else the first C compiler that there is."""
+    commands = [shlex.split(os.environ["CC"])] if os.environ.get("CC") else [["cc"], ["gcc"], ["clang"]]
+    for command in commands:
+        if shutil.which(command[0]):
+            return command
+    raise FileNotFoundError("no C compiler: install one (Debian: apt install gcc libc6-dev), or set CC")
+
+
+def checked(command: list[str], folder: Path) -> None:
+    """Run a compiler; its complaints are the error."""
+    if shutil.which(command[0]) is None:
+        raise FileNotFoundError(command[0] + " is not installed")
+    done = subprocess.run(command, cwd=str(folder), stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip())
+
+
+def replay(folder: Path, build: Path, cortex_m4: bool, samples: int | None, tensors: int) -> list[str]:
+    """Build main_test.c and run it; what it said unless it passed, having compared so many tensors of each sample."""
+    program = str(build / "main_test")
+    limit = [] if samples is None else [f"-DGOLDEN_SAMPLES={samples}"]
+    if cortex_m4:
+        checked([*shlex.split(CROSS), *OPTIONS, *limit, "-T", *BOARD, TEST, "-o", program], folder)
+        command = [*shlex.split(EMULATOR), program]
+        if shutil.which(command[0]) is None:
+            raise FileNotFoundError(command[0] + " is not installed")
+    else:
+        checked([*compiler(), *OPTIONS, *limit, TEST, "-o", program], folder)
+        command = [program]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=TIMEOUT)
+    lines = done.stdout.split("\n")
+    print("\n".join(line for line in lines if line and line not in ("PASS", "FAIL")))
+    if done.returncode or "PASS" not in lines:
+        return [f"the test program failed (exit status {done.returncode})"]
+    counts = re.search(r"^samples: (\d+), tensors compared: (\d+),", done.stdout, re.MULTILINE)
+    replayed, compared = map(int, counts.groups()) if counts else (0, 0)
+    whole = replayed == (samples or replayed) and compared == replayed * tensors > 0
+    return [] if whole else [f"{VECTORS} does not hold the quantized tensors of this network"]
+
+
+def time_runs(folder: Path, build: Path, model: dict, seconds: float) -> None:
+    """Say what one run on one thread takes, compiled with -O2."""
+    library = str(build / "model.so")
+    checked([*compiler(), *OPTIONS, "-fPIC", "-shared", SOURCE, "-o", library], folder)
+    run = getattr(ctypes.CDLL(library), model["name"] + "_run")
+    height, width, channels = model["tensors"][0]["shape"]
+    codes = ctypes.create_string_buffer(height * width * channels)
+    logits = ctypes.create_string_buffer(4 * logit_count(model))
+    print_latency(lambda: run(codes, logits), seconds)
+
+
+def positive(text: str) -> int:
+    """A count of at least one; raises ValueError, which is a complaint on the command line."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+def logit_count(model: dict) -> int:
+    """How many logits a run writes."""
+    count = 1
+    for size in model["logits"]:
+        count *= size
+    return count
+
+
+def check(folder: Path, cortex_m4: bool, samples: int | None, seconds: float) -> list[str]:
+    """What is not as it was built; the latency is measured for `seconds` where the program runs on this machine."""
+    problems = broken_files(folder, read_manifest(folder), FILES)
+    if problems:
+        return problems
+    model = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    tensors = sum(tensor["quantized"] for tensor in model["tensors"])
+    with tempfile.TemporaryDirectory() as build:
+        problems = replay(folder, Path(build), cortex_m4, samples, tensors)
+        if not problems and not cortex_m4:
+            time_runs(folder, Path(build), model, seconds)
+    return problems
+
+
+def main() -> int:
+    """Check, replay, time; 0 where everything is as it was built, else 1."""
+    parser = argparse.ArgumentParser(description="replay the golden vectors of this artifact")
+    parser.add_argument("--cortex-m4", action="store_true", help="on an emulated Cortex-M4 (mps2-an386)")
+    parser.add_argument("--samples", type=positive, metavar="N", help="replay so many only")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure the latency")
+    given = parser.parse_args()
+    folder = Path(__file__).resolve().parent
+    return verdict(lambda: check(folder, given.cortex_m4, given.samples, given.seconds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

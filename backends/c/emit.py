@@ -1,0 +1,146 @@
+"""`model.c` and `model.h` of a program, and `model.json`, which says to our own tools what they hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from isobit.backends.c.constants import float_text
+from isobit.backends.c.device_runner import DESCRIPTION, HEADER, SOURCE
+from isobit.backends.c.plan import Plan, plan_arena
+from isobit.backends.c.steps import WIDE, Code, scratch_bytes, write_step
+from isobit.backends.fixed_point.program import Buffer, Conv, Move, Program, Step
+
+KERNELS = Path(__file__).parent / "kernels"
+TEMPLATES = Path(__file__).parent / "templates"
+# In the order in which they must stand: each may use what is above it.
+KERNEL_ORDER = (
+    "common", "window", "weights", "dot", "conv", "conv_logits", "depthwise", "sum", "product", "global_average",
+    "average_pool", "max_pool", "lookup", "lookup_channels", "concat", "move", "move_indexed", "dequantize",
+    "dequantize_part", "dequantize_indexed", "quantize",
+)
+
+
+@dataclass(frozen=True)
+class _Printed:
+    """A step as the template wants it."""
+
+    title: str
+    constants: tuple[str, ...]
+    calls: tuple[str, ...]
+    trace: str
+
+
+def emit_program(program: Program, folder: Path, name: str, profile: str) -> list[Path]:
+    """Write the three files.
+
+    Args:
+        name: of the network; what the functions' names begin with, made into an identifier.
+        profile: on whose machine sessions are to run it.
+
+    Raises:
+        TargetError: sums of a layer could leave 32 bits on the way.
+    """
+    name = identifier(name)
+    plan = plan_arena(program, {index: scratch_bytes(step) for index, step in enumerate(program.steps)})
+    codes = [_write(program, index, plan) for index in range(len(program.steps))]
+    values = _values(program, plan, codes, name)
+    description = _description(program, plan, codes, name, profile)
+    files = {
+        SOURCE: render(SOURCE, values), HEADER: render(HEADER, values),
+        DESCRIPTION: json.dumps(description, indent=1) + "\n",
+    }
+    for file, text in files.items():
+        (folder / file).write_text(text, encoding="utf-8")
+    return [folder / file for file in files]
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What `model.json` says; written by `emit_program`."""
+    return json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+
+
+def render(name: str, values: Mapping[str, object]) -> str:
+    """The template of that name, filled in."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True, autoescape=False,
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
+    )
+    return environment.get_template(f"{name}.j2").render(values)
+
+
+def identifier(name: str) -> str:
+    """A C identifier for the network: lower case, digits and underscores, a letter first."""
+    found = re.sub(r"\W+", "_", name.lower(), flags=re.ASCII).strip("_")
+    return found if found and found[0].isalpha() else f"model_{found}".rstrip("_")
+
+
+def _write(program: Program, index: int, plan: Plan) -> Code:
+    def pointer(tensor: int) -> str:
+        return "codes" if tensor == 0 else f"a + {plan.offsets[tensor]}"
+
+    scratch = f"(int8_t *)(a + {plan.scratch[index]})" if index in plan.scratch else "0"
+    return write_step(program, index, pointer, scratch)
+
+
+def _values(program: Program, plan: Plan, codes: list[Code], name: str) -> dict[str, object]:
+    """What the templates print."""
+    used = {"common", "quantize", *(kernel for code in codes for kernel in code.kernels)}
+    height, width, channels = program.input.shape
+    return {
+        "title": name, "name": name, "guard": name.upper(),
+        "kernels": [(KERNELS / f"{kernel}.c").read_text(encoding="utf-8").rstrip() for kernel in KERNEL_ORDER
+                    if kernel in used],
+        "packed": int(any(isinstance(step, Conv) and step.weights.bits < WIDE for step in program.steps)),
+        "steps": [_Printed(_title(program, step), code.constants, code.calls, _trace(program, step, plan))
+                  for step, code in zip(program.steps, codes, strict=True)],
+        "arena": plan.size, "constants": sum(code.size for code in codes),
+        "input": {
+            "height": height, "width": width, "channels": channels, "zero_point": program.input.zero_point,
+            "scale": float_text(program.input.scale), "about": f"{program.input.scale:.6g}",
+        },
+        "input_bytes": height * width * channels, "logits": int(np.prod(program.logits)),
+    }
+
+
+def _title(program: Program, step: Step) -> str:
+    """`layer1.0.conv1: conv2d, 32 x 32 x 16`, without what would end a comment."""
+    shape = program.logits if step.output is None else program.buffers[step.output].shape
+    text = f"{step.module or step.name}: {type(step).__name__}, {' x '.join(map(str, shape))}"
+    return text.replace("*/", "* /").replace("/*", "/ *")
+
+
+def _trace(program: Program, step: Step, plan: Plan) -> str:
+    if step.output is None:
+        return ""
+    return f"{step.output}, a + {plan.offsets[step.output]}, {_size(program.buffers[step.output])}"
+
+
+def _size(buffer: Buffer) -> int:
+    return int(np.prod(buffer.shape))
+
+
+def _description(program: Program, plan: Plan, codes: list[Code], name: str, profile: str) -> dict[str, object]:
+    kinds = Counter(type(step).__name__ for step in program.steps)
+    return {
+        "name": name,
+        "profile": profile,
+        "arena": plan.size,
+        "constants": sum(code.size for code in codes),
+        "tensors": [
+            {"name": buffer.name, "shape": list(buffer.shape), "nchw": list(buffer.nchw), "quantized": buffer.quantized}
+            for buffer in program.buffers
+        ],
+        "order": [0, *(step.output for step in program.steps if step.output is not None)],
+        "logits": list(program.logits),
+        "kernels": dict(sorted(kinds.items())),
+        "computing": sum(not isinstance(step, Move) for step in program.steps),
+    }

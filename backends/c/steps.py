@@ -1,0 +1,351 @@
+"""One step of a program as C: its constants, and the call of the kernel that computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from isobit.backends.c.constants import array, braces, float_text, pack, structure
+from isobit.backends.c.plan import is_identity
+from isobit.backends.fixed_point import layout
+from isobit.backends.fixed_point.program import (
+    AveragePool,
+    Buffer,
+    Concat,
+    Conv,
+    Dequantize,
+    GlobalAverage,
+    Lookup,
+    MaxPool,
+    Move,
+    Product,
+    Program,
+    Step,
+    Sum,
+    Window,
+)
+from isobit.backends.fixed_point.rescale import Rescale, Term
+from isobit.pipeline.errors import TargetError
+
+TILE = 4  # output channels that the kernels compute together
+WIDE = 8  # weights of so many bits are not packed
+LOGITS = "logits"
+
+
+@dataclass(frozen=True)
+class Code:
+    """C of one step.
+
+    Args:
+        kernels: files below `kernels/` without their ending, in the order in which they must stand.
+        constants: definitions.
+        size: bytes of the arrays among them.
+        calls: statements.
+    """
+
+    kernels: tuple[str, ...]
+    constants: tuple[str, ...]
+    size: int
+    calls: tuple[str, ...]
+
+
+class Writer:
+    """Collects the constants of one step under names that end with its number.
+
+    Args:
+        program: the network.
+        number: of the step.
+        pointer: C expression of a tensor's first code, by the tensor's number.
+        scratch: C expression of the step's scratch.
+    """
+
+    def __init__(self, program: Program, number: int, pointer: Callable[[int], str], scratch: str) -> None:
+        self.program, self.number, self.scratch = program, number, scratch
+        self.step = program.steps[number]
+        self.inputs = [program.buffers[tensor] for tensor in self.step.inputs]
+        self.x = [pointer(tensor) for tensor in self.step.inputs]
+        self.y = LOGITS if self.step.output is None else pointer(self.step.output)
+        self.constants: list[str] = []
+        self.size = 0
+
+    @property
+    def output(self) -> Buffer:
+        """The tensor that the step writes; raises ValueError where it writes the logits."""
+        if self.step.output is None:
+            raise ValueError(f"{self.step.name} writes the logits, no tensor")
+        return self.program.buffers[self.step.output]
+
+    def array(self, name: str, values: np.ndarray) -> str:
+        """Define an array; returns its name."""
+        full = f"{name}_{self.number}"
+        self.constants.append(array(full, np.ascontiguousarray(values)))
+        self.size += values.nbytes
+        return full
+
+    def structure(self, kind: str, fields: Mapping[str, str]) -> str:
+        """Define a kernel's parameters; returns the address of them."""
+        self.constants.append(structure(kind, f"{kind}_{self.number}", fields))
+        return f"&{kind}_{self.number}"
+
+    def term(self, term: Term, name: str) -> str:
+        """Initializer of `struct term`."""
+        step = 0 if len(term.multiplier) == 1 else 1
+        return braces(self.array(name, term.multiplier.astype(np.int32)), step, term.lift)
+
+    def code(self, kernels: tuple[str, ...], *calls: str) -> Code:
+        return Code(kernels, tuple(self.constants), self.size, calls)
+
+
+def write_step(program: Program, number: int, pointer: Callable[[int], str], scratch: str) -> Code:
+    """See `Writer` for the arguments.
+
+    Raises:
+        TargetError: sums of a layer could leave 32 bits on the way.
+    """
+    writer = Writer(program, number, pointer, scratch)
+    return _WRITERS[type(writer.step)](writer, writer.step)
+
+
+def scratch_bytes(step: Step) -> int:
+    """What the kernel needs beside its tensors: a tile of unpacked weights."""
+    if not isinstance(step, Conv) or step.weights.bits >= WIDE:
+        return 0
+    return TILE * int(np.prod(step.weights.codes.shape[1:]))
+
+
+def is_depthwise(step: Conv) -> bool:
+    """One filter for every channel."""
+    return step.groups == len(step.weights.codes) and step.weights.codes.shape[3] == 1 and step.rescale is not None
+
+
+def _shape(buffer: Buffer) -> str:
+    return braces(*buffer.shape)
+
+
+def _window(window: Window) -> str:
+    top, left, _, _ = window.padding
+    return braces(*window.kernel, *window.stride, top, left, *window.dilation)
+
+
+def _map(source: Buffer, window: Window) -> tuple[int, int]:
+    """(height, width) of what a convolution gives."""
+    top, left, bottom, right = window.padding
+    sizes = (source.shape[0] + top + bottom, source.shape[1] + left + right)
+    reach = [dilation * (taps - 1) + 1 for dilation, taps in zip(window.dilation, window.kernel, strict=True)]
+    rows, columns = ((size - r) // stride + 1 for size, r, stride in zip(sizes, reach, window.stride, strict=True))
+    return rows, columns
+
+
+def _rescale(rescale: Rescale, low: int, high: int) -> str:
+    return braces(rescale.offset, rescale.shift - 32, low, high)
+
+
+def _conv(writer: Writer, step: Conv) -> Code:
+    source = writer.inputs[0]
+    depthwise = is_depthwise(step)
+    fields = {
+        "in": _shape(source),
+        "out": braces(*_map(source, step.window), len(step.bias)),
+        "window": _window(step.window),
+    }
+    if not depthwise:
+        filters, group_in = len(step.weights.codes), step.weights.codes.shape[3]
+        fields |= {"group_in": str(group_in), "group_out": str(filters // step.groups)}
+    fields |= {
+        "zero_point": str(source.zero_point),
+        "weights": _weights(writer, step, depthwise),
+        "bias": writer.array("bias", _folded_bias(step, source.zero_point)),
+    }
+    kernels = ("weights", "window", *(("depthwise",) if depthwise else ("dot", "conv")))
+    x, scratch = writer.x[0], writer.scratch
+    if step.rescale is None:
+        scale = writer.array("scale", step.scale_of_logits.astype(np.float32))
+        layer = writer.structure("conv", fields)
+        return writer.code((*kernels, "conv_logits"), f"conv_logits({layer}, {x}, {scale}, {writer.y}, {scratch});")
+    fields |= {
+        "rescale": _rescale(step.rescale, step.low, step.high),
+        "sum": writer.term(step.rescale.terms[0], "multiplier"),
+    }
+    residual = "0"
+    if step.residual:
+        residual = writer.x[1]
+        fields |= {
+            "residual": writer.term(step.rescale.terms[1], "residual"),
+            "residual_zero": str(writer.inputs[1].zero_point),
+        }
+    layer = writer.structure(kernels[-1], fields)
+    return writer.code(kernels, f"{kernels[-1]}({layer}, {x}, {residual}, {writer.y}, {scratch});")
+
+
+def _weights(writer: Writer, step: Conv, depthwise: bool) -> str:
+    """Initializer of `struct weights`."""
+    weights = step.weights
+    size = int(np.prod(weights.codes.shape[1:]))
+    if weights.bits < WIDE:
+        offset = writer.array("offset", weights.offset.astype(np.int16))
+        return braces(writer.array("weights", pack(weights)), offset, weights.bits, size)
+    codes = weights.codes.reshape(len(weights.codes), size)
+    return braces(writer.array("weights", (codes.T if depthwise else codes).reshape(-1)), "0", WIDE, size)
+
+
+def _folded_bias(step: Conv, zero_point: int) -> np.ndarray:
+    """bias - zero_point * sum of the weights; raises TargetError where a sum might leave int32 on the way."""
+    codes = step.weights.codes.reshape(len(step.weights.codes), -1).astype(np.int64)
+    folded = step.bias.astype(np.int64) - zero_point * codes.sum(1)
+    if (largest := int((np.abs(folded) + 255 * np.abs(codes).sum(1)).max())) >= 1 << 31:
+        raise TargetError(
+            f"sums of up to {largest:,} do not fit the 32 bits in which they are added", where=step.module,
+            allowed=f"{(1 << 31) - 1:,}", hint="the layer has too many weights or too large a bias for integer kernels",
+        )
+    return folded.astype(np.int32)
+
+
+def _pair(writer: Writer, kind: str, fields: Mapping[str, str]) -> Code:
+    """A kernel with two tensors of which one may be a single pixel."""
+    a, b = writer.inputs
+    pixels = {"a_pixel": _pixel_step(a, writer.output), "b_pixel": _pixel_step(b, writer.output)}
+    zeros = {"a_zero": str(a.zero_point), "b_zero": str(b.zero_point)}
+    parameters = writer.structure(kind, {"out": _shape(writer.output), **pixels, **zeros, **fields})
+    return writer.code((kind,), f"{kind}({parameters}, {writer.x[0]}, {writer.x[1]}, {writer.y});")
+
+
+def _pixel_step(source: Buffer, output: Buffer) -> str:
+    return str(source.shape[2]) if source.shape == output.shape else "0"
+
+
+def _sum(writer: Writer, step: Sum) -> Code:
+    a, b = step.rescale.terms
+    return _pair(writer, "sum", {
+        "rescale": _rescale(step.rescale, step.low, step.high),
+        "a_term": writer.term(a, "a_multiplier"), "b_term": writer.term(b, "b_multiplier"),
+    })
+
+
+def _product(writer: Writer, step: Product) -> Code:
+    return _pair(writer, "product", {
+        "rescale": _rescale(step.rescale, step.low, step.high),
+        "term": writer.term(step.rescale.terms[0], "multiplier"),
+    })
+
+
+def _global_average(writer: Writer, step: GlobalAverage) -> Code:
+    source = writer.inputs[0]
+    height, width, _ = source.shape
+    parameters = writer.structure("global_average", {
+        "in": _shape(source), "sum_of_zeros": str(source.zero_point * height * width),
+        "rescale": _rescale(step.rescale, step.low, step.high),
+        "term": writer.term(step.rescale.terms[0], "multiplier"),
+    })
+    return writer.code(("global_average",), f"global_average({parameters}, {writer.x[0]}, {writer.y});")
+
+
+def _average_pool(writer: Writer, step: AveragePool) -> Code:
+    divisors = sorted(step.rescales)
+    scales = [
+        braces(_rescale(rescale, step.low, step.high), writer.term(rescale.terms[0], f"multiplier_by_{divisor}"))
+        for divisor, rescale in sorted(step.rescales.items())
+    ]
+    name, body = f"scales_{writer.number}", ",\n".join(f"    {scale}" for scale in scales)
+    writer.constants.append(f"static const struct average_scale {name}[{len(scales)}] = {{\n{body},\n}};")
+    choice = "0"
+    if len(divisors) > 1:
+        choice = writer.array("choice", np.searchsorted(divisors, step.divisor).astype(np.uint8))
+    parameters = writer.structure("average_pool", {
+        "in": _shape(writer.inputs[0]), "out": _shape(writer.output), "window": _window(step.window),
+        "zero_point": str(writer.inputs[0].zero_point), "scales": name, "choice": choice,
+    })
+    return writer.code(("window", "average_pool"), f"average_pool({parameters}, {writer.x[0]}, {writer.y});")
+
+
+def _max_pool(writer: Writer, step: MaxPool) -> Code:
+    parameters = writer.structure("max_pool", {
+        "in": _shape(writer.inputs[0]), "out": _shape(writer.output), "window": _window(step.window),
+    })
+    return writer.code(("window", "max_pool"), f"max_pool({parameters}, {writer.x[0]}, {writer.y});")
+
+
+def _lookup(writer: Writer, step: Lookup) -> Code:
+    table = writer.array("table", step.table.astype(np.uint8).reshape(-1))
+    if step.table.ndim == 2:
+        channels = writer.output.shape[2]
+        pixels = _count(writer.output) // channels
+        call = f"lookup_channels({table}, {writer.x[0]}, {writer.y}, {pixels}, {channels});"
+        return writer.code(("lookup_channels",), call)
+    return writer.code(("lookup",), f"lookup({table}, {writer.x[0]}, {writer.y}, {_count(writer.output)});")
+
+
+def _concat(writer: Writer, step: Concat) -> Code:
+    height, width, total = writer.output.shape
+    calls, first = [], 0
+    for index, (source, x, codes) in enumerate(zip(writer.inputs, writer.x, step.tables, strict=True)):
+        table = "0" if codes is None else writer.array(f"table_of_input_{index}", codes.astype(np.uint8))
+        channels = source.shape[2]
+        calls.append(f"concat_part({table}, {x}, {height * width}, {channels}, {writer.y} + {first}, {total});")
+        first += channels
+    return writer.code(("concat",), *calls)
+
+
+def _move(writer: Writer, step: Move) -> Code:
+    source, output = writer.inputs[0], writer.output
+    if is_identity(step, source, output):
+        copy = () if writer.x[0] == writer.y else (f"memcpy({writer.y}, {writer.x[0]}, {_count(output)});",)
+        return writer.code((), *copy)
+    index = step.index
+    if index is None and step.channels.max(initial=0) > np.iinfo(np.int16).max:
+        form = layout.Form(step.stride, step.origin, step.channels, None)
+        index = layout.expand(form, output.shape, source.shape).ravel()
+    if index is not None:
+        index = writer.array("index", index.astype(np.int32))
+        call = f"move_indexed({index}, {step.outside(source)}, {writer.x[0]}, {writer.y}, {_count(output)});"
+        return writer.code(("move_indexed",), call)
+    parameters = writer.structure("move", {
+        "in": _shape(source), "out": _shape(output),
+        "row_stride": str(step.stride[0]), "column_stride": str(step.stride[1]),
+        "row_origin": str(step.origin[0]), "column_origin": str(step.origin[1]),
+        "zero_point": str(step.outside(source)), "channels": writer.array("channels", step.channels.astype(np.int16)),
+    })
+    return writer.code(("move",), f"move({parameters}, {writer.x[0]}, {writer.y});")
+
+
+def _dequantize(writer: Writer, step: Dequantize) -> Code:
+    if step.parts:
+        return _dequantize_parts(writer, step)
+    source = writer.inputs[0]
+    call = (
+        f"dequantize((struct shape){_shape(source)}, {source.zero_point}, {float_text(source.scale)}, "
+        f"{writer.x[0]}, {writer.y});"
+    )
+    return writer.code(("dequantize",), call)
+
+
+def _dequantize_parts(writer: Writer, step: Dequantize) -> Code:
+    kernels, calls, logits = set(), [], int(np.prod(writer.program.logits))
+    if sum(len(part.logits) or _count(source) for part, source in zip(step.parts, writer.inputs, strict=True)) < logits:
+        calls.append(f"memset({writer.y}, 0, {logits} * sizeof *{writer.y});")
+    for index, (part, source, x) in enumerate(zip(step.parts, writer.inputs, writer.x, strict=True)):
+        grid = f"{source.zero_point}, {float_text(source.scale)}, {x}"
+        if len(part.logits):
+            tables = [writer.array(f"{name}_of_input_{index}", values.astype(np.int32))
+                      for name, values in (("elements", part.elements), ("logits", part.logits))]
+            kernels.add("dequantize_indexed")
+            calls.append(f"dequantize_indexed({', '.join(tables)}, {len(part.logits)}, {grid}, {writer.y});")
+        else:
+            kernels.add("dequantize_part")
+            calls.append(
+                f"dequantize_part((struct shape){_shape(source)}, (struct shape){braces(*part.steps)}, {grid}, "
+                f"{writer.y} + {part.first});"
+            )
+    return writer.code(tuple(sorted(kernels)), *calls)
+
+
+def _count(buffer: Buffer) -> int:
+    return int(np.prod(buffer.shape))
+
+
+_WRITERS: dict[type[Step], Callable[[Writer, Any], Code]] = {
+    Conv: _conv, Sum: _sum, Product: _product, GlobalAverage: _global_average, AveragePool: _average_pool,
+    MaxPool: _max_pool, Lookup: _lookup, Concat: _concat, Move: _move, Dequantize: _dequantize,
+}

@@ -1,0 +1,1 @@
+"""What runs on a device: golden numbers, replay, one-file scripts."""

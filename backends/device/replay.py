@@ -1,0 +1,90 @@
+"""The common part of every `run.py`: hashes before, the latency after, the verdict last.
+
+Shipped inside each target's script (see `backends.device.standalone`): the standard library only, and the syntax of
+Python 3.8.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from isobit.pipeline.artifact.digest import DIGEST, MANIFEST, content_digest
+
+DOCUMENTS = (".md", ".svg", ".png")  # for people: a device computes the same without them
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The content of manifest.json.
+
+    Raises:
+        ValueError: it is missing, no JSON, or not what was written: its own digest says so.
+    """
+    path = folder / MANIFEST
+    if not _is_own_file(path, folder):
+        raise ValueError(MANIFEST + ": missing")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get(DIGEST) == content_digest(content) and isinstance(content["files"], dict):
+            return content
+    except (ValueError, AttributeError, KeyError, RecursionError):
+        pass
+    raise ValueError(MANIFEST + ": changed since it was built")
+
+
+def broken_files(folder: Path, manifest: dict[str, Any], needed: Iterable[str]) -> list[str]:
+    """What is wrong with the files of an artifact, one line each.
+
+    Args:
+        folder: of the artifact.
+        manifest: see `read_manifest`. Files that it names must be there, in the folder itself, as they were built;
+            documents for people are not asked for.
+        needed: files that the manifest must name: what the target writes for the device.
+    """
+    broken = [name + ": not in the manifest" for name in needed if name not in manifest["files"]]
+    for name, entry in sorted(manifest["files"].items()):
+        path = folder / name
+        if path.suffix in DOCUMENTS:
+            continue
+        if not _is_own_file(path, folder):
+            broken.append(name + ": missing")
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            broken.append(name + ": changed since it was built")
+    return broken
+
+
+def _is_own_file(path: Path, folder: Path) -> bool:
+    """A file, and no link to one that lies elsewhere."""
+    return path.is_file() and folder.resolve() in path.resolve().parents
+
+
+def print_latency(infer: Callable[[], object], seconds: float) -> None:
+    """Call `infer`, one inference at batch 1, for `seconds`, and say what the median call took."""
+    for _ in range(5):
+        infer()
+    times = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 5:
+        start = time.perf_counter()
+        infer()
+        times.append(1000 * (time.perf_counter() - start))
+    print(f"latency: {statistics.median(times):.3f} ms (median, one thread, batch 1)")
+
+
+def verdict(check: Callable[[], list[str]]) -> int:
+    """Print what `check` finds wrong, then PASS or FAIL; 0 where it is nothing, else 1. An error is a finding."""
+    try:
+        problems = check()
+    except Exception as error:
+        problems = [f"{type(error).__name__}: {error}"]
+    encoding = sys.stdout.encoding or "ascii"
+    for line in problems:  # a name may hold what this terminal cannot show
+        print(line.encode(encoding, "backslashreplace").decode(encoding))
+    print("FAIL" if problems else "PASS")
+    return 1 if problems else 0

@@ -1,0 +1,61 @@
+"""One file out of a script and the modules of ours that it imports: what is shipped must run without this checkout.
+
+Shared code is written once and stands in every script that uses it. A module that is to be shipped keeps its imports
+at the top and imports names only (`from backends.x import a, b`).
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_OURS = "isobit."
+_ROOT = Path(__file__).parents[2]  # installed, the folder of the package
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A module taken apart: docstring, imports of others, paths of ours that it imports, the code after them."""
+
+    docstring: str
+    imports: tuple[str, ...]
+    ours: tuple[Path, ...]
+    body: str
+
+
+def standalone(path: Path) -> str:
+    """Source of the script at `path` with every module of ours before its own code.
+
+    The docstring is the script's; imports are gathered at the top, each once.
+    """
+    parts = _with_dependencies(path)
+    lines = {line for part in parts.values() for line in part.imports} - {"from __future__ import annotations"}
+    standard = sorted(line for line in lines if line.split()[1].split(".")[0] in sys.stdlib_module_names)
+    others = sorted(lines - set(standard))
+    head = [parts[path].docstring, "from __future__ import annotations", "\n".join(standard), "\n".join(others)]
+    bodies = "\n\n\n".join(part.body for part in parts.values())
+    return "\n\n".join(text for text in head if text) + "\n\n" + bodies + "\n"
+
+
+def _with_dependencies(path: Path) -> dict[Path, _Part]:
+    """The script and what it imports of ours, each after what it needs."""
+    part, found = _take_apart(path), {}
+    for other in part.ours:
+        found.update({key: value for key, value in _with_dependencies(other).items() if key not in found})
+    return {**found, path: part}
+
+
+def _take_apart(path: Path) -> _Part:
+    source = path.read_text(encoding="utf-8")
+    module = ast.parse(source)
+    imports = [node for node in module.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    ours = [node for node in imports if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_OURS)]
+    end = max(node.end_lineno or node.lineno for node in [module.body[0], *imports])
+    return _Part(
+        docstring=ast.get_source_segment(source, module.body[0]) or "",
+        imports=tuple(ast.unparse(node) for node in imports if node not in ours),
+        ours=tuple(_ROOT / ((node.module or "").removeprefix(_OURS).replace(".", "/") + ".py") for node in ours),
+        body="\n".join(source.splitlines()[end:]).strip("\n"),
+    )

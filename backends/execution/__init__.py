@@ -1,0 +1,1 @@
+"""A frozen graph evaluated: exactly, and in the integers of a target."""

@@ -1,0 +1,95 @@
+"""ONNX Runtime: files in two forms that run in its integer kernels, and the integer arithmetic they must equal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import fx
+
+from isobit.backends.base import BACKENDS
+from isobit.backends.device.processor import read_cpuinfo, this_machine
+from isobit.backends.device.standalone import standalone
+from isobit.backends.onnx import device_runner
+from isobit.backends.onnx.arithmetic import IntegerArithmetic
+from isobit.backends.onnx.emit import FORMS, Form, emit_model, unsupported
+from isobit.backends.onnx.profiles import DEFAULT_PROFILE, why_inexact
+from isobit.backends.onnx.session import LEVELS, OnnxSession, integer_ops
+from isobit.backends.onnx.target import NAMES, TARGETS, targets
+from isobit.pipeline.artifact.digest import RUNNER
+from isobit.pipeline.artifact.manifest import package_versions
+from isobit.pipeline.errors import TargetError
+from isobit.pipeline.proof.parity import Arithmetic, Runner
+from isobit.pipeline.stages import Reference
+from isobit.pipeline.target import Target
+
+
+class OnnxBackend:
+    """`model.onnx` for ONNX Runtime 1.17 and newer, and the `run.py` that proves it on a device.
+
+    Args:
+        form: `qdq` (standard operators, integer kernels from level `extended` on) or `qoperator` (ONNX Runtime's own
+            operators, integer kernels at every level).
+    """
+
+    profiles = tuple(TARGETS)
+    levels = tuple(LEVELS)
+    model_file = device_runner.MODEL
+    device_needs = "numpy and onnxruntime"
+
+    def __init__(self, form: Form) -> None:
+        self.form: Form = form
+        self.name = NAMES[form]
+        self.gated_levels = self.levels if form == "qoperator" else ("all", "extended")
+
+    def target(self, profile: str) -> Target:
+        """The operator table.
+
+        Raises:
+            TargetError: this processor cannot prove the profile; better said before calibration than after it.
+        """
+        self.check(profile)
+        return targets(self.form)[profile]
+
+    def check(self, profile: str) -> None:
+        reason = why_inexact(profile, this_machine(), read_cpuinfo())
+        if reason:
+            raise TargetError(
+                f"an artifact for '{profile}' cannot be proven here: {reason}", field="options.profile",
+                hint=f"Take `options.profile={DEFAULT_PROFILE}`, or build on a processor that has it.",
+            )
+
+    def unsupported(self, graph: fx.GraphModule) -> Iterable[tuple[fx.Node, str]]:
+        return unsupported(graph)
+
+    def emit(self, reference: Reference, folder: Path) -> list[Path]:
+        model, runner = folder / self.model_file, folder / RUNNER
+        emit_model(reference, model, self.form)
+        runner.write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
+        return [model, runner]
+
+    def arithmetic(self, reference: Reference) -> Arithmetic:
+        return IntegerArithmetic(reference)
+
+    def open(self, folder: Path, level: str) -> Runner:
+        return OnnxSession(folder / self.model_file, level)
+
+    def proof_samples(self, folder: Path) -> int | None:
+        return None
+
+    def finish(self, folder: Path) -> None:
+        return
+
+    def integer_ops(self, folder: Path) -> Mapping[str, Any]:
+        return integer_ops(folder / self.model_file)
+
+    def sizes(self, folder: Path) -> Mapping[str, int]:
+        return {"model": (folder / self.model_file).stat().st_size}
+
+    def versions(self) -> Mapping[str, str]:
+        return package_versions("onnxruntime", "onnx", "onnx-ir")
+
+
+for _form in FORMS:
+    BACKENDS.register(NAMES[_form])(OnnxBackend(_form))

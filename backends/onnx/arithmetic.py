@@ -1,0 +1,248 @@
+"""The integer arithmetic of ONNX Runtime's CPU kernels, formula by formula, evaluated with torch.
+
+Every formula is float32 with round half to even; each was fuzzed against the kernels on x86 (AVX2 and AVX-512) without
+one mismatch. A fused multiply-add rounds once: the product of a code and a float32 is exact in float64, so the
+sum in float64, rounded to float32, is the fused result.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from isobit.backends.execution.codes import CodeGrid, Codes, all_pairs, dequantized, looked_up, quantize_float
+from isobit.backends.execution.integer import Execution, Kernel
+from isobit.backends.execution.layer_sums import conv2d_sums, linear_sums, window_sum
+from isobit.backends.regions import Region
+from isobit.pipeline.graph.dialect import ACTIVATIONS
+from isobit.pipeline.graph.nodes import bound_args, pair
+from isobit.pipeline.proof.parity import Followed
+from isobit.pipeline.stages import Reference
+from isobit.pipeline.target import Target
+
+
+class IntegerArithmetic:
+    """What the artifact must compute, code by code.
+
+    Args:
+        reference: the frozen graph.
+        target: the description that it was annotated with; default: the reference's own.
+    """
+
+    def __init__(self, reference: Reference, target: Target | None = None) -> None:
+        self.execution = Execution(reference.graph, target or reference.quantized.target, KERNELS, logits)
+        self.float_boundaries = self.execution.boundaries
+        self.float_output = self.execution.float_output
+
+    def run(self, x: Tensor) -> Mapping[str, np.ndarray]:
+        """uint8 codes by quantizer name in execution order, and float32 `logits`, of x float32 [N, C, H, W]."""
+        return self.follow(x, {}).results
+
+    def follow(self, x: Tensor, codes: Mapping[str, np.ndarray]) -> Followed:
+        """See `pipeline.proof.parity.Arithmetic`; names of `codes` that are no float boundary are not taken over."""
+        taken = {name: torch.from_numpy(codes[name]) for name in self.float_boundaries if name in codes}
+        return Followed(*self.execution.walk(x, taken))
+
+
+def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    return (a.double() * b.double() + c.double()).float()
+
+
+def _f32(value: float, like: Tensor) -> Tensor:
+    return torch.tensor(value, dtype=torch.float32, device=like.device)
+
+
+def _requantize(total: Tensor, multiplier: Tensor, zero_point: int) -> Tensor:
+    """QLinearConv, QGemm, QLinearGlobalAveragePool: one float32 product, clip, round, then the zero point; in place.
+
+    Args:
+        total: sums in float32, the caller's to lose.
+    """
+    steps = total.mul_(multiplier).clamp_(-zero_point, 255 - zero_point).round_()
+    return steps.add_(zero_point) if zero_point else steps
+
+
+def _sum_scale(x: Codes, scale: Tensor) -> Tensor:
+    return x.grid.scale.to(x.codes.device) * scale.to(x.codes.device)
+
+
+def conv2d(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """QLinearConv: `acc * f32(f32(s_x * s_w) / s_y)`."""
+    x, layer = inputs[0], run.layer(region.anchor)
+    total = conv2d_sums(x, layer, region.anchor).rounded()
+    multiplier = _sum_scale(x, layer.scale) / grid.scale.to(total.device)
+    return _requantize(total, multiplier.reshape(1, -1, 1, 1), grid.zero_point)
+
+
+def linear(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """QGemm: as QLinearConv."""
+    x, layer = inputs[0], run.layer(region.anchor)
+    total = linear_sums(x, layer).rounded()
+    scale = _sum_scale(x, layer.scale)
+    return _requantize(total, scale / grid.scale.to(total.device), grid.zero_point)
+
+
+def logits(run: Execution, region: Region, inputs: list[Codes]) -> Tensor:
+    """QGemm without an output grid: the float32 values `acc * f32(s_x * s_w)`."""
+    x, layer = inputs[0], run.layer(region.anchor)
+    return linear_sums(x, layer).rounded().mul_(_sum_scale(x, layer.scale))
+
+
+def add(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """QLinearAdd of two quantized tensors."""
+    order, _ = addends(*(value.codes.shape for value in inputs))
+    a, b = (inputs[place] for place in order)
+    table = run.once(region, lambda: all_pairs(functools.partial(add_codes, grid=grid), a.grid, b.grid))
+    return looked_up(table, a.codes, b.codes)
+
+
+def addends(left: Sequence[int | None], right: Sequence[int | None]) -> tuple[tuple[int, int], bool]:
+    """In which order an addition's operands of two shapes go to its kernel, and whether the first is repeated before.
+
+    QLinearAdd rounds twice, and which operand it takes first depends on the axis that changes fastest; a session may
+    change that (channels last). Where the first operand is of the result's shape, it is always the first.
+    """
+    whole = [b if a == 1 else a for a, b in zip(left, right, strict=True)]
+    if whole == [*right] != [*left]:
+        return (1, 0), False
+    return (0, 1), whole != [*left]
+
+
+def add_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
+    """QLinearAdd: two fused multiply-adds on the raw codes, the zero points gathered in one constant.
+
+    Args:
+        a: the operand that `addends` puts first.
+    """
+    device = a.codes.device
+    out_scale = grid.scale.to(device)
+    ratio_a, ratio_b = a.grid.scale.to(device) / out_scale, b.grid.scale.to(device) / out_scale
+    zero_a, zero_b = _f32(a.grid.zero_point, a.codes), _f32(b.grid.zero_point, a.codes)
+    fixed = _f32(grid.zero_point, a.codes) - _fma(ratio_a, zero_a, ratio_b * zero_b)
+    return torch.round(_fma(a.codes, ratio_a, _fma(b.codes, ratio_b, fixed))).clamp(0, 255)
+
+
+def mul(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """QLinearMul of two quantized tensors."""
+    a, b = inputs
+    table = run.once(region, lambda: all_pairs(functools.partial(mul_codes, grid=grid), a.grid, b.grid))
+    return looked_up(table, a.codes, b.codes)
+
+
+def mul_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
+    """QLinearMul: the integer product times one multiplier, then the zero point, each rounded to float32."""
+    device = a.codes.device
+    multiplier = a.grid.scale.to(device) * b.grid.scale.to(device) / grid.scale.to(device)
+    product = a.centered * b.centered
+    return torch.round(product * multiplier + grid.zero_point).clamp(0, 255)
+
+
+def mean(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """QLinearGlobalAveragePool: an integer sum, one float32 multiplier."""
+    x = inputs[0]
+    count = x.codes.shape[2] * x.codes.shape[3]
+    total = x.centered.double().sum((2, 3), keepdim=True)
+    device = total.device
+    multiplier = x.grid.scale.to(device) / (grid.scale.to(device) * count)
+    return _requantize(total.float(), multiplier, grid.zero_point)
+
+
+def avg_pool2d(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """QLinearAveragePool: dequantized values summed one after the other; the zero point is added before rounding."""
+    x, arguments = inputs[0], bound_args(region.anchor)
+    kernel = pair(arguments["kernel_size"])
+    stride = pair(arguments["stride"] or arguments["kernel_size"])
+    rows, columns = pair(arguments["padding"])
+    values = F.pad(dequantized(x), (columns, columns, rows, rows))
+    inside = F.pad(torch.ones_like(x.codes[:1, :1]), (columns, columns, rows, rows))
+    total, count = window_sum(values, kernel, stride), window_sum(inside, kernel, stride)
+    if arguments["count_include_pad"]:
+        count = torch.full_like(count, kernel[0] * kernel[1])
+    steps = (total / count) / grid.scale.to(total.device) + grid.zero_point
+    return torch.round(steps).clamp(0, 255)
+
+
+def cat(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """QLinearConcat: every operand through a table of the float formula, steps rounded after the zero point."""
+    moved = [quantize_float(dequantized(value), grid) for value in inputs]
+    return torch.cat(moved, bound_args(region.anchor)["dim"])
+
+
+def hardsigmoid(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """QLinearAdd of the constant 3 on a grid of scale 6 * s; saturation is the clamp, and the codes are the gate's."""
+    x = inputs[0]
+    three = Codes(torch.ones(1, device=x.codes.device), _GATE_OFFSET)
+    return add_codes(x, three, _gate_grid(grid))
+
+
+def leaky_relu(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """QLinearLeakyRelu: a table of the float formula."""
+    return quantize_float(F.leaky_relu(dequantized(inputs[0]), _slope(region.anchor)), grid)
+
+
+def activation(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """relu or hardtanh after no operator that absorbs it: QLinearLeakyRelu of slope 1; the ends are the grid's."""
+    return quantize_float(dequantized(inputs[0]), grid)
+
+
+def _slope(node: fx.Node) -> float:
+    return float(bound_args(node)["negative_slope"])
+
+
+# The constant 3 of hardsigmoid, clip(x + 3, 0, 6) / 6, as one code.
+_GATE_OFFSET = CodeGrid(torch.tensor(3.0), 0, 0, 255)
+
+
+def _gate_grid(grid: CodeGrid) -> CodeGrid:
+    """The grid of x + 3 whose codes are those of hardsigmoid(x) on `grid`."""
+    return CodeGrid(grid.scale * 6, grid.zero_point, grid.low, grid.high)
+
+
+def sigmoid(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """QLinearSigmoid: a table of the float formula."""
+    return quantize_float(torch.sigmoid(dequantized(inputs[0])), grid)
+
+
+@dataclass(frozen=True)
+class UnaryKernel:
+    """An integer kernel for an operator of one tensor (`pipeline.operators.unary`).
+
+    Args:
+        op: its name.
+        codes: what it computes.
+        slope: its attribute `alpha`, of a call; None where it has none.
+        addend: grid of the constant code 1 that is its second operand; None where it has one operand.
+        grid: the grid on which the kernel's codes are those of the operator on a given one.
+    """
+
+    op: str
+    codes: Kernel
+    slope: Callable[[fx.Node], float] | None = None
+    addend: CodeGrid | None = None
+    grid: Callable[[CodeGrid], CodeGrid] = lambda grid: grid
+
+
+_SLOPED = "QLinearLeakyRelu"
+UNARY_KERNELS: Mapping[str, UnaryKernel] = {
+    "hardsigmoid": UnaryKernel("QLinearAdd", hardsigmoid, addend=_GATE_OFFSET, grid=_gate_grid),
+    "sigmoid": UnaryKernel("QLinearSigmoid", sigmoid),
+    "leaky_relu": UnaryKernel(_SLOPED, leaky_relu, _slope),
+    # The ends of the grid are all that these do.
+    **dict.fromkeys(sorted(ACTIVATIONS), UnaryKernel(_SLOPED, activation, lambda node: 1.0)),
+}
+KERNELS: Mapping[str, Kernel] = {
+    "conv2d": conv2d,
+    "linear": linear,
+    "add": add,
+    "mul": mul,
+    "mean": mean,
+    "avg_pool2d": avg_pool2d,
+    "cat": cat,
+    **{name: kernel.codes for name, kernel in UNARY_KERNELS.items()},
+}

@@ -1,0 +1,96 @@
+"""TVM modules: integer kernels for x86 and Arm from our own templates, and what a device needs beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import fx
+
+from isobit.backends.base import BACKENDS
+from isobit.backends.fixed_point.arithmetic import FixedPointArithmetic
+from isobit.backends.fixed_point.lower import lower
+from isobit.backends.fixed_point.rules import integer_target, unsupported
+from isobit.backends.tvm import profiles
+from isobit.backends.tvm.device import toolchain
+from isobit.backends.tvm.device.device_runner import MODEL, read_device
+from isobit.backends.tvm.device.emulated import EmulatedSession, emulated_samples
+from isobit.backends.tvm.session import NativeSession
+from isobit.pipeline.artifact.manifest import package_versions
+from isobit.pipeline.proof.parity import Arithmetic, Runner
+from isobit.pipeline.stages import Reference
+from isobit.pipeline.target import Target
+
+NAME = "tvm"
+_BORDER = ("quantize", "finish")  # neither computes: they bring values in and out
+
+
+class TvmBackend:
+    """`model.so`, a Relax executable whose kernels compute in integers only, for TVM's runtime."""
+
+    name = NAME
+    profiles = profiles.NAMES
+    levels: tuple[str, ...] = ("compiled",)  # a module is compiled once: a session optimises nothing
+    gated_levels: tuple[str, ...] = levels
+    model_file = MODEL
+    device_needs = "apache-tvm-ffi and numpy (nothing for the C++ loader)"
+
+    def target(self, profile: str) -> Target:
+        """The operator table; `native` becomes the profile of this machine.
+
+        Raises:
+            TargetError: this machine cannot build or prove the profile; the message names the missing package.
+        """
+        chosen = profiles.resolve(profile)
+        toolchain.check(chosen)
+        return integer_target(NAME, chosen.name)
+
+    def check(self, profile: str) -> None:
+        toolchain.check_tools(profiles.resolve(profile))
+
+    def unsupported(self, graph: fx.GraphModule) -> Iterable[tuple[fx.Node, str]]:
+        return unsupported(graph, integer_target(NAME, profiles.NATIVE))
+
+    def emit(self, reference: Reference, folder: Path) -> list[Path]:
+        from isobit.backends.tvm.build import module_builder, write_module
+        from isobit.backends.tvm.device.device_files import write_device_files
+
+        program, profile = lower(reference), profiles.PROFILES[reference.quantized.target.profile]
+        builder = module_builder(program, profile)
+        write_module(builder, profile, folder / self.model_file)
+        files = write_device_files(folder, profile, program, builder.traced, builder.kernel_counts())
+        return [folder / self.model_file, *files]
+
+    def arithmetic(self, reference: Reference) -> Arithmetic:
+        return FixedPointArithmetic(reference)
+
+    def open(self, folder: Path, level: str) -> Runner:
+        command = _emulation(folder)
+        return EmulatedSession(folder, command) if command else NativeSession(folder)
+
+    def proof_samples(self, folder: Path) -> int | None:
+        return emulated_samples(read_device(folder)["multiply_accumulates"]) if _emulation(folder) else None
+
+    def finish(self, folder: Path) -> None:
+        return
+
+    def integer_ops(self, folder: Path) -> Mapping[str, Any]:
+        kernels = read_device(folder)["kernels"]
+        integer = sum(count for name, count in kernels.items() if name not in _BORDER)
+        return {"integer": integer, "float": 0, "reasons": {}, "kernels": kernels}
+
+    def sizes(self, folder: Path) -> Mapping[str, int]:
+        libraries = sum(path.stat().st_size for path in (folder / "lib").iterdir())
+        return {"model": (folder / self.model_file).stat().st_size, "runtime": libraries}
+
+    def versions(self) -> Mapping[str, str]:
+        return package_versions("apache-tvm", "apache-tvm-ffi")
+
+
+def _emulation(folder: Path) -> tuple[str, ...]:
+    """The emulator's command line for an artifact; empty where its processor is this one."""
+    return toolchain.emulation(profiles.PROFILES[read_device(folder)["profile"]])
+
+
+BACKENDS.register(NAME)(TvmBackend())

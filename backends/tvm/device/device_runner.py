@@ -1,0 +1,172 @@
+"""Replays this artifact's golden inputs on the device at hand: hashes, every integer code, the logits, the latency.
+
+Needs numpy and apache-tvm-ffi (which brings no compiler) and nothing else: copy the folder to the device and run
+`python run.py`. Prints PASS or FAIL as its last line and exits with 0 or 1. Runs on Python 3.8 and newer.
+
+For a device without Python: `python run.py --write-input input.bin` here, `./loader trace model.so input.bin
+output.bin` there, `python run.py --check output.bin` here again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isobit.backends.device.golden import GOLDEN, INPUT, LOGITS, compare_golden, logit_differences, read_golden
+from isobit.backends.device.processor import read_cpuinfo, this_machine, why_not
+from isobit.backends.device.replay import broken_files, print_latency, read_manifest, verdict
+from isobit.pipeline.artifact.digest import RUNNER
+
+MODEL = "model.so"
+DEVICE = "device.json"
+FFI = "apache-tvm-ffi"
+HEADER, SOURCE, LOADER = "device.h", "loader.cc", "loader"
+LIBRARIES = ("libtvm_runtime.so", "libtvm_ffi.so")
+FOLDER = "lib"
+# What is on the device; beside the libraries lie their licenses, which nothing reads.
+FILES = (MODEL, DEVICE, HEADER, RUNNER, SOURCE, LOADER, GOLDEN, *(FOLDER + "/" + name for name in LIBRARIES))
+
+
+def read_device(folder: Path) -> dict[str, Any]:
+    """The facts of device.json."""
+    return json.loads((folder / DEVICE).read_text(encoding="utf-8"))
+
+
+def why_not_here(device: dict[str, Any]) -> str:
+    """Why this processor, or this Python environment, cannot run the module; empty where it can."""
+    reason = why_not(device["machine"], device["cpu_features"], device["profiles"], this_machine(), read_cpuinfo())
+    wanted = device["packages"][FFI]
+    try:
+        installed = metadata.version(FFI)
+    except metadata.PackageNotFoundError:
+        installed = "missing"
+    if not reason and installed.split(".post")[0] != wanted.split(".post")[0]:
+        reason = f"this module needs {FFI} {wanted}, and here it is {installed}: pip install {FFI}=={wanted}"
+    return reason
+
+
+def open_module(folder: Path) -> Any:
+    """The module's functions by name, as `open_module(folder)["main"]`; they take and return tensors of tvm_ffi.
+
+    Any number of artifacts may be open in one process, and a folder that was built anew gives its new module.
+    """
+    import tvm_ffi
+
+    load_runtime(folder)
+    with tempfile.TemporaryDirectory() as place:  # for a path that it knows the system gives what was there before
+        link = Path(place) / MODEL
+        link.symlink_to((folder / MODEL).resolve())
+        machine = tvm_ffi.load_module(str(link))["vm_load_executable"]()
+    cpu, index, pooled = 1, 0, 2
+    machine["vm_initialization"](cpu, index, pooled)
+    return machine
+
+
+def load_runtime(folder: Path) -> None:
+    """Load the artifact's runtime library where none is in this process yet: a second one would end the process."""
+    runtime = LIBRARIES[0]
+    try:
+        ctypes.CDLL(runtime, ctypes.RTLD_GLOBAL | os.RTLD_NOLOAD)  # without a folder: whatever has this name
+    except OSError:
+        ctypes.CDLL(str(folder / FOLDER / runtime), ctypes.RTLD_GLOBAL)
+
+
+def to_tensor(values: np.ndarray) -> Any:
+    """A tensor of tvm_ffi with a copy of the values: read-only arrays have no other way there."""
+    import tvm_ffi
+
+    return tvm_ffi.from_dlpack(np.array(values))
+
+
+def trace(function: Callable[..., Any], x: np.ndarray, device: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Codes by name in the graph's shapes, and `logits`, of x float32 [N, ...], one sample after the other."""
+    rows = [[np.from_dlpack(tensor) for tensor in function(to_tensor(x[i : i + 1]))] for i in range(len(x))]
+    return named([np.concatenate(column) for column in zip(*rows)], device)  # noqa: B905 (Python 3.8)
+
+
+def named(columns: list[np.ndarray], device: dict[str, Any]) -> dict[str, np.ndarray]:
+    """What `trace` gives for N samples, by name and in the graph's shapes.
+
+    Args:
+        columns: uint8 [N, height, width, channels] of each quantized tensor in the order of device.json; the logits.
+    """
+    results = {}
+    for entry, codes in zip(device["trace"], columns):  # noqa: B905 (the logits are left)
+        results[entry["name"]] = codes.transpose(0, 3, 1, 2).reshape([len(codes)] + entry["shape"])
+    results[LOGITS] = columns[-1].reshape([len(columns[-1])] + device["logits"])
+    return results
+
+
+def read_results(content: bytes, device: dict[str, Any]) -> dict[str, np.ndarray]:
+    """What `loader trace` wrote: see `named`. Raises ValueError where it is no whole number of samples."""
+    fields = [(str(i), np.uint8, tuple(entry["nhwc"])) for i, entry in enumerate(device["trace"])]
+    rows = np.frombuffer(content, np.dtype([*fields, ("logits", "<f4", tuple(device["logits"]))]))
+    return named([np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()], device)
+
+
+def replay(folder: Path, seconds: float) -> list[str]:
+    """What is not as it was built; the latency is measured for `seconds`."""
+    problems = broken_files(folder, read_manifest(folder), FILES)
+    if problems:
+        return problems
+    device = read_device(folder)
+    golden = read_golden(folder, traced(device))
+    reason = why_not_here(device)
+    if reason:
+        return [reason]
+    module = open_module(folder)
+    problems = compare_golden(golden, trace(module["trace"], golden[INPUT], device))
+    function, samples = module["main"], [to_tensor(golden[INPUT][i : i + 1]) for i in range(len(golden[INPUT]))]
+    logits = np.concatenate([np.from_dlpack(function(sample)) for sample in samples]).reshape(golden[LOGITS].shape)
+    problems += ["main: " + line for line in logit_differences(logits, golden[LOGITS], None)]
+    print_latency(lambda: function(samples[0]), seconds)
+    return problems
+
+
+def check_results(folder: Path, path: Path) -> list[str]:
+    """What `loader trace` wrote to `path` on the device that is not as it was built."""
+    problems = broken_files(folder, read_manifest(folder), FILES)
+    if problems:
+        return problems
+    device = read_device(folder)
+    return compare_golden(read_golden(folder, traced(device)), read_results(path.read_bytes(), device))
+
+
+def traced(device: dict[str, Any]) -> list[str]:
+    """Names of the quantized tensors, in execution order."""
+    return [entry["name"] for entry in device["trace"]]
+
+
+def write_input(folder: Path, path: Path) -> int:
+    """Write the golden inputs as `loader` reads them: float32 samples one after the other."""
+    path.write_bytes(read_golden(folder, traced(read_device(folder)))[INPUT].astype("<f4").tobytes())
+    return 0
+
+
+def main() -> int:
+    """Check, replay, time; 0 where everything is as it was built, else 1."""
+    parser = argparse.ArgumentParser(description="replay the golden inputs of this artifact")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure the latency")
+    parser.add_argument("--write-input", type=Path, metavar="FILE", help="write the golden inputs for loader, no more")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="check what `loader trace` wrote for them, no more")
+    given = parser.parse_args()
+    folder = Path(__file__).resolve().parent
+    if given.write_input:
+        return write_input(folder, given.write_input)
+    if given.check:
+        return verdict(lambda: check_results(folder, given.check))
+    return verdict(lambda: replay(folder, given.seconds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""Convolutions and linear layers, dense and grouped: sums of dot products in registers, one requantization, one store.
+
+A tile of output pixels times vectors of output channels is accumulated over all taps and inputs; nothing but the final
+codes goes back to memory. The last tile of a row or column is moved back so that it ends with the map: it computes some
+pixels twice, and no pixel needs a case of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from isobit.backends.fixed_point.program import Conv, Program
+from isobit.backends.tvm.instructions.base import PACK, Buffer, Expr, Index, InstructionSet
+from isobit.backends.tvm.kernels.kernel import Call, Code, last_fits
+from isobit.backends.tvm.kernels.layer import (
+    Layer,
+    Numbers,
+    Sums,
+    kernel_name,
+    layer_call,
+    layer_numbers,
+    write_border,
+    write_outputs,
+    write_unpacked,
+)
+from isobit.backends.tvm.kernels.layout import Place
+from isobit.backends.tvm.kernels.tile import choose_tile
+from isobit.backends.tvm.kernels.weights import cut
+
+
+def conv_call(step: Conv, program: Program, places: list[Place], e: InstructionSet) -> Call:
+    """The call of a convolution, of a linear layer, or of the layer that gives the logits (padded to whole vectors)."""
+    source = places[step.inputs[0]]
+    target = None if step.output is None else places[step.output]
+    residual = places[step.inputs[1]] if step.residual else None
+    name = kernel_name(step)
+    if source.pixel == 1:
+        step = _folded(step)
+    taps = step.window.kernel[0] * step.window.kernel[1]
+    filters = step.weights.codes.shape[0]
+    tile = choose_tile(
+        target.height if target else 1, target.width if target else 1, -(-filters // e.lanes),
+        lambda vectors: taps * cut(step, source.pixel, e, vectors).groups, e,
+    )
+    layer = Layer(step, source, target, residual, e, tile, cut(step, source.pixel, e, tile.vectors))
+    numbers = layer_numbers(layer, program)
+    return layer_call(name, layer, numbers, lambda code: _write(code, layer, numbers))
+
+
+def _folded(step: Conv) -> Conv:
+    """A layer of one channel whose pixels lie side by side: the columns of its kernel are its channels."""
+    codes = step.weights.codes.transpose(0, 1, 3, 2)
+    window = replace(step.window, kernel=(step.window.kernel[0], 1))
+    return replace(step, weights=replace(step.weights, codes=codes), window=window)
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    """What the inner loop reads and writes.
+
+    Args:
+        sums: of a tile and a block.
+        packed: scratch for four of them as bytes.
+        codes: the input, or those of its rows that were widened.
+        weights: as stored, or unpacked.
+    """
+
+    sums: list[Buffer]
+    packed: Buffer
+    codes: Buffer
+    weights: Buffer
+
+
+def _write(code: Code, layer: Layer, numbers: Numbers) -> None:
+    e, tile, block = layer.e, layer.tile, layer.block
+    sums, packed = code.sums(tile.sums, e.lanes), code.scratch("packed", PACK * e.lanes, "uint8")
+    weights, codes = code["weights"], code["input"]
+    if layer.unpacked:
+        size = layer.packed_steps * layer.unit * (block.blocks if layer.rows_first else 1)
+        weights = code.scratch("unpacked", size, e.operand)
+    if layer.widened:
+        codes = code.scratch("widened", layer.widened_codes, e.operand)
+    buffers = _Buffers(sums, packed, codes, weights)
+    write_border(code, layer, numbers)
+    (_write_rows_first if layer.rows_first else _write_blocks_first)(code, layer, numbers, buffers)
+
+
+def _write_rows_first(code: Code, layer: Layer, numbers: Numbers, buffers: _Buffers) -> None:
+    """Each row of tiles for all blocks, whose weights stay in the first cache."""
+    if layer.unpacked:
+        with code.loop("block", layer.block.blocks) as block:
+            write_unpacked(code, layer, numbers, block, buffers.weights, block * layer.packed_steps)
+    with code.loop("tile_row", -(-layer.height // layer.tile.rows)) as row:
+        y = last_fits(code, row, layer.tile.rows, layer.height)
+        if layer.widened:
+            _write_widened(code, layer, buffers.codes, _first_row(layer, y))
+        with code.loop("block", layer.block.blocks) as block:
+            _write_tiles(code, layer, numbers, buffers, block, y)
+
+
+def _write_blocks_first(code: Code, layer: Layer, numbers: Numbers, buffers: _Buffers) -> None:
+    """Each block for the whole map, so that its weights are read once."""
+    if layer.widened:
+        _write_widened(code, layer, buffers.codes, 0)
+    with code.loop("block", layer.block.blocks) as block:
+        if layer.unpacked:
+            write_unpacked(code, layer, numbers, block, buffers.weights, 0)
+        with code.loop("tile_row", -(-layer.height // layer.tile.rows)) as row:
+            _write_tiles(code, layer, numbers, buffers, block, last_fits(code, row, layer.tile.rows, layer.height))
+
+
+def _write_tiles(code: Code, layer: Layer, numbers: Numbers, buffers: _Buffers, block: Expr, y: Index) -> None:
+    """A row of tiles of one block."""
+    e, tile = layer.e, layer.tile
+    with code.loop("tile_column", -(-layer.width // tile.columns)) as column:
+        x = last_fits(code, column, tile.columns, layer.width)
+        for i, vector in enumerate(buffers.sums):
+            code.store(vector, 0, e.load(code["numbers"], numbers.bias + layer.channel(block, i)), e.lanes)
+        sums = Sums(buffers.sums, buffers.packed, block, y, x)
+        _write_products(code, layer, numbers, buffers, sums)
+        write_outputs(code, layer, numbers, sums)
+
+
+def _write_products(code: Code, layer: Layer, numbers: Numbers, buffers: _Buffers, sums: Sums) -> None:
+    """The sums of a tile, over all taps and groups of input channels."""
+    e, source, block, window = layer.e, layer.source, layer.block, layer.step.window
+    top = 0 if layer.widened and layer.rows_first else _first_row(layer, sums.y)
+    left = (source.border[1] - window.padding[1]) * source.pixel
+    row, column = window.stride[0] * source.row, window.stride[1] * source.pixel
+    with (
+        code.loop("tap_row", window.kernel[0]) as r, code.loop("tap_column", window.kernel[1]) as s,
+        code.loop("group", block.groups) as group,
+    ):
+        corner = top + left + sums.x * column + r * (window.dilation[0] * source.row) \
+            + s * (window.dilation[1] * source.pixel) + group * e.group
+        if numbers.starts is not None:
+            corner = corner + code["numbers"][numbers.starts + sums.block]
+        tap = ((r * window.kernel[1] + s) * block.groups + group) * block.vectors
+        if not layer.unpacked or layer.rows_first:
+            tap = sums.block * (layer.packed_steps if layer.unpacked else layer.steps) + tap
+        for i, vector in enumerate(buffers.sums):
+            pixel, number = divmod(i, block.vectors)
+            y, x = divmod(pixel, layer.tile.columns)
+            total = e.dot(e.load(vector, 0), buffers.codes, corner + (y * row + x * column),
+                          buffers.weights, (tap + number) * layer.unit)
+            code.store(vector, 0, total, e.lanes)
+
+
+def _write_widened(code: Code, layer: Layer, widened: Buffer, start: Index) -> None:
+    """Widen codes from `start` on, once for each code instead of once for each product."""
+    e, chunk = layer.e, layer.chunk
+    with code.loop("chunk", layer.widened_codes // chunk - 1) as i:
+        codes = e.cast(f"{e.operand}x{chunk}", e.load(code["input"], start + i * chunk, chunk))
+        code.store(widened, i * chunk, codes, chunk)
+
+
+def _first_row(layer: Layer, y: Index) -> Index:
+    """Offset of the first input row that output row y reads."""
+    window, row = layer.step.window, layer.source.row
+    return (layer.source.border[0] - window.padding[0]) * row + y * (window.stride[0] * row)

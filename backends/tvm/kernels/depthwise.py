@@ -1,0 +1,208 @@
+"""Depthwise convolutions on x86: up to four neighbouring pixels of a row are interleaved into one dot product.
+
+Byte unpacks put the codes of four taps side by side for each channel, which is what `vpdpbusd` sums (AVX2 sums them in
+two pairs). Each input row is interleaved once for all output rows of the tile that it enters. The unpacks leave
+channels in the order in which the saturating packs take them back, so nothing is permuted; the layer's numbers are
+stored in that order instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from isobit.backends.fixed_point.program import Conv, Program
+from isobit.backends.tvm.instructions.base import PACK, Buffer, Expr, Index
+from isobit.backends.tvm.instructions.x86 import X86
+from isobit.backends.tvm.kernels.kernel import Argument, Call, Code, fill_border, last_fits, make_kernel
+from isobit.backends.tvm.kernels.layout import Place, output_of
+from isobit.backends.tvm.kernels.parameters import Parameters
+from isobit.backends.tvm.kernels.rescaling import Vectors, add_rescale
+
+TAPS = 4  # of one dot product
+UNIT = 16  # channels of 128 bits
+
+
+def is_depthwise(step: Conv) -> bool:
+    """One filter a channel, and no residual."""
+    filters = step.weights.codes.shape[0]
+    return step.groups == filters > 1 and step.weights.codes.shape[3] == 1 and not step.residual \
+        and step.rescale is not None
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The layer, `chunk` channels at a time; the last chunk is moved back to end with the pixel."""
+
+    step: Conv
+    source: Place
+    target: Place
+    e: X86
+    rows: int
+
+    @property
+    def chunk(self) -> int:
+        return PACK * self.e.lanes
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.target.pixel // self.chunk)
+
+    @property
+    def quads(self) -> int:
+        """Dot products of one row of the window."""
+        return -(-self.step.window.kernel[1] // TAPS)
+
+    @property
+    def order(self) -> np.ndarray:
+        """Channels in the order of chunks, vectors and lanes."""
+        starts = np.minimum(np.arange(self.chunks) * self.chunk, self.target.pixel - self.chunk)
+        units = np.arange(self.chunk).reshape(-1, PACK, UNIT // PACK)
+        within = units.transpose(1, 0, 2).reshape(-1)
+        return (starts[:, None] + within).reshape(-1)
+
+
+def depthwise_call(step: Conv, program: Program, places: list[Place], e: X86) -> Call:
+    """The call of a depthwise convolution."""
+    source, target = places[step.inputs[0]], places[output_of(step)]
+    lanes = next(lanes for lanes in e.widths if PACK * lanes <= target.pixel)
+    layer = _Layer(step, source, target, e.of(lanes), min(e.depthwise_rows, target.height))
+    weights, numbers = _weights(layer), _numbers(layer, program)
+    arguments = [
+        Argument("input", (source.size,), "uint8"), Argument("weights", weights.shape, e.taps),
+        Argument("numbers", numbers.array.shape, "int32"), Argument("output", (target.size,), "uint8"),
+    ]
+    kernel = make_kernel(arguments, lambda code: _write(code, layer, numbers))
+    return Call("depthwise", kernel, step.inputs, (weights, numbers.array), (target.size,))
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """The constant `numbers`, and where in it things begin: see `layer.Numbers`."""
+
+    array: np.ndarray
+    border: int
+    bias: int
+    rescale: Vectors
+    clip: tuple[int, int] | None
+
+
+def _numbers(layer: _Layer, program: Program) -> _Numbers:
+    step, parameters = layer.step, Parameters()
+    if step.rescale is None:
+        raise TypeError(f"no depthwise kernel for '{step.name}', which writes the logits")
+    border = parameters.splat(program.buffers[output_of(step)].zero_point)
+    bias = parameters.add(_bias(layer, program)[layer.order])
+    rescale = add_rescale(parameters, step.rescale, layer.target.pixel, layer.order)
+    clip = None if (step.low, step.high) == (0, 255) else \
+        (parameters.splat_byte(step.low), parameters.splat_byte(step.high))
+    return _Numbers(parameters.array, border, bias, rescale, clip)
+
+
+def _weights(layer: _Layer) -> np.ndarray:
+    """[chunks][R][quads][vectors][lanes * 4], taps of one channel side by side; flat."""
+    codes = layer.step.weights.codes[..., 0]
+    filters, rows, columns = codes.shape
+    padded = np.zeros((layer.target.pixel, rows, layer.quads * TAPS), codes.dtype)
+    padded[:filters, :, :columns] = codes
+    taps = padded[layer.order].reshape(layer.chunks, PACK, layer.e.lanes, rows, layer.quads, TAPS)
+    ordered = taps.transpose(0, 3, 4, 1, 2, 5)
+    if layer.e.taps == "int16":  # the even taps of all lanes, then the odd ones
+        ordered = np.stack([ordered[..., 0::2], ordered[..., 1::2]], -3)
+    return np.ascontiguousarray(ordered).astype(layer.e.taps).reshape(-1)
+
+
+def _bias(layer: _Layer, program: Program) -> np.ndarray:
+    step = layer.step
+    bias = np.zeros(layer.target.pixel, np.int64)
+    zero = program.buffers[step.inputs[0]].zero_point
+    bias[:len(step.bias)] = step.bias - zero * step.weights.codes.astype(np.int64).sum((1, 2, 3))
+    return bias
+
+
+@dataclass(frozen=True)
+class _Position:
+    """One chunk of channels of one column of output pixels.
+
+    Args:
+        chunk: its number.
+        channel: its first channel.
+        y: first row.
+        x: column.
+    """
+
+    chunk: Expr
+    channel: Index
+    y: Index
+    x: Expr
+
+
+def _write(code: Code, layer: _Layer, numbers: _Numbers) -> None:
+    target, e = layer.target, layer.e
+    sums = code.sums(layer.rows * PACK, e.lanes)
+    fill_border(code, target, e.cast("uint8", code["numbers"][numbers.border]), code["output"])
+    with (
+        code.loop("chunk", layer.chunks) as chunk, code.loop("tile_row", -(-target.height // layer.rows)) as row,
+        code.loop("column", target.width) as x,
+    ):
+        channel = last_fits(code, chunk, layer.chunk, target.pixel)
+        y = row if layer.rows == 1 else e.smaller(row * layer.rows, target.height - layer.rows)
+        position = _Position(chunk, channel, y, x)
+        for i, vector in enumerate(sums):
+            bias = e.load(code["numbers"], numbers.bias + (chunk * PACK + i % PACK) * e.lanes)
+            code.store(vector, 0, bias, e.lanes)
+        _write_products(code, layer, sums, position)
+        _write_codes(code, layer, numbers, sums, position)
+
+
+def _write_products(code: Code, layer: _Layer, sums: list[Buffer], position: _Position) -> None:
+    """Each input row once: interleaved, and summed into every output row that it is a tap of."""
+    window, e = layer.step.window, layer.e
+    taps = window.kernel[0]
+    size = PACK * e.lanes * TAPS  # weights of a dot product of a chunk
+    for row in range((layer.rows - 1) * window.stride[0] + (taps - 1) * window.dilation[0] + 1):
+        users = [
+            (out, tap) for out in range(layer.rows) for tap in range(taps)
+            if out * window.stride[0] + tap * window.dilation[0] == row
+        ]
+        for quad in range(layer.quads if users else 0):
+            pixels = [_pixel(code, layer, position, row, quad * TAPS + i) for i in range(TAPS)]
+            quads = [e.interleave(pixels, vector) for vector in range(PACK)]
+            for out, tap in users:
+                for vector in range(PACK):
+                    place = (tap * layer.quads + quad) * size + vector * e.lanes * TAPS
+                    total = sums[out * PACK + vector]
+                    weights = position.chunk * (taps * layer.quads * size) + place
+                    product = e.tap_dot(e.load(total, 0), quads[vector], code["weights"], weights)
+                    code.store(total, 0, product, e.lanes)
+
+
+def _pixel(code: Code, layer: _Layer, position: _Position, row: int, tap: int) -> Expr:
+    """The codes of a chunk under one tap of a window; zeros beyond its last column."""
+    window, source, e = layer.step.window, layer.source, layer.e
+    if tap >= window.kernel[1]:
+        return e.splat(e.number("uint8", 0), layer.chunk)
+    start = source.at(row - window.padding[0], tap * window.dilation[1] - window.padding[1])
+    place = start + position.y * (window.stride[0] * source.row) + position.x * (window.stride[1] * source.pixel) \
+        + position.channel
+    return e.load(code["input"], place, layer.chunk)
+
+
+def _write_codes(
+    code: Code, layer: _Layer, numbers: _Numbers, sums: list[Buffer], position: _Position
+) -> None:
+    """Requantize and store, a chunk of a pixel at a time."""
+    target, e = layer.target, layer.e
+    for out in range(layer.rows):
+        vectors = sums[out * PACK:(out + 1) * PACK]
+        for number, vector in enumerate(vectors):
+            channel = (position.chunk * PACK + number) * e.lanes
+            codes = numbers.rescale.apply(e, code["numbers"], [e.load(vector, 0)], channel)
+            code.store(vector, 0, codes, e.lanes)
+        packed = e.pack_in_place([e.load(vector, 0) for vector in vectors])
+        if numbers.clip is not None:
+            low, high = (e.bits(f"uint8x{layer.chunk}", e.load(code["numbers"], end)) for end in numbers.clip)
+            packed = e.clip(packed, low, high)
+        place = target.at(out, 0) + position.y * target.row + position.x * target.pixel + position.channel
+        code.store(code["output"], place, packed, layer.chunk)

@@ -1,0 +1,56 @@
+"""The artifact's module in this process: every quantized tensor read out, and the logits that users get."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from isobit.backends.tvm.device.device_runner import named, open_module, read_device, to_tensor
+from isobit.pipeline.errors import ParityError
+from isobit.pipeline.proof.parity import LOGITS
+
+
+class NativeSession:
+    """One module, one sample after the other.
+
+    Args:
+        folder: of the artifact.
+        taps: report the codes of every quantized tensor. They come from the module's function `trace`, which calls the
+            kernels of `main`; the logits of both must agree to the bit.
+    """
+
+    def __init__(self, folder: Path, taps: bool = True) -> None:
+        import tvm  # noqa: F401 (loads the runtime that a compiler needs as well; a second one ends the process)
+
+        machine = open_module(folder)
+        self._device = read_device(folder)
+        self._main = machine["main"]
+        self._trace = machine["trace"] if taps else None
+
+    def run(self, x: Tensor | np.ndarray) -> Mapping[str, np.ndarray]:
+        """uint8 codes by quantizer name (with `taps`), and float32 `logits`, of x float32 [N, ...].
+
+        Raises:
+            ParityError: reading the tensors out changed the logits.
+        """
+        values = np.ascontiguousarray(np.asarray(x, np.float32))
+        rows = [self._run(values[i:i + 1]) for i in range(len(values))]
+        columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
+        return named(columns, self._device) if self._trace is not None else {LOGITS: columns[-1]}
+
+    def _run(self, sample: np.ndarray) -> list[np.ndarray]:
+        """What `trace` returns for one sample."""
+        given = to_tensor(sample)
+        logits = self._main(given).numpy()
+        if self._trace is None:
+            return [logits]
+        outputs = [output.numpy() for output in self._trace(given)]
+        if not np.array_equal(outputs[-1].view(np.uint32), logits.view(np.uint32)):
+            raise ParityError(
+                "reading the quantized tensors changes what the module computes",
+                hint="functions 'main' and 'trace' call the same kernels: report it with the model",
+            )
+        return outputs

@@ -1,0 +1,1 @@
+"""How sensitive layers are, and which bits they get."""

@@ -1,0 +1,1 @@
+"""The reconstruction engine, its objectives and roundings."""

@@ -1,0 +1,317 @@
+"""The one reconstruction engine: unit by unit, each trained to answer like the float network on the quantized prefix.
+
+The engine walks, measures, hardens, guards, keeps checkpoints and carries values from unit to unit; how a unit is
+trained is the method's part, a `Trainer`. AdaRound, BRECQ, QDrop and PD-Quant differ in that part only.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from isobit.calib.context import Calibration
+from isobit.calib.precision import Precision
+from isobit.calib.reconstruction.boundary import EVALUATION_BATCH, Boundary, CachedValue, Segment, batches, segments
+from isobit.calib.reconstruction.tail import Tail
+from isobit.calib.roundings.nearest import round_to_nearest
+from isobit.pipeline.errors import CalibrationError
+from isobit.pipeline.graph.annotation import annotation_of
+from isobit.pipeline.graph.nodes import get_attribute, is_constant, quantizer_of
+from isobit.pipeline.graph.quantized_tensors import QuantizedTensor, quantized_tensors
+from isobit.pipeline.quant.grid import QParams
+from isobit.pipeline.quant.quantizer import Phase, Quantizer
+from isobit.pipeline.stages import Unit, UnitLog
+
+
+@dataclass(frozen=True)
+class UnitTask:
+    """One unit, ready to be trained.
+
+    Args:
+        student: the unit's sub-graph; `student(*inputs)` gives a tuple of outputs.
+        teacher: the same nodes in float.
+        inputs: per input, the value that the unit is trained on: in the hardened, quantized prefix, or in the float
+            network where the sweep says so.
+        teacher_inputs: per input, the value in the float network; None where mixing makes no sense (network input).
+        float_inputs: the same, of the network input too.
+        targets: per output, the float network's value.
+        weights: (quantizer, float weight) of each layer whose rounding is open.
+        activations: quantizers whose scale is open: not fixed by the target, not shared with earlier units.
+        inner: activation quantizers that the papers do not have: 8 bits on a branch that only enters a sum.
+        count: number of images.
+        batch_size: images of one step.
+        seed: for every random number in this unit.
+        make_tail: builds the float network after the unit; costs nothing where no method asks.
+        walk_batch: images of one forward pass that trains nothing.
+    """
+
+    unit: Unit
+    student: torch.fx.GraphModule
+    teacher: torch.fx.GraphModule
+    inputs: tuple[CachedValue, ...]
+    teacher_inputs: tuple[CachedValue | None, ...]
+    float_inputs: tuple[CachedValue, ...]
+    targets: tuple[CachedValue, ...]
+    weights: tuple[tuple[Quantizer, Tensor], ...]
+    activations: tuple[Quantizer, ...]
+    inner: tuple[Quantizer, ...]
+    count: int
+    batch_size: int
+    seed: int
+    device: torch.device
+    make_tail: Callable[[Precision], Tail]
+    walk_batch: int = EVALUATION_BATCH
+
+    def empty(self) -> CachedValue:
+        """Room for one float value of every image."""
+        return CachedValue(self.count, self.device)
+
+    def batches(self, size: int | None = None) -> Iterator[slice]:
+        """Slices that walk over all images, `walk_batch` at a time where no size is given."""
+        return batches(self.count, size or self.walk_batch)
+
+    def harden_nearest(self) -> None:
+        """Send every open weight to its nearest code."""
+        round_to_nearest(self.weights)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How one pass over the units of a network goes.
+
+    Args:
+        steps: of one unit, for the log and the progress.
+        units: what is trained, in execution order; None for the graph's own (blocks, and layers outside them).
+        stage: names the pass in logs and checkpoints, where a method makes more than one.
+        inputs: what units are trained on: the hardened, quantized prefix, or the float network's values.
+        exponent: of the loss that is logged and that guards against results worse than nearest rounding.
+    """
+
+    steps: int
+    units: tuple[Unit, ...] | None = None
+    stage: str = ""
+    inputs: Literal["prefix", "teacher"] = "prefix"
+    exponent: float = 2.0
+
+
+class Trainer(Protocol):
+    """How a method trains one unit."""
+
+    def train(self, step: Callable[[int], None]) -> None:
+        """Run all steps; call `step(n)` now and then. Afterwards the unit answers softly, with nothing random in it."""
+        ...
+
+    def harden(self) -> None:
+        """Decide every code; the unit's quantizers hold plain numbers afterwards."""
+        ...
+
+    def undecided(self) -> float:
+        """Share of rounding variables that training left undecided."""
+        ...
+
+    def flipped(self) -> float:
+        """Share of weights that do not go to their nearest code."""
+        ...
+
+
+MakeTrainer = Callable[[UnitTask], Trainer | None]
+Prepare = Callable[[UnitTask], None]
+
+
+def reconstruct(
+    calibration: Calibration, sweep: Sweep, make_trainer: MakeTrainer, prepare: Prepare | None = None
+) -> tuple[UnitLog, ...]:
+    """Reconstruct every unit in execution order.
+
+    Args:
+        calibration: quantizers that take part have their ranges and are ON.
+        make_trainer: the method's part; None for a unit that it leaves at nearest rounding.
+        prepare: called with each unit before its nearest-rounding loss is measured (ranges on the quantized prefix).
+
+    Raises:
+        CalibrationError: fewer images than a step takes, or a loss that is not finite; names the unit.
+    """
+    images, batch = calibration.images.shape[0], calibration.recipe.images.batch_size
+    if images < batch:
+        raise CalibrationError(
+            f"{images} calibration images do not fill one batch of {batch}", hint="give more images or lower the "
+            "recipe's images.batch_size",
+        )
+    return _Run(calibration, sweep, make_trainer, prepare).run()
+
+
+class _Run:
+    """One sweep: the boundary moves from segment to segment, units are trained or taken from their checkpoints."""
+
+    def __init__(
+        self, calibration: Calibration, sweep: Sweep, make_trainer: MakeTrainer, prepare: Prepare | None
+    ) -> None:
+        self.calibration, self.sweep = calibration, sweep
+        self.make_trainer, self.prepare = make_trainer, prepare
+        self.units = calibration.units if sweep.units is None else sweep.units
+        self.path = segments(calibration.graph, [unit.nodes for unit in self.units])
+        self.boundary = Boundary(
+            calibration.graph, calibration.images, calibration.device, calibration.batch
+        )
+
+    def run(self) -> tuple[UnitLog, ...]:
+        progress = self.calibration.progress
+        progress.units(sum(segment.unit is not None for segment in self.path), self.sweep.steps)
+        logs: list[UnitLog] = []
+        for place, segment in enumerate(self.path):
+            self.boundary.run_teacher(segment)
+            if segment.unit is None:
+                self.boundary.run_student(segment, keep=True)
+            else:
+                logs.append(self._unit(place, segment, segment.unit))
+                progress.done(logs[-1])
+            if self.sweep.inputs == "teacher":
+                self.boundary.follow_teacher(segment)
+            self.boundary.cross(segment)
+        return tuple(logs)
+
+    def _unit(self, place: int, segment: Segment, number: int) -> UnitLog:
+        """Train unit `number`, or take it from its checkpoint; the boundary moves after it either way."""
+        calibration = self.calibration
+        unit = self.units[number]
+        quantizers = _members(calibration, unit)
+        kept = calibration.checkpoints if calibration.resume else None
+        found = kept.load(number, unit.name, self.sweep.stage) if kept is not None else None
+        if found is not None:
+            log, state = found
+            _restore(quantizers, state, calibration.device)
+            self.boundary.run_student(segment, keep=True)
+            return log
+        log = self._train(place, segment, unit)
+        if calibration.checkpoints is not None:
+            calibration.checkpoints.save(number, log, _state(quantizers))
+        return log
+
+    def _train(self, place: int, segment: Segment, unit: Unit) -> UnitLog:
+        begin = time.perf_counter()
+        task = unit_task(self.calibration, self.boundary, self.path, place, unit)
+        if self.prepare is not None:
+            self.prepare(task)
+        before = [(quantizer, quantizer.params) for quantizer in task.activations]
+        nearest = self._loss(task, segment)
+        trainer = self.make_trainer(task) if task.weights or task.activations else None
+        if trainer is None:
+            task.harden_nearest()
+            self._loss(task, segment, keep=True)
+            seconds = time.perf_counter() - begin
+            return UnitLog(task.unit.name, 0, nearest, nearest, nearest, 0.0, 0.0, seconds, stage=self.sweep.stage)
+        trainer.train(self.calibration.progress.step)
+        soft = self._loss(task, segment)
+        undecided, flipped = trainer.undecided(), trainer.flipped()
+        trainer.harden()
+        hard = self._loss(task, segment, keep=True)
+        worse = hard > nearest
+        if worse:
+            for quantizer, params in before:
+                quantizer.set_params(params)
+            task.harden_nearest()
+            self._loss(task, segment, keep=True)
+        seconds = time.perf_counter() - begin
+        return UnitLog(
+            task.unit.name, self.sweep.steps, nearest, soft, hard, undecided, flipped, seconds, worse, self.sweep.stage
+        )
+
+    def _loss(self, task: UnitTask, segment: Segment, keep: bool = False) -> float:
+        return _finite(self.boundary.run_student(segment, keep, self.sweep.exponent), task.unit)
+
+
+def _finite(loss: float, unit: Unit) -> float:
+    if not math.isfinite(loss):
+        raise CalibrationError(
+            "the reconstruction loss is not finite", where=f"unit {unit.name}",
+            hint="lower the learning rates (method.learning_rate, method.scale_learning_rate), or look at the data",
+        )
+    return loss
+
+
+def unit_task(
+    calibration: Calibration, boundary: Boundary, path: Sequence[Segment], place: int, unit: Unit
+) -> UnitTask:
+    """The unit at `place` of the path, as it stands before its training."""
+    graph, segment = calibration.graph, path[place]
+    free = {q for q in calibration.activations().values() if q.phase is Phase.ON} - _used_before(calibration, unit)
+    names = set(unit.nodes)
+    weights: dict[Quantizer, Tensor] = {}
+    activations: dict[Quantizer, None] = {}
+    inner: dict[Quantizer, None] = {}
+    for tensor in quantized_tensors(graph).within(names):
+        quantizer = tensor.quantizer
+        if tensor.is_weight and quantizer.codes is None:
+            weights.setdefault(quantizer, get_attribute(graph, tensor.source))
+        elif quantizer in free and _is_inner(tensor):
+            inner.setdefault(quantizer)
+        elif quantizer in free:
+            activations.setdefault(quantizer)
+
+    def make_tail(precision: Precision) -> Tail:
+        after = [name for later in path[place + 1 :] for name in later.nodes]
+        return Tail(graph, after, segment.outputs, boundary.student, precision)
+
+    return UnitTask(
+        unit=unit, student=segment.student, teacher=segment.teacher,
+        inputs=tuple(boundary.student[name] for name in segment.inputs),
+        teacher_inputs=tuple(None if name in boundary.raw else boundary.teacher[name] for name in segment.inputs),
+        float_inputs=tuple(boundary.teacher[name] for name in segment.inputs),
+        targets=tuple(boundary.teacher[name] for name in segment.outputs), weights=tuple(weights.items()),
+        activations=tuple(activations), inner=tuple(q for q in inner if q not in activations),
+        count=boundary.count, batch_size=calibration.recipe.images.batch_size,
+        seed=calibration.seed(unit.name), device=calibration.device, make_tail=make_tail,
+        walk_batch=boundary.batch,
+    )
+
+
+def _is_inner(tensor: QuantizedTensor) -> bool:
+    """A branch that enters only residual sums: the papers keep it in float."""
+    annotation = annotation_of(tensor.source)
+    return annotation is not None and annotation.kind == "inner"
+
+
+def _used_before(calibration: Calibration, unit: Unit) -> set[Quantizer]:
+    """Quantizers at nodes that ran before this unit: their numbers are no longer free."""
+    found: set[Quantizer] = set()
+    names = set(unit.nodes)
+    for node in calibration.graph.graph.nodes:
+        if node.name in names and not is_constant(node):
+            break
+        quantizer = quantizer_of(calibration.graph, node)
+        if quantizer is not None:
+            found.add(quantizer)
+    return found
+
+
+def _members(calibration: Calibration, unit: Unit) -> Mapping[str, Quantizer]:
+    """The unit's distinct quantizers by the name of their first node."""
+    return quantized_tensors(calibration.graph).within(set(unit.nodes)).distinct().by_name()
+
+
+def _state(quantizers: Mapping[str, Quantizer]) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for name, quantizer in quantizers.items():
+        if not quantizer.calibrated:  # still OFF in this sweep
+            continue
+        state[f"{name}.scale"] = quantizer.scale.detach().clone()
+        state[f"{name}.zero_point"] = quantizer.zero_point.clone()
+        if quantizer.codes is not None:
+            state[f"{name}.codes"] = quantizer.codes.clone()
+    return state
+
+
+def _restore(quantizers: Mapping[str, Quantizer], state: Mapping[str, Tensor], device: torch.device) -> None:
+    for name, quantizer in quantizers.items():
+        if f"{name}.scale" not in state:
+            continue
+        scale, zero_point = state[f"{name}.scale"].to(device), state[f"{name}.zero_point"].to(device)
+        quantizer.set_params(QParams(scale, zero_point))
+        if f"{name}.codes" in state:
+            quantizer.harden(state[f"{name}.codes"].to(device))

@@ -1,0 +1,143 @@
+"""Soft rounding (AdaRound, arXiv 2004.10568) of all weights of a unit.
+
+    soft weight = scale * clamp(floor(w / scale) + h(alpha), qmin - zero_point, qmax - zero_point)
+    h(alpha)    = clamp(1.2 * sigmoid(alpha) - 0.1, 0, 1)
+
+Starting values make the soft weight equal to the float weight; hardening replaces h by 1 where alpha >= 0, else 0.
+Gradients are closed forms on the flat buffer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from isobit.calib.roundings import Descent, RoundingSettings, Weights, rounding
+from isobit.calib.roundings.buffer import FlatRounding
+
+ZETA, GAMMA = 1.1, -0.1
+STRETCH = ZETA - GAMMA
+UNDECIDED = (0.01, 0.99)  # a rounding variable h strictly between these is called undecided
+# PyTorch's clamp lets the gradient pass at the very ends, where a weight that lies on the grid starts (fraction 0).
+_END = 1e-6
+
+
+def rectified_sigmoid(alpha: Tensor) -> Tensor:
+    """h(alpha), in [0, 1]."""
+    return torch.clamp(torch.sigmoid(alpha) * STRETCH + GAMMA, 0.0, 1.0)
+
+
+def initial_alpha(fraction: Tensor) -> Tensor:
+    """alpha with h(alpha) = fraction, for fractions in [0, 1)."""
+    return -torch.log(STRETCH / (fraction - GAMMA) - 1.0)
+
+
+def regulariser(h: Tensor, beta: float) -> Tensor:
+    """Sum over all weights of 1 - abs(2h - 1)^beta: 0 only where every h is 0 or 1."""
+    return (1.0 - (2.0 * h - 1.0).abs().pow(beta)).sum()
+
+
+def beta_at(
+    step: int, steps: int, warmup: float, start: float, end: float, descent: Descent = "linear"
+) -> float | None:
+    """Exponent of the regulariser at `step` = 1 ... steps; None during warm-up, when there is no regulariser.
+
+    Args:
+        descent: linear in BRECQ, QDrop and PD-Quant; cosine in AIMET, the library of AdaRound's authors.
+    """
+    if step < warmup * steps:
+        return None
+    rest = max(0.0, 1.0 - (step - warmup * steps) / max(steps - warmup * steps, 1e-12))
+    return end + (start - end) * (rest if descent == "linear" else 0.5 * (1.0 - math.cos(math.pi * rest)))
+
+
+@rounding("soft")
+class SoftRounding(FlatRounding):
+    """A variable h in [0, 1] for every weight between its two neighbouring codes, learned by Adam at a constant rate.
+
+    Attributes:
+        alpha: the flat parameter [weights] that Adam moves.
+    """
+
+    def __init__(self, weights: Weights, settings: RoundingSettings) -> None:
+        super().__init__(weights)
+        self._floor = torch.floor(self.ratio)
+        # A weight whose code is clipped gets no gradient from the reconstruction; it still feels the regulariser.
+        free = (self._floor >= self.low) & (self._floor < self.high)
+        self._gain = self.scale * free
+        self.alpha = torch.nn.Parameter(initial_alpha(self.ratio - self._floor))
+        self.alpha.grad = torch.zeros_like(self.alpha)
+        self._sigmoid = torch.empty_like(self._floor)
+        self._make_tables(settings)
+        self.optimiser = torch.optim.Adam(
+            [self.alpha], lr=settings.learning_rate, fused=True, capturable=self.alpha.device.type == "cuda"
+        )
+
+    def _make_tables(self, settings: RoundingSettings) -> None:
+        """The regulariser's exponents, one a step."""
+        betas = [
+            beta_at(step, settings.steps, settings.warmup, settings.beta_start, settings.beta_end, settings.descent)
+            for step in range(1, settings.steps + 1)
+        ]
+        self._strength = settings.rounding_weight
+        self._regularised = [beta is not None for beta in betas]
+        self._betas = torch.tensor([beta or 0.0 for beta in betas], device=self.alpha.device)
+
+    def regularised(self, step: int) -> bool:
+        """Whether warm-up is over."""
+        return self._regularised[step]
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Compute the soft weights from alpha and clear their gradients."""
+        torch.sigmoid(self.alpha, out=self._sigmoid)
+        torch.mul(self._sigmoid, STRETCH, out=self.values)
+        self.values.add_(GAMMA).clamp_(0.0, 1.0).add_(self._floor)
+        torch.minimum(torch.maximum(self.values, self.low, out=self.values), self.high, out=self.values)
+        self.values.mul_(self.scale)
+        self.gradient.zero_()
+
+    def collect(self, cursor: Tensor, regularised: bool, loss: Callable[[], Tensor]) -> None:
+        """One step of Adam on alpha."""
+        self.differentiate(self._strength, self._betas.index_select(0, cursor) if regularised else None)
+        self.optimiser.step()
+
+    @torch.no_grad()
+    def differentiate(self, strength: float, beta: Tensor | None) -> None:
+        """Write alpha's gradient: the soft weights' gradients, and the regulariser's in closed form.
+
+        Args:
+            strength: weight of the regulariser (lambda).
+            beta: its exponent, one element on the device; None leaves it out.
+        """
+        total = self.gradient.mul_(self._gain)
+        h = self._sigmoid * STRETCH + GAMMA
+        if beta is not None:
+            centred = h.clamp(0.0, 1.0).mul_(2.0).sub_(1.0)
+            slope = centred.abs().pow_(beta - 1.0).copysign_(centred)
+            total.addcmul_(slope, beta, value=-2.0 * strength)
+        slope = torch.addcmul(self._sigmoid, self._sigmoid, self._sigmoid, value=-1.0).mul_(STRETCH)
+        inside = torch.ops.aten.hardtanh_backward(slope, h, -_END, 1.0 + _END)
+        torch.mul(total, inside, out=self.alpha.grad)
+
+    @property
+    def h(self) -> Tensor:
+        """The rounding variables [weights]."""
+        return rectified_sigmoid(self.alpha.detach())
+
+    def undecided(self) -> float:
+        """Share of weights whose h lies strictly between 0.01 and 0.99."""
+        h = self.h
+        return float(((h > UNDECIDED[0]) & (h < UNDECIDED[1])).float().mean())
+
+    def settle(self) -> None:
+        """Answer with the last soft weights."""
+        self.refresh()
+
+    def decided(self) -> Tensor:
+        """Up where alpha >= 0, else down."""
+        up = (self.alpha.detach() >= 0).to(self._floor.dtype)
+        return torch.clamp(self._floor + up, self.low, self.high)

@@ -1,0 +1,1 @@
+"""Training of the whole quantized network."""

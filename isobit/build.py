@@ -1,0 +1,335 @@
+"""The story: a trained model goes in, an integer artifact that is proven to compute what was calibrated comes out.
+
+    captured   = capture(model)                 pipeline   float graph, batch norm intact: the teacher
+    quantized  = quantize(captured, ...)        passes     quantizers in place; topology is final
+    allocation = allocate(quantized, images)    calib      a recipe with a budget of bits: then quantized once more
+    calibrated = calibrate(quantized, images)   calib      numbers; the only step that wants images
+    reference  = legalize(calibrated)           passes     codes frozen, immutable: the truth
+    files      = backend.emit(reference)        backends   the artifact
+    report     = compare(...)                   pipeline   every quantized tensor, code by code
+
+The last two are `isobit.ship`. On the command line: `isobit MODEL --recipe qdrop_w4a4 --target onnx`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from isobit import backends, passes
+from isobit.backends.base import BACKENDS, Backend
+from isobit.backends.placement import placement_table
+from isobit.calib.calibrate import calibrate
+from isobit.calib.estimate import Estimate, estimate
+from isobit.calib.machine import measure_machine
+from isobit.calib.methods import check_needs, find_method
+from isobit.calib.mixed_precision.allocation import Choice, allocate, find_choices, weight_specs
+from isobit.calib.sources import Maker, SyntheticImages, find_source, make, makes_images
+from isobit.pipeline.artifact.output import claim
+from isobit.pipeline.artifact.timings import TimedStages
+from isobit.pipeline.errors import InputError, RecipeError, TargetError
+from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.graph.nodes import where
+from isobit.pipeline.graph.quantized_tensors import quantized_tensors
+from isobit.pipeline.model.modelfile import LoadedModel
+from isobit.pipeline.proof.metrics import METRICS
+from isobit.pipeline.proof.outputs import KINDS, output_kind
+from isobit.pipeline.recipe.allocation import Allocation, budget_text
+from isobit.pipeline.recipe.budget import BitBudget
+from isobit.pipeline.recipe.schema import Recipe
+from isobit.pipeline.registry import discover
+from isobit.pipeline.samples.batching import plan_memory
+from isobit.pipeline.samples.data import Batches, array_batches, check_against_model
+from isobit.pipeline.samples.inputs import InputShape
+from isobit.pipeline.stages import Calibrated, Quantized
+from isobit.pipeline.watcher import Quiet, Watcher
+from isobit.result import Build, GateFailed, Options
+from isobit.ship import Shipment, Synthetic, ship
+
+__all__ = [
+    "Build", "GateFailed", "Options", "bit_choices", "budget_notes", "build_artifact", "check_recipe", "compile_model",
+    "plan", "target_notes",
+]
+
+discover(backends)
+
+
+def compile_model(
+    loaded: LoadedModel | nn.Module,
+    recipe: Recipe,
+    target: str,
+    calibration: Batches | InputShape,
+    evaluation: Batches | None,
+    out: str | Path,
+    options: Options | None = None,
+    watcher: Watcher | None = None,
+) -> Build:
+    """Build and prove one artifact; no other run writes to `out` meanwhile.
+
+    Args:
+        loaded: a model file as `load_model` returns it, or a module in eval mode.
+        recipe: everything that changes numbers.
+        target: `onnx`, `reference`, ...
+        calibration: images; where the recipe's source makes them, the shape of the model's input.
+        evaluation: images; their labels give the accuracies. Without an evaluation set parity is proven on the
+            calibration images, or on those that the method made, and no accuracy is measured.
+        out: the artifact folder. A build whose gate fails stands at `<out>-failed` instead.
+        watcher: is told what happens; silent by default.
+
+    Raises:
+        CompileError: see `pipeline.errors`; nothing is left at `out`.
+    """
+    options, out = options or Options(), Path(out)
+    with claim(out, options.overwrite, options.checkpoints):
+        return build_artifact(loaded, recipe, target, calibration, evaluation, out, options, watcher or Quiet())
+
+
+def build_artifact(
+    loaded: LoadedModel | nn.Module, recipe: Recipe, target: str, calibration: Batches | InputShape,
+    evaluation: Batches | None, out: Path, options: Options, told: Watcher,
+) -> Build:
+    """`compile_model`, for a caller that holds `out` already (`pipeline.artifact.output.claim`)."""
+    watcher, backend = TimedStages(told), BACKENDS.get(target)
+    loaded = loaded if isinstance(loaded, LoadedModel) else LoadedModel(loaded, None, type(loaded).__name__, "", None)
+    check_request(recipe, calibration, evaluation, options)
+    watcher.stage("capture and place")
+    quantized = plan(loaded, recipe, backend, calibration.example, options.profile)
+    choices = bit_choices(quantized)
+    check_samples(quantized, calibration, evaluation, options.max_drop)
+    watcher.planned(quantized, placement_table(quantized.graph, quantized.target))
+    expected = expect(quantized, calibration, evaluation, options, watcher)
+    samples = calibration_samples(quantized, calibration, options, watcher)
+    quantized, allocation = decide_bits(quantized, choices, samples.images, options, watcher)
+    watcher.stage("calibrate")
+    calibrated = calibrate(
+        quantized, samples.images, device=options.device, progress=watcher, checkpoints=options.checkpoints,
+        resume=options.resume, data_sha256=samples.batches.sha256, labels=samples.labels, memory=options.memory,
+    )
+    watcher.stage("freeze, emit and prove")
+    reference, projected = passes.legalize(calibrated)
+    synthetic = Synthetic.of(samples.made, calibrated)
+    notes = [
+        *loaded.notes, *target_notes(quantized), *synthetic.notes, *method_notes(calibrated), *projected
+    ]
+    shipment = Shipment(
+        loaded, backend, calibrated, reference, samples.images, samples.batches, evaluation, synthetic,
+        samples.made is not None, allocation, expected, notes,
+    )
+    return ship(shipment, out, options, watcher)
+
+
+def check_request(
+    recipe: Recipe, calibration: Batches | InputShape, evaluation: Batches | None, options: Options
+) -> None:
+    """Refuse arguments that do not go together.
+
+    Raises:
+        RecipeError: images are given to a source that makes its own.
+        InputError: calibration is no set of samples; an accuracy gate has no labels.
+    """
+    for name in METRICS.names():  # one that cannot be loaded is known now, and not after calibration
+        METRICS.get(name)
+    if not isinstance(calibration, Batches | InputShape):
+        raise InputError(
+            f"calibration is a {type(calibration).__name__}", field="calibration",
+            allowed="what open_data() gives, or an InputShape for a source that makes its images",
+        )
+    if isinstance(calibration, Batches) and makes_images(recipe.images):
+        raise RecipeError(
+            f"the source '{recipe.images.source}' makes its images and reads none", where="images.source",
+            field="recipe.images.source",
+            hint="Give the shape of the model's input in their place (InputShape), or a recipe that draws images.",
+        )
+    if options.max_drop is not None and (evaluation is None or evaluation.labels is None):
+        raise InputError(
+            "an accuracy gate needs labels", field="options.max_drop", hint="Give `evaluation` with labels."
+        )
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse what the recipe names and nobody has; a method and a source judge their own parameters.
+
+    Raises:
+        RecipeError: with what there is.
+    """
+    method, parameters = find_method(recipe.method)
+    source, _ = find_source(recipe.images)
+    wanted = method.needed(parameters) & {"images", "labels"}
+    if isinstance(recipe.weights.bits, BitBudget) and isinstance(source, Maker) and "images" not in source.gives:
+        raise RecipeError(
+            f"a budget of bits is spent by what images say, and the source '{source.name}' gives none",
+            where="weights.bits", field="recipe.weights.bits",
+            hint="Give a number of bits, or `recipe.images.source=distilled`.",
+        )
+    lacking = sorted(wanted - source.gives) if isinstance(source, Maker) else []
+    if lacking:
+        raise RecipeError(
+            f"the method '{method.name}' needs {' and '.join(lacking)}, and the source '{source.name}' gives none",
+            where="images.source",
+        )
+
+
+def plan(
+    loaded: LoadedModel, recipe: Recipe, backend: Backend, example: Tensor, profile: str | None = None
+) -> Quantized:
+    """Capture and place quantizers: everything that can be refused before an image is read.
+
+    Raises:
+        CaptureError, RecipeError, TargetError: what cannot be honoured, where, and what can.
+    """
+    check_recipe(recipe)
+    captured = capture(loaded.network, example, name=loaded.name, sha256=loaded.sha256)
+    chosen = profile if profile is not None else backend.profiles[0]
+    if chosen not in backend.profiles:
+        raise TargetError(
+            f"target '{backend.name}' has no device profile '{chosen}'", allowed=", ".join(backend.profiles)
+        )
+    quantized = passes.quantize(captured, recipe, backend.target(chosen))
+    check_needs(recipe.method, quantized)
+    for node, reason in backend.unsupported(quantized.graph):
+        raise TargetError(
+            f"target '{backend.name}' can compute {node.target} neither in integers nor in float: {reason}",
+            where=where(node), hint="replace the operator in the model, or `target=reference`",
+        )
+    return quantized
+
+
+def bit_choices(quantized: Quantized) -> tuple[Choice, ...]:
+    """What a budget of weight bits can be spent on; nothing where the recipe states the bits.
+
+    Every option is placed, so that what the target cannot hold and what no budget can buy is refused here.
+
+    Raises:
+        RecipeError, TargetError: as from `plan`.
+    """
+    recipe, captured, target = quantized.recipe, quantized.captured, quantized.target
+    if not isinstance(recipe.weights.bits, BitBudget):
+        return ()
+    return find_choices(quantized, {
+        bits: weight_specs(passes.quantize(captured, recipe.at_bits(bits), target))
+        for bits in recipe.weights.bits.options
+    })
+
+
+def check_samples(
+    quantized: Quantized, calibration: Batches | InputShape, evaluation: Batches | None, max_drop: float | None
+) -> None:
+    """Refuse samples and labels that do not fit the model; labels are judged where something reads them.
+
+    Raises:
+        InputError: they do not fit, or an accuracy gate has no accuracy to judge.
+    """
+    captured = quantized.captured
+    kind = output_kind(captured.output_shape)
+    method, parameters = find_method(quantized.recipe.method)
+    taught = "labels" in method.needed(parameters)
+    if isinstance(calibration, Batches):
+        classes = captured.num_classes if kind == "classes" or taught else None
+        check_against_model(calibration, captured.input_shape, classes)
+    if evaluation is not None:
+        check_against_model(evaluation, captured.input_shape, captured.num_classes if kind == "classes" else None)
+    if max_drop is not None and kind != "classes":
+        raise InputError(
+            f"an accuracy gate compares labels with classes, and the model gives {KINDS[kind]}",
+            field="options.max_drop",
+            hint="Leave it out; parity.json has the agreement and the distance of the outputs.",
+        )
+
+
+def expect(
+    quantized: Quantized, calibration: Batches | InputShape, evaluation: Batches | None, options: Options,
+    watcher: Watcher,
+) -> Estimate:
+    """Say what the build will cost, time and memory; return the time."""
+    images = len(calibration) if isinstance(calibration, Batches) else None
+    samples = None if evaluation is None else len(evaluation)
+    expected = estimate(quantized, images, machine=measure_machine(), samples=samples)
+    watcher.expected(expected.text)
+    watcher.expected(plan_memory(quantized.graph, options.memory).text)
+    return expected
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What calibration sees.
+
+    Args:
+        batches: the set, with its origin and hash.
+        images, labels: all of it at once, [N, C, H, W] and [N]; N may be 0.
+        made: how the recipe's source made them; None where they were given.
+    """
+
+    batches: Batches
+    images: Tensor
+    labels: Tensor | None
+    made: SyntheticImages | None = None
+
+
+def calibration_samples(
+    quantized: Quantized, calibration: Batches | InputShape, options: Options, watcher: Watcher
+) -> Samples:
+    """The given images, or those that the recipe's source makes."""
+    if isinstance(calibration, Batches):
+        return Samples(calibration, *calibration.materialize())
+    made = make_images(quantized, options, watcher)
+    size = quantized.recipe.images.batch_size
+    return Samples(array_batches(made.images, made.labels, size, "calib", "synthetic images"), made.images, made.labels,
+                   made)
+
+
+def make_images(quantized: Quantized, options: Options, watcher: Watcher) -> SyntheticImages:
+    """The images that the recipe's source makes, as a stage of its own where there are any."""
+    if quantized.recipe.images.count:
+        watcher.stage("make images")
+    return make(
+        quantized, device=options.device, progress=watcher, checkpoints=options.checkpoints, resume=options.resume
+    )
+
+
+def decide_bits(
+    quantized: Quantized, choices: Sequence[Choice], images: Tensor, options: Options, watcher: Watcher
+) -> tuple[Quantized, Allocation | None]:
+    """The network placed again with the best bits for every layer; itself and None where all bits are stated."""
+    if all(choice.fixed is not None for choice in choices):
+        return quantized, None
+    watcher.stage("allocate bits")
+    allocation = allocate(
+        quantized, choices, images, device=options.device, progress=watcher.allocating, memory=options.memory
+    )
+    watcher.allocated(allocation)
+    recipe = quantized.recipe.with_bits(allocation.bits)
+    return passes.quantize(quantized.captured, recipe, quantized.target), allocation
+
+
+def target_notes(quantized: Quantized) -> list[str]:
+    """What a user of this target should know about this recipe on this graph."""
+    target, recipe = quantized.target, quantized.recipe
+    notes = target.notes_for(str(recipe.weights.bits), recipe.activations.bits)
+    weights = quantized_tensors(quantized.graph).weights()
+    if any(tensor.quantizer.spec.grid.limit is not None for tensor in weights):
+        notes.append(f"weight codes keep to +-{target.weights.wide_limit}: {target.weights.wide_limit_reason}")
+    return notes
+
+
+def budget_notes(quantized: Quantized, choices: Sequence[Choice]) -> list[str]:
+    """What a dry run cannot say, because images decide it."""
+    free = sum(choice.fixed is None for choice in choices)
+    if not free:
+        return []
+    budget = budget_text(quantized.recipe.weights.budget)
+    return [f"the weight bits of {free} layers are decided from the images ({budget}); the table shows the widest"]
+
+
+def method_notes(calibrated: Calibrated) -> list[str]:
+    """What a user should know about how calibration went."""
+    kept = [unit.title for unit in calibrated.log if unit.kept_nearest]
+    if not kept:
+        return []
+    names = ", ".join(kept[:3]) + (", ..." if len(kept) > 3 else "")
+    return [
+        f"{len(kept)} of {len(calibrated.log)} units kept nearest rounding, because learning made them no better "
+        f"({names}): more method.steps may help"
+    ]

@@ -1,0 +1,211 @@
+"""The command `isobit build`: options in, a build or a dry run, the final screen and the exit code out."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from isobit.backends.base import BACKENDS, Backend
+from isobit.backends.placement import placement_table
+from isobit.build import (
+    Build,
+    GateFailed,
+    Options,
+    bit_choices,
+    budget_notes,
+    build_artifact,
+    check_recipe,
+    plan,
+    target_notes,
+)
+from isobit.calib.estimate import estimate
+from isobit.calib.machine import measure_machine
+from isobit.calib.sources import draw, makes_images
+from isobit.cli import options as cli
+from isobit.cli.exits import exit_codes
+from isobit.cli.own_stdout import own_stdout
+from isobit.cli.summary import build_json, build_lines, plan_json
+from isobit.cli.terminal import Terminal, open_console
+from isobit.pipeline.artifact.output import claim
+from isobit.pipeline.errors import InputError
+from isobit.pipeline.model.modelfile import LoadedModel, load_model
+from isobit.pipeline.proof.verdicts import headlines
+from isobit.pipeline.recipe.file import load_recipe
+from isobit.pipeline.recipe.schema import Recipe
+from isobit.pipeline.samples.batching import BUDGET, plan_memory
+from isobit.pipeline.samples.inputs import ImageOptions, open_samples, shape_without_data
+
+GIGABYTE = 10**9
+CHECKPOINTS = ".checkpoints"  # beside the output folder
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one command line asks for, beside the model.
+
+    Args:
+        recipe_name: as it was given: a file must not lie in the output folder.
+        images: how image files become samples.
+        calib_data, eval_data: None where they are not given.
+        as_json: one object on stdout in place of the screen.
+    """
+
+    recipe: Recipe
+    recipe_name: str
+    backend: Backend
+    images: ImageOptions
+    calib_data: Path | None
+    eval_data: Path | None
+    out: Path
+    checkpoints: Path
+    options: Options
+    as_json: bool
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """Which model, and how its file is read; see `load_model`."""
+
+    path: Path
+    arch: str | None
+    trust_pickle: bool
+    weights: str | None
+
+    def load(self) -> LoadedModel:
+        """Read the file."""
+        return load_model(self.path, self.arch, self.trust_pickle, self.weights)
+
+
+def build(
+    model: cli.ModelFile,
+    arch: cli.Arch = None,
+    weights: cli.WeightsKey = None,
+    recipe: cli.RecipeName = "qdrop_w4a4",
+    target: cli.TargetName = "onnx",
+    device_profile: cli.DeviceProfile = None,
+    sets: cli.Sets = None,
+    seed: cli.Seed = None,
+    calib_data: cli.CalibData = None,
+    eval_data: cli.EvalData = None,
+    mean: cli.Mean = None,
+    std: cli.Std = None,
+    input_size: cli.InputSize = None,
+    out: cli.Out = None,
+    overwrite: cli.Overwrite = False,
+    device: cli.DeviceName = "auto",
+    max_drop: cli.MaxDrop = None,
+    parity_samples: cli.ParitySamples = 1000,
+    memory: cli.MemoryBudget = BUDGET / GIGABYTE,
+    dry_run: cli.DryRun = False,
+    resume: cli.Resume = False,
+    as_json: cli.Json = False,
+    trust_pickle: cli.TrustPickle = False,
+    debug: cli.Debug = False,
+) -> None:
+    """See `isobit.cli.options.HELP`."""
+    with ExitStack() as stack:
+        stdout = stack.enter_context(own_stdout()) if as_json else sys.stdout
+        terminal = Terminal(open_console(stdout), open_console(sys.stderr))
+        stack.enter_context(exit_codes(terminal, as_json=as_json, debug=debug))
+        chosen, backend = load_recipe(recipe, cli.recipe_edits(sets, seed)), BACKENDS.get(target)
+        check_recipe(chosen)
+        out = cli.plain_out(out or cli.default_out(model.stem, chosen.name, target))
+        terminal.checkpoints = out.parent / CHECKPOINTS / out.name
+        options = Options(
+            device_profile, cli.resolve_device(device), overwrite, terminal.checkpoints, resume, max_drop,
+            parity_samples, memory * GIGABYTE,
+        )
+        images = ImageOptions(
+            cli.parse_numbers("--mean", mean), cli.parse_numbers("--std", std), cli.parse_input_size(input_size)
+        )
+        request = Request(
+            chosen, recipe, backend, images, calib_data, eval_data, out, terminal.checkpoints, options, as_json
+        )
+        of = ModelRequest(model, arch, trust_pickle, weights)
+        (_dry_run if dry_run else _build)(terminal, of, request)
+
+
+def _build(terminal: Terminal, model: ModelRequest, request: Request) -> None:
+    """Read the samples, build, show what came out.
+
+    Raises:
+        typer.Exit: the gate failed.
+    """
+    recipe, options = request.recipe, request.options
+    check_data(recipe, request.calib_data)
+    inputs = {
+        "MODEL": model.path, "--recipe": Path(request.recipe_name), "--calib-data": request.calib_data,
+        "--eval-data": request.eval_data,
+    }
+    with claim(request.out, options.overwrite, request.checkpoints, inputs):
+        terminal.stage("load")
+        loaded = model.load()
+        makes = makes_images(recipe.images)
+        calibration, evaluation, notes = open_samples(
+            loaded, recipe, None if makes else request.calib_data, request.eval_data, request.images,
+            lambda pool: draw(pool, recipe.images, recipe.seed),
+        )
+        if makes and request.calib_data is not None:
+            notes.append(f"--calib-data is not read: the recipe's images.source is '{recipe.images.source}'")
+        for note in notes:
+            terminal.note(note)
+        try:
+            build = build_artifact(
+                loaded, recipe, request.backend.name, calibration, evaluation, request.out, options, terminal
+            )
+        except GateFailed as failed:
+            build = failed.build
+        _show(terminal, build, request.backend, request.as_json)
+        if not build.passed:
+            raise typer.Exit(int(GateFailed.exit_code))
+        shutil.rmtree(request.checkpoints, ignore_errors=True)
+    with contextlib.suppress(OSError):  # of other artifacts beside this one
+        request.checkpoints.parent.rmdir()
+
+
+def check_data(recipe: Recipe, calib_data: Path | None) -> None:
+    """Raises InputError where the recipe's source draws from data and none is given."""
+    if calib_data is None and not makes_images(recipe.images):
+        raise InputError(
+            f"the method '{recipe.method.name}' needs images, and the source '{recipe.images.source}' draws from data",
+            where="--calib-data", field="calibration", hint="Give a folder of images or an .npz; --dry-run needs none. "
+            "Or take a recipe whose images are made: --set images.source=distilled",
+        )
+
+
+def _dry_run(terminal: Terminal, model: ModelRequest, request: Request) -> None:
+    """Everything that can be refused before data is read, and where every layer will run."""
+    terminal.stage("load")
+    loaded, options = model.load(), request.options
+    shape = shape_without_data(
+        loaded, request.images.size, request.calib_data or request.eval_data,
+        "calibration" if request.calib_data or not request.eval_data else "evaluation",
+    )
+    quantized = plan(loaded, request.recipe, request.backend, shape.example, options.profile)
+    placement = placement_table(quantized.graph, quantized.target)
+    notes = [*loaded.notes, *target_notes(quantized), *budget_notes(quantized, bit_choices(quantized))]
+    expected, memory = estimate(quantized, machine=measure_machine()), plan_memory(quantized.graph, options.memory)
+    if request.as_json:
+        terminal.show_json(plan_json(quantized, placement, notes, expected.to_json() | {"memory": memory.to_json()}))
+    else:
+        terminal.show_plan(quantized, placement, notes, shape.source, f"{expected.text}; {memory.text}")
+
+
+def _show(terminal: Terminal, build: Build, backend: Backend, as_json: bool) -> None:
+    """The final screen, or the final JSON object."""
+    if as_json:
+        log = build.calibrated.log
+        terminal.show_json(
+            build_json(
+                build.folder, build.manifest, build.parity, build.notes, log, terminal.seconds, build.trainings
+            )
+        )
+        return
+    lines = build_lines(build.folder, build.manifest, build.parity, backend.model_file, backend.device_needs)
+    terminal.show_build(headlines(build.parity), lines, build.notes)

@@ -1,0 +1,100 @@
+"""The command `isobit doctor`: versions, processor, compilers and emulators, and what is missing for which target."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from isobit import __version__
+from isobit.backends.device.processor import features, processor, read_cpuinfo, this_machine
+from isobit.cli.exits import exit_codes
+from isobit.cli.listing import TargetRow, target_rows
+from isobit.cli.options import Json
+from isobit.cli.tables import Row, show_table
+from isobit.cli.terminal import Terminal, open_console
+from isobit.pipeline.artifact.manifest import package_versions
+from isobit.ship import PACKAGES
+
+RUNTIMES = ("apache-tvm", "apache-tvm-ffi")
+# What integer kernels want of a processor, as Linux names it.
+FEATURES = {
+    "AVX2": ("avx2",), "VNNI": ("avx512_vnni", "avx_vnni"), "dotprod": ("asimddp",), "i8mm": ("i8mm",),
+}
+TOOLS = {
+    "C compiler": ("cc", "gcc", "clang"),
+    "C++ compiler": ("g++",),
+    "Arm Cortex-M compiler": ("arm-none-eabi-gcc",),
+    "Arm Cortex-M emulator": ("qemu-system-arm",),
+    "AArch64 C++ compiler": ("aarch64-linux-gnu-g++",),
+    "AArch64 emulator": ("qemu-aarch64", "qemu-aarch64-static"),
+    "x86-64 emulator": ("qemu-x86_64", "qemu-x86_64-static"),
+}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What this machine has.
+
+    Args:
+        versions: of Isobit, Python and packages; None where one is not installed.
+        processor: its name; `machine` as the system calls its kind.
+        features: of `FEATURES`, whether the processor has them.
+        tools: the command that was found for each of `TOOLS`; None where there is none.
+        targets: every profile of every target, and what is missing for it.
+    """
+
+    versions: dict[str, str | None]
+    machine: str
+    processor: str
+    features: dict[str, bool]
+    tools: dict[str, str | None]
+    targets: list[TargetRow]
+
+    def to_json(self) -> dict[str, Any]:
+        """For a script."""
+        return asdict(self)
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine; nothing is fetched or built."""
+    cpuinfo = read_cpuinfo()
+    present = features(cpuinfo)
+    names = (*PACKAGES, *RUNTIMES)
+    found = package_versions(*names)
+    return Diagnosis(
+        {"isobit": __version__, "python": found["python"], **{name: found.get(name) for name in names}},
+        this_machine(), processor(cpuinfo),
+        {name: not present.isdisjoint(spellings) for name, spellings in FEATURES.items()},
+        {tool: next(filter(shutil.which, commands), None) for tool, commands in TOOLS.items()},
+        target_rows(),
+    )
+
+
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has, and what is missing for which target, with the command that installs it."""
+    with ExitStack() as stack:
+        terminal = Terminal(open_console(sys.stdout), open_console(sys.stderr))
+        stack.enter_context(exit_codes(terminal, as_json=as_json, debug=False))
+        found = diagnose()
+        if as_json:
+            terminal.show_json(found.to_json())
+            return
+        console = terminal.results
+        show_table(console, [
+            Row((name, version or "not installed"), marked=version is None) for name, version in found.versions.items()
+        ], ("package", "version"))
+        console.print()
+        has = [name for name, there in found.features.items() if there]
+        kind = f"{found.processor} ({found.machine})"
+        console.print(f"processor  {kind}: {', '.join(has) or 'no integer features known'}", soft_wrap=True)
+        console.print()
+        show_table(console, [Row((tool, command or "not found")) for tool, command in found.tools.items()],
+                   ("tool", "command"))
+        console.print()
+        show_table(console, [
+            Row((row.target, row.profile, row.missing or "ready", row.do), marked=not row.ready)
+            for row in found.targets
+        ], ("target", "profile", "state", "do"))

@@ -1,0 +1,213 @@
+"""What `isobit build` accepts on its command line: every option once, with its help, and how its text is read.
+
+Numbers that belong together (`--mean`, `--std`, `--input-size`) may stand side by side or be joined by commas, the two
+ways that people copy them from a training script.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import torch
+import typer
+from typer.core import TyperCommand
+
+from isobit.cli.summary import error_json
+from isobit.pipeline.errors import InputError, nearest_spelling
+from isobit.pipeline.samples import inputs
+
+HELP = """Build an integer artifact from a trained model and prove, code by code, that it computes what was calibrated.
+
+Exit codes: 0 built and proven; 1 a parity or accuracy gate failed; 2 the input, recipe or target cannot be honoured;
+3 internal error; 130 stopped by Ctrl-C.
+
+Further commands: `recipes`, `targets` and `doctor` list what there is; each has its --help. `build` is this one; a
+model file with such a name is given as ./recipes.
+"""
+NUMBER_OPTIONS = ("--mean", "--std", "--input-size")
+MAX_SIDE, MAX_VALUES = 8192, 1 << 28  # of one input: a network is traced with one in memory
+DEVICES = "auto, cpu, cuda, or one of several as cuda:1"
+# Of an unknown option too: the class above, for which typer has no name of its own.
+_USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
+_DEVICE = re.compile(r"cuda(?::(\d+))?")
+
+
+ModelFile = Annotated[Path, typer.Argument(
+    metavar="MODEL", show_default=False,
+    help="The trained model: .pth/.pt with a state_dict (give --arch) or with {arch, kwargs, state_dict}, "
+    "or a .pt2 of torch.export.save.",
+)]
+Arch = Annotated[str | None, typer.Option(
+    help="The network of a bare state_dict: a torchvision name (resnet18), mnasnet2_0, regnet_x_600mf, "
+    "package.module:factory, or path/to/file.py:factory. Code is run only where it is named here, never from a file.",
+)]
+WeightsKey = Annotated[str | None, typer.Option(
+    "--weights", metavar="KEY", show_default=False,
+    help="Which weights of a checkpoint that holds several: --weights model_ema; default the usual ones, with a note.",
+)]
+RecipeName = Annotated[str, typer.Option(
+    help="A name from recipes/, <method>_w<bits>a<bits>, or a YAML file; default qdrop_w4a4.",
+)]
+TargetName = Annotated[str, typer.Option(help="onnx (default), onnx-qoperator, tvm, c or reference.")]
+DeviceProfile = Annotated[str | None, typer.Option(
+    help="The device that the artifact is for, the first being the default; onnx: generic, vnni, arm64; tvm: native, "
+    "x86-64-v3, x86-64-vnni, aarch64, aarch64-dotprod, aarch64-i8mm.",
+)]
+Sets = Annotated[list[str] | None, typer.Option(
+    "--set", metavar="KEY=VALUE", help="Changes a field of the recipe, repeatable: --set method.steps=500",
+)]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random; default: the recipe's.")]
+Out = Annotated[Path | None, typer.Option(
+    help="The artifact folder; default artifacts/<model>-<recipe>-<target>.",
+)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the artifact that is there.")]
+CalibData = Annotated[Path | None, typer.Option(
+    help="What calibration images are drawn from: a folder (flat, or one subfolder a class, as imagenet/train), or "
+    ".npz/.npy with x (and y). The recipe's images.source says how; one that makes images (zeroq_w8a8) needs none.",
+)]
+EvalData = Annotated[Path | None, typer.Option(
+    help="Images to prove parity and measure accuracy on: a folder with one subfolder a class, or .npz with x and y.",
+)]
+Mean = Annotated[str | None, typer.Option(
+    metavar="R G B", help="Mean of the training images, scaled to [0, 1]: one number or one a channel.",
+)]
+Std = Annotated[str | None, typer.Option(metavar="R G B", help="Their standard deviation.")]
+InputSize = Annotated[str | None, typer.Option(
+    metavar="S | C,H,W", help="Resize and centre-crop images to this side; without data also the model's input.",
+)]
+DeviceName = Annotated[str, typer.Option(help=f"Where calibration runs: {DEVICES}.")]
+DryRun = Annotated[bool, typer.Option(
+    "--dry-run", help="Check model, recipe and target, show where every layer will run; reads no data.",
+)]
+Resume = Annotated[bool, typer.Option(
+    "--resume", help="Go on after the last unit that an interrupted calibration finished.",
+)]
+MaxDrop = Annotated[float | None, typer.Option(
+    metavar="POINTS", help="Fail (exit code 1) where the artifact loses more top-1 points than this.",
+)]
+ParitySamples = Annotated[int, typer.Option(
+    min=1, metavar="N", help="Samples that optimisation levels other than the deployed one see; default 1000, and 16 "
+    "of those that fail no build.",
+)]
+MemoryBudget = Annotated[float, typer.Option(
+    "--memory", min=0.001, metavar="GB", help="What batches keep to, beside the model, the images and one unit's "
+    "caches; default 2.",
+)]
+Json = Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")]
+TrustPickle = Annotated[bool, typer.Option(
+    "--trust-pickle", help="Load a pickled module, or a .pt2 that is refused: runs whatever code its author put there.",
+)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+class NumbersSideBySide(TyperCommand):
+    """A command whose number options take `0.5 0.5 0.5` as well as `0.5,0.5,0.5`.
+
+    With `--json` a command line that cannot be read is told as JSON as well.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        as_json = "--json" in args
+        try:
+            return super().parse_args(ctx, join_numbers(args))
+        except _USAGE_ERROR as error:
+            if as_json:
+                summary = error_json(InputError(error.format_message(), where="the command line"))
+                print(json.dumps(summary, indent=1))
+            raise
+
+
+def join_numbers(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the numbers after each of `NUMBER_OPTIONS` joined by commas into one argument."""
+    joined: list[str] = []
+    open_values = False
+    for argument in arguments:
+        follows = open_values and _is_numbers(argument)
+        if follows and joined[-1] not in NUMBER_OPTIONS:
+            joined[-1] = f"{joined[-1].rstrip(',')},{argument}"
+        else:
+            joined.append(argument)
+        open_values = follows or argument in NUMBER_OPTIONS
+    return joined
+
+
+def _is_numbers(text: str) -> bool:
+    try:
+        [float(part) for part in text.rstrip(",").split(",")]
+    except ValueError:
+        return False
+    return True
+
+
+def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """`0.5` or `0.485,0.456,0.406` as floats; None stays None; raises InputError where they are no numbers."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"'{text}' is not a list of numbers", where=option, allowed="one number, or one a channel: 0.5,0.5,0.5"
+        ) from None
+
+
+def parse_input_size(text: str | None) -> inputs.InputSize | None:
+    """`224` or `3,224,224`; raises InputError for anything else."""
+    if text is None:
+        return None
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if len(sizes) not in (1, 3) or min(sizes) < 1 or max(sizes) > MAX_SIDE or math.prod(sizes) > MAX_VALUES:
+        raise InputError(
+            f"'{text}' is not a size", where="--input-size", field="input_size",
+            allowed="a side (224) or channels,height,width (3,224,224)"
+        )
+    return inputs.InputSize(None, sizes[0], sizes[0]) if len(sizes) == 1 else inputs.InputSize(*sizes)
+
+
+def resolve_device(text: str) -> str:
+    """`cpu`, `cuda` or `cuda:1`, checked to be there; `auto` is the GPU where there is one.
+
+    Raises:
+        InputError: no such kind of device, or none at hand.
+    """
+    if text == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if text == "cpu":
+        return text
+    match, where = _DEVICE.fullmatch(text), f"--device {text}"
+    if match is None:
+        raise InputError(
+            f"there is no device '{text}'", where=where, allowed=DEVICES,
+            hint=nearest_spelling(text.lower(), ("auto", "cpu", "cuda")),
+        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        built = "no CUDA device answers" if torch.version.cuda else "this PyTorch was built without CUDA"
+        raise InputError(built, where=where, allowed="auto, cpu", hint="Leave --device away to run on the CPU.")
+    if match.group(1) is not None and int(match.group(1)) >= count:
+        known = ", ".join(f"cuda:{index}" for index in range(count))
+        raise InputError(f"there are {count} CUDA device(s)", where=where, allowed=f"auto, cpu, {known}")
+    return text
+
+
+def recipe_edits(sets: Sequence[str] | None, seed: int | None) -> list[str]:
+    """All `--set` texts, `--seed` after them as one more."""
+    return [*(sets or ()), *(() if seed is None else (f"seed={seed}",))]
+
+
+def default_out(model: str, recipe: str, target: str) -> Path:
+    """Where an artifact goes unless `--out` says otherwise."""
+    return Path("artifacts") / f"{model}-{recipe}-{target}"
+
+
+def plain_out(out: Path) -> Path:
+    """The same place by a path that ends with a name: another folder can be named beside it."""
+    return out.resolve() if out.name in ("", "..") else out

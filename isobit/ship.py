@@ -1,0 +1,299 @@
+"""From a reference to a folder that is proven: emit, prove, golden vectors, manifest, report.
+
+Nothing here changes a number: what is written was decided by calibration and frozen before.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from isobit import __version__
+from isobit.backends.base import Backend
+from isobit.backends.describe import tensor_table
+from isobit.backends.device import golden
+from isobit.backends.execution.exact import ExactArithmetic
+from isobit.backends.placement import PlacementRow, placement_table
+from isobit.calib.estimate import Estimate
+from isobit.calib.sources import SyntheticImages
+from isobit.pipeline.artifact.digest import MANIFEST
+from isobit.pipeline.artifact.manifest import (
+    AllocationEntry,
+    CalibrationEntry,
+    Manifest,
+    ModelEntry,
+    RecipeEntry,
+    TargetEntry,
+    file_table,
+    package_versions,
+    packed_bytes,
+)
+from isobit.pipeline.artifact.output import failed_place, write_artifact
+from isobit.pipeline.artifact.report import FRONTIER, NO_PICTURE, PICTURES, draw_frontier, render_report
+from isobit.pipeline.artifact.timings import TimedStages, write_timings
+from isobit.pipeline.errors import InputError
+from isobit.pipeline.graph.layers import layer_name
+from isobit.pipeline.graph.subgraphs import fold_constants
+from isobit.pipeline.model.modelfile import LoadedModel
+from isobit.pipeline.proof.accuracy import judge
+from isobit.pipeline.proof.gates import apply_gates
+from isobit.pipeline.proof.observed import LOOKED_AT, look, spread
+from isobit.pipeline.proof.parity import FLOAT_ROUNDING, LOGITS, Arithmetic, ParityReport, Runner, compare
+from isobit.pipeline.recipe.allocation import Allocation, budget_text
+from isobit.pipeline.samples.batching import proof_batch
+from isobit.pipeline.samples.data import Batches, array_batches
+from isobit.pipeline.samples.pictures import save_grid
+from isobit.pipeline.stages import Calibrated, EpochLog, Reference
+from isobit.pipeline.watcher import Watcher
+from isobit.result import Build, GateFailed, Options
+
+GOLDEN_SAMPLES = 16
+PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnx-ir", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """What a build has to tell about images that no camera took, made by the source or by the method.
+
+    Args:
+        images: for people to look at; None where there are none.
+        notes: for the report.
+        trainings: epochs by what was trained.
+    """
+
+    images: Tensor | None
+    notes: list[str]
+    trainings: dict[str, list[EpochLog]]
+
+    @classmethod
+    def of(cls, made: SyntheticImages | None, calibrated: Calibrated) -> Synthetic:
+        found = calibrated.findings
+        images = made.images if made is not None and len(made.images) else found.images
+        trainings = {"images": made.findings.epochs if made is not None else [], "network": found.epochs}
+        notes = [*(made.findings.notes if made is not None else ()), *found.notes]
+        return cls(images, notes, {title: epochs for title, epochs in trainings.items() if epochs})
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """All that a folder is made from.
+
+    Args:
+        loaded: the model, whose name and hash the manifest states.
+        backend: of the target.
+        calibrated, reference: the last two stages of the typed chain.
+        calibration: the images that calibration saw, [N, C, H, W]; N may be 0.
+        calibration_set: the same as a set with its origin.
+        evaluation: None where parity is proven on other images.
+        synthetic: what is to be told about images that no camera took.
+        source_made: the recipe's source made the calibration images.
+        allocation: where a budget of bits was spent.
+        expected: what the build was estimated to cost.
+        notes: for the report, beside those of this step.
+    """
+
+    loaded: LoadedModel
+    backend: Backend
+    calibrated: Calibrated
+    reference: Reference
+    calibration: Tensor
+    calibration_set: Batches
+    evaluation: Batches | None
+    synthetic: Synthetic
+    source_made: bool
+    allocation: Allocation | None
+    expected: Estimate
+    notes: list[str]
+
+
+def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) -> Build:
+    """Write the artifact, prove it, and say everything about it.
+
+    Raises:
+        GateFailed: a rule of the gate does not hold; the folder stands beside `out`.
+        InputError: there is no image to prove anything on.
+    """
+    backend, reference, synthetic, notes = shipment.backend, shipment.reference, shipment.synthetic, shipment.notes
+    evaluation = shipment.evaluation
+    if evaluation is None:
+        evaluation, what = _instead_of_evaluation(shipment.calibration_set, synthetic)
+        notes = [f"no evaluation data: parity is proven on {what}, no accuracy was measured", *notes]
+    with write_artifact(out, options.overwrite) as folder:
+        backend.emit(reference, folder)
+        evaluation, emulated = _proof_part(evaluation, backend.proof_samples(folder))
+        notes = [*emulated, *notes]
+        parity = prove(shipment.calibrated, reference, backend, folder, evaluation, options, watcher)
+        judge_accuracy(parity, shipment.calibrated, shipment.calibration, shipment.evaluation, options.max_drop)
+        session = backend.open(folder, backend.levels[0])
+        write_golden(backend.arithmetic(reference), session, evaluation, folder / golden.GOLDEN)
+        backend.finish(folder)
+        if shipment.allocation is not None and not draw_frontier(shipment.allocation, folder / FRONTIER):
+            notes = [*notes, NO_PICTURE]
+        placement = placement_table(shipment.calibrated.quantized.graph, reference.quantized.target)
+        manifest = _describe(shipment, folder, parity, placement, notes)
+        watcher.end()
+        log = shipment.calibrated.log
+        write_timings(folder, shipment.expected.to_json(), watcher.seconds, log, synthetic.trainings)
+        build = Build(out, parity, manifest, placement, shipment.calibrated, notes, synthetic.trainings)
+        if not parity.passed:
+            raise GateFailed(_keep_failed(build, folder), out)
+    return build
+
+
+def _describe(
+    shipment: Shipment, folder: Path, parity: ParityReport, placement: list[PlacementRow], notes: list[str]
+) -> Manifest:
+    """Write what people and programs read about the artifact; the manifest, which lists every file, comes last."""
+    synthetic, allocation = shipment.synthetic, shipment.allocation
+    (folder / "parity.json").write_text(json.dumps(parity.to_json(), indent=1) + "\n", encoding="utf-8")
+    if synthetic.images is not None:
+        save_grid(synthetic.images, folder / PICTURES)
+    manifest = _manifest(shipment, folder)
+    manifest = manifest.model_copy(update={"files": file_table(folder)})
+    report = render_report(
+        manifest, parity, placement, shipment.calibrated.log, notes, synthetic.trainings, allocation
+    )
+    (folder / "report.md").write_text(report, encoding="utf-8")
+    manifest = manifest.model_copy(update={"files": file_table(folder)})
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def prove(
+    calibrated: Calibrated, reference: Reference, backend: Backend, folder: Path, evaluation: Batches,
+    options: Options, watcher: Watcher,
+) -> ParityReport:
+    """Run the artifact at every optimisation level on the evaluation data and compare it with the reference."""
+    quantized, device = calibrated.quantized, torch.device(options.device)
+    stages = {
+        "float": _on_device(quantized.captured.graph, device),
+        "calibrated": _on_device(fold_constants(calibrated.graph), device),
+    }
+    report = compare(
+        replace(evaluation, batch_size=proof_batch(reference.graph, options.memory)),
+        stages,
+        backend.arithmetic(reference),
+        {level: backend.open(folder, level) for level in backend.levels},
+        gated=backend.gated_levels,
+        exact=ExactArithmetic(reference),
+        other_samples=options.parity_samples,
+        modules={node.name: layer_name(node) for node in reference.graph.graph.nodes},
+        progress=lambda samples: watcher.proving(samples, len(evaluation)),
+    )
+    report.integer_ops = dict(backend.integer_ops(folder))
+    apply_gates(report)
+    return report
+
+
+def judge_accuracy(
+    parity: ParityReport, calibrated: Calibrated, images: Tensor, evaluation: Batches | None, max_drop: float | None
+) -> None:
+    """Write the verdict on accuracy into the report, and what the samples look like.
+
+    Args:
+        images: that calibration saw, [N, C, H, W]; N may be 0.
+        evaluation: None where the calibration set took its place.
+    """
+    samples = None
+    if evaluation is not None:
+        samples, _ = evaluation.select(spread(len(evaluation), LOOKED_AT)).materialize()
+    if parity.answers is None:
+        raise ValueError("the report has no answers to judge: `prove` adds them")
+    parity.seen = look(calibrated.graph, images, samples)
+    parity.judged = judge(parity.answers, parity.seen, max_drop)
+
+
+def _instead_of_evaluation(calibration: Batches, synthetic: Synthetic) -> tuple[Batches, str]:
+    """What parity is proven on without evaluation data, and its name; raises InputError where nothing is there."""
+    if len(calibration):
+        return calibration.without_labels(), "the calibration images"
+    if synthetic.images is None:
+        raise InputError(
+            "there are no images to prove parity on: the recipe has none and its method made none",
+            field="evaluation", hint="Give images to prove it on.",
+        )
+    batch = calibration.batch_size
+    return array_batches(synthetic.images, None, batch, "eval", "synthetic images"), "the images that the method made"
+
+
+def _proof_part(evaluation: Batches, samples: int | None) -> tuple[Batches, list[str]]:
+    """The evaluation samples that an emulated artifact is proven on, spread over all, and a note that says so."""
+    if samples is None or samples >= len(evaluation):
+        return evaluation, []
+    chosen = [evaluation.order[place] for place in spread(len(evaluation), samples)]
+    note = f"proven and measured on {samples} of {len(evaluation):,} samples: the artifact's processor is emulated here"
+    return replace(evaluation, order=tuple(chosen)), [note]
+
+
+def write_golden(arithmetic: Arithmetic, session: Runner, evaluation: Batches, path: Path) -> None:
+    """Write inputs and the integers that any device must give for them: what `run.py` replays.
+
+    Codes right after float operators are the session's own, with how far another library's may lie from them; what
+    follows from them is computed here.
+    """
+    x, _ = next(iter(evaluation))
+    x = x[:GOLDEN_SAMPLES]
+    got = session.run(x) if arithmetic.float_boundaries else {}
+    followed = arithmetic.follow(x, got)
+    arrays = {golden.INPUT: x.numpy(), golden.LOGITS: followed.results[LOGITS]}
+    for name, codes in followed.results.items():
+        if name in followed.bounds:
+            arrays.update(golden.near_codes(name, got[name], codes, *followed.bounds[name]))
+        elif name != LOGITS:
+            arrays[golden.CODE + name] = codes
+    if arithmetic.float_output:
+        arrays[golden.FLOAT_OUTPUT] = np.asarray(FLOAT_ROUNDING, np.float32)
+    np.savez_compressed(path, **arrays)  # pyright: ignore[reportArgumentType] - no array is called `allow_pickle`
+
+
+def _on_device(graph: fx.GraphModule, device: torch.device) -> Callable[[Tensor], Tensor]:
+    graph = graph if device.type == "cpu" else copy.deepcopy(graph).to(device)
+
+    def run(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return graph(x.to(device))
+
+    return run
+
+
+def _manifest(shipment: Shipment, folder: Path) -> Manifest:
+    loaded, backend, reference = shipment.loaded, shipment.backend, shipment.reference
+    calibration, allocation = shipment.calibration_set, shipment.allocation
+    recipe, target = reference.quantized.recipe, reference.quantized.target
+    tensors = tensor_table(reference.graph, target)
+    return Manifest(
+        version=__version__,
+        recipe=RecipeEntry(name=recipe.name, policy=recipe.policy, text=recipe.to_yaml(), sha256=recipe.sha256),
+        model=ModelEntry(
+            name=loaded.name, sha256=loaded.sha256, arch=None if loaded.arch is None else PurePath(loaded.arch).name
+        ),
+        calibration=CalibrationEntry(
+            kind=recipe.images.source, sha256=calibration.sha256, count=len(calibration), synthetic=shipment.source_made
+        ),
+        target=TargetEntry(name=target.name, profile=target.profile, runtime=dict(backend.versions())),
+        packages=package_versions(*PACKAGES),
+        seed=recipe.seed,
+        tensors=tensors,
+        files={},
+        allocation=None if allocation is None else AllocationEntry(
+            budget=budget_text(allocation.budget), bits=dict(allocation.bits), average=allocation.average,
+            omega=allocation.chosen.omega, images=allocation.images,
+        ),
+        sizes={**backend.sizes(folder), "weights_packed": packed_bytes(tensors)},
+    )
+
+
+def _keep_failed(build: Build, folder: Path) -> Build:
+    """Put the failed artifact beside its place, for inspection."""
+    kept = failed_place(build.folder)
+    with write_artifact(kept, overwrite=True) as copy_folder:
+        shutil.copytree(folder, copy_folder, dirs_exist_ok=True)
+    return replace(build, folder=kept)

@@ -1,0 +1,132 @@
+"""What the overrides of a recipe and its policy select in one graph, and that each of the recipe's own has an effect.
+
+The recipe's own come after the policy's and win; only they have to find something to change.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from torch import fx
+
+from isobit.passes.annotation.structure import Structure
+from isobit.pipeline.errors import RecipeError, nearest_spelling
+from isobit.pipeline.graph.layers import last_layers
+from isobit.pipeline.graph.nodes import module_path, op_name
+from isobit.pipeline.recipe.policy import policy_overrides
+from isobit.pipeline.recipe.schema import OPERATOR, POSITIONS, ActivationRule, Override, Recipe, WeightRule, changed
+
+
+@dataclass(frozen=True)
+class Selection:
+    """An override and what it selects: operators, and the points whose values enter and leave them."""
+
+    override: Override
+    nodes: set[fx.Node]
+    entered: set[fx.Node]
+    left: set[fx.Node]
+
+
+class Selections:
+    """All overrides of one recipe, in the order in which they are applied."""
+
+    def __init__(self, structure: Structure, recipe: Recipe) -> None:
+        self.structure, self.recipe = structure, recipe
+        self.own = [self._selection(override) for override in recipe.overrides]
+        self.all = [*(self._selection(override) for override in policy_overrides(recipe)), *self.own]
+
+    def activation_rule(self, point: fx.Node) -> tuple[ActivationRule, str]:
+        """The recipe's rule for a point, and which override gave it."""
+        rule, note = self.recipe.activations, ""
+        for chosen in self.all:
+            override = chosen.override
+            if override.activations is not None and point in chosen.entered:
+                rule, note = changed(rule, override.activations), f"input of {override.where}"
+            if override.output is not None and point in chosen.left:
+                rule, note = changed(rule, override.output), f"output of {override.where}"
+        return rule, note
+
+    def weight_rule(self, node: fx.Node, rule: WeightRule) -> WeightRule:
+        """`rule` as the overrides change it for the layer `node`."""
+        for chosen in self.all:
+            if chosen.override.weights is not None and node in chosen.nodes:
+                rule = changed(rule, chosen.override.weights)
+        return rule
+
+    def _selection(self, override: Override) -> Selection:
+        nodes = self._selected(override.where)
+        entered = {point for node in nodes for point in self.structure.points_into(node)}
+        left = {point for node in nodes for point in self.structure.points_out_of(node)}
+        return Selection(override, nodes, entered, left)
+
+    def _selected(self, pattern: str) -> set[fx.Node]:
+        """The operators that the `where` of an override names."""
+        if pattern in POSITIONS:
+            return self._positioned()[pattern]
+        operators = [n for n in self.structure.nodes if n.op == "call_function"]
+        if pattern.startswith(OPERATOR):
+            return {n for n in operators if op_name(n) == pattern.removeprefix(OPERATOR)}
+        return {n for n in operators if _matches(self.structure.names[n], pattern) or _matches(module_path(n), pattern)}
+
+    def _positioned(self) -> dict[str, set[fx.Node]]:
+        """What `first`, `penultimate` and `last` are: the first layer that learned, the last of every head."""
+        weighted = self.structure.weighted
+        last = last_layers(weighted)
+        first = [node for node in weighted if node not in self.structure.preparing][:1]
+        before = [node for node in weighted if node not in last][-1:]
+        return dict(zip(POSITIONS, map(set, (first, before, last)), strict=True))
+
+    def check(self, ruled: Mapping[fx.Node, bool], points: Collection[fx.Node]) -> None:
+        """Refuse an override of the recipe that changes nothing: it is a mistake, not a wish to be dropped.
+
+        Args:
+            ruled: points under the recipe's rule -> whether their bits are as well.
+            points: all that get a grid.
+
+        Raises:
+            RecipeError: an override that selects nothing, or nothing that it could change.
+        """
+        recipe = f"recipe '{self.recipe.name}'"
+        for chosen in self.own:
+            pattern = chosen.override.where
+            if not chosen.nodes:
+                nodes = self.structure.nodes
+                names = sorted({self.structure.names[n] for n in self.structure.weighted})
+                known = [*POSITIONS, *names, *sorted({module_path(n) for n in nodes} - {""}),
+                         *sorted({OPERATOR + op_name(n) for n in nodes if n.op == "call_function"})]
+                raise RecipeError(
+                    f"override where: {pattern} selects nothing in this model", where=recipe,
+                    allowed=f"first, penultimate, last, op:<operator>, or a pattern of layer names "
+                    f"({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})",
+                    hint=nearest_spelling(pattern, known),
+                )
+            if missing := self._without_effect(chosen, ruled, points):
+                raise RecipeError(
+                    f"override where: {pattern} states {missing}", where=recipe,
+                    allowed="weights of layers, activations that enter an operator with a quantizer before it, and "
+                    "output followed by a quantizer whose bits the target leaves to the recipe",
+                    hint="select the layer itself: an activation function is computed with the layer before it",
+                )
+
+    def _without_effect(
+        self, chosen: Selection, ruled: Mapping[fx.Node, bool], points: Collection[fx.Node]
+    ) -> str:
+        """Which part of an override can change nothing in this graph, and why; empty where all can."""
+        override = chosen.override
+        if override.output is not None:
+            more_than_bits = bool(override.output.model_dump(exclude={"bits"}, exclude_none=True))
+            free = [point for point in chosen.left if point in ruled]
+            if not any(ruled[point] or more_than_bits for point in free):
+                return "output, but no tensor whose bits the recipe decides leaves what it selects"
+        on_grid = any(point in points or point.op == "placeholder" for point in chosen.entered)
+        if override.activations is not None and not on_grid:
+            return "activations, but no tensor on a grid enters what it selects"
+        if override.weights is not None and chosen.nodes.isdisjoint(self.structure.weighted):
+            return "weights, but selects no convolution or linear layer"
+        return ""
+
+
+def _matches(path: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, pattern + ".*")

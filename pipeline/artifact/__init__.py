@@ -1,0 +1,1 @@
+"""The folder that is shipped, and what it says about itself."""

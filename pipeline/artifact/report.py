@@ -1,0 +1,293 @@
+"""`report.md`: what was built, what it computes, what it costs; for a person who has to decide whether to ship it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from isobit.pipeline.artifact.manifest import Manifest, TensorEntry, packed_bytes
+from isobit.pipeline.graph.placement import PlacementRow
+from isobit.pipeline.proof.parity import ParityReport
+from isobit.pipeline.proof.verdicts import float_kernels, headlines, kernels_text, level_note, steps
+from isobit.pipeline.quant.grids import grid_kind
+from isobit.pipeline.recipe.allocation import Allocation, budget_text
+from isobit.pipeline.stages import EpochLog, UnitLog
+
+_TEMPLATE = """\
+# {{ manifest.model.name }}: {{ manifest.recipe.name }} for {{ manifest.target.name }} ({{ manifest.target.profile }})
+
+{% for line in headlines -%}
+**{{ line.title }}:** {{ line.text }}
+{% for detail in line.details %}
+* {{ detail }}
+{%- endfor %}
+
+{% endfor -%}
+| stage | top-1 | what the step before it cost |
+|---|---|---|
+{% for row in steps -%}
+| {{ row.stage }} | {{ "not measured" if row.top1 is none else "%.2f %%" % row.top1 }} | \
+{{ row.cause if row.change is none else "%+.2f (%s)" % (row.change, row.cause) }} |
+{% endfor %}
+{{ parity.samples }} samples. Calibration: {{ calibration }}. Bit policy: {{ manifest.recipe.policy }}. \
+Seed {{ manifest.seed }}.
+{% for line in notes %}
+* {{ line }}
+{%- endfor %}
+
+{%- if pictures %}
+
+Images that were made for this build; no camera took them:
+
+![synthetic images]({{ pictures }})
+{%- endif %}
+
+## Parity
+
+| optimisation level | samples | codes compared | differing | largest, steps | logits differing | same top-1 |
+|---|---|---|---|---|---|---|
+{% for level in parity.levels -%}
+| {{ level.level }}{{ level_note(level) }} | {{ level.samples }} | \
+{{ "{:,}".format(level.codes.compared) }} | {{ "{:,}".format(level.codes.differing) }} | {{ level.codes.max_lsb }} | \
+{{ level.logits_differing }} | \
+{{ "no choice" if level.top1_agreement is none else "%s %%" % level.top1_agreement }} |
+{% endfor %}
+Every code is compared with the target's own integer arithmetic. Of {{ "{:,}".format(moved.compared) }} codes of the \
+graph evaluated exactly, {{ "{:,}".format(moved.differing) }} are moved by that arithmetic's requantization rule \
+(at most {{ moved.max_lsb }} step(s)).
+
+{%- if parity.deployed.boundaries or parity.deployed.float_output %}
+
+Operators that the runtime computes in float round differently in every library. After each of them the arithmetic \
+takes over the artifact's own codes and is compared on from there; right after it a code may be one step off where \
+float rounding explains it.
+
+| tensor after a float operator | codes compared | differing | largest, steps | not explained |
+|---|---|---|---|---|
+{% for name, count in parity.deployed.boundaries.items() -%}
+| {{ name }} | {{ "{:,}".format(count.compared) }} | {{ "{:,}".format(count.differing) }} | {{ count.max_lsb }} | \
+{{ count.unexplained }} |
+{% endfor %}
+{%- if parity.deployed.float_output %}
+The logits leave a float operator: relative error at most {{ "%.2g" % parity.deployed.float_output.largest_error }}, \
+allowed {{ "%.2g" % parity.deployed.float_output.allowed }}.
+{%- endif %}
+{%- endif %}
+
+{%- if distances %}
+
+Power of the float network's outputs over that of the difference to them: \
+{{ distances }}.
+{%- endif %}
+{%- for said in parity.measured.values() %}
+
+{{ said.text }}.
+{%- endfor %}
+
+Rules of the gate:
+{% for rule in parity.gate %}
+* {{ "passed" if rule.passed else "FAILED" }}: {{ rule.text }}
+{%- endfor %}
+
+Kernels of the runtime: {{ kernels }}.
+{%- for line in float_kernels %}
+* {{ line }}
+{%- endfor %}
+
+## Size
+
+| file | bytes | sha256 |
+|---|---|---|
+{% for name, entry in files -%}
+| {{ name }} | {{ "{:,}".format(entry.bytes) }} | `{{ entry.sha256[:16] }}` |
+{% endfor %}
+The model's weight codes alone take {{ "{:,}".format(manifest.sizes.weights_packed) }} bytes.
+{%- for line in levels %}
+{{ line }}
+{%- endfor %}
+
+{%- if allocation %}
+
+## Bits
+
+{{ budget }}. Omega is the divergence of the float network's prediction when the weights of one layer alone have its \
+bits, in nats, a mean over {{ allocation.images }} images; layers are taken to act independently.
+
+| layer | weights | bits | omega |
+|---|---|---|---|
+{% for path, number in allocation.weights.items() -%}
+| {{ path }} | {{ "{:,}".format(number) }} | {{ allocation.bits[path] }} | \
+{{ omegas.get(path, "fixed by the recipe") }} |
+{% endfor %}
+| bits of the open layers | bytes of all weight codes | sum of omegas |
+|---|---|---|
+| **chosen, {{ "%.2f" % allocation.average }} on average** | {{ "{:,}".format(allocation.chosen.bytes) }} | \
+{{ "%.3g" % allocation.chosen.omega }} |
+{% for bits, point in allocation.uniform.items() -%}
+| {{ bits }} everywhere | {{ "{:,}".format(point.bytes) }} | {{ "%.3g" % point.omega }} |
+{% endfor %}
+{%- if frontier %}
+![sum of omegas against size: the frontier, what was chosen, and equal bits everywhere]({{ frontier }})
+{%- endif %}
+{%- endif %}
+
+## Placement
+
+| tensor | module | operator | runs | weight bits | output bits | grid | note |
+|---|---|---|---|---|---|---|---|
+{% for row in placement -%}
+| {{ row.name }} | {{ row.module }} | {{ row.op }} | {{ row.runs }} | {{ row.weight or "" }} | \
+{{ row.output or "" }} | {{ row.grid or "" }} | {{ row.note }} |
+{% endfor %}
+{%- if log %}
+## Calibration
+
+Loss is the unit's reconstruction error on the calibration images: rounded to nearest, with soft rounding at the end,
+hardened. *Undecided* is the share of weights whose soft rounding was not 0 or 1 when it was hardened.
+
+| unit | steps | nearest | soft | hard | undecided | flipped | |
+|---|---|---|---|---|---|---|---|
+{% for unit in log -%}
+| {{ unit.title }} | {{ unit.steps }} | {{ "%.4g" % unit.loss_nearest }} | {{ "%.4g" % unit.loss_soft }} | \
+{{ "%.4g" % unit.loss_hard }} | {{ "%.2f" % (100 * unit.undecided) }} % | {{ "%.2f" % (100 * unit.flipped) }} % | \
+{{ "kept nearest rounding" if unit.kept_nearest else "" }} |
+{% endfor %}
+{%- endif %}
+{%- for title, table in trainings.items() %}
+## Training: {{ title }}
+
+| {{ table.head | join(" | ") }} |
+|{{ "---|" * (table.head | length) }}
+{% for row in table.rows -%}
+| {{ row | join(" | ") }} |
+{% endfor %}
+{%- endfor %}
+## Recipe
+
+```yaml
+{{ manifest.recipe.text }}```
+
+Model file sha256 `{{ manifest.model.sha256 }}`. {{ packages }}.
+"""
+
+PICTURES = "calibration.png"
+EPOCH_ROWS = 22  # the first, the last, and twenty between them
+FRONTIER = "frontier.svg"
+NO_PICTURE = f"{FRONTIER} is not drawn: matplotlib is not installed (pip install 'isobit[report]')"
+FRONTIER_POINTS = 2000  # that a curve on a screen can show
+
+
+def draw_frontier(allocation: Allocation, path: Path) -> bool:
+    """Size against omega as a small SVG: the frontier, what was chosen, and equal bits everywhere.
+
+    The same numbers give the same bytes. False where matplotlib is not installed, and nothing was drawn.
+    """
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+
+    step = -(-len(allocation.frontier) // FRONTIER_POINTS)
+    shown = [*allocation.frontier[::step], allocation.frontier[-1]]
+    with matplotlib.rc_context({"svg.hashsalt": "isobit", "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([point.bytes for point in shown], [point.omega for point in shown], linewidth=1, label="frontier")
+        same = list(allocation.uniform.items())
+        axes.plot([point.bytes for _, point in same], [point.omega for _, point in same], "s", markersize=4,
+                  color="C1", label="equal bits everywhere")
+        for bits, point in same:
+            axes.annotate(f"{bits}", (point.bytes, point.omega), xytext=(4, 3), textcoords="offset points", fontsize=7)
+        axes.plot([allocation.chosen.bytes], [allocation.chosen.omega], "o", color="C3", label="chosen")
+        axes.set(xlabel="bytes of all weight codes", ylabel="sum of omegas, nats")
+        if all(point.omega > 0 for point in (*shown, *allocation.uniform.values())):
+            axes.set_yscale("log")
+        axes.locator_params(axis="x", nbins=6)
+        axes.grid(linewidth=0.3)
+        axes.legend(fontsize=7)
+        figure.savefig(path, format="svg", metadata={"Date": None})
+    return True
+
+
+def render_report(
+    manifest: Manifest, parity: ParityReport, placement: Sequence[PlacementRow], log: Sequence[UnitLog],
+    notes: Sequence[str], trainings: Mapping[str, Sequence[EpochLog]] | None = None,
+    allocation: Allocation | None = None,
+) -> str:
+    """Markdown of one build.
+
+    Args:
+        manifest: with its file table filled in.
+        placement: in execution order.
+        log: one entry per reconstructed unit.
+        notes: what the build has to tell (projected grids, advice of the target).
+        trainings: epochs of what was trained as a whole, by what that was.
+        allocation: of weight bits, where the recipe has a budget; `FRONTIER` lies beside the report then.
+    """
+    environment = jinja2.Environment(trim_blocks=False, autoescape=False, undefined=jinja2.StrictUndefined)
+    calibration = manifest.calibration
+    return environment.from_string(_TEMPLATE).render(
+        manifest=manifest,
+        parity=parity,
+        moved=parity.moved_by_requantization,
+        headlines=headlines(parity),
+        steps=steps(parity),
+        level_note=level_note,
+        kernels=kernels_text(parity.integer_ops),
+        float_kernels=float_kernels(parity.integer_ops),
+        distances=_distances(parity),
+        calibration="none" if calibration is None else calibration.text,
+        pictures=PICTURES if PICTURES in manifest.files else None,
+        trainings={title: _epoch_table(epochs) for title, epochs in (trainings or {}).items() if epochs},
+        notes=notes,
+        files=sorted(manifest.files.items()),
+        levels=_levels(manifest.tensors),
+        placement=placement,
+        log=log,
+        allocation=allocation,
+        budget=None if allocation is None else budget_text(allocation.budget),
+        omegas=_chosen_omegas(allocation),
+        frontier=FRONTIER if FRONTIER in manifest.files else None,
+        packages=", ".join(f"{name} {version}" for name, version in sorted(manifest.packages.items())),
+    )
+
+
+def _chosen_omegas(allocation: Allocation | None) -> dict[str, str]:
+    """Omega of the open layers at the bits that they got."""
+    if allocation is None:
+        return {}
+    return {path: f"{known[allocation.bits[path]]:.3g}" for path, known in allocation.sensitivities.items()}
+
+
+def _distances(parity: ParityReport) -> str:
+    """`calibrated 20.1 dB, ...` of the stages that differ from float."""
+    known = {} if parity.answers is None else parity.answers.signal_to_noise
+    return ", ".join(f"{stage} {value:.1f} dB" for stage, value in known.items() if value is not None)
+
+
+def _levels(tensors: Sequence[TensorEntry]) -> list[str]:
+    """What each kind of grid really costs, in sentences; none where all are uniform."""
+    lines = []
+    for kind in sorted({entry.levels for entry in tensors}):
+        entries = [entry for entry in tensors if entry.levels == kind and entry.kind != "bias"]
+        sizes = [(entry.count if entry.count is not None else entry.elements) or 0 for entry in entries]
+        average = sum(entry.bits * size for entry, size in zip(entries, sizes, strict=True)) / max(1, sum(sizes))
+        lines.append(grid_kind(kind).cost(len(entries), average, sum(sizes), packed_bytes(entries)))
+    return [line for line in lines if line]
+
+
+def _epoch_table(epochs: Sequence[EpochLog]) -> dict[str, Any]:
+    """Head and rows of at most `EPOCH_ROWS` epochs, evenly spread; a measure that an epoch lacks is left empty."""
+    names = list(dict.fromkeys(name for epoch in epochs for name in epoch.measured))
+    count = min(len(epochs), EPOCH_ROWS)
+    shown = [epochs[round(place * (len(epochs) - 1) / max(count - 1, 1))] for place in range(count)]
+    rows = [
+        [str(epoch.number), str(epoch.steps),
+         *(f"{epoch.measured[name]:.4g}" if name in epoch.measured else "" for name in names)]
+        for epoch in shown
+    ]
+    return {"head": ["epoch", "steps", *names], "rows": rows}

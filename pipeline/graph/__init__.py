@@ -1,0 +1,1 @@
+"""The FX graph: capture, names, edits, and what may stand in it."""

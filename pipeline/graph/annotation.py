@@ -1,0 +1,50 @@
+"""What is to be quantized around a node, and why: written by `annotate`, kept in the node's meta to the last stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import fx
+
+from isobit.pipeline.quant.grid import QuantSpec
+
+META = "quant"
+
+# input: the network's input. own: what an operator computes, at the recipe's bits or those of its readers. inner: a
+# branch that enters only residual sums, which papers leave in float. float: what a float operator hands to an integer
+# one. fixed: a grid that the target prescribes.
+Kind = Literal["input", "own", "inner", "float", "fixed"]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What `insert_quantizers` does at a node.
+
+    Args:
+        output: spec of the quantizer after the node; None for none.
+        kind: what the quantizer after the node holds; None for none.
+        fixed: scale and zero point that the target prescribes for it.
+        weight: spec of the quantizer on the node's weight.
+        bias: the node's bias becomes int32.
+        note: why the bits are what they are, where it is not simply the recipe's rule.
+    """
+
+    output: QuantSpec | None = None
+    kind: Kind | None = None
+    fixed: tuple[float, int] | None = None
+    weight: QuantSpec | None = None
+    bias: bool = False
+    note: str = ""
+
+
+def annotation_of(node: fx.Node) -> Annotation | None:
+    """What was decided for `node`; None where nothing was."""
+    return node.meta.get(META)
+
+
+def set_annotation(node: fx.Node, annotation: Annotation | None) -> None:
+    """Keep the decision for `node`; None forgets an earlier one."""
+    node.meta.pop(META, None)
+    if annotation is not None:
+        node.meta[META] = annotation

@@ -1,0 +1,331 @@
+"""Plain functions on `fx.GraphModule`: names, bound arguments, origin, insertion, sub-graphs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+
+from isobit.pipeline.operators.moves import MOVES
+from isobit.pipeline.quant.quantizer import BiasQuantizer, Quantizer
+from isobit.pipeline.shapes import known_sizes
+
+ORIGIN_KEYS = ("nn_module_stack", "stack_trace", "source_fn_stack", "unit")
+
+
+_FRAME = re.compile(r'File "(.+?)", line (\d+)')
+_TORCH = str(Path(torch.__file__).parent)
+
+# `reshape` is `view` that also takes non-contiguous tensors: one name for both.
+_ALIASES = {"reshape": "view"}
+
+
+def op_name(node: fx.Node) -> str:
+    """Canonical operator name of a call: `conv2d` for aten.conv2d.default; empty for other nodes.
+
+    A call in a form that integer kernels do not have gets a qualified name, so that no rule takes it by mistake:
+    `add_constant` (an operand is a number, or has one for each channel), `add_parameter` (one that differs within
+    channels), `mean_over_dims` (not the global average), `pad_reflect`,
+    `linear_3d`, `conv2d_dynamic` (weight or bias is computed), `upsample_nearest2d_uneven` (pixels are not repeated
+    equally often), `repeat_interleave_self_Tensor` (an overload that no row of `MOVES` names),
+    `expand_of_parameter` (a class token, as often as there are samples), `python_mul` (of sizes, not of tensors).
+    """
+    if node.op != "call_function":
+        return ""
+    packet = getattr(node.target, "overloadpacket", None)
+    if packet is None:  # arithmetic on sizes (operator.mul): never the operator of tensors that is called the same
+        return f"python_{getattr(node.target, '__name__', node.target)}"
+    name = str(packet.__name__)
+    name = _ALIASES.get(name, name)
+    qualify = _QUALIFIERS.get(name)
+    name += qualify(node) if qualify else ""
+    if name in MOVES and isinstance(node.args[0], fx.Node) and is_constant(node.args[0]):
+        return f"{name}_of_parameter"
+    other = name in MOVES and node.target not in MOVES[name].overloads
+    return f"{name}_{overload_of(node)._overloadname}" if other else name
+
+
+def _operands(node: fx.Node) -> str:
+    scaled = (node.args[2] if len(node.args) > 2 else node.kwargs.get("alpha", 1)) != 1
+    constants = [arg for arg in node.args[:2] if not isinstance(arg, fx.Node) or is_constant(arg)]
+    if scaled or not constants:
+        return "_scaled" if scaled else ""
+    rank = len(tensor_shape(node))
+    shapes = [tensor_shape(constant) for constant in constants if isinstance(constant, fx.Node)]
+    return "_constant" if all(differs_by_channel(shape, rank) for shape in shapes) else "_parameter"
+
+
+def _second_operand(node: fx.Node) -> str:
+    """`_operands` where the second is the constant, which may not be exchanged with the first."""
+    other = node.args[1]
+    return "" if isinstance(other, fx.Node) and not is_constant(other) else _operands(node)
+
+
+def _quotient(node: fx.Node) -> str:
+    return "_rounded" if node.kwargs.get("rounding_mode") is not None else _second_operand(node)
+
+
+def _power(node: fx.Node) -> str:
+    base, exponent = node.args[:2]
+    if isinstance(base, fx.Node) and isinstance(exponent, fx.Node):
+        return "_of_tensors"
+    return "" if isinstance(base, fx.Node) else "_of_number"
+
+
+def _mean(node: fx.Node) -> str:
+    args = bound_args(node)
+    rank = len(tensor_shape(source_of(node))) or 4
+    dims = sorted(dim % rank for dim in args.get("dim") or ())
+    return "" if rank == 4 and dims == [2, 3] and args.get("keepdim") else "_over_dims"
+
+
+def _pad(node: fx.Node) -> str:
+    args = bound_args(node)
+    if args["mode"] != "constant":
+        return f"_{args['mode']}"
+    return "" if not args["value"] else "_with_value"
+
+
+def _weighted(node: fx.Node) -> str:
+    args = bound_args(node)
+    if not is_constant(args["weight"]) or (args["bias"] is not None and not is_constant(args["bias"])):
+        return "_dynamic"
+    rank = len(tensor_shape(source_of(node)))
+    return f"_{rank}d" if node.target is torch.ops.aten.linear.default and rank not in (0, 2) else ""
+
+
+def _resized(node: fx.Node) -> str:
+    sizes = zip(tensor_shape(source_of(node))[2:], tensor_shape(node)[2:], strict=True)
+    return "" if all(old and new and new % old == 0 for old, new in sizes) else "_uneven"
+
+
+_QUALIFIERS = {
+    "add": _operands, "mul": _operands, "mean": _mean, "pad": _pad, "conv2d": _weighted, "linear": _weighted,
+    "upsample_nearest2d": _resized, "sub": _second_operand, "rsub": _second_operand, "div": _quotient,
+    "pow": _power,
+}
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """Both entries of an ATen int[2] argument, which may hold one."""
+    entries = [value] if isinstance(value, int) else list(value)
+    return (entries[0], entries[-1]) if entries else (0, 0)
+
+
+def overload_of(node: fx.Node) -> OpOverload:
+    """The ATen operator, with its overload, that `node` calls; raises TypeError where it calls something else."""
+    if not isinstance(node.target, OpOverload):
+        raise TypeError(f"{where(node)} calls {node.target}, not an ATen operator")
+    return node.target
+
+
+def source_of(node: fx.Node, position: int = 0) -> fx.Node:
+    """The node whose value is argument `position` of `node`; raises TypeError where it is a number or a list."""
+    source = node.args[position]
+    if not isinstance(source, fx.Node):
+        raise TypeError(f"argument {position} of {where(node)} is {source!r}, not the value of a node")
+    return source
+
+
+def bound_args(node: fx.Node) -> dict[str, Any]:
+    """All arguments of an ATen call by the schema's names, defaults filled in."""
+    schema = overload_of(node)._schema
+    bound: dict[str, Any] = {}
+    for position, argument in enumerate(schema.arguments):
+        if position < len(node.args):
+            bound[argument.name] = node.args[position]
+        else:
+            bound[argument.name] = node.kwargs.get(argument.name, argument.default_value)
+    return bound
+
+
+def set_argument(node: fx.Node, name: str, value: Any) -> None:
+    """Set one argument of an ATen call by its schema name, positional or keyword as it stands."""
+    names = [argument.name for argument in overload_of(node)._schema.arguments]
+    position = names.index(name)
+    if position < len(node.args):
+        node.update_arg(position, value)
+    else:
+        node.update_kwarg(name, value)
+
+
+def module_path(node: fx.Node) -> str:
+    """Path of the innermost module that ran this node (`layer1.0.conv1`), or the empty string."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(next(reversed(stack.values()))[0]) if stack else ""
+
+
+def module_stack(node: fx.Node) -> list[tuple[str, str]]:
+    """(path, class name) of every module around this node, outermost first."""
+    stack = node.meta.get("nn_module_stack") or {}
+    named = []
+    for path, kind in stack.values():
+        named.append((str(path), kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"))
+    return named
+
+
+def source_line(node: fx.Node) -> str:
+    """`file.py:58` of the user's code that made this node (torch's own layers are not), or the empty string."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    own = [frame for frame in frames if not frame[0].startswith(_TORCH)]
+    return f"{Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
+
+
+def where(node: fx.Node) -> str:
+    """Node, module path and source line in one phrase, for errors and tables."""
+    details = ", ".join(part for part in (module_path(node), source_line(node)) if part)
+    return f"node {node.name}" + (f" ({details})" if details else "")
+
+
+def tensor_shape(node: fx.Node) -> tuple[int | None, ...]:
+    """Shape of the node's value, None where it varies with the batch; () where it is not a tensor."""
+    if "shape" in node.meta:
+        return node.meta["shape"]
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return ()
+    return tuple(size if isinstance(size, int) else None for size in value.shape)
+
+
+def differs_by_channel(shape: Sequence[int | None], rank: int) -> bool:
+    """A constant of `shape` that broadcasts against a tensor of `rank` differs along axis 1, its channels, at most."""
+    axes = (*[1] * (rank - len(shape)), *shape)
+    return all(size == 1 for axis, size in enumerate(axes) if axis != 1)
+
+
+def get_attribute(graph: fx.GraphModule, node: fx.Node) -> torch.Tensor:
+    """The tensor of a `get_attr` node."""
+    owner, _, name = str(node.target).rpartition(".")
+    return getattr(graph.get_submodule(owner), name)
+
+
+def set_attribute(graph: fx.GraphModule, target: str, value: torch.Tensor) -> None:
+    """Store `value` as parameter `target` of the graph, making sub-modules as needed."""
+    owner, _, name = target.rpartition(".")
+    module: torch.nn.Module = graph
+    for part in owner.split(".") if owner else ():
+        if not hasattr(module, part):
+            module.add_module(part, torch.nn.Module())
+        module = getattr(module, part)
+    setattr(module, name, torch.nn.Parameter(value, requires_grad=False))
+
+
+def copy_origin(node: fx.Node, origin: fx.Node) -> None:
+    """Give an inserted node the module path, source line and unit of the node that caused it."""
+    for key in ORIGIN_KEYS:
+        if key in origin.meta:
+            node.meta.setdefault(key, origin.meta[key])
+
+
+def insert_call(
+    graph: fx.GraphModule, origin: fx.Node, target: Any, args: Sequence[Any], *, after: fx.Node | None = None,
+    name: str | None = None,
+) -> fx.Node:
+    """Add a function call that follows `after` (default: before `origin`) that carries `origin`'s meta."""
+    place = graph.graph.inserting_after(after) if after is not None else graph.graph.inserting_before(origin)
+    with place:
+        node = graph.graph.create_node("call_function", target, tuple(args), name=name)
+    copy_origin(node, origin)
+    return node
+
+
+def insert_module(
+    graph: fx.GraphModule, origin: fx.Node, target: str, source: fx.Node, *, before: fx.Node | None = None
+) -> fx.Node:
+    """Add `call_module target(source)` after `source` (or before a given node), named after the target's last part."""
+    place = graph.graph.inserting_before(before) if before is not None else graph.graph.inserting_after(source)
+    with place:
+        node = graph.graph.create_node("call_module", target, (source,), name=target.rpartition(".")[2])
+    copy_origin(node, origin)
+    node.meta["shape"] = tensor_shape(source)
+    return node
+
+
+class _ShapeRecorder(fx.Interpreter):
+    """Runs a graph and keeps the shape of every value."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, torch.Tensor):
+            self.shapes[n] = tuple(value.shape)
+        return value
+
+
+def record_shapes(graph: fx.GraphModule) -> None:
+    """Set `meta["shape"]` of every node by running two batch sizes: what differs is the batch (None)."""
+    source = network_input(graph)
+    sizes = known_sizes(tensor_shape(source)[1:])
+    device = next((p.device for p in graph.parameters()), torch.device("cpu"))
+    runs = []
+    for batch in (2, 3):
+        recorder = _ShapeRecorder(graph)
+        with torch.no_grad():
+            recorder.run(torch.zeros(batch, *sizes, device=device))
+        runs.append(recorder.shapes)
+    for node, shape in runs[0].items():
+        node.meta["shape"] = tuple(a if a == b else None for a, b in zip(shape, runs[1][node], strict=True))
+
+
+def finish(graph: fx.GraphModule) -> fx.GraphModule:
+    """Drop dead nodes, check, recompile, record shapes; every pass that changed something ends with it."""
+    graph.graph.eliminate_dead_code()
+    graph.graph.lint()
+    graph.recompile()
+    record_shapes(graph)
+    return graph
+
+
+def quantizer_of(graph: fx.GraphModule, node: fx.Node) -> Quantizer | None:
+    """The `Quantizer` that `node` calls, or None."""
+    if node.op != "call_module":
+        return None
+    module = graph.get_submodule(str(node.target))
+    return module if isinstance(module, Quantizer) else None
+
+
+def bias_quantizer_of(graph: fx.GraphModule, node: fx.Node) -> BiasQuantizer | None:
+    """The `BiasQuantizer` that `node` calls, or None."""
+    if node.op != "call_module":
+        return None
+    module = graph.get_submodule(str(node.target))
+    return module if isinstance(module, BiasQuantizer) else None
+
+
+def network_input(graph: fx.GraphModule) -> fx.Node:
+    """The node that stands for the network's input."""
+    return next(node for node in graph.graph.nodes if node.op == "placeholder")
+
+
+def network_output(graph: fx.GraphModule) -> fx.Node:
+    """The node whose value the network returns; the first of several."""
+    return next(node for node in graph.graph.nodes if node.op == "output").all_input_nodes[0]
+
+
+def nodes_by_name(graph: fx.GraphModule) -> dict[str, fx.Node]:
+    """All nodes of `graph` by their names."""
+    return {node.name: node for node in graph.graph.nodes}
+
+
+def absorbed(node: fx.Node, names: Collection[str]) -> tuple[fx.Node, ...]:
+    """The run of operators called `names` after `node`, as far as each is the only reader of the one before."""
+    found: list[fx.Node] = []
+    while len(node.users) == 1 and op_name(next(iter(node.users))) in names:
+        node = next(iter(node.users))
+        found.append(node)
+    return tuple(found)
+
+
+def is_constant(node: fx.Node) -> bool:
+    """The node's value does not depend on the input: a parameter or its quantizer."""
+    if node.op == "get_attr":
+        return True
+    return node.op == "call_module" and all(is_constant(source) for source in node.all_input_nodes)

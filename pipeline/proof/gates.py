@@ -1,0 +1,38 @@
+"""The rules of parity that fail a build: every code and logit at every gated level. That of accuracy is `judge`'s."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isobit.pipeline.proof.parity import FLOAT_ROUNDING, LevelReport, ParityReport
+from isobit.pipeline.proof.verdicts import Rule
+
+
+def apply_gates(report: ParityReport) -> None:
+    """Write the rules of parity into the report."""
+    for level in report.levels:
+        if level.gated:
+            report.rules += _level_rules(level)
+
+
+def _level_rules(level: LevelReport) -> list[Rule]:
+    exact_logits = 0 if level.float_output is not None else level.logits_differing
+    differing = level.codes.differing + exact_logits
+    what = "code" if level.float_output is not None else "code or logit"
+    compared = level.codes.compared + sum(count.compared for count in level.boundaries.values())
+    rules = [Rule(
+        f"no {what} differs from the target's integer arithmetic at level '{level.level}'", "parity", differing, 0,
+        differing == 0 and compared > 0,
+    )]
+    if level.boundaries:
+        rules.append(Rule(
+            "right after a float operator, no code is off by more than one step or more than float rounding explains "
+            f"at level '{level.level}'", "parity", level.unexplained, 0, level.unexplained == 0,
+        ))
+    if level.float_output is not None:
+        error = level.float_output.largest_error
+        rules.append(Rule(
+            f"relative error of logits that a float operator computes at level '{level.level}'", "parity",
+            error if np.isfinite(error) else "not finite", FLOAT_ROUNDING, error <= FLOAT_ROUNDING,
+        ))
+    return rules

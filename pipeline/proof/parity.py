@@ -1,0 +1,376 @@
+"""Does the artifact compute what was calibrated? Integer codes compared tensor by tensor, in steps (LSB).
+
+Four accuracies answer three questions: float -> calibrated is what calibration cost, calibrated -> reference what the
+target did (int32 biases, projected grids, requantization), reference -> artifact is parity, and that one must be none.
+
+Float operators (GELU, softmax) round differently in every library, so no two agree to the bit. After one, the target's
+arithmetic takes over the session's own codes and goes on from there: the codes right after it are held to a bound that
+float rounding explains, every integer before and after to equality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isobit.pipeline.proof.accuracy import AccuracyVerdict
+from isobit.pipeline.proof.answers import Answers, Measured
+from isobit.pipeline.proof.observed import Seen
+from isobit.pipeline.proof.outputs import Share, same_choice
+from isobit.pipeline.proof.verdicts import Rule, headlines
+
+LOGITS = "logits"
+# What two float32 evaluations of one operator may be apart, as a share of the range of its values; about a hundred
+# times what ONNX Runtime and PyTorch were seen to differ by. 8-bit steps are 4e-3 of the range.
+FLOAT_ROUNDING = 2.0**-15
+# Samples for what fails no build: the exact evaluation and levels without integer kernels, which take most of the time.
+INFORMATION_SAMPLES = 16
+
+
+class Runner(Protocol):
+    """Anything that runs a batch: the target's integer arithmetic, or a session of the artifact."""
+
+    def run(self, x: Tensor) -> Mapping[str, np.ndarray]:
+        """Codes of every quantized tensor by quantizer name in execution order, and float32 `logits`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A run of the arithmetic that took over a session's codes after float operators.
+
+    Args:
+        results: as of `Runner.run`; codes right after a float operator are the arithmetic's own, from what the session
+            fed to that operator.
+        bounds: for each of those tensors the least and largest code that float rounding can explain, uint8.
+    """
+
+    results: Mapping[str, np.ndarray]
+    bounds: Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+class Arithmetic(Runner, Protocol):
+    """A target's integer arithmetic on a frozen graph.
+
+    Attributes:
+        float_boundaries: quantized tensors directly after operators that the runtime computes in float.
+        float_output: such an operator gives the logits.
+    """
+
+    float_boundaries: tuple[str, ...]
+    float_output: bool
+
+    def follow(self, x: Tensor, codes: Mapping[str, np.ndarray]) -> Followed:
+        """Run with the codes of every float boundary taken from `codes`."""
+        ...
+
+
+def _same_bytes(expected: np.ndarray, got: np.ndarray) -> bool:
+    """Two arrays of one shape hold the same bytes: the answer for nearly every tensor, before anything is counted."""
+    if expected.dtype != got.dtype:
+        return False
+    rows = [np.ascontiguousarray(values).reshape(-1).view(np.uint8) for values in (expected, got)]
+    if rows[0].size % 8 == 0:
+        rows = [values.view(np.uint64) for values in rows]
+    return np.array_equal(*rows)
+
+
+@dataclass
+class CodeCount:
+    """How many integers were compared, how many differ, by how many steps at most."""
+
+    compared: int = 0
+    differing: int = 0
+    max_lsb: int = 0
+
+    def add(self, expected: np.ndarray, got: np.ndarray | None) -> int:
+        """Count one tensor; returns how many of its codes differ. None or another shape differs everywhere."""
+        self.compared += expected.size
+        if got is None or expected.shape != got.shape:
+            self.differing += expected.size
+            return expected.size
+        if _same_bytes(expected, got):
+            return 0
+        steps = np.abs(expected.astype(np.int64) - got.astype(np.int64))
+        differing = int(np.count_nonzero(steps))
+        self.differing += differing
+        self.max_lsb = max(self.max_lsb, int(steps.max(initial=0)))
+        return differing
+
+
+@dataclass
+class BoundaryCount(CodeCount):
+    """Codes right after a float operator; `unexplained` are further off than float rounding or one step."""
+
+    unexplained: int = 0
+
+    def add_bounded(self, expected: np.ndarray, got: np.ndarray | None, low: np.ndarray, high: np.ndarray) -> None:
+        """Count one tensor whose admissible codes are `low ... high`."""
+        self.add(expected, got)
+        if got is None or expected.shape != got.shape:
+            self.unexplained += expected.size
+            return
+        far = np.abs(expected.astype(np.int64) - got.astype(np.int64)) > 1
+        self.unexplained += int(np.count_nonzero(far | (got < low) | (got > high)))
+
+
+@dataclass
+class FloatOutput:
+    """Logits that a float operator computes; `largest_error` is relative to each sample's largest magnitude."""
+
+    compared: int = 0
+    largest_error: float = 0.0
+    allowed: float = FLOAT_ROUNDING
+
+    def add(self, expected: np.ndarray, got: np.ndarray) -> None:
+        """Count one batch [N, ...]; another shape and values that are not finite are infinitely wrong."""
+        self.compared += expected.size
+        error = float("inf")
+        if expected.shape == got.shape and np.isfinite(got).all():
+            wanted, given = (values.reshape(len(values), -1).astype(np.float64) for values in (expected, got))
+            largest = np.maximum(np.abs(wanted).max(axis=1, initial=0.0), np.finfo(np.float32).tiny)
+            error = float((np.abs(wanted - given).max(axis=1, initial=0.0) / largest).max(initial=0.0))
+        self.largest_error = max(self.largest_error, error)
+
+
+@dataclass
+class LevelReport:
+    """One session (one optimisation level) against the target's integer arithmetic."""
+
+    level: str
+    gated: bool
+    samples: int = 0
+    codes: CodeCount = field(default_factory=CodeCount)
+    logits_differing: int = 0
+    top1_agreement: float | None = None
+    tensors: dict[str, CodeCount] = field(default_factory=dict)
+    boundaries: dict[str, BoundaryCount] = field(default_factory=dict)
+    float_output: FloatOutput | None = None
+    order: list[str] = field(default_factory=list)
+
+    @property
+    def first_divergence(self) -> str | None:
+        """Name of the first quantized tensor, in execution order, that is not what it must be."""
+        wrong = {name for name, count in self.tensors.items() if count.differing}
+        wrong |= {name for name, count in self.boundaries.items() if count.unexplained}
+        return next((name for name in self.order if name in wrong), None)
+
+    @property
+    def unexplained(self) -> int:
+        """Codes right after float operators that float rounding does not explain."""
+        return sum(count.unexplained for count in self.boundaries.values())
+
+
+@dataclass
+class ParityReport:
+    """What `parity.json` holds; `to_json` gives the published form.
+
+    Args:
+        accuracy: top-1 in percent by stage; None where no labels apply.
+        agreement: percent of positions at which a stage chooses the class that the artifact does; None where there is
+            no choice.
+        rules: of parity.
+        answers: of all stages, with what accuracy is judged by.
+        seen: what the samples look like.
+        judged: the verdict on accuracy.
+        exact_samples: how many samples the exact reference saw, for `moved_by_requantization`.
+    """
+
+    samples: int
+    accuracy: dict[str, float | None]
+    agreement: dict[str, float | None]
+    levels: list[LevelReport]
+    modules: dict[str, str]
+    moved_by_requantization: CodeCount
+    rules: list[Rule] = field(default_factory=list)
+    integer_ops: dict[str, Any] = field(default_factory=dict)
+    answers: Answers | None = None
+    seen: Seen | None = None
+    judged: AccuracyVerdict | None = None
+    exact_samples: int = 0
+
+    @property
+    def deployed(self) -> LevelReport:
+        """The level that users deploy with: the first."""
+        return self.levels[0]
+
+    @property
+    def passed(self) -> bool:
+        """Every rule of the gate holds."""
+        return all(rule.passed for rule in self.gate)
+
+    @property
+    def gate(self) -> list[Rule]:
+        """All rules: of parity, and of accuracy where a bound was given."""
+        accuracy = None if self.judged is None else self.judged.rule
+        return [*self.rules, *([accuracy] if accuracy is not None else [])]
+
+    @property
+    def parity_passed(self) -> bool:
+        """The artifact computes what was calibrated."""
+        return all(rule.passed for rule in self.rules)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `parity.json`, fields as published in docs/numerics.md."""
+        return {
+            "verdicts": {line.name.lower(): {"status": line.status, "text": line.text} for line in headlines(self)}
+            | ({} if self.judged is None else {"accuracy": self.judged.to_json()}),
+            "accuracy": self.accuracy,
+            "samples": self.samples,
+            "outputs": None if self.answers is None else self.answers.kind,
+            "signal_to_noise_db": {} if self.answers is None else self.answers.signal_to_noise,
+            "inputs": self._inputs(),
+            "top1_agreement": self.deployed.top1_agreement,
+            "top1_agreement_with_artifact": self.agreement,
+            "codes": asdict(self.deployed.codes),
+            "logits_differing": self.deployed.logits_differing,
+            "float_boundaries": {name: asdict(count) for name, count in self.deployed.boundaries.items()},
+            "float_output": self._float_output(),
+            "first_divergence": self._divergence(),
+            "gate": {"passed": self.passed, "rules": [asdict(rule) for rule in self.gate]},
+            "integer_ops": self.integer_ops,
+            "levels": [self._level(level) for level in self.levels],
+            "moved_by_requantization": {"samples": self.exact_samples, **asdict(self.moved_by_requantization)},
+        } | ({"metrics": {name: asdict(said) for name, said in self.measured.items()}} if self.measured else {})
+
+    @property
+    def measured(self) -> dict[str, Measured]:
+        """What metrics without a field of their own say, by name."""
+        return {} if self.answers is None else self.answers.measured
+
+    def _inputs(self) -> dict[str, Any]:
+        sets = {} if self.seen is None else {"calibration": self.seen.calibration, "evaluation": self.seen.evaluation}
+        return {name: known.to_json() for name, known in sets.items() if known is not None}
+
+    def _divergence(self) -> dict[str, Any] | None:
+        for level in self.levels:
+            name = level.first_divergence if level.gated else None
+            if name is not None:
+                count = asdict(level.tensors.get(name) or level.boundaries[name])
+                return {"tensor": name, "module": self.modules.get(name, ""), "level": level.level, **count}
+        return None
+
+    def _float_output(self) -> dict[str, Any] | None:
+        found = self.deployed.float_output
+        if found is None:
+            return None
+        # JSON has no infinity; null stands for a value that is not finite.
+        error = found.largest_error if np.isfinite(found.largest_error) else None
+        return {"compared": found.compared, "largest_error": error, "allowed": found.allowed}
+
+    def _level(self, level: LevelReport) -> dict[str, Any]:
+        return {
+            "level": level.level, "gated": level.gated, "samples": level.samples, **asdict(level.codes),
+            "logits_differing": level.logits_differing, "top1_agreement": level.top1_agreement,
+            "unexplained_behind_float": level.unexplained,
+            "first_divergence": level.first_divergence,
+        }
+
+
+def compare(
+    batches: Iterable[tuple[Tensor, Tensor | None]],
+    stages: Mapping[str, Callable[[Tensor], Tensor]],
+    arithmetic: Arithmetic,
+    sessions: Mapping[str, Runner],
+    *,
+    gated: Iterable[str],
+    exact: Runner | None = None,
+    other_samples: int | None = None,
+    information_samples: int = INFORMATION_SAMPLES,
+    modules: Mapping[str, str] | None = None,
+    progress: Callable[[int], None] = lambda samples: None,
+) -> ParityReport:
+    """Run everything on the same batches and compare.
+
+    Args:
+        batches: (x [N, ...], labels [N] or None).
+        stages: `float` and `calibrated`, from a batch to logits; torch, any dtype.
+        arithmetic: the target's own integer arithmetic on the reference; what every session is compared with. Where
+            the runtime computes operators in float, it is run again for each session, after that session's codes.
+        sessions: by optimisation level, the deployed one first; it sees every sample.
+        gated: the levels that run integer kernels, where a single differing code fails the build.
+        exact: the reference evaluated exactly, to count what the requantization rule itself moves.
+        other_samples: how many samples the levels after the first see; None for all.
+        information_samples: the same of `exact` and of levels that are not gated, unless `other_samples` is None.
+        modules: layer or module path by tensor name, for the report.
+        progress: called with the number of samples done.
+    """
+    answers = Answers((*stages, "reference", "artifact"))
+    gated = set(gated)
+    levels = [LevelReport(name, name in gated) for name in sessions]
+    same_top1 = [Share() for _ in levels]
+    moved, samples, exact_seen = CodeCount(), 0, 0
+    for x, labels in batches:
+        expected = arithmetic.run(x)
+        results = {name: _as_numpy(stage(x.clone())) for name, stage in stages.items()}
+        results["reference"] = expected[LOGITS]
+        for index, (level, session) in enumerate(zip(levels, sessions.values(), strict=True)):
+            keep = len(x) if index == 0 else _left(level, other_samples, information_samples, len(x))
+            if keep:
+                got = session.run(x[:keep])
+                same_top1[index].add(_compare_batch(level, arithmetic, x[:keep], expected, got))
+                if index == 0:
+                    results["artifact"] = got[LOGITS]
+        if exact is not None and samples < information_samples:
+            keep = min(len(x), information_samples - samples)
+            exact_seen += keep
+            for name, codes in exact.run(x[:keep]).items():
+                if name != LOGITS:
+                    moved.add(codes, expected[name][:keep])
+        answers.add(results, labels)
+        progress(samples := samples + len(x))
+    for level, same in zip(levels, same_top1, strict=True):
+        level.top1_agreement = same.percent
+    agreement = {name: answers.agreement[name].percent for name in stages}
+    return ParityReport(
+        samples, answers.accuracy, agreement, levels, {**(modules or {})}, moved, answers=answers,
+        exact_samples=exact_seen,
+    )
+
+
+def _left(level: LevelReport, other: int | None, information: int, batch: int) -> int:
+    """How many samples of a batch a level after the first still has to see."""
+    if other is None:
+        return batch
+    return max(0, min(batch, (other if level.gated else min(other, information)) - level.samples))
+
+
+def _compare_batch(
+    level: LevelReport, arithmetic: Arithmetic, x: Tensor, plain: Mapping[str, np.ndarray],
+    got: Mapping[str, np.ndarray],
+) -> np.ndarray:
+    """Count one batch at one level; returns where the choice is that of the plain run of the arithmetic."""
+    if arithmetic.float_boundaries or arithmetic.float_output:
+        followed = arithmetic.follow(x, got)
+    else:
+        followed = Followed({name: value[:len(x)] for name, value in plain.items()}, {})
+    level.order = [name for name in followed.results if name != LOGITS]
+    for name in level.order:
+        _compare_tensor(level, name, followed, got.get(name))
+    wanted, logits = followed.results[LOGITS], got[LOGITS]
+    level.logits_differing += int(np.count_nonzero(wanted.view(np.uint32) != logits.view(np.uint32)))
+    if arithmetic.float_output:
+        level.float_output = level.float_output or FloatOutput()
+        level.float_output.add(wanted, logits)
+    level.samples += len(x)
+    return same_choice(plain[LOGITS][:len(x)], logits)
+
+
+def _compare_tensor(level: LevelReport, name: str, followed: Followed, got: np.ndarray | None) -> None:
+    codes = followed.results[name]
+    if name in followed.bounds:
+        level.boundaries.setdefault(name, BoundaryCount()).add_bounded(codes, got, *followed.bounds[name])
+        return
+    count = level.tensors.setdefault(name, CodeCount())
+    level.codes.differing += count.add(codes, got)
+    level.codes.compared += codes.size
+    level.codes.max_lsb = max(level.codes.max_lsb, count.max_lsb)
+
+
+def _as_numpy(logits: Tensor) -> np.ndarray:
+    return logits.detach().to("cpu", torch.float32).numpy()

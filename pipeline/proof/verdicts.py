@@ -1,0 +1,132 @@
+"""The verdicts PARITY and ACCURACY on a build, and what each stage cost: one wording for screen, report and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from isobit.pipeline.proof.parity import LevelReport, ParityReport
+
+STAGES = {
+    "float": "the trained model",
+    "calibrated": "calibration: few bits on this target's grids",
+    "reference": "the target: int32 biases, grids it cannot hold, its rounding",
+    "artifact": "the files: nothing may be lost here",
+}
+BAD_CALIBRATION = "calibration data that does not fit, see ACCURACY"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a build is held to.
+
+    Args:
+        rule: in words.
+        of: the verdict that it belongs to.
+        measured, allowed: numbers; `measured` is a word where there is no finite one.
+    """
+
+    rule: str
+    of: Literal["parity", "accuracy"]
+    measured: float | str
+    allowed: float
+    passed: bool
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        return f"{self.rule}: measured {self.measured}, allowed {self.allowed}"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One verdict.
+
+    Args:
+        name: PARITY or ACCURACY.
+        status: `ok`, `unknown`, `warning` or `failed`.
+        text: one line.
+        details: sentences below it.
+    """
+
+    name: str
+    status: str
+    text: str
+    details: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """`PARITY PASSED`, `ACCURACY WARNING`."""
+        words = {"PARITY": {"ok": "PASSED"}}.get(self.name, {})
+        return f"{self.name} {words.get(self.status, self.status.upper())}"
+
+    @property
+    def line(self) -> str:
+        return f"{self.title}: {self.text}"
+
+
+def headlines(report: ParityReport) -> tuple[Headline, ...]:
+    """Parity first; accuracy where it was judged."""
+    found = [Headline("PARITY", "ok" if report.parity_passed else "failed", parity_text(report))]
+    judged = report.judged
+    if judged is not None:
+        details = tuple(finding.text for finding in judged.findings)
+        found.append(Headline("ACCURACY", judged.status, judged.text, details))
+    return tuple(found)
+
+
+def parity_text(report: ParityReport) -> str:
+    """What was compared, or what is wrong, in one line."""
+    level, samples = report.deployed, f"({report.samples:,} samples)"
+    codes = level.codes
+    failed = [rule for rule in report.rules if not rule.passed]
+    differing = f"{codes.differing:,} of {codes.compared:,} integer codes differ from the reference, " \
+                f"by up to {codes.max_lsb} step(s)"
+    if level.gated and codes.differing:
+        return f"{differing} {samples}"
+    if level.gated and level.unexplained:
+        return f"{level.unexplained:,} codes right after float operators are wrong {samples}"
+    if failed:
+        return f"{failed[0].text} {samples}"
+    if codes.differing:
+        return f"{differing}, at a level of float kernels, which is not held to them {samples}"
+    where = " that integer kernels compute" if level.boundaries else ""
+    return f"all {codes.compared:,} integer codes{where} equal the reference {samples}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage: its top-1 in percent, the points lost since the stage before (None for the first), and by what."""
+
+    stage: str
+    top1: float | None
+    change: float | None
+    cause: str
+
+
+def steps(report: ParityReport) -> list[Step]:
+    """The four stages in order; no stage has a number where no accuracy was measured."""
+    rows, before = [], None
+    blamed = report.judged is not None and report.judged.blames_calibration
+    for stage, cause in STAGES.items():
+        value = report.accuracy.get(stage)
+        change = None if before is None or value is None else value - before
+        rows.append(Step(stage, value, change, BAD_CALIBRATION if blamed and stage == "calibrated" else cause))
+        before = value
+    return rows
+
+
+def level_note(level: LevelReport) -> str:
+    """What stands after the name of an optimisation level that fails no build; an empty string for others."""
+    return "" if level.gated else " (float kernels, not gated)"
+
+
+def kernels_text(integer_ops: dict[str, Any]) -> str:
+    """How many of the runtime's kernels compute in integers."""
+    return f"{integer_ops['integer']} integer, {integer_ops['float']} float"
+
+
+def float_kernels(integer_ops: dict[str, Any]) -> list[str]:
+    """One line for each kernel that computes in float, with the reason."""
+    return [f"float: {name}: {reason}" for name, reason in (integer_ops.get("reasons") or {}).items()]

@@ -1,0 +1,1 @@
+"""Batches of images and arrays, and what enters a model."""

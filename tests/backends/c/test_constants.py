@@ -1,0 +1,59 @@
+"""Numbers as C text, read back by a reader of C; packed weights, unpacked by the rule that the kernel follows."""
+
+import re
+
+import numpy as np
+import pytest
+
+from isobit.backends.c.constants import WIDTH, array, braces, float_text, integer_text, number_lines, pack, structure
+from isobit.backends.fixed_point.program import Weights
+
+
+def values_of(text):
+    return [part.strip() for part in re.search(r"\{(.*)\}", text, re.DOTALL).group(1).split(",") if part.strip()]
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "int32"])
+def test_arrays_hold_every_value_of_their_type(kind):
+    limits = np.iinfo(kind)
+    values = np.linspace(limits.min + 1, limits.max, 300).astype(kind)
+    text = array("name", values)
+    assert text.startswith(f"static const {kind}_t name[300] = {{\n") and text.endswith("};")
+    assert [int(value) for value in values_of(text)] == values.tolist()
+    assert max(map(len, text.splitlines())) <= WIDTH
+
+
+def test_floats_are_read_back_to_the_bit():
+    values = np.array([0.1, 1e-38, 3.4e38, 1 / 3, 0.0], np.float32)
+    read = np.array([float.fromhex(value.removesuffix("f")) for value in values_of(array("f", values))], np.float32)
+    assert np.array_equal(read.view(np.uint32), values.view(np.uint32))
+    assert [float_text(value) for value in (0.5, 0.75, 0.0)] == ["0x1p-1f", "0x1.8p-1f", "0x0p+0f"]
+
+
+def test_wide_and_least_integers():
+    assert integer_text(-(1 << 31)) == "(-2147483647 - 1)"
+    assert integer_text((1 << 31) - 1) == "2147483647"
+    assert integer_text(1 << 31) == "INT64_C(2147483648)"
+
+
+def test_structures_name_their_members():
+    assert structure("shape", "s", {"height": "1", "in": braces(2, "x")}) == (
+        "static const struct shape s = {\n    .height = 1,\n    .in = {2, x},\n};"
+    )
+
+
+def test_lines_are_filled():
+    lines = number_lines(["123456"] * 100)
+    assert all(WIDTH - 10 < len(line) <= WIDTH for line in lines[:-1])
+
+
+@pytest.mark.parametrize(("bits", "size", "expected"), [(2, 5, 2), (3, 8, 3), (3, 9, 4), (4, 3, 2), (5, 8, 5)])
+def test_packed_weights_take_their_bits_and_no_more(bits, size, expected):
+    random = np.random.default_rng(0)
+    offset = random.integers(0, 1 << bits, 6).astype(np.int16)
+    codes = (random.integers(0, 1 << bits, (6, 1, 1, size)) - offset[:, None, None, None]).astype(np.int8)
+    packed = pack(Weights(codes, bits, offset))
+    assert packed.dtype == np.uint8 and packed.shape == (6 * expected,)
+    for row, own, wanted in zip(packed.reshape(6, -1), offset, codes.reshape(6, -1), strict=True):
+        stream = int.from_bytes(row.tobytes(), "little")
+        assert [(stream >> bits * i & (1 << bits) - 1) - own for i in range(size)] == wanted.tolist()

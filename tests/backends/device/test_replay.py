@@ -1,0 +1,145 @@
+"""The frame of every `run.py`: files that changed, the median of a latency, a verdict whatever happens."""
+
+import ast
+import io
+import json
+
+import pytest
+
+from isobit.backends.device import golden, replay
+from isobit.backends.device.replay import broken_files, print_latency, read_manifest, verdict
+from isobit.pipeline.artifact import digest
+from tests.examples.sealed import DOCUMENTS, seal, write_documents
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "artifact"
+    (folder / "lib").mkdir(parents=True)
+    (folder / "lib" / "a").write_bytes(b"a")
+    (folder / "b").write_bytes(b"b")
+    (folder / "c").write_bytes(b"c")
+    write_documents(folder)
+    seal(folder)
+    return folder
+
+
+def broken(folder, *needed):
+    return broken_files(folder, read_manifest(folder), needed)
+
+
+def test_missing_and_changed_files_are_named(folder):
+    assert broken(folder, "lib/a", "b", "c") == []
+    (folder / "b").write_bytes(b"a")
+    (folder / "c").unlink()
+    assert broken(folder) == ["b: changed since it was built", "c: missing"]
+
+
+def test_a_file_that_the_manifest_does_not_vouch_for_is_missing_in_it(folder):
+    (folder / "later").write_bytes(b"")
+    assert broken(folder, "b", "later") == ["later: not in the manifest"]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: path.write_text("other")])
+def test_documents_for_people_are_no_part_of_the_verdict(folder, name, change):
+    change(folder / name)
+    assert broken(folder, "b") == []
+
+
+def test_a_file_that_lies_elsewhere_is_missing(folder, tmp_path):
+    (folder / "b").rename(tmp_path / "b")
+    (folder / "b").symlink_to(tmp_path / "b")
+    (folder / "lib").rename(tmp_path / "lib")
+    (folder / "lib").symlink_to(tmp_path / "lib")
+    assert broken(folder) == ["b: missing", "lib/a: missing"]
+    (folder / "manifest.json").rename(tmp_path / "m")
+    (folder / "manifest.json").symlink_to(tmp_path / "m")
+    with pytest.raises(ValueError, match=r"manifest.json: missing"):
+        read_manifest(folder)
+
+
+def test_a_folder_may_be_reached_through_a_link(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    assert broken(tmp_path / "link", "lib/a") == []
+
+
+def test_a_name_that_leads_out_of_the_folder_is_missing(folder, tmp_path):
+    (tmp_path / "outside").write_bytes(b"a")
+    manifest = read_manifest(folder)
+    manifest["files"] = {"../outside": manifest["files"]["lib/a"]}
+    assert broken_files(folder, manifest, []) == ["../outside: missing"]
+
+
+def edited(text, path, value):
+    content = json.loads(text)
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: edited(text, ["files"], {}),
+        lambda text: edited(text, ["files", "b", "sha256"], "0" * 64),
+        lambda text: edited(text, ["files", "b", "bytes"], 2),
+        lambda text: edited(text, ["target", "profile"], "vnni"),
+        lambda text: edited(text, ["tensors"], [{}]),
+        lambda text: edited(text, ["more"], 1),
+        lambda text: edited(text, ["sha256"], None),
+        lambda text: edited(text, ["more"], float("nan")),
+        lambda text: text[:-1],
+        lambda text: "",
+        lambda text: "[]",
+        lambda text: "null",
+        lambda text: "{}",
+        lambda text: "[" * 100_000,
+        lambda text: "\0" + text,
+    ],
+)
+def test_a_manifest_that_is_not_what_was_written_is_refused(folder, change):
+    path = folder / "manifest.json"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=r"manifest.json: changed since it was built"):
+        read_manifest(folder)
+
+
+def test_the_layout_of_the_manifest_says_nothing(folder):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=3).replace("\n", "\r\n"))
+    assert broken(folder, "b") == []
+
+
+def test_latency_is_the_median_of_at_least_five_calls(capsys):
+    calls = []
+    print_latency(lambda: calls.append(1), 0.0)
+    assert len(calls) == 10
+    assert capsys.readouterr().out.startswith("latency: 0.0")
+
+
+@pytest.mark.parametrize(("problems", "code", "last"), [([], 0, "PASS"), (["x: wrong"], 1, "FAIL")])
+def test_the_last_line_is_the_verdict(capsys, problems, code, last):
+    assert verdict(lambda: problems) == code
+    assert capsys.readouterr().out.splitlines() == [*problems, last]
+
+
+def test_an_error_is_a_finding_and_no_traceback(capsys):
+    assert verdict(lambda: 1 // 0) == 1
+    assert capsys.readouterr().out.splitlines() == ["ZeroDivisionError: integer division or modulo by zero", "FAIL"]
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_traceback(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr("sys.stdout", terminal)
+    assert verdict(lambda: ["caf\u00e9 \udc80"]) == 1
+    terminal.flush()
+    assert terminal.buffer.getvalue() == b"caf\\xe9 \\udc80\nFAIL\n"
+
+
+@pytest.mark.parametrize("module", [golden, replay, digest], ids=lambda module: module.__name__)
+def test_the_syntax_is_that_of_python_3_8(module):
+    with open(module.__file__) as file:
+        ast.parse(file.read(), feature_version=(3, 8))

@@ -1,0 +1,52 @@
+"""Scripts that are shipped: one file, nothing of ours to import, everything in it once and in order."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from isobit.backends.device import standalone as module
+from isobit.backends.device.standalone import standalone
+
+FILES = {
+    "backends/lowest.py": '"""Lowest."""\n\nfrom __future__ import annotations\n\nimport json\n\n'
+    "EMPTY = json.dumps({})\n",
+    "backends/left.py": '"""Left."""\n'
+    'from isobit.backends.lowest import EMPTY\n\n\ndef left():\n    return EMPTY + "l"\n',
+    "backends/right.py": '"""Right."""\nimport json\n\nfrom isobit.backends.lowest import EMPTY\n\n'
+    "RIGHT = json.loads(EMPTY)\n",
+    "backends/script.py": '"""Script:\n\na \\\\ and more."""\n\nfrom __future__ import annotations\n\nimport sys\n\n'
+    "import numpy as np\n\nfrom isobit.backends.left import left\n"
+    "from isobit.backends.right import RIGHT\n\n# A reason.\n"
+    "print(left(), RIGHT, np.int8(3), len(sys.argv), __doc__)\n",
+}
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(module, "_ROOT", tmp_path)
+    return tmp_path / "backends" / "script.py"
+
+
+def test_the_file_runs_without_what_it_imported(script, tmp_path):
+    alone = tmp_path / "elsewhere" / "run.py"
+    alone.parent.mkdir()
+    alone.write_text(standalone(script))
+    done = subprocess.run([sys.executable, "-I", alone], cwd=alone.parent, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("{}l {} 3 1 Script:\n\na \\ and more.\n", "")
+
+
+def test_every_module_stands_once_after_what_it_needs_and_imports_are_at_the_top(script):
+    text = standalone(script)
+    assert text.count("EMPTY = json.dumps") == 1 and text.count("import json\n") == 1 and "# A reason." in text
+    assert text.index("EMPTY = json.dumps") < text.index("def left()") < text.index("RIGHT = ") < text.index("print(")
+    assert "backends" not in text and "Lowest" not in text
+    assert text.splitlines()[2:7] == [
+        'a \\\\ and more."""', "", "from __future__ import annotations", "", "import json"
+    ]
+    kinds = [isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(text).body[1:]]
+    assert kinds == sorted(kinds, reverse=True)

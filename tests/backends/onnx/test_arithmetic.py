@@ -1,0 +1,150 @@
+"""Each formula against ONNX Runtime's own kernel, with random scales, round ones (ties), and both broadcasts."""
+
+import numpy as np
+import pytest
+import torch
+
+from isobit.backends.execution.codes import CodeGrid, Codes
+from isobit.backends.onnx import arithmetic
+from isobit.backends.onnx.arithmetic import IntegerArithmetic
+from tests.examples.onnx_cases import frozen
+
+pytestmark = pytest.mark.onnxruntime
+ROUNDS = 12
+
+
+def random_grid(rng, ties):
+    scale = 2.0 ** rng.integers(-6, -3) if ties else rng.uniform(0.01, 0.1)
+    return CodeGrid(torch.tensor(scale, dtype=torch.float32), int(rng.integers(0, 256)), 0, 255)
+
+
+def codes_like(rng, shape, grid):
+    return Codes(torch.from_numpy(rng.integers(0, 256, shape).astype(np.float32)), grid)
+
+
+def kernel(op, inputs, attributes=None, domain="com.microsoft"):
+    """One integer operator in a session of its own; array inputs of rank 4 are fed, the rest are initializers."""
+    import onnx
+    import onnxruntime
+    from onnx import helper, numpy_helper
+
+    names = [f"v{index}" for index in range(len(inputs))]
+    fed = {name: value for name, value in zip(names, inputs, strict=True) if value.ndim == 4}
+    constants = [numpy_helper.from_array(v, n) for n, v in zip(names, inputs, strict=True) if n not in fed]
+    node = helper.make_node(op, names, ["y"], domain=domain, **(attributes or {}))
+    graph = helper.make_graph(
+        [node], "g", [helper.make_tensor_value_info(n, onnx.TensorProto.UINT8, v.shape) for n, v in fed.items()],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.UINT8, None)], constants,
+    )
+    opsets = [helper.make_opsetid("", 19), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, fed)[0]
+
+
+def operands(*values):
+    """code, scale, zero point of each; a bare grid gives scale and zero point."""
+    found = []
+    for value in values:
+        grid = value.grid if isinstance(value, Codes) else value
+        if isinstance(value, Codes):
+            found.append(value.codes.numpy().astype(np.uint8))
+        found += [np.asarray(float(grid.scale), np.float32), np.asarray(grid.zero_point, np.uint8)]
+    return found
+
+
+class Fresh:
+    """Stands for an execution that remembers nothing."""
+
+    def once(self, region, make):
+        return make()
+
+
+SHAPES = [((2, 5, 7, 9), (2, 5, 7, 9)), ((2, 5, 7, 9), (2, 5, 1, 1)), ((2, 5, 1, 1), (2, 5, 7, 9))]
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=["same", "right", "left"])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("op", ["QLinearAdd", "QLinearMul"])
+def test_add_and_mul(op, ties, shapes):
+    rng = np.random.default_rng(1)
+    for _ in range(ROUNDS):
+        left, right = (codes_like(rng, shape, random_grid(rng, ties)) for shape in shapes)
+        grid = random_grid(rng, ties)
+        if op == "QLinearMul":
+            grid = CodeGrid(grid.scale * 8, grid.zero_point, 0, 255)
+        expected = kernel(op, operands(left, right, grid))
+        kernel_of = {"QLinearAdd": arithmetic.add, "QLinearMul": arithmetic.mul}[op]
+        got = kernel_of(Fresh(), None, [left, right], grid)
+        assert np.array_equal(got.numpy(), expected)
+
+
+BROADCASTS = {
+    "same": ((4, 16, 32, 32), (4, 16, 32, 32)), "map": ((4, 1, 32, 32), (4, 16, 32, 32)),
+    "row": ((4, 16, 32, 32), (4, 16, 1, 32)), "column": ((4, 16, 32, 1), (4, 16, 32, 32)),
+    "pixel": ((4, 16, 1, 1), (4, 16, 32, 32)), "both": ((4, 1, 32, 32), (4, 16, 1, 1)),
+    "rows": ((4, 16, 1, 32), (4, 16, 32, 1)),
+}
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+@pytest.mark.parametrize("name", BROADCASTS)
+@pytest.mark.parametrize("op", ["QLinearAdd", "QLinearMul"])
+def test_every_broadcast_rounds_as_the_kernel_does_in_either_layout(op, name, last):
+    """So many codes that a formula which rounds once more or less, or in another order, differs in some."""
+    rng = np.random.default_rng(3)
+    for _ in range(24):
+        values = [codes_like(rng, shape, random_grid(rng, False)) for shape in BROADCASTS[name]]
+        grid = random_grid(rng, False)
+        add = op == "QLinearAdd"
+        got = (arithmetic.add if add else arithmetic.mul)(Fresh(), None, values, grid)
+        order, repeated = arithmetic.addends(*BROADCASTS[name]) if add else ((0, 1), False)
+        first, second = (values[place] for place in order)
+        if repeated:
+            first = Codes(first.codes.expand(got.shape), first.grid)
+        axes = (0, 2, 3, 1) if last else (0, 1, 2, 3)
+        first, second = (Codes(value.codes.permute(axes).contiguous(), value.grid) for value in (first, second))
+        found = kernel(op, operands(first, second, grid))
+        assert np.array_equal(got.permute(axes).numpy(), found)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_global_average(ties):
+    rng = np.random.default_rng(2)
+    for size in [(7, 9), (1, 5), (8, 8), (4, 4)]:
+        for _ in range(ROUNDS):
+            x, grid = codes_like(rng, (2, 5, *size), random_grid(rng, ties)), random_grid(rng, ties)
+            expected = kernel("QLinearGlobalAveragePool", operands(x, grid), {"channels_last": 0})
+            assert np.array_equal(arithmetic.mean(None, None, [x], grid).clamp(0, 255).numpy(), expected)
+
+
+def test_sigmoid():
+    rng = np.random.default_rng(3)
+    every_code = torch.arange(256, dtype=torch.float32).reshape(1, 1, 16, 16)
+    for _ in range(4 * ROUNDS):
+        x, grid = Codes(every_code, random_grid(rng, False)), CodeGrid(torch.tensor(1 / 255), 0, 0, 255)
+        expected = kernel("QLinearSigmoid", operands(x, grid))
+        assert np.array_equal(arithmetic.sigmoid(None, None, [x], grid).numpy(), expected)
+
+
+def test_gate_codes_are_hardsigmoid_codes():
+    """The codes of x + 3 on a grid six times as coarse are, in real numbers, those of hardsigmoid(x)."""
+    every_code = torch.arange(256, dtype=torch.float32).reshape(1, 1, 16, 16)
+    x = Codes(every_code, CodeGrid(torch.tensor(0.031), 120, 0, 255))
+    grid = CodeGrid(torch.tensor(1 / 255), 0, 0, 255)
+    exact = torch.nn.functional.hardsigmoid(x.centered.double() * 0.031) * 255
+    codes = arithmetic.hardsigmoid(None, None, [x], grid)
+    assert float((codes - exact).abs().max()) <= 0.5 + 1e-3
+
+
+def test_integer_arithmetic_is_near_the_exact_reference_and_not_the_same():
+    """Two references differ by the requantization rule only: a few codes, by one step."""
+    from isobit.backends.execution.exact import ExactArithmetic
+
+    reference, images = frozen("add")
+    exact, integer = ExactArithmetic(reference).run(images), IntegerArithmetic(reference).run(images)
+    assert list(exact) == list(integer)
+    steps = {name: np.abs(exact[name].astype(int) - integer[name].astype(int)) for name in exact if name != "logits"}
+    assert max(int(value.max()) for value in steps.values()) <= 1
+    assert sum(int((value > 0).sum()) for value in steps.values()) < 0.001 * sum(v.size for v in steps.values())
+    assert np.allclose(exact["logits"], integer["logits"], atol=0.05)

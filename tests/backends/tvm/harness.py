@@ -1,0 +1,156 @@
+"""Single steps through their kernels: codes laid out in memory as the kernels want them, and read back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from isobit.backends.fixed_point.program import Program
+from isobit.backends.tvm.device.toolchain import check_packages, emulation
+from isobit.backends.tvm.instructions import instruction_set
+from isobit.backends.tvm.instructions.base import Expr, InstructionSet
+from isobit.backends.tvm.kernels.kernel import Argument, Call, Code, make_kernel
+from isobit.backends.tvm.kernels.layout import Place, plan_places
+from isobit.backends.tvm.module import step_call
+from isobit.backends.tvm.profiles import PROFILES
+from isobit.pipeline.errors import TargetError
+from tests.backends.fixed_point import oracle
+
+# What runs on x86: the kernels without intrinsics are those of plain ARMv8, compiled for AVX2 here.
+NATIVE = {"vnni512": "x86-64-vnni", "avx2": "x86-64-v3", "lanes": "x86-64-v3"}
+
+
+def needs_tvm() -> None:
+    """Skip where TVM is not installed, or not the right one."""
+    try:
+        check_packages()
+    except TargetError as error:
+        pytest.skip(error.what)
+
+
+def needs(flavour: str) -> dict[str, Any]:
+    """LLVM's target for a flavour that runs on this processor; else the test is skipped."""
+    needs_tvm()
+    profile = PROFILES[NATIVE[flavour]]
+    try:
+        emulated = emulation(profile)
+    except TargetError as error:
+        pytest.skip(error.what)
+    if emulated:
+        pytest.skip(f"this processor lacks the features of {profile.name}")
+    return profile.llvm_target()
+
+
+def compile_kernels(calls: dict[str, Call], llvm_target: dict[str, Any]) -> Any:
+    """One module of kernels, by name."""
+    import tvm
+
+    functions = {name: call.kernel.with_attr("global_symbol", name) for name, call in calls.items()}
+    with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
+        return tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(llvm_target))
+
+
+def assembly(call: Call, llvm_target: dict[str, Any]) -> str:
+    """What LLVM makes of one kernel."""
+    return compile_kernels({"kernel": call}, llvm_target).mod.inspect_source("s")
+
+
+def profile_assembly(program: Program, name: str) -> str:
+    """What LLVM makes of the kernel of a one-step program for a device profile."""
+    needs_tvm()
+    profile = PROFILES[name]
+    call = step_call(program.steps[0], program, plan_places(program), instruction_set(profile.flavour))
+    return assembly(call, profile.llvm_target())
+
+
+def multiplications(text: str) -> set[str]:
+    """The instructions of an assembly text that multiply narrow integers and sum."""
+    return set(re.findall(r"\b(vpdpbusd|vpmaddwd|vpmaddubsw|usdot|sdot|udot|smlal)2?\b", text))
+
+
+def run_vectors(
+    e: InstructionSet, inputs: dict[str, np.ndarray], kind: str, write: Callable[[Code], Expr]
+) -> np.ndarray:
+    """What one vector expression gives: `write` makes it of flat buffers by name; `kind` is of its elements."""
+    from tvm.runtime import tensor
+
+    lanes: list[int] = []
+
+    def write_all(code: Code) -> None:
+        value = write(code)
+        lanes.append(int(str(value.ty.dtype).rpartition("x")[2]))
+        code.store(code["output"], 0, value, lanes[0])
+
+    arguments = [Argument(name, array.shape, array.dtype.name) for name, array in inputs.items()]
+    call = Call("vectors", make_kernel([*arguments, Argument("output", (256,), kind)], write_all), (), (), (256,), kind)
+    output = tensor(np.zeros(256, kind))
+    compile_kernels({"kernel": call}, needs(e.flavour))["kernel"](*(tensor(array) for array in inputs.values()), output)
+    return output.numpy()[:lanes[0]]
+
+
+def differing(programs: dict[str, Program], flavour: str) -> list[str]:
+    """Names of one-step programs whose kernel gives other numbers than the oracle for random codes."""
+    llvm_target = needs(flavour)
+    places = {name: plan_places(program) for name, program in programs.items()}
+    calls = {
+        name: step_call(program.steps[0], program, places[name], instruction_set(flavour))
+        for name, program in programs.items()
+    }
+    # TVM's functions are named after the cases, which are titles.
+    symbols = {name: f"k{number}" for number, name in enumerate(calls)}
+    module = compile_kernels({symbols[name]: call for name, call in calls.items()}, llvm_target)
+    return [
+        name for name, program in programs.items()
+        if not _agrees(module[symbols[name]], program, calls[name], places[name])
+    ]
+
+
+def _agrees(function: Any, program: Program, call: Call, places: list[Place]) -> bool:
+    step = program.steps[0]
+    codes = [oracle.random_codes(program, number, 1, seed=1 + place) for place, number in enumerate(step.inputs)]
+    wanted = oracle.compute(program, step, [value.astype(np.int64) for value in codes])[0]
+    got = _run(function, program, call, places, [value[0] for value in codes])
+    if step.output is None:
+        return np.array_equal(wanted.ravel().view(np.uint32), got[:wanted.size].view(np.uint32))
+    return np.array_equal(wanted, got)
+
+
+def _run(function: Any, program: Program, call: Call, places: list[Place], codes: list[np.ndarray]) -> np.ndarray:
+    """The output's map [H, W, C], or padded logits, for maps of codes."""
+    from tvm.runtime import tensor
+
+    step = program.steps[0]
+    inputs = [
+        lay_out(value, places[number], program.buffers[number].zero_point)
+        for number, value in zip(step.inputs, codes, strict=True)
+    ]
+    # What a kernel forgets to write shows.
+    output = tensor(np.full(call.shape, 0xA5 if call.kind == "uint8" else np.nan, call.kind))
+    function(*(tensor(np.ascontiguousarray(array)) for array in [*inputs, *call.constants]), output)
+    if step.output is None:
+        return output.numpy()
+    return take_out(output.numpy(), places[step.output], program.buffers[step.output].zero_point)
+
+
+def lay_out(codes: np.ndarray, place: Place, zero_point: int) -> np.ndarray:
+    """Flat bytes; the padding lanes of the map hold noise, which no kernel may notice."""
+    top, left, bottom, right = place.border
+    whole = np.full((place.height + top + bottom, place.width + left + right, place.pixel), zero_point, np.uint8)
+    inner = whole[top:top + place.height, left:left + place.width]
+    inner[...] = np.random.default_rng(3).integers(0, 256, inner.shape)
+    inner[..., :place.channels] = codes
+    return np.append(whole.reshape(-1), np.full(place.size - whole.size, 0xA5, np.uint8))
+
+
+def take_out(flat: np.ndarray, place: Place, zero_point: int) -> np.ndarray:
+    """The map; the border must hold the zero point."""
+    top, left, bottom, right = place.border
+    whole = flat[:place.rows * place.row].reshape(place.height + top + bottom, place.width + left + right, place.pixel)
+    inside = np.zeros(whole.shape[:2], bool)
+    inside[top:top + place.height, left:left + place.width] = True
+    assert (whole[~inside][:, :place.channels] == zero_point).all()
+    return whole[top:top + place.height, left:left + place.width, :place.channels]

@@ -1,0 +1,53 @@
+"""Convolutions and linear layers of every shape, in every instruction set that runs here, against the oracle."""
+
+import pytest
+
+from tests.backends.fixed_point import oracle
+from tests.backends.tvm import harness
+
+pytestmark = pytest.mark.tvm
+POINT = {"kernel": (1, 1), "padding": (0, 0, 0, 0)}
+
+# Channel counts that fill no vector, strides, dilation, lopsided padding, zero points, narrow grids, packed weights.
+CASES = {
+    "plain": oracle.make_conv((8, 8, 16), 16),
+    "few channels": oracle.make_conv((7, 9, 10), 12, zero_points=(7, 5)),
+    "image": oracle.make_conv((11, 9, 3), 24, stride=(2, 2), zero_points=(114, 0)),
+    "one channel": oracle.make_conv((12, 9, 1), 20, (5, 3), stride=(2, 2), padding=(2, 1, 2, 1), zero_points=(90, 0)),
+    "one channel, wide": oracle.make_conv((5, 9, 1), 16, (2, 7), padding=(0, 3, 1, 3), bits=4),
+    "strided": oracle.make_conv((8, 8, 24), 46, stride=(2, 2)),
+    "point": oracle.make_conv((5, 5, 46), 64, zero_points=(128, 128), **POINT),
+    "residual": oracle.make_conv((6, 6, 32), 32, residual_zero=9),
+    "narrow residual": oracle.make_conv((8, 8, 16), 16, residual_zero=0, low=1, high=15),
+    "lopsided": oracle.make_conv((6, 6, 16), 16, (4, 2), padding=(1, 0, 2, 1), dilation=(2, 1)),
+    "groups": oracle.make_conv((6, 6, 48), 48, groups=2),
+    "groups of ten": oracle.make_conv((6, 6, 40), 40, groups=4),
+    "groups across vectors": oracle.make_conv((6, 6, 48), 72, groups=3, bits=4),
+    "4 bits": oracle.make_conv((6, 6, 20), 40, bits=4, signed=False, high=15, low=2),
+    "3 bits": oracle.make_conv((6, 6, 20), 40, bits=3, signed=False),
+    "2 bits": oracle.make_conv((6, 6, 20), 24, bits=2),
+    "logits": oracle.make_conv((1, 1, 64), 10, logits=True, **POINT),
+    "packed logits": oracle.make_conv((1, 1, 70), 100, logits=True, bits=4, zero_points=(3, 0), **POINT),
+    "many": oracle.make_conv((9, 9, 64), 256),
+}
+
+
+@pytest.mark.parametrize("flavour", harness.NATIVE)
+def test_every_code_is_the_oracles(flavour):
+    assert harness.differing(CASES, flavour) == []
+
+
+def test_kernels_of_equal_shape_differ_in_constants_only():
+    from isobit.backends.tvm.instructions import instruction_set
+    from isobit.backends.tvm.kernels.conv import conv_call
+    from isobit.backends.tvm.kernels.layout import plan_places
+
+    harness.needs_tvm()
+    from tvm_ffi import structural_equal
+
+    programs = [oracle.make_conv((6, 6, 16), 16, seed=seed) for seed in (1, 2)]
+    one, other = (
+        conv_call(program.steps[0], program, plan_places(program), instruction_set("lanes")) for program in programs
+    )
+    assert structural_equal(one.kernel, other.kernel)
+    assert (one.constants[0] != other.constants[0]).any()

@@ -1,0 +1,39 @@
+"""Depthwise convolutions: one chunk, several, one that overlaps another; rows that end with the map."""
+
+import pytest
+
+from isobit.backends.tvm.instructions import instruction_set
+from isobit.backends.tvm.kernels.depthwise import is_depthwise
+from isobit.backends.tvm.kernels.layout import plan_places
+from isobit.backends.tvm.module import step_call
+from tests.backends.fixed_point import oracle
+from tests.backends.tvm import harness
+
+pytestmark = pytest.mark.tvm
+
+CASES = {
+    "one vector": oracle.make_conv((7, 7, 24), 24, groups=24),
+    "zero points": oracle.make_conv((7, 7, 64), 64, groups=64, zero_points=(7, 9), low=3, high=100),
+    "overlapping": oracle.make_conv((9, 8, 144), 144, stride=(2, 2), groups=144),
+    "wide kernel": oracle.make_conv((9, 8, 16), 16, (5, 5), stride=(2, 1), padding=(2, 2, 2, 2), groups=16),
+    "dilated": oracle.make_conv((9, 8, 48), 48, (3, 2), dilation=(2, 2), groups=48),
+    "one row": oracle.make_conv((1, 5, 16), 16, groups=16, bits=4),
+}
+
+
+@pytest.mark.parametrize("flavour", harness.NATIVE)
+def test_every_code_is_the_oracles(flavour):
+    assert harness.differing(CASES, flavour) == []
+
+
+def test_what_is_depthwise():
+    assert is_depthwise(CASES["dilated"].steps[0])
+    assert not is_depthwise(oracle.make_conv((3, 3, 8), 16, groups=8).steps[0])
+    assert not is_depthwise(oracle.make_conv((3, 3, 8), 8, groups=8, residual_zero=0).steps[0])
+
+
+@pytest.mark.parametrize(("flavour", "name"), [("avx2", "depthwise"), ("lanes", "conv3x2")])
+def test_only_interleaving_sets_have_a_kernel_of_their_own(flavour, name):
+    harness.needs_tvm()
+    program = CASES["dilated"]
+    assert step_call(program.steps[0], program, plan_places(program), instruction_set(flavour)).name == name

@@ -1,0 +1,1 @@
+"""Networks and cases that several tests share."""

@@ -1,0 +1,51 @@
+"""Which rules a build is held to, and what breaks each of them."""
+
+import pytest
+
+from isobit.pipeline.proof.gates import apply_gates
+from isobit.pipeline.proof.parity import (
+    FLOAT_ROUNDING,
+    BoundaryCount,
+    CodeCount,
+    FloatOutput,
+    LevelReport,
+    ParityReport,
+)
+
+
+def gated(*levels):
+    report = ParityReport(4, {}, {}, list(levels), {}, CodeCount())
+    report.accuracy = {"float": 70.0, "artifact": 69.0}
+    apply_gates(report)
+    return report
+
+
+def test_every_gated_level_has_a_rule_and_others_have_none():
+    levels = [LevelReport("all", True, codes=CodeCount(8)), LevelReport("none", False, codes=CodeCount(8, 8, 3)),
+              LevelReport("basic", True, codes=CodeCount(8, 1, 1))]
+    report = gated(*levels)
+    assert [(rule.measured, rule.passed) for rule in report.rules] == [(0, True), (1, False)]
+    assert not report.passed and "'basic'" in report.rules[1].rule
+
+
+def test_a_gate_over_nothing_does_not_pass():
+    assert not gated(LevelReport("all", True)).passed
+
+
+def test_a_logit_counts_as_a_code_where_integers_give_it():
+    level = LevelReport("all", True, codes=CodeCount(8), logits_differing=1)
+    assert [rule.measured for rule in gated(level).rules] == [1]
+    level.float_output = FloatOutput(2, 0.0)
+    assert [rule.measured for rule in gated(level).rules] == [0, 0.0]
+
+
+@pytest.mark.parametrize(("error", "passed"), [(FLOAT_ROUNDING, True), (2 * FLOAT_ROUNDING, False)])
+def test_logits_of_a_float_operator_are_held_to_float_rounding(error, passed):
+    level = LevelReport("all", True, codes=CodeCount(8), float_output=FloatOutput(2, error))
+    assert gated(level).passed == passed
+
+
+def test_codes_of_a_float_operator_must_be_explained():
+    level = LevelReport("all", True, codes=CodeCount(8), boundaries={"a_q": BoundaryCount(4, 2, 1, 1)})
+    report = gated(level)
+    assert [rule.measured for rule in report.rules] == [0, 1] and not report.parity_passed

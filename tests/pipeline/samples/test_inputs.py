@@ -1,0 +1,135 @@
+"""A model's input shape from every place that may tell it, and the sample sets that are opened for it."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from isobit.pipeline.errors import InputError
+from isobit.pipeline.model.modelfile import LoadedModel
+from isobit.pipeline.recipe.file import load_recipe
+from isobit.pipeline.samples.inputs import (
+    ImageOptions,
+    InputShape,
+    InputSize,
+    exported_shape,
+    image_channels,
+    open_samples,
+    peek_shape,
+    shape_without_data,
+)
+
+
+def loaded(channels=3, arch=None):
+    net = nn.Sequential(nn.Conv2d(channels, 2, 1), nn.Flatten(), nn.LazyLinear(3))
+    net(torch.zeros(1, channels, 4, 4))
+    return LoadedModel(net.eval(), None, "net", "0" * 64, arch)
+
+
+def exported(channels=1):
+    program = torch.export.export(nn.Flatten(), (torch.zeros(2, channels, 4, 5),),
+                                  dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    return LoadedModel(None, program, "net", "0" * 64, None)
+
+
+def test_images_are_cropped_to_squares_only():
+    with pytest.raises(InputError, match="squares, not to 49 by 10"):
+        _ = InputSize(1, 49, 10).side
+
+
+def test_channels_come_from_the_option_the_program_or_the_first_convolution():
+    assert image_channels(loaded(1), None) == 1
+    assert image_channels(exported(1), None) == 1
+    assert image_channels(loaded(1), InputSize(3, 4, 4)) == 3
+    with pytest.raises(InputError, match="takes 12 channels"):
+        image_channels(loaded(12), None)
+
+
+def test_an_exported_program_knows_its_shape():
+    assert exported_shape(exported()) == (1, 4, 5)
+    assert exported_shape(loaded()) is None
+
+
+def test_the_first_place_that_tells_wins(tmp_path):
+    gone = tmp_path / "gone"  # nobody looks at it where something else tells
+    assert shape_without_data(loaded(), InputSize(None, 8, 8), gone) == InputShape((3, 8, 8), "`input_size`")
+    assert shape_without_data(exported(), None, gone) == InputShape((1, 4, 5), "the .pt2 file")
+    np.savez(tmp_path / "a.npz", x=np.zeros((2, 12, 4, 4), np.float32))
+    assert shape_without_data(loaded(12), None, tmp_path / "a.npz").shape == (12, 4, 4)
+    assert shape_without_data(loaded(arch="resnet18"), None, None).shape == (3, 224, 224)
+    assert shape_without_data(loaded(arch="regnet_x_600mf"), None, None).shape == (3, 224, 224)
+    with pytest.raises(InputError, match="shape of the model's input is not known"):
+        shape_without_data(loaded(), None, None)
+
+
+def test_a_header_tells_the_shape_and_pixels_are_not_read(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((2, 3, 4, 5), np.float32))
+    assert peek_shape(tmp_path / "a.npy", 3) == (3, 4, 5)
+    Image.effect_noise((60, 70), 9).save(tmp_path / "whole.png")
+    folder = tmp_path / "images" / "class"
+    folder.mkdir(parents=True)
+    (folder / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:900])
+    assert peek_shape(tmp_path / "images", 1) == (1, 70, 60)
+
+
+def test_places_without_a_shape_are_refused(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"PK")
+    np.savez(tmp_path / "flat.npz", x=np.zeros(3))
+    (tmp_path / "empty").mkdir()
+    for path, text in (("a.npz", "truncated, corrupt"), ("gone.npy", "No such file"),
+                       ("flat.npz", r"x has 1 dimensions: \[3\]"), ("empty", "holds no images")):
+        with pytest.raises(InputError, match=text):
+            peek_shape(tmp_path / path, 3)
+
+
+@pytest.fixture
+def images(tmp_path):
+    for index in range(4):
+        (tmp_path / "set" / f"c{index}").mkdir(parents=True)
+        Image.new("RGB", (6, 6), (50 * index, 0, 0)).save(tmp_path / "set" / f"c{index}" / "a.png")
+    return tmp_path / "set"
+
+
+def everything(pool):
+    return pool.checked()
+
+
+def test_images_are_converted_cropped_and_normalised(images):
+    options = ImageOptions((0.5,), (0.25,), InputSize(None, 4, 4))
+    chosen, proven, notes = open_samples(loaded(1), load_recipe("minmax_w8a8"), images, images, options, everything)
+    assert chosen.shape == proven.shape == (1, 4, 4)
+    assert next(iter(proven))[0].min() == pytest.approx(-2)
+    assert proven.labels.tolist() == [0, 1, 2, 3] and len(chosen) == 4
+    assert notes == ["4 calibration samples are there, the recipe asks for up to 1,024: all are taken"]
+
+
+def test_what_a_user_may_have_overlooked_is_said(images, tmp_path):
+    recipe = load_recipe("minmax_w8a8", ["images.count=4"])
+    assert "not normalised" in open_samples(loaded(), recipe, images, None, ImageOptions(), everything)[2][0]
+    [note] = open_samples(loaded(), recipe, images, None, ImageOptions((123.7, 116.3, 103.5), (0.2,)), everything)[2]
+    assert note.startswith("`mean` has a value above 1 (123.7,116.3,103.5)") and "0.485" in note
+    assert not open_samples(loaded(), recipe, images, None, ImageOptions((0.5,), (1.0,)), everything)[2]
+    np.savez(tmp_path / "a.npz", x=np.zeros((4, 3, 6, 6), np.float32))
+    assert "arrays are used as they are" in open_samples(loaded(), recipe, tmp_path / "a.npz", None,
+                                                         ImageOptions((0.5,), (0.5,)), everything)[2][0]
+    with pytest.raises(InputError, match=r"\[3, 9, 9\]"):
+        open_samples(loaded(), recipe, tmp_path / "a.npz", None, ImageOptions(size=InputSize(None, 9, 9)), everything)
+
+
+def test_the_draw_chooses_from_everything_and_no_more_is_opened(images):
+    Image.new("RGB", (9, 9)).save(images / "c1" / "a.png")
+    recipe = load_recipe("minmax_w8a8", ["images.count=2"])
+
+    def draw(pool):
+        assert len(pool) == 4 and pool.labels.tolist() == [0, 1, 2, 3] and pool.batch_size == 32
+        return pool.select([3, 0]).checked()
+
+    chosen, proven, _ = open_samples(loaded(), recipe, images, None, ImageOptions(), draw)
+    assert chosen.labels.tolist() == [3, 0] and proven is None
+    with pytest.raises(InputError, match="different sizes"):  # all of the evaluation set is looked at
+        open_samples(loaded(), recipe, images, images, ImageOptions(), draw)
+
+
+def test_an_example_has_the_shape_and_a_batch_of_one():
+    assert InputShape((3, 4, 5)).example.shape == (1, 3, 4, 5)

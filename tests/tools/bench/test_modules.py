@@ -1,0 +1,87 @@
+"""The module bench: its Relax baseline computes the program to the bit, and its tables are made of the ratios."""
+
+
+import numpy as np
+import pytest
+
+from isobit.backends.fixed_point.lower import lower
+from isobit.backends.fixed_point.rules import integer_target
+from isobit.pipeline.errors import TargetError
+from tests.backends.fixed_point import oracle
+from tests.backends.fixed_point.test_lower import input_codes
+from tests.examples.onnx_cases import frozen
+from tools.bench import modules as bench_modules
+from tools.documents import fill, read_json
+
+
+def figures(milliseconds, times):
+    """A contender that takes `times[base]` of each base's time."""
+    speed = {base: [1 / ratio] * 3 for base, ratio in times.items()}
+    return {"ms": [milliseconds] * 3, "speed_over": speed}
+
+
+MEASURED = {
+    "contenders": {
+        bench_modules.VNNI: figures(0.2, {bench_modules.ONNX: 0.5, bench_modules.FLOAT: 0.25,
+                                          bench_modules.IMPORTED: 1 / 200, bench_modules.RELAX: 1 / 10}),
+        bench_modules.AVX2: figures(0.5, {bench_modules.ONNX: 1.25, bench_modules.FLOAT: 1.5}),
+        **{name: figures(1.0, {bench_modules.ONNX: 1.0, bench_modules.FLOAT: 1.0})
+           for name in (bench_modules.ONNX, bench_modules.FLOAT, bench_modules.IMPORTED, bench_modules.RELAX)},
+    },
+    "sizes": {8: 400_000, 4: 300_000},
+}
+
+
+def test_every_contender_is_kept_with_its_ratios():
+    content = bench_modules.numbers({"resnet20": MEASURED}, "a command")
+    lines = {line["contender"]: line for line in content["contenders"]}
+    assert lines[bench_modules.VNNI] == {
+        "network": "resnet20", "contender": bench_modules.VNNI, "ms": 0.2, "quartiles": [0.2, 0.2],
+        "over_our_onnx": 0.5, "over_float": 0.25,
+        "times_as_fast": {bench_modules.IMPORTED: 200, bench_modules.RELAX: 10},
+    }
+    assert lines[bench_modules.AVX2]["over_float"] == 1.5 and "times_as_fast" not in lines[bench_modules.AVX2]
+    assert content["model_so_kb"] == {"resnet20": {"8-bit weights": 400.0, "4-bit weights": 300.0}}
+
+
+def test_what_was_not_measured_has_no_place_in_the_table():
+    few = {"contenders": {bench_modules.VNNI: MEASURED["contenders"][bench_modules.VNNI]}, "sizes": {}}
+    content = bench_modules.numbers({"resnet18": few}, "a command")
+    assert bench_modules.rows(content) == [("ResNet-18", "–", "–", "0.200 (0.250x)", "–")]
+    assert content["model_so_kb"] == {} and bench_modules.own_rows(content) == []
+
+
+def test_a_processor_without_vnni_measures_its_own_profile(monkeypatch, capsys):
+    class Older:
+        def target(self, profile):
+            if profile == "x86-64-vnni":
+                raise TargetError("this processor lacks avx512_vnni")
+
+    monkeypatch.setattr(bench_modules.BACKENDS, "get", lambda name: Older())
+    assert bench_modules.runnable(bench_modules.PROFILES) == {bench_modules.AVX2: "x86-64-v3"}
+    assert "tvm, x86-64-vnni: not measured: " in capsys.readouterr().out
+
+
+def test_tables_fit_their_document():
+    content = bench_modules.numbers({"resnet20": MEASURED}, "tools/bench/modules.py")
+    text = bench_modules.DOCUMENT.read_text(encoding="utf-8")
+    filled = fill(text, bench_modules.tables(content), document="docs/latency.md")
+    assert "0.200 (0.250x)" in filled and "`tools/bench/modules.py`, " in filled
+    assert "400.0 kB with 8-bit weights, 300.0 kB with 4-bit weights" in filled
+
+
+def test_the_page_is_what_its_numbers_give():
+    text = bench_modules.DOCUMENT.read_text(encoding="utf-8")
+    content = read_json(bench_modules.DOCUMENT.with_suffix(".json"))
+    assert fill(text, bench_modules.tables(content), document="docs/latency.md") == text
+
+
+@pytest.mark.tvm
+@pytest.mark.parametrize("name", ["add", "relu", "max_pool"])
+def test_the_relax_baseline_computes_the_program(name):
+    pytest.importorskip("tvm")
+    reference, images = frozen(name, target=integer_target("test", "any"))
+    program = lower(reference)
+    run = bench_modules.relax_caller(program, images[:1].numpy())
+    _, logits = oracle.run(program, input_codes(program, images[:1]))
+    assert np.array_equal(run().numpy().reshape(logits.shape), logits)

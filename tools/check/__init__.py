@@ -1,0 +1,1 @@
+"""Checks of artifacts beyond what a build proves."""

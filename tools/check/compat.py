@@ -1,0 +1,250 @@
+"""Do artifacts give the same integers on old and new ONNX Runtimes? Each version in an environment of its own.
+
+For every version: the artifact's own `run.py`; every quantized tensor and the logits on the golden inputs and on
+evaluation samples, compared bit for bit with the target's integer arithmetic; and which kernels the session runs.
+Environments are made below `build/compat/` (onnxruntime and numpy, nothing else) and reused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import venv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT)]
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from isobit.backends.base import BACKENDS
+from isobit.backends.onnx.model_bytes import with_outputs
+from isobit.pipeline.errors import CompileError, InputError
+from isobit.pipeline.proof.parity import LOGITS, CodeCount
+from tools.bench.subjects import Subject, trained
+from tools.check.restore import restore
+from tools.documents import command_text, fill, markdown, write_json
+
+VERSIONS = ("1.17.3", "1.22.1", "newest")
+# Below 1.19 the wheels were built against numpy 1 and fail to import under numpy 2.
+NUMPY_1_BELOW = (1, 19)
+SAMPLES = 256
+FLOAT_KERNELS = frozenset({"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "Add", "Mul", "AveragePool",
+                           "GlobalAveragePool", "ReduceMean", "Relu", "Concat", "HardSigmoid", "Sigmoid"})
+# Runs in an environment that has onnxruntime and numpy only.
+CHILD = """
+import sys
+import numpy as np
+import onnxruntime as ort
+plain, tapped, inputs, outputs, optimized = sys.argv[1:]
+options = ort.SessionOptions()
+options.intra_op_num_threads = options.inter_op_num_threads = 1
+options.log_severity_level = 3
+session = ort.InferenceSession(tapped, options, providers=["CPUExecutionProvider"])
+names = [output.name for output in session.get_outputs()]
+x = np.load(inputs)
+parts = [session.run(names, {"input": x[start:start + 64]}) for start in range(0, len(x), 64)]
+np.savez(outputs, **{name: np.concatenate(column) for name, column in zip(names, zip(*parts))})
+options.optimized_model_filepath = optimized
+ort.InferenceSession(plain, options, providers=["CPUExecutionProvider"])
+print(ort.__version__)
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One artifact on one version; `error` is empty where it ran."""
+
+    artifact: str
+    version: str
+    run_py: str
+    samples: int
+    compared: int
+    differing: int
+    max_lsb: int
+    integer_kernels: int
+    float_kernels: int
+    error: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.error and self.run_py == "PASS" and not self.differing and not self.float_kernels
+
+
+def environment(version: str, folder: Path) -> Path:
+    """The Python of an environment with that onnxruntime; made where it is missing or was interrupted."""
+    place, stamp = folder / version, folder / version / "ready"
+    python = place / "bin" / "python"
+    if stamp.is_file():
+        return python
+    shutil.rmtree(place, ignore_errors=True)
+    venv.create(place, with_pip=True)
+    command = [str(python), "-m", "pip", "install", "--quiet", *requirements(version)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"onnxruntime {version} cannot be installed: {done.stderr.strip().splitlines()[-1]}",
+                         where=shlex.join(command), hint="1.17 needs Python 3.12 or older; give other --versions")
+    stamp.touch()
+    return python
+
+
+def requirements(version: str) -> list[str]:
+    """What pip is asked for."""
+    if version == "newest":
+        return ["onnxruntime", "numpy"]
+    old = tuple(int(part) for part in version.split(".")[:2]) < NUMPY_1_BELOW
+    return [f"onnxruntime=={version}", "numpy<2" if old else "numpy"]
+
+
+def check(artifact: Path, subject: Subject, versions: Sequence[str], folder: Path, samples: int) -> list[Entry]:
+    """Run one artifact on every version."""
+    reference = restore(artifact, subject.load())
+    x = np.concatenate([_golden(artifact), subject.evaluation().first(samples).materialize()[0].numpy()])
+    expected = BACKENDS.get("onnx").arithmetic(reference).run(_tensor(x))
+    work = folder / "work" / artifact.name
+    work.mkdir(parents=True, exist_ok=True)
+    model = (artifact / "model.onnx").read_bytes()
+    (work / "plain.onnx").write_bytes(model)
+    (work / "tapped.onnx").write_bytes(with_outputs(model, [name for name in expected if name != LOGITS]))
+    np.save(work / "inputs.npy", x)
+    return [_run(artifact, version, environment(version, folder), work, expected, len(x)) for version in versions]
+
+
+def _golden(artifact: Path) -> np.ndarray:
+    with np.load(artifact / "golden.npz", allow_pickle=False) as file:
+        return file["input"]
+
+
+def _tensor(x: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(x)
+
+
+def _run(artifact: Path, version: str, python: Path, work: Path, expected: Any, samples: int) -> Entry:
+    replay = subprocess.run([python, artifact / "run.py", "--seconds", "0.2"], capture_output=True, text=True)
+    verdict = (replay.stdout.strip().splitlines() or ["nothing"])[-1]
+    outputs, optimized = work / f"{version}.npz", work / f"{version}-optimized.onnx"
+    command = [python, "-c", CHILD, work / "plain.onnx", work / "tapped.onnx", work / "inputs.npy", outputs, optimized]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return Entry(artifact.name, version, verdict, samples, 0, 0, 0, 0, 0, reason)
+    count = CodeCount()
+    with np.load(outputs) as got:
+        for name, codes in expected.items():
+            if name == LOGITS:
+                codes, found = codes.view(np.int32), got[name].view(np.int32)
+                count.differing += int(np.count_nonzero(codes != found))
+                count.compared += codes.size
+            else:
+                count.add(codes, got[name])
+    integer, floating = kernels(optimized)
+    return Entry(artifact.name, done.stdout.strip(), verdict, samples, count.compared, count.differing, count.max_lsb,
+                 integer, floating)
+
+
+def kernels(optimized: Path) -> tuple[int, int]:
+    """(integer operators, float operators) of a graph that a session optimised."""
+    import onnx
+
+    counts = Counter(node.op_type for node in onnx.load(optimized).graph.node)
+    integer = sum(count for name, count in counts.items() if name.startswith("QLinear") or name == "QGemm")
+    return integer, sum(counts[name] for name in FLOAT_KERNELS)
+
+
+COLUMNS = ("artifact", "ONNX Runtime", "run.py", "samples", "codes and logits compared", "differing", "by up to",
+           "integer kernels", "float kernels")
+
+
+def cells(entry: Entry) -> tuple[str, ...]:
+    """One line of the table."""
+    if entry.error:
+        return (entry.artifact, entry.version, entry.run_py, "failed: " + entry.error, *[""] * 5)
+    return (entry.artifact, entry.version, entry.run_py, str(entry.samples), f"{entry.compared:,}",
+            str(entry.differing), str(entry.max_lsb), str(entry.integer_kernels), str(entry.float_kernels))
+
+
+def numbers(entries: Sequence[Entry], command: str) -> dict[str, Any]:
+    """What docs/compat.json holds: one artifact on one version in a line."""
+    return {
+        "about": "Every run of tools/check/compat.py: codes and logits that were compared and that differ, by up to "
+                 "max_lsb; docs/compat.md sums them up.",
+        "command": command,
+        "entries": [{key: value for key, value in asdict(entry).items() if value != ""} for entry in entries],
+    }
+
+
+SUMMARY = ("artifact", "the same codes on", "samples", "compared on each", "integer kernels", "float kernels")
+
+
+def tables(content: Mapping[str, Any]) -> dict[str, str]:
+    """The table of docs/compat.md: a row for each artifact, then what did not run or gave other codes."""
+    entries = [Entry(**entry) for entry in content["entries"]]
+    rows = []
+    for name in dict.fromkeys(entry.artifact for entry in entries):
+        good = [entry for entry in entries if entry.artifact == name and entry.passed]
+        versions = ", ".join(entry.version for entry in good) or "none"
+        counts = [{getattr(entry, key) for entry in good}
+                  for key in ("samples", "compared", "integer_kernels", "float_kernels")]
+        rows.append((name, versions, *(" / ".join(f"{count:,}" for count in sorted(found)) for found in counts)))
+    others = [f"- {' | '.join(cell for cell in cells(entry) if cell)}" for entry in entries if not entry.passed]
+    said = "Every artifact passed." if not others else "\n".join(["Not every artifact passed:", "", *others])
+    return {"matrix": f"`{content['command']}`:\n\n{markdown(SUMMARY, rows)}\n\n{said}"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0 where everything is the same, 1 where not, 2 for bad input."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("artifact", type=Path, nargs="*", help="default: all trained builds of tools/bench/bench.py")
+    parser.add_argument("--versions", type=lambda text: text.split(","), default=list(VERSIONS))
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="of the evaluation set, beside the golden inputs")
+    parser.add_argument("--no-docs", action="store_true", help="leave docs/compat.md and .json as they are")
+    options = parser.parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    subjects = trained(options.data)
+    folder, entries = ROOT / "build" / "compat", []
+    artifacts = options.artifact or sorted(path.parent for path in (ROOT / "build" / "bench").glob("*/manifest.json"))
+    try:
+        for artifact in artifacts:
+            subject = next((s for name, s in subjects.items() if artifact.name.startswith(f"{name}-")), None)
+            if subject is None:
+                console.print(f"{artifact.name}: skipped, its network and data are not found below {options.data}")
+                continue
+            entries += check(artifact, subject, options.versions, folder, options.samples)
+            console.print(f"{artifact.name}: done")
+    except CompileError as error:
+        console.print(str(error), markup=False)
+        return error.exit_code
+    if not entries:
+        console.print("nothing to check: run tools/bench/bench.py first, or name artifacts")
+        return 2
+    table = Table(*COLUMNS, title="One file, several ONNX Runtimes")
+    for entry in entries:
+        table.add_row(*cells(entry), style=None if entry.passed else "bold red")
+    console.print(table)
+    passed = all(entry.passed for entry in entries)
+    report = {"entries": [asdict(entry) for entry in entries], "passed": passed}
+    (ROOT / "build" / "compat.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if not options.no_docs:
+        command = command_text("tools/check/compat.py", arguments if arguments is not None else sys.argv[1:])
+        content, page = numbers(entries, command), ROOT / "docs" / "compat.md"
+        text = fill(page.read_text(encoding="utf-8"), tables(content), "compat", "docs/compat.md")
+        write_json(page.with_suffix(".json"), content)
+        page.write_text(text, encoding="utf-8")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
