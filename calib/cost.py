@@ -91,6 +91,10 @@ class CostFacts:
         """So many steps of one batch through every unit."""
         return self.network * (count * self.batch * passes)
 
+    def reconstructed(self, init_images: int | None, steps: float, passes: float) -> Cost:
+        """Ranges searched once, and one sweep that trains every unit."""
+        return self.searched(init_images) + self.swept() + self.steps(steps, passes)
+
 
 def network_cost(graph: fx.GraphModule, names: Collection[str] | None = None) -> Cost:
     """One image forwards through the weighted layers of `graph`, or those of its nodes that `names` holds."""

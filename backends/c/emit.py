@@ -17,7 +17,7 @@ from isobit.backends.c.constants import float_text
 from isobit.backends.c.device_runner import DESCRIPTION, HEADER, SOURCE
 from isobit.backends.c.plan import Plan, plan_arena
 from isobit.backends.c.steps import WIDE, Code, scratch_bytes, write_step
-from isobit.backends.fixed_point.program import Buffer, Conv, Move, Program, Step
+from isobit.backends.fixed_point.program import Conv, Move, Program, Step
 
 KERNELS = Path(__file__).parent / "kernels"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -121,11 +121,7 @@ def _title(program: Program, step: Step) -> str:
 def _trace(program: Program, step: Step, plan: Plan) -> str:
     if step.output is None:
         return ""
-    return f"{step.output}, a + {plan.offsets[step.output]}, {_size(program.buffers[step.output])}"
-
-
-def _size(buffer: Buffer) -> int:
-    return int(np.prod(buffer.shape))
+    return f"{step.output}, a + {plan.offsets[step.output]}, {program.buffers[step.output].size}"
 
 
 def _description(program: Program, plan: Plan, codes: list[Code], name: str, profile: str) -> dict[str, object]:

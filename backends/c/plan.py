@@ -67,10 +67,10 @@ def plan_arena(program: Program, scratch: Mapping[int, int]) -> Plan:
 
 def is_identity(step: Step, source: Buffer, output: Buffer) -> bool:
     """A `Move` that moves nothing: the output's bytes are the input's."""
-    if not isinstance(step, Move) or _size(source) != _size(output):
+    if not isinstance(step, Move) or source.size != output.size:
         return False
     if step.index is not None:
-        return np.array_equal(step.index, np.arange(_size(source)))
+        return np.array_equal(step.index, np.arange(source.size))
     return (
         source.shape == output.shape and step.stride == (1, 1) and step.origin == (0, 0)
         and np.array_equal(step.channels, np.arange(source.shape[2]))
@@ -101,7 +101,7 @@ def _tensor_blocks(program: Program) -> list[_Block]:
         if step.output is None:
             continue
         end = last.get(step.output, index)
-        size = _aligned(_size(program.buffers[step.output]))
+        size = _aligned(program.buffers[step.output].size)
         taken = next((holder[number] for number in _in_place(program, step, step.output)
                       if number in holder and last[number] == index and holder[number].size == size), None)
         if taken is None:
@@ -111,10 +111,6 @@ def _tensor_blocks(program: Program) -> list[_Block]:
         taken.tensors.append(step.output)
         holder[step.output] = taken
     return blocks
-
-
-def _size(buffer: Buffer) -> int:
-    return int(np.prod(buffer.shape))
 
 
 def _aligned(size: int) -> int:

@@ -271,10 +271,10 @@ def _lookup(writer: Writer, step: Lookup) -> Code:
     table = writer.array("table", step.table.astype(np.uint8).reshape(-1))
     if step.table.ndim == 2:
         channels = writer.output.shape[2]
-        pixels = _count(writer.output) // channels
+        pixels = writer.output.size // channels
         call = f"lookup_channels({table}, {writer.x[0]}, {writer.y}, {pixels}, {channels});"
         return writer.code(("lookup_channels",), call)
-    return writer.code(("lookup",), f"lookup({table}, {writer.x[0]}, {writer.y}, {_count(writer.output)});")
+    return writer.code(("lookup",), f"lookup({table}, {writer.x[0]}, {writer.y}, {writer.output.size});")
 
 
 def _concat(writer: Writer, step: Concat) -> Code:
@@ -291,7 +291,7 @@ def _concat(writer: Writer, step: Concat) -> Code:
 def _move(writer: Writer, step: Move) -> Code:
     source, output = writer.inputs[0], writer.output
     if is_identity(step, source, output):
-        copy = () if writer.x[0] == writer.y else (f"memcpy({writer.y}, {writer.x[0]}, {_count(output)});",)
+        copy = () if writer.x[0] == writer.y else (f"memcpy({writer.y}, {writer.x[0]}, {output.size});",)
         return writer.code((), *copy)
     index = step.index
     if index is None and step.channels.max(initial=0) > np.iinfo(np.int16).max:
@@ -299,7 +299,7 @@ def _move(writer: Writer, step: Move) -> Code:
         index = layout.expand(form, output.shape, source.shape).ravel()
     if index is not None:
         index = writer.array("index", index.astype(np.int32))
-        call = f"move_indexed({index}, {step.outside(source)}, {writer.x[0]}, {writer.y}, {_count(output)});"
+        call = f"move_indexed({index}, {step.outside(source)}, {writer.x[0]}, {writer.y}, {output.size});"
         return writer.code(("move_indexed",), call)
     parameters = writer.structure("move", {
         "in": _shape(source), "out": _shape(output),
@@ -323,7 +323,7 @@ def _dequantize(writer: Writer, step: Dequantize) -> Code:
 
 def _dequantize_parts(writer: Writer, step: Dequantize) -> Code:
     kernels, calls, logits = set(), [], int(np.prod(writer.program.logits))
-    if sum(len(part.logits) or _count(source) for part, source in zip(step.parts, writer.inputs, strict=True)) < logits:
+    if sum(len(part.logits) or source.size for part, source in zip(step.parts, writer.inputs, strict=True)) < logits:
         calls.append(f"memset({writer.y}, 0, {logits} * sizeof *{writer.y});")
     for index, (part, source, x) in enumerate(zip(step.parts, writer.inputs, writer.x, strict=True)):
         grid = f"{source.zero_point}, {float_text(source.scale)}, {x}"
@@ -339,10 +339,6 @@ def _dequantize_parts(writer: Writer, step: Dequantize) -> Code:
                 f"{writer.y} + {part.first});"
             )
     return writer.code(tuple(sorted(kernels)), *calls)
-
-
-def _count(buffer: Buffer) -> int:
-    return int(np.prod(buffer.shape))
 
 
 _WRITERS: dict[type[Step], Callable[[Writer, Any], Code]] = {

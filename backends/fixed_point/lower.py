@@ -271,7 +271,7 @@ class _Lowering:
     def _reshaped(self, node: fx.Node, number: int, lines: int) -> int:
         """A tensor of the same bytes with so many rows of one pixel."""
         source = self.buffers[number]
-        size = math.prod(source.shape)
+        size = source.size
         shape = (lines, 1, size // lines)
         if source.shape == shape:
             return number
@@ -290,7 +290,7 @@ class _Lowering:
         value = self.values.get(node)
         if not isinstance(value, _Value):
             raise _Refusal(reader, f"{node.name} is on no grid")
-        return Joined(((value.buffer, math.prod(self.buffers[value.buffer].shape)),), value.numbers)
+        return Joined(((value.buffer, self.buffers[value.buffer].size),), value.numbers)
 
     def _check_on_grid(self, node: fx.Node, reader: fx.Node) -> None:
         """Refuse a value that stayed in float, because what computes with it has no integer kernel."""

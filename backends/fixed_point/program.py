@@ -7,6 +7,7 @@ Steps say what is computed, in integers and in full; how (layouts, tiles, instru
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,11 @@ class Buffer:
     scale: float
     quantized: bool
     nchw: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """How many codes it holds."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class AdaRoundParameters(RoundingParameters):
 
 
 def _cost(parameters: AdaRoundParameters, facts: CostFacts) -> Cost:
-    return facts.searched(parameters.init_images) + facts.swept() + facts.steps(parameters.steps, parameters.passes)
+    return facts.reconstructed(parameters.init_images, parameters.steps, parameters.passes)
 
 
 @method("adaround", AdaRoundParameters, needs={"images"}, cost=_cost)

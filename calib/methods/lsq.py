@@ -53,7 +53,7 @@ class LSQParameters(Parameters):
 
 
 def _cost(parameters: LSQParameters, facts: CostFacts) -> Cost:
-    return facts.searched(parameters.init_images) + facts.swept() + facts.steps(parameters.steps, STEERED)
+    return facts.reconstructed(parameters.init_images, parameters.steps, STEERED)
 
 
 @method("lsq", LSQParameters, needs={"images"}, cost=_cost)

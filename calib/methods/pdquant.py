@@ -91,7 +91,7 @@ def _needs(parameters: PDQuantParameters) -> set[Need]:
 
 def _cost(parameters: PDQuantParameters, facts: CostFacts) -> Cost:
     """QDrop's, a second half of the batch that goes on through the rest of the network, and the correction."""
-    done = facts.searched(parameters.init_images) + facts.swept() + facts.steps(parameters.steps, parameters.passes)
+    done = facts.reconstructed(parameters.init_images, parameters.steps, parameters.passes)
     if parameters.reconstruction_weight is not None:
         images = parameters.steps * min(parameters.prediction_images or facts.batch, facts.batch)
         done += facts.network * (images * parameters.passes) + sum(facts.after, Cost()) * (images * STEERED)

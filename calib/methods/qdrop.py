@@ -56,7 +56,7 @@ class QDropParameters(RoundingParameters):
 
 
 def _cost(parameters: QDropParameters, facts: CostFacts) -> Cost:
-    return facts.searched(parameters.init_images) + facts.swept() + facts.steps(parameters.steps, parameters.passes)
+    return facts.reconstructed(parameters.init_images, parameters.steps, parameters.passes)
 
 
 @method("qdrop", QDropParameters, needs={"images"}, cost=_cost)

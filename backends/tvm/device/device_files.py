@@ -76,7 +76,7 @@ def multiply_accumulates(program: Program) -> int:
 
 
 def _outputs(step: Conv, program: Program) -> int:
-    return math.prod(program.logits if step.output is None else program.buffers[step.output].shape)
+    return math.prod(program.logits) if step.output is None else program.buffers[step.output].size
 
 
 def header(facts: dict[str, Any]) -> str:
