@@ -3,9 +3,13 @@
 `pipeline/` becomes `isobit.pipeline` and so on, so that nothing but `isobit` stands at the top of site-packages.
 """
 
+import sys
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
-ROOMS = ("pipeline", "passes", "calib", "backends")
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # a build does not put this folder on the path by itself
+from isobit import ROOMS
 
 found = find_packages(include=[name for room in ROOMS for name in (room, f"{room}.*")])
 setup(
@@ -16,5 +20,6 @@ setup(
         "isobit.recipes": ["*.yaml"],
         "isobit.backends.c": ["kernels/*.c", "templates/*.j2", "device/*", "device/*/*"],
         "isobit.backends.tvm": ["device/*.cc"],
+        "isobit.pipeline.artifact": ["*.j2"],
     },
 )

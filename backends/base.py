@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from torch import fx
 
+from isobit.pipeline.artifact.manifest import PreprocessingEntry
 from isobit.pipeline.errors import TargetError
 from isobit.pipeline.proof.parity import Arithmetic, Runner
 from isobit.pipeline.registry import Registry
@@ -51,6 +52,16 @@ class Backend(Protocol):
         """What the artifact's folder needs on the device, for people: `numpy and onnxruntime`."""
         ...
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Distributions of the runtime that building and proving take, for `isobit doctor`."""
+        ...
+
+    @property
+    def tools(self) -> Mapping[str, tuple[str, ...]]:
+        """What else it calls, by what it is (`C compiler`): the commands, of which the first that is there is taken."""
+        ...
+
     def target(self, profile: str) -> Target:
         """The operator table; raises TargetError as `check` does."""
         ...
@@ -68,6 +79,12 @@ class Backend(Protocol):
 
     def emit(self, reference: Reference, folder: Path) -> list[Path]:
         """Write the artifact's model files and its `run.py` into `folder`."""
+        ...
+
+    def describe(self, folder: Path, preprocessing: PreprocessingEntry) -> None:
+        """Called after `emit` where image files were given: write into the model file, where its form has a place, how
+        a picture becomes the input, and a `predict.py` for the device where there can be one.
+        """
         ...
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
@@ -99,4 +116,4 @@ class Backend(Protocol):
         ...
 
 
-BACKENDS: Registry[Backend] = Registry("target", TargetError, "isobit.targets")
+BACKENDS: Registry[Backend] = Registry("target", TargetError, "isobit.targets", "target")

@@ -9,9 +9,9 @@ import torch
 from torch import fx
 
 from isobit.pipeline.artifact.manifest import TensorEntry
+from isobit.pipeline.capture.sample_layout import samples_of
 from isobit.pipeline.graph.layers import layer_name
 from isobit.pipeline.graph.nodes import bias_quantizer_of, is_constant, quantizer_of, tensor_shape
-from isobit.pipeline.graph.sample_layout import samples_of
 from isobit.pipeline.quant.quantizer import Quantizer
 from isobit.pipeline.target import Target
 

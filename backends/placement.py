@@ -7,7 +7,7 @@ from torch import fx
 from isobit.backends.regions import find_regions
 from isobit.pipeline.graph.annotation import annotation_of
 from isobit.pipeline.graph.dialect import WEIGHTED
-from isobit.pipeline.graph.nodes import bound_args, op_name, quantizer_of, source_line
+from isobit.pipeline.graph.nodes import bound_args, computes_size, op_name, quantizer_of, source_line
 from isobit.pipeline.graph.placement import PlacementRow
 from isobit.pipeline.quant.quantizer import Quantizer
 from isobit.pipeline.target import Target
@@ -17,6 +17,8 @@ def placement_table(graph: fx.GraphModule, target: Target) -> list[PlacementRow]
     """Rows in execution order for a quantized (or frozen) graph."""
     rows = []
     for region in find_regions(graph, target):
+        if computes_size(region.anchor):
+            continue
         quantizer = quantizer_of(graph, region.quantizer) if region.quantizer is not None else None
         annotation = annotation_of(region.tail if region.kind != "input" else region.inputs[0])
         notes = [region.reason, annotation.note if annotation is not None else "", _limit_note(graph, region.anchor)]

@@ -13,14 +13,16 @@ from isobit.calib.context import Calibration
 from isobit.calib.methods import check_needs, find_method
 from isobit.calib.run_facts import KIND, RECIPE
 from isobit.pipeline.errors import CalibrationError
+from isobit.pipeline.graph.subgraphs import channels_last
 from isobit.pipeline.samples.batching import BUDGET, evaluation_batch
+from isobit.pipeline.samples.network_inputs import Inputs, in_floats, sample_count, shapes, tensors
 from isobit.pipeline.stages import Calibrated, Quantized
 from isobit.pipeline.watcher import CalibrationWatcher, Quiet
 
 
 def calibrate(
     quantized: Quantized,
-    images: Tensor,
+    images: Inputs,
     *,
     device: str | torch.device = "cpu",
     progress: CalibrationWatcher | None = None,
@@ -37,7 +39,8 @@ def calibrate(
     the recipe's seed, the device and the data, never on progress, checkpoints or resume.
 
     Args:
-        images: float32 [N, C, H, W] (or the model's own input shape); N = 0 where the method needs none.
+        images: [N, ...] in the model's own input shape, a tuple where it has several inputs; N = 0 where the method
+            needs none.
         checkpoints: folder in which finished units are kept.
         resume: go on after the last unit found there.
         data_sha256: hash of the data set, for the checkpoints' key; computed where empty.
@@ -55,11 +58,11 @@ def calibrate(
     if "labels" in needed and labels is None:
         raise CalibrationError(
             f"the method '{method.name}' needs the images' labels, and there are none",
-            allowed="a folder with one subfolder a class, or an .npz with x and y",
+            allowed="a folder with one subfolder a class, or an .npz with x and y", field="calibration",
         )
     device = torch.device(device)
     # Channels last, as images lie in memory: convolution kernels then copy neither.
-    graph = copy.deepcopy(quantized.graph).to(device).to(memory_format=torch.channels_last)
+    graph = channels_last(copy.deepcopy(quantized.graph).to(device))
     store = None
     if checkpoints is not None:
         store = UnitCheckpoints.of(checkpoints, _facts(quantized, images, device, data_sha256))
@@ -73,32 +76,37 @@ def calibrate(
     return Calibrated(graph, quantized, log, calibration.findings)
 
 
-def _checked(images: Tensor, quantized: Quantized, needed: bool) -> Tensor:
-    expected = quantized.captured.input_shape
-    if tuple(images.shape[1:]) != tuple(expected):
+def _checked(images: Inputs, quantized: Quantized, needed: bool) -> Inputs:
+    expected = quantized.captured.input_shapes
+    if shapes(images) != tuple(expected.values()):
         raise CalibrationError(
-            f"calibration images have shape {list(images.shape[1:])}", allowed=f"the model's {list(expected)}",
+            f"calibration images have shape {', '.join(str(list(shape)) for shape in shapes(images))}",
+            allowed=f"the model's {', '.join(str(list(shape)) for shape in expected.values())}",
             field="input_size", hint="set `input_size`, or prepare the images as for the model's training",
         )
-    if needed and images.shape[0] == 0:
-        raise CalibrationError("there are no calibration images", hint="give some, or take a method that needs none")
-    if not bool(torch.isfinite(images).all()):
-        wrong = (~torch.isfinite(images.flatten(1))).any(dim=1).nonzero().flatten().tolist()
+    if needed and sample_count(images) == 0:
         raise CalibrationError(
-            f"{len(wrong)} calibration image(s) hold values that are not finite", where=f"image {wrong[0]}",
-            hint="remove or repair them",
+            "there are no calibration images", hint="give some, or take a method that needs none", field="calibration",
         )
-    return images.float()
+    for name, values in zip(expected, tensors(images), strict=True):
+        if not bool(torch.isfinite(values).all()):
+            wrong = (~torch.isfinite(values.flatten(1))).any(dim=1).nonzero().flatten().tolist()
+            place = f"image {wrong[0]}" if len(expected) == 1 else f"input '{name}', sample {wrong[0]}"
+            raise CalibrationError(
+                f"{len(wrong)} calibration image(s) hold values that are not finite", where=place,
+                hint="remove or repair them", field="calibration",
+            )
+    return in_floats(images, torch.float32)
 
 
-def _facts(quantized: Quantized, images: Tensor, device: torch.device, data_sha256: str) -> dict[str, str]:
+def _facts(quantized: Quantized, images: Inputs, device: torch.device, data_sha256: str) -> dict[str, str]:
     return {
         KIND: "calibration",
         RECIPE: quantized.recipe.to_yaml(),
         "model": quantized.captured.sha256,
         "weights": tensors_sha256(quantized.graph.state_dict().values()),
         "target": f"{quantized.target.name}/{quantized.target.profile}",
-        "data": data_sha256 or tensors_sha256([images]),
+        "data": data_sha256 or tensors_sha256(tensors(images)),
         "units": ";".join(f"{unit.name}:{','.join(unit.nodes)}" for unit in quantized.units),
         "device": device.type,
     }

@@ -15,6 +15,7 @@ from isobit.pipeline.graph.quantized_tensors import quantized_tensors
 from isobit.pipeline.graph.subgraphs import float_network
 from isobit.pipeline.quant.quantizer import Quantizer
 from isobit.pipeline.recipe.schema import Recipe
+from isobit.pipeline.samples.network_inputs import Inputs, on_device, part, run_graph, sample_count
 from isobit.pipeline.stages import Findings, Unit
 from isobit.pipeline.target import Target
 from isobit.pipeline.watcher import CalibrationWatcher
@@ -27,7 +28,8 @@ class Calibration:
     Args:
         graph: the copy that is being calibrated, on `device`.
         units: in execution order.
-        images: [N, C, H, W], finite, wherever the caller keeps them; N is 0 where the method needs none.
+        images: [N, C, H, W], or a tuple of several inputs [N, ...], finite, wherever the caller keeps them; N is 0
+            where the method needs none.
         recipe: seed and batch size are the method's business, its parameters come separately.
         checkpoints: where finished units are kept; None for nowhere.
         resume: use the units found there.
@@ -40,7 +42,7 @@ class Calibration:
 
     graph: fx.GraphModule
     units: tuple[Unit, ...]
-    images: Tensor
+    images: Inputs
     recipe: Recipe
     device: torch.device
     progress: CalibrationWatcher
@@ -53,9 +55,25 @@ class Calibration:
     target: Target | None = None
 
     @property
+    def count(self) -> int:
+        """N."""
+        return sample_count(self.images)
+
+    @property
+    def only_images(self) -> Tensor:
+        """`images`, for a method that says it takes one input; raises ValueError where there are several."""
+        if isinstance(self.images, tuple):
+            raise ValueError("a method reads one input and does not say that it needs it")
+        return self.images
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """(C, H, W) of an image."""
-        return tuple(self.images.shape[1:])
+        """(C, H, W) of an image, the only input."""
+        return tuple(self.only_images.shape[1:])
+
+    def batch_at(self, index: slice) -> Inputs:
+        """The samples at `index`, on `device`."""
+        return on_device(part(self.images, index), self.device)
 
     @property
     def known_labels(self) -> Tensor:
@@ -89,9 +107,7 @@ class Calibration:
         """The float network's answers [N, classes] to all images, on `device`."""
         teacher = float_network(self.graph)
         with torch.no_grad():
-            parts = [
-                teacher(self.images[part].to(self.device))[0] for part in batches(self.images.shape[0], self.batch)
-            ]
+            parts = [run_graph(teacher, self.batch_at(rows))[0] for rows in batches(self.count, self.batch)]
         return torch.cat(parts)
 
     def seed(self, purpose: str) -> int:

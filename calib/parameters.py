@@ -41,6 +41,6 @@ def checked_parameters(
     if finding["type"] == "extra_forbidden":
         raise RecipeError(
             f"{owner} has no parameter '{key}'", where=where, allowed=", ".join(known) or "no parameters",
-            hint=nearest_spelling(key, known),
+            hint=nearest_spelling(key, known), field=f"recipe.{where}",
         )
-    raise RecipeError(f"'{key}' is {finding['input']!r}", where=where, allowed=finding["msg"])
+    raise RecipeError(f"'{key}' is {finding['input']!r}", where=where, allowed=finding["msg"], field=f"recipe.{where}")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from isobit.build import compile_model, plan
     from isobit.calib.calibrate import calibrate
     from isobit.passes import legalize, quantize
+    from isobit.pipeline.capture.capture import capture
     from isobit.pipeline.errors import CompileError
-    from isobit.pipeline.graph.capture import capture
     from isobit.pipeline.model.modelfile import LoadedModel, load_model
     from isobit.pipeline.recipe.file import load_recipe
     from isobit.pipeline.recipe.schema import Recipe
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from isobit.pipeline.watcher import Watcher
     from isobit.result import Build, GateFailed, Options
 
+# The folders at the top of a checkout that are packages of this one.
+ROOMS = ("pipeline", "passes", "calib", "backends")
 _HERE = Path(__file__).resolve().parent
 # In a checkout the rooms lie beside this folder: `isobit.pipeline`, `isobit.passes` and so on are found there.
 if not (_HERE / "pipeline").is_dir():
@@ -47,7 +49,7 @@ _HOMES = {
     "isobit.build": ("compile_model", "plan"),
     "isobit.result": ("Build", "GateFailed", "Options"),
     "isobit.passes": ("legalize", "quantize"),
-    "isobit.pipeline.graph.capture": ("capture",),
+    "isobit.pipeline.capture.capture": ("capture",),
     "isobit.pipeline.samples.data": ("Batches", "open_data"),
     "isobit.pipeline.errors": ("CompileError",),
     "isobit.pipeline.samples.inputs": ("InputShape",),

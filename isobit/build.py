@@ -13,7 +13,7 @@ The last two are `isobit.ship`. On the command line: `isobit MODEL --recipe qdro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +25,13 @@ from isobit.backends.placement import placement_table
 from isobit.calib.calibrate import calibrate
 from isobit.calib.estimate import Estimate, estimate
 from isobit.calib.machine import measure_machine
-from isobit.calib.methods import check_needs, find_method
+from isobit.calib.methods import check_batch, check_needs, find_method
 from isobit.calib.mixed_precision.allocation import Choice, allocate, find_choices, weight_specs
-from isobit.calib.sources import Maker, SyntheticImages, find_source, make, makes_images
+from isobit.calib.sources import Maker, SyntheticImages, check_source, find_source, make, makes_images
 from isobit.pipeline.artifact.output import claim
 from isobit.pipeline.artifact.timings import TimedStages
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.errors import InputError, RecipeError, TargetError
-from isobit.pipeline.graph.capture import capture
 from isobit.pipeline.graph.nodes import where
 from isobit.pipeline.graph.quantized_tensors import quantized_tensors
 from isobit.pipeline.model.modelfile import LoadedModel
@@ -43,7 +43,8 @@ from isobit.pipeline.recipe.schema import Recipe
 from isobit.pipeline.registry import discover
 from isobit.pipeline.samples.batching import plan_memory
 from isobit.pipeline.samples.data import Batches, array_batches, check_against_model
-from isobit.pipeline.samples.inputs import InputShape
+from isobit.pipeline.samples.inputs import InputShape, in_model_order
+from isobit.pipeline.samples.network_inputs import Inputs, tensors
 from isobit.pipeline.stages import Calibrated, Quantized
 from isobit.pipeline.watcher import Quiet, Watcher
 from isobit.result import Build, GateFailed, Options
@@ -95,8 +96,11 @@ def build_artifact(
     watcher, backend = TimedStages(told), BACKENDS.get(target)
     loaded = loaded if isinstance(loaded, LoadedModel) else LoadedModel(loaded, None, type(loaded).__name__, "", None)
     check_request(recipe, calibration, evaluation, options)
+    calibration = in_model_order(loaded, calibration) if isinstance(calibration, Batches) else calibration
+    evaluation = in_model_order(loaded, evaluation) if evaluation is not None else None
+    origin = origin_notes(loaded, calibration, watcher)
     watcher.stage("capture and place")
-    quantized = plan(loaded, recipe, backend, calibration.example, options.profile)
+    quantized = plan(loaded, recipe, backend, calibration.example, options.profile, options.outputs)
     choices = bit_choices(quantized)
     check_samples(quantized, calibration, evaluation, options.max_drop)
     watcher.planned(quantized, placement_table(quantized.graph, quantized.target))
@@ -112,7 +116,7 @@ def build_artifact(
     reference, projected = passes.legalize(calibrated)
     synthetic = Synthetic.of(samples.made, calibrated)
     notes = [
-        *loaded.notes, *target_notes(quantized), *synthetic.notes, *method_notes(calibrated), *projected
+        *loaded.notes, *origin, *target_notes(quantized), *synthetic.notes, *method_notes(calibrated), *projected
     ]
     shipment = Shipment(
         loaded, backend, calibrated, reference, samples.images, samples.batches, evaluation, synthetic,
@@ -149,6 +153,25 @@ def check_request(
         )
 
 
+def origin_notes(loaded: LoadedModel, calibration: Batches | InputShape, watcher: Watcher) -> list[str]:
+    """How near the network is to the .onnx file that it was read from; nothing for other models.
+
+    Raises:
+        InputError: not near enough, on the first calibration samples, or on made-up ones where there are none.
+    """
+    if loaded.origin is None:
+        return []
+    watcher.stage("compare with ONNX Runtime")
+    samples = loaded.origin.random_samples()
+    if isinstance(calibration, Batches):
+        given = next(iter(calibration))[0]
+        samples = tuple(each[: len(samples[0])] for each in tensors(given))
+    network = loaded.network
+    note = loaded.origin.check(network if isinstance(network, nn.Module) else network.module(), samples)
+    watcher.expected(note)
+    return [note]
+
+
 def check_recipe(recipe: Recipe) -> None:
     """Refuse what the recipe names and nobody has; a method and a source judge their own parameters.
 
@@ -168,31 +191,44 @@ def check_recipe(recipe: Recipe) -> None:
     if lacking:
         raise RecipeError(
             f"the method '{method.name}' needs {' and '.join(lacking)}, and the source '{source.name}' gives none",
-            where="images.source",
+            where="images.source", field="recipe.images.source",
         )
 
 
 def plan(
-    loaded: LoadedModel, recipe: Recipe, backend: Backend, example: Tensor, profile: str | None = None
+    loaded: LoadedModel, recipe: Recipe, backend: Backend, example: Inputs, profile: str | None = None,
+    outputs: Collection[str] = (),
 ) -> Quantized:
     """Capture and place quantizers: everything that can be refused before an image is read.
+
+    Args:
+        example: one sample of every input.
+        outputs: names of the outputs to keep; none for all.
 
     Raises:
         CaptureError, RecipeError, TargetError: what cannot be honoured, where, and what can.
     """
     check_recipe(recipe)
-    captured = capture(loaded.network, example, name=loaded.name, sha256=loaded.sha256)
+    ports = ((), ()) if loaded.origin is None else (loaded.origin.input_names, loaded.origin.outputs)
+    captured = capture(loaded.network, example, name=loaded.name, sha256=loaded.sha256, outputs=outputs, ports=ports)
     chosen = profile if profile is not None else backend.profiles[0]
     if chosen not in backend.profiles:
         raise TargetError(
-            f"target '{backend.name}' has no device profile '{chosen}'", allowed=", ".join(backend.profiles)
+            f"target '{backend.name}' has no device profile '{chosen}'", allowed=", ".join(backend.profiles),
+            field="options.profile",
         )
     quantized = passes.quantize(captured, recipe, backend.target(chosen))
     check_needs(recipe.method, quantized)
+    check_source(quantized)
     for node, reason in backend.unsupported(quantized.graph):
+        if node.op == "placeholder":
+            raise TargetError(
+                f"target '{backend.name}' cannot take this model: {reason}", where=where(node), field="target",
+                hint="`target=onnx`, which takes any number of inputs",
+            )
         raise TargetError(
             f"target '{backend.name}' can compute {node.target} neither in integers nor in float: {reason}",
-            where=where(node), hint="replace the operator in the model, or `target=reference`",
+            where=where(node), hint="replace the operator in the model, or `target=reference`", field="target",
         )
     return quantized
 
@@ -221,16 +257,20 @@ def check_samples(
 
     Raises:
         InputError: they do not fit, or an accuracy gate has no accuracy to judge.
+        CalibrationError: too few images for one step of the method.
     """
     captured = quantized.captured
     kind = output_kind(captured.output_shape)
     method, parameters = find_method(quantized.recipe.method)
     taught = "labels" in method.needed(parameters)
     if isinstance(calibration, Batches):
+        check_batch(quantized.recipe, len(calibration))
         classes = captured.num_classes if kind == "classes" or taught else None
-        check_against_model(calibration, captured.input_shape, classes)
+        check_against_model(calibration, tuple(captured.input_shapes.values()), classes)
     if evaluation is not None:
-        check_against_model(evaluation, captured.input_shape, captured.num_classes if kind == "classes" else None)
+        check_against_model(
+            evaluation, tuple(captured.input_shapes.values()), captured.num_classes if kind == "classes" else None
+        )
     if max_drop is not None and kind != "classes":
         raise InputError(
             f"an accuracy gate compares labels with classes, and the model gives {KINDS[kind]}",
@@ -258,12 +298,12 @@ class Samples:
 
     Args:
         batches: the set, with its origin and hash.
-        images, labels: all of it at once, [N, C, H, W] and [N]; N may be 0.
+        images, labels: all of it at once, [N, ...] of each input and [N]; N may be 0.
         made: how the recipe's source made them; None where they were given.
     """
 
     batches: Batches
-    images: Tensor
+    images: Inputs
     labels: Tensor | None
     made: SyntheticImages | None = None
 
@@ -273,7 +313,8 @@ def calibration_samples(
 ) -> Samples:
     """The given images, or those that the recipe's source makes."""
     if isinstance(calibration, Batches):
-        return Samples(calibration, *calibration.materialize())
+        images, _ = calibration.materialize()
+        return Samples(calibration, images, calibration.labels)
     made = make_images(quantized, options, watcher)
     size = quantized.recipe.images.batch_size
     return Samples(array_batches(made.images, made.labels, size, "calib", "synthetic images"), made.images, made.labels,
@@ -290,7 +331,7 @@ def make_images(quantized: Quantized, options: Options, watcher: Watcher) -> Syn
 
 
 def decide_bits(
-    quantized: Quantized, choices: Sequence[Choice], images: Tensor, options: Options, watcher: Watcher
+    quantized: Quantized, choices: Sequence[Choice], images: Inputs, options: Options, watcher: Watcher
 ) -> tuple[Quantized, Allocation | None]:
     """The network placed again with the best bits for every layer; itself and None where all bits are stated."""
     if all(choice.fixed is not None for choice in choices):

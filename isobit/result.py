@@ -10,6 +10,7 @@ from isobit.pipeline.artifact.manifest import Manifest
 from isobit.pipeline.errors import ParityError
 from isobit.pipeline.proof.parity import ParityReport
 from isobit.pipeline.samples.batching import BUDGET
+from isobit.pipeline.samples.decoder import Decoder
 from isobit.pipeline.stages import Calibrated, EpochLog
 
 
@@ -26,6 +27,8 @@ class Options:
         max_drop: most top-1 points that float -> artifact may lose; None for no accuracy gate.
         parity_samples: how many samples the levels other than the deployed one see; None for all.
         memory: bytes that batches keep to, beside the model, the samples and one unit's caches.
+        outputs: names of the network's outputs to keep; none for all.
+        decoder: finds boxes in a detector's outputs; a copy of its file goes with the artifact.
     """
 
     profile: str | None = None
@@ -36,6 +39,8 @@ class Options:
     max_drop: float | None = None
     parity_samples: int | None = 1000
     memory: float = BUDGET
+    outputs: tuple[str, ...] = ()
+    decoder: Decoder | None = None
 
 
 @dataclass(frozen=True)

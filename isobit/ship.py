@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -24,12 +24,13 @@ from isobit.backends.execution.exact import ExactArithmetic
 from isobit.backends.placement import PlacementRow, placement_table
 from isobit.calib.estimate import Estimate
 from isobit.calib.sources import SyntheticImages
-from isobit.pipeline.artifact.digest import MANIFEST
+from isobit.pipeline.artifact.digest import DECODER, MANIFEST
 from isobit.pipeline.artifact.manifest import (
     AllocationEntry,
     CalibrationEntry,
     Manifest,
     ModelEntry,
+    PreprocessingEntry,
     RecipeEntry,
     TargetEntry,
     file_table,
@@ -41,21 +42,27 @@ from isobit.pipeline.artifact.report import FRONTIER, NO_PICTURE, PICTURES, draw
 from isobit.pipeline.artifact.timings import TimedStages, write_timings
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.graph.layers import layer_name
+from isobit.pipeline.graph.ports import input_names
 from isobit.pipeline.graph.subgraphs import fold_constants
 from isobit.pipeline.model.modelfile import LoadedModel
 from isobit.pipeline.proof.accuracy import judge
+from isobit.pipeline.proof.counts import FLOAT_ROUNDING
 from isobit.pipeline.proof.gates import apply_gates
 from isobit.pipeline.proof.observed import LOOKED_AT, look, spread
-from isobit.pipeline.proof.parity import FLOAT_ROUNDING, LOGITS, Arithmetic, ParityReport, Runner, compare
+from isobit.pipeline.proof.parity import Arithmetic, ParityReport, Runner, compare
 from isobit.pipeline.recipe.allocation import Allocation, budget_text
 from isobit.pipeline.samples.batching import proof_batch
 from isobit.pipeline.samples.data import Batches, array_batches
+from isobit.pipeline.samples.decoder import Decoder
+from isobit.pipeline.samples.network_inputs import Inputs, on_device, part, tensors
 from isobit.pipeline.samples.pictures import save_grid
+from isobit.pipeline.samples.preparation import record_of
 from isobit.pipeline.stages import Calibrated, EpochLog, Reference
 from isobit.pipeline.watcher import Watcher
 from isobit.result import Build, GateFailed, Options
 
 GOLDEN_SAMPLES = 16
+# What Isobit itself reads and writes with, whatever the target; a target names its own (`Backend.packages`).
 PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnx-ir", "onnxruntime")
 
 
@@ -90,7 +97,7 @@ class Shipment:
         loaded: the model, whose name and hash the manifest states.
         backend: of the target.
         calibrated, reference: the last two stages of the typed chain.
-        calibration: the images that calibration saw, [N, C, H, W]; N may be 0.
+        calibration: what calibration saw, [N, ...] of each input; N may be 0.
         calibration_set: the same as a set with its origin.
         evaluation: None where parity is proven on other images.
         synthetic: what is to be told about images that no camera took.
@@ -104,7 +111,7 @@ class Shipment:
     backend: Backend
     calibrated: Calibrated
     reference: Reference
-    calibration: Tensor
+    calibration: Inputs
     calibration_set: Batches
     evaluation: Batches | None
     synthetic: Synthetic
@@ -128,17 +135,23 @@ def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) 
         notes = [f"no evaluation data: parity is proven on {what}, no accuracy was measured", *notes]
     with write_artifact(out, options.overwrite) as folder:
         backend.emit(reference, folder)
+        preprocessing = describe_images(shipment, options.decoder)
+        if preprocessing is not None:
+            backend.describe(folder, preprocessing)
+            if options.decoder is not None:
+                shutil.copyfile(options.decoder.file, folder / DECODER)
         evaluation, emulated = _proof_part(evaluation, backend.proof_samples(folder))
         notes = [*emulated, *notes]
         parity = prove(shipment.calibrated, reference, backend, folder, evaluation, options, watcher)
         judge_accuracy(parity, shipment.calibrated, shipment.calibration, shipment.evaluation, options.max_drop)
         session = backend.open(folder, backend.levels[0])
-        write_golden(backend.arithmetic(reference), session, evaluation, folder / golden.GOLDEN)
+        arithmetic, inputs = backend.arithmetic(reference), input_names(reference.graph)
+        write_golden(arithmetic, session, evaluation, folder / golden.GOLDEN, inputs)
         backend.finish(folder)
         if shipment.allocation is not None and not draw_frontier(shipment.allocation, folder / FRONTIER):
             notes = [*notes, NO_PICTURE]
         placement = placement_table(shipment.calibrated.quantized.graph, reference.quantized.target)
-        manifest = _describe(shipment, folder, parity, placement, notes)
+        manifest = _describe(shipment, folder, parity, placement, notes, preprocessing)
         watcher.end()
         log = shipment.calibrated.log
         write_timings(folder, shipment.expected.to_json(), watcher.seconds, log, synthetic.trainings)
@@ -149,14 +162,15 @@ def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) 
 
 
 def _describe(
-    shipment: Shipment, folder: Path, parity: ParityReport, placement: list[PlacementRow], notes: list[str]
+    shipment: Shipment, folder: Path, parity: ParityReport, placement: list[PlacementRow], notes: list[str],
+    preprocessing: PreprocessingEntry | None,
 ) -> Manifest:
     """Write what people and programs read about the artifact; the manifest, which lists every file, comes last."""
     synthetic, allocation = shipment.synthetic, shipment.allocation
     (folder / "parity.json").write_text(json.dumps(parity.to_json(), indent=1) + "\n", encoding="utf-8")
     if synthetic.images is not None:
         save_grid(synthetic.images, folder / PICTURES)
-    manifest = _manifest(shipment, folder)
+    manifest = _manifest(shipment, folder).model_copy(update={"preprocessing": preprocessing})
     manifest = manifest.model_copy(update={"files": file_table(folder)})
     report = render_report(
         manifest, parity, placement, shipment.calibrated.log, notes, synthetic.trainings, allocation
@@ -165,6 +179,21 @@ def _describe(
     manifest = manifest.model_copy(update={"files": file_table(folder)})
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
+
+
+def describe_images(shipment: Shipment, decoder: Decoder | None = None) -> PreprocessingEntry | None:
+    """How a picture becomes the input, from the first set of image files; None where no such set was given."""
+    sets = [found for found in (shipment.calibration_set, shipment.evaluation) if found is not None]
+    images = next((found for found in sets if found.preparation is not None), None)
+    if images is None or images.preparation is None:
+        return None
+    named = next((found for found in sets if found.all_classes), images)
+    width = shipment.reference.quantized.captured.num_classes
+    classes = named.classes if named.all_classes or len(named.classes or ()) == width else None
+    return PreprocessingEntry(
+        input=input_names(shipment.reference.graph)[0], classes=None if classes is None else list(classes),
+        decoder=None if decoder is None else decoder.name, **record_of(images.preparation),
+    )
 
 
 def prove(
@@ -194,7 +223,7 @@ def prove(
 
 
 def judge_accuracy(
-    parity: ParityReport, calibrated: Calibrated, images: Tensor, evaluation: Batches | None, max_drop: float | None
+    parity: ParityReport, calibrated: Calibrated, images: Inputs, evaluation: Batches | None, max_drop: float | None
 ) -> None:
     """Write the verdict on accuracy into the report, and what the samples look like.
 
@@ -233,33 +262,39 @@ def _proof_part(evaluation: Batches, samples: int | None) -> tuple[Batches, list
     return replace(evaluation, order=tuple(chosen)), [note]
 
 
-def write_golden(arithmetic: Arithmetic, session: Runner, evaluation: Batches, path: Path) -> None:
+def write_golden(
+    arithmetic: Arithmetic, session: Runner, evaluation: Batches, path: Path, inputs: Sequence[str] = (golden.INPUT,)
+) -> None:
     """Write inputs and the integers that any device must give for them: what `run.py` replays.
 
     Codes right after float operators are the session's own, with how far another library's may lie from them; what
     follows from them is computed here.
+
+    Args:
+        inputs: names of the network's.
     """
     x, _ = next(iter(evaluation))
-    x = x[:GOLDEN_SAMPLES]
+    x = part(x, slice(GOLDEN_SAMPLES))
     got = session.run(x) if arithmetic.float_boundaries else {}
     followed = arithmetic.follow(x, got)
-    arrays = {golden.INPUT: x.numpy(), golden.LOGITS: followed.results[LOGITS]}
+    arrays = {golden.input_key(name): tensor.numpy() for name, tensor in zip(inputs, tensors(x), strict=True)}
+    arrays.update({golden.output_key(name): followed.results[name] for name in arithmetic.outputs})
     for name, codes in followed.results.items():
         if name in followed.bounds:
             arrays.update(golden.near_codes(name, got[name], codes, *followed.bounds[name]))
-        elif name != LOGITS:
+        elif name not in arithmetic.outputs:
             arrays[golden.CODE + name] = codes
-    if arithmetic.float_output:
-        arrays[golden.FLOAT_OUTPUT] = np.asarray(FLOAT_ROUNDING, np.float32)
+    for name in arithmetic.float_outputs:
+        arrays[golden.float_key(name)] = np.asarray(FLOAT_ROUNDING, np.float32)
     np.savez_compressed(path, **arrays)  # pyright: ignore[reportArgumentType] - no array is called `allow_pickle`
 
 
-def _on_device(graph: fx.GraphModule, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _on_device(graph: fx.GraphModule, device: torch.device) -> Callable[[Inputs], Inputs]:
     graph = graph if device.type == "cpu" else copy.deepcopy(graph).to(device)
 
-    def run(x: Tensor) -> Tensor:
+    def run(x: Inputs) -> Inputs:
         with torch.no_grad():
-            return graph(x.to(device))
+            return graph(*tensors(on_device(x, device)))
 
     return run
 

@@ -20,17 +20,19 @@ from isobit.passes.insert_quantizers import insert_quantizers
 from isobit.passes.mark_samples import mark_samples
 from isobit.passes.mark_units import mark_units
 from isobit.passes.project_grids import project_grids
+from isobit.passes.recognise import recognise
 from isobit.passes.share_grids import share_grids
 from isobit.passes.tie_biases import tie_biases
 from isobit.pipeline.errors import RecipeError
 from isobit.pipeline.graph.dialect import verify
-from isobit.pipeline.quant.sums import check_sums
+from isobit.pipeline.graph.sums import check_sums
 from isobit.pipeline.recipe.schema import Recipe
 from isobit.pipeline.stages import Calibrated, Captured, Quantized, Reference, Unit
 from isobit.pipeline.target import Target
 
 PREPARE = (
     canonicalize,    # first: every later pass knows one name and one form per operator
+    recognise,       # before anything is folded: a shift that goes into a layer is missing in its hard-swish
     fold_affine,     # before batch norms: a factor between a layer and its norm would hide the one from the other
     fold_batchnorm,  # before decompose: it looks for a batch norm right after its layer
     fold_affine,     # factors after batch norms
@@ -58,7 +60,8 @@ def quantize(captured: Captured, recipe: Recipe, target: Target) -> Quantized:
     """
     if recipe.passes:
         raise RecipeError(
-            f"there is no optional pass '{recipe.passes[0]}'", where=f"recipe '{recipe.name}'", allowed="passes: []"
+            f"there is no optional pass '{recipe.passes[0]}'", where=f"recipe '{recipe.name}'", allowed="passes: []",
+            field="recipe.passes",
         )
     teacher = prepare(captured.graph)
     graph = copy.deepcopy(teacher)

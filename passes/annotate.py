@@ -15,7 +15,8 @@ from isobit.pipeline.errors import TargetError
 from isobit.pipeline.graph.annotation import Annotation, Kind, annotation_of, set_annotation
 from isobit.pipeline.graph.dialect import ACTIVATIONS, WEIGHTED, wide_operand
 from isobit.pipeline.graph.layers import layer_name
-from isobit.pipeline.graph.nodes import bound_args, op_name, source_of, where
+from isobit.pipeline.graph.nodes import bound_args, op_name, source_of, tensor_dtype, where
+from isobit.pipeline.graph.ports import output_nodes
 from isobit.pipeline.operators.unary import UNARY
 from isobit.pipeline.quant.grid import Grid, QuantSpec, RangeSearch, Tensors
 from isobit.pipeline.quant.grids import grid_kind, kinds_of
@@ -102,7 +103,7 @@ class _Plan:
         return found
 
     def _input(self, node: fx.Node) -> Annotation | None:
-        if self.target.input_bits is None or not self._needed(node):
+        if self.target.input_bits is None or not tensor_dtype(node).is_floating_point or not self._needed(node):
             return None
         return Annotation(self._spec(self.target.input_bits, symmetric=False), "input", note="network input")
 
@@ -114,7 +115,8 @@ class _Plan:
     def _computed(self, node: fx.Node, tail: fx.Node) -> Annotation | None:
         rule = self.rule(node)
         leaves = all(user.op == "output" for user in self.values.consumers(tail))
-        is_logits = tail is node and op_name(node) == "linear" and not self.structure.is_joined(node)
+        alone = not self.target.one_float_output or len(output_nodes(self.values.graph)) == 1
+        is_logits = alone and tail is node and op_name(node) == "linear" and not self.structure.is_joined(node)
         if rule.inputs == "float" and self._needed(tail):
             spec = self._spec(self.target.float_bits, self.structure.is_positive(tail))
             return Annotation(spec, "float", note="from a float operator")
@@ -237,4 +239,5 @@ def _check_channels(tail: fx.Node, kind: type[Grid]) -> None:
         raise TargetError(
             f"levels: {kind.kind} gives bits to channels on axis 1; here they {found}", where=where(tail),
             allowed=f"activations.levels: {Grid.kind}", hint="or an override of this layer to 8 bits",
+            field="recipe.activations.levels",
         )

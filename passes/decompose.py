@@ -4,6 +4,7 @@
     silu(x)                       = x * sigmoid(x)
     log(x), sqrt(x), ...          = of threshold(x, least, least): no argument outside of their domain
     adaptive_avg_pool2d(x, 1)     = mean over space;  to another size that divides: avg_pool2d
+    avg_pool2d with a divisor     = avg_pool2d of all padding, times its window's size over the divisor
     avg_pool2d with one output    = slice to the window, mean over space
     max_pool2d(pad(x, -inf))      = max_pool2d with padding, slice; -inf or what no value of x is below
     mean(x, [2, 3])               = mean with keepdim, reshape;  mean(x, [-1, -2], keepdim) = mean(x, [2, 3], keepdim)
@@ -58,7 +59,7 @@ def decompose(graph: fx.GraphModule) -> bool:
         elif name == "max_pool2d":
             new = _pool_over_border(graph, node)
         elif name == "avg_pool2d":
-            new = _single_window(graph, node)
+            new = _divided(graph, node) or _single_window(graph, node)
         elif name in ("mean", "mean_over_dims"):
             new = _mean(graph, node)
         if new is not None:
@@ -129,6 +130,31 @@ def _adaptive(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         return None
     window = [h // w for h, w in sizes]
     return insert_call(graph, node, aten.avg_pool2d.default, (node.args[0], window, window))
+
+
+def _divided(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """A window that ceil_mode cuts off is divided by what is left of it, so zeros take the place of the rest."""
+    args = bound_args(node)
+    divisor = args["divisor_override"]
+    if divisor is None:
+        return None
+    window, padding = pair(args["kernel_size"]), pair(args["padding"])
+    stride, source = pair(args["stride"] or args["kernel_size"]), source_of(node)
+    sizes = zip(known_sizes(tensor_shape(source)[2:]), known_sizes(tensor_shape(node)[2:]), strict=True)
+    ends = [
+        max((outputs - 1) * stride[axis] + window[axis] - size - padding[axis], 0)
+        for axis, (size, outputs) in enumerate(sizes)
+    ]
+    border = [padding[1], ends[1], padding[0], ends[0]]
+    if any(border):
+        source = insert_call(graph, node, aten.pad.default, (source, border, "constant", 0.0))
+        top, left, shape = padding[0], padding[1], tensor_shape(source_of(node))
+        heights = [size + before + after for size, before, after in zip(
+            known_sizes(shape[2:]), (top, left), ends, strict=True)]
+        source.meta["shape"] = (*shape[:2], *heights)
+    pooled = insert_call(graph, node, aten.avg_pool2d.default, (source, list(window), list(stride)))
+    pooled.meta["shape"] = tensor_shape(node)
+    return insert_call(graph, node, aten.mul.Tensor, (pooled, math.prod(window) / divisor))
 
 
 def _single_window(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:

@@ -1,10 +1,15 @@
-"""Fold constant factors and shifts per channel into the convolution or linear layer before them, in float64.
+"""Fold constant factors and shifts per channel into the layer before or after them, in float64.
 
-    y = layer(x);  y * g, y / g, y + b, y - b, b - y, -y     ->  layer with W' = W * g, b' = bias * g + b
+    y = layer(x);  y * g, y / g, y + b, y - b, b - y, -y ->  layer with W' = W * g, bias' = bias * g + b
+    layer(x * g), layer(x / g)                           ->  layer with W' = W * g over its input channels
+    layer(x + b), layer(x - b), layer(b - x)             ->  the same, bias' = bias + W b, where it pads nothing
 
-so a norm written by hand, a frozen batch norm, a layer scale and a bias that is added cost nothing. Where something
-else reads the layer, or another operator of the integer set stands before it, they become a 1x1 depthwise convolution,
-as a batch norm does, if a layer follows. A factor on the network's input is left alone.
+so a norm written by hand, a frozen batch norm, a layer scale, an input in 0 ... 255 and a bias that is added cost
+nothing. A shift before a layer that pads with zeros stays: a border of zeros is one of -b/g before it. So of an input
+normalised by (x - mean) / std in the network the deviation goes, and the mean where the first layer pads nothing.
+
+Where something else reads the layer, or another operator of the integer set stands before it, factors and shifts become
+a 1x1 depthwise convolution, as a batch norm does, if a layer follows.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-from isobit.passes.fold_batchnorm import depthwise, fold_into
+from isobit.passes.fold_batchnorm import depthwise, fold_before, fold_into
 from isobit.pipeline.graph.dialect import ACTIVATIONS, COMPUTE, WEIGHTED
 from isobit.pipeline.graph.nodes import (
     bound_args,
@@ -36,8 +41,12 @@ BEFORE_FACTORS = COMPUTE | ACTIVATIONS | {"max_pool2d"}
 def fold_affine(graph: fx.GraphModule) -> bool:
     """Fold in place; True where anything was found."""
     changed = False
+    for node in reversed(list(graph.graph.nodes)):
+        found = affine_of(graph, node)
+        if found is not None and not _after_layer(graph, node):
+            changed |= _before_layers(graph, node, *found)
     for node in list(graph.graph.nodes):
-        found = _affine(graph, node)
+        found = affine_of(graph, node)
         if found is None:
             continue
         source, factor, shift = found
@@ -63,11 +72,47 @@ def fold_affine(graph: fx.GraphModule) -> bool:
     return changed
 
 
+def _after_layer(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """What the factor and those before it scale is a layer that takes them up."""
+    while (found := affine_of(graph, node)) is not None and len(found[0].users) == 1:
+        node = found[0]
+    return _layer(node)
+
+
+def _before_layers(graph: fx.GraphModule, node: fx.Node, source: fx.Node, factor: Tensor, shift: Tensor) -> bool:
+    """Fold into the layers that read `node`, if nothing else does; False where that changes what they compute."""
+    readers = list(node.users)
+    if not readers or tensor_shape(source) != tensor_shape(node) or not all(map(_constants, readers)):
+        return False
+    found = []
+    for layer in readers:
+        numbers = _per_channel(source, LAYERS[overload_of(layer)], factor, shift)
+        if layer.args[0] is not node or numbers is None or not all(bool(v.isfinite().all()) for v in numbers):
+            return False
+        if bool(numbers[1].any()) and _pads(layer):
+            return False
+        found.append((layer, numbers))
+    for layer, numbers in found:
+        fold_before(graph, layer, source, *numbers)
+    graph.graph.erase_node(node)
+    return True
+
+
+def _pads(layer: fx.Node) -> bool:
+    padding = bound_args(layer).get("padding", 0)
+    return any(padding) if isinstance(padding, list | tuple) else padding != 0
+
+
 def _layer(source: fx.Node) -> bool:
     """A layer of constants that nothing but the factor reads."""
-    if source.op != "call_function" or source.target not in LAYERS or len(source.users) != 1:
+    return _constants(source) and len(source.users) == 1
+
+
+def _constants(node: fx.Node) -> bool:
+    """A layer whose weight and bias are constants."""
+    if node.op != "call_function" or node.target not in LAYERS:
         return False
-    args = bound_args(source)
+    args = bound_args(node)
     return is_constant(args["weight"]) and (args["bias"] is None or is_constant(args["bias"]))
 
 
@@ -86,7 +131,7 @@ def _feeds_a_layer(node: fx.Node) -> bool:
 Affine = tuple[fx.Node, Tensor, Tensor]
 
 
-def _affine(graph: fx.GraphModule, node: fx.Node) -> Affine | None:
+def affine_of(graph: fx.GraphModule, node: fx.Node) -> Affine | None:
     """(x, factor, shift) where the value of `node` is factor * x + shift, both float64 and as the model states them."""
     packet = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
     if node.op != "call_function" or packet not in ("mul", "div", "add", "sub", "rsub", "neg"):

@@ -9,6 +9,7 @@ the same numbers, which integer kernels can run; inputs of another rank are seen
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -90,12 +91,39 @@ def fold_into(graph: fx.GraphModule, layer: fx.Node, factor: Tensor, shift: Tens
     weight = get_attribute(graph, args["weight"]).double()
     shape = (-1, *[1] * (weight.dim() - 1))
     bias = get_attribute(graph, args["bias"]).double() if args["bias"] is not None else torch.zeros_like(shift)
+    name = _bias_name(args)
+    _replace(graph, layer, "weight", str(args["weight"].target), (weight * factor.reshape(shape)).float())
+    _replace(graph, layer, "bias", name, (bias * factor + shift).float())
+
+
+def fold_before(graph: fx.GraphModule, layer: fx.Node, source: fx.Node, factor: Tensor, shift: Tensor) -> None:
+    """Make `layer` read `source` and compute what it computes now of factor * source + shift, float64 [C].
+
+    Where it pads with zeros, `shift` is to be zero: a border of zeros before the shift is none after it.
+    """
+    args = bound_args(layer)
+    weight = get_attribute(graph, args["weight"]).double()
+    outputs, inputs = weight.shape[:2]
+    groups = args.get("groups", 1)
+    scales, shifts = (
+        value.reshape(groups, inputs).repeat_interleave(outputs // groups, 0).reshape(
+            outputs, inputs, *[1] * (weight.dim() - 2))
+        for value in (factor, shift)
+    )
+    if bool(shift.any()):
+        bias = get_attribute(graph, args["bias"]).double() if args["bias"] is not None else 0.0
+        _replace(graph, layer, "bias", _bias_name(args), (bias + (weight * shifts).flatten(1).sum(1)).float())
+    _replace(graph, layer, "weight", str(args["weight"].target), (weight * scales).float())
+    set_argument(layer, "input", source)
+
+
+def _bias_name(args: dict[str, Any]) -> str:
+    """The parameter that holds a layer's bias, or would."""
+    if args["bias"] is not None:
+        return str(args["bias"].target)
     target = str(args["weight"].target)
     owner = target.rpartition(".")[0]
-    missing = f"{owner}.bias" if owner else f"{target}_bias"
-    _replace(graph, layer, "weight", target, (weight * factor.reshape(shape)).float())
-    target = str(args["bias"].target) if args["bias"] is not None else missing
-    _replace(graph, layer, "bias", target, (bias * factor + shift).float())
+    return f"{owner}.bias" if owner else f"{target}_bias"
 
 
 def _replace(graph: fx.GraphModule, layer: fx.Node, name: str, target: str, value: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Note where the samples of a batch lie in quantized values that are not [N, ...] (`pipeline.graph.sample_layout`)."""
+"""Note where a batch's samples lie in quantized values that are not [N, ...] (`pipeline.capture.sample_layout`)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,36 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from isobit.pipeline.capture.sample_layout import META, find_samples
 from isobit.pipeline.errors import CaptureError
-from isobit.pipeline.graph.nodes import is_constant, network_input, quantizer_of, tensor_shape, where
-from isobit.pipeline.graph.sample_layout import META, find_samples
+from isobit.pipeline.graph.nodes import is_constant, quantizer_of, tensor_dtype, tensor_shape, where
+from isobit.pipeline.graph.ports import input_nodes
 from isobit.pipeline.shapes import known_sizes
 
 
 class _Tracer(fx.Interpreter):
-    """Runs a graph and keeps which elements of quantized values are not numbers."""
+    """Runs a graph and keeps which elements of quantized values are not numbers.
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    Args:
+        sample: whose values are made no number where they are read from integers, which always are numbers.
+    """
+
+    def __init__(self, graph: fx.GraphModule, sample: int | None) -> None:
         super().__init__(graph)
-        self.quantized = graph
+        self.quantized, self.sample = graph, sample
         self.marked: dict[fx.Node, Tensor] = {}
+        self.integers: set[fx.Node] = set()  # that depend on an input
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
+        if not isinstance(value, Tensor):
+            return value
+        if n.op == "placeholder" or not self.integers.isdisjoint(n.all_input_nodes):
+            if not value.is_floating_point():
+                self.integers.add(n)
+            elif n.op != "placeholder" and self.sample is not None and value.shape[:1] == (2,):
+                value = value.clone()
+                value[self.sample] = torch.nan
         if quantizer_of(self.quantized, n) is not None and not is_constant(n):
             self.marked[n] = value.isnan()
         return value
@@ -53,12 +67,21 @@ def mark_samples(graph: fx.GraphModule) -> bool:
 
 def _not_numbers(graph: fx.GraphModule, sample: int | None) -> dict[fx.Node, Tensor]:
     """By quantizer node, which elements are no number where one of two samples is none; None: both are numbers."""
-    source = network_input(graph)
     # Not zeros: what is divided by its own mean or norm would be no number either.
-    x = torch.rand(2, *known_sizes(tensor_shape(source)[1:]), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    inputs = [_numbers(node, sample, generator) for node in input_nodes(graph)]
+    tracer = _Tracer(graph, sample)
+    with torch.no_grad():
+        tracer.run(*inputs)
+    return tracer.marked
+
+
+def _numbers(node: fx.Node, sample: int | None, generator: torch.Generator) -> Tensor:
+    """Two samples of an input, of which one is no number; integers are zeros."""
+    shape, dtype = (2, *known_sizes(tensor_shape(node)[1:])), tensor_dtype(node)
+    if not dtype.is_floating_point:
+        return torch.zeros(shape, dtype=dtype)
+    x = torch.rand(shape, generator=generator)
     if sample is not None:
         x[sample] = torch.nan
-    tracer = _Tracer(graph)
-    with torch.no_grad():
-        tracer.run(x)
-    return tracer.marked
+    return x

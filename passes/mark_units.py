@@ -7,8 +7,8 @@ class counts (MobileNetV2's inverted residuals without a skip are blocks because
 once and holds other blocks is a trunk, not a block. Everything else is reconstructed layer by layer.
 
 A module that is used once and runs several layers itself (F.conv2d with parameters of its own) shows no blocks by its
-modules; there the values do: a stretch between two points that only one value passes, in which branches join, is a
-block, unless it holds more than `LARGEST` layers (a long skip).
+modules, and neither does a graph without module classes, as it is read from a file. There names (`passes.units.names`)
+and the structure of the graph (`passes.units.regions`) do.
 
 Units are contiguous runs in execution order, hence convex: no path leaves a unit and comes back. Pools and layout
 operators between units belong to the unit that follows, activations and sums to the one that precedes.
@@ -16,20 +16,22 @@ operators between units belong to the unit that follows, activations and sums to
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from torch import fx
 
+from isobit.passes.units.names import is_flat, named_stack
+from isobit.passes.units.regions import JOINED, LARGEST, gather, is_join, regions
 from isobit.pipeline.graph.dialect import POOLS, WEIGHTED, keeps_codes
 from isobit.pipeline.graph.layers import layer_name
 from isobit.pipeline.graph.nodes import is_constant, module_path, module_stack, op_name
 
-JOINED = "branches join in it"
-JOINS = ("add", "mul", "cat")
 CONTAINERS = ("torch.nn.modules.container.", "builtins.")
-# Layers of a stretch that is a block; the papers' largest have fewer.
-LARGEST = 8
+# (path, class) of the modules around a node, outermost first.
+Stacks = dict[fx.Node, list[tuple[str, str]]]
 
 
 @dataclass
@@ -42,9 +44,18 @@ class _Segment:
 
 def mark_units(graph: fx.GraphModule) -> bool:
     """Write `node.meta["unit"]` (index) on every operator and `graph.meta["units"]`: (name, kind, why) per unit."""
-    nodes = [n for n in graph.graph.nodes if n.op == "call_function" and not is_constant(n)]
+    nodes = _operators(graph)
+    flat = is_flat(nodes)
+    stacks = {node: named_stack(node) if flat else module_stack(node) for node in nodes}
     plain = _plain_paths(nodes)
-    segments = _segments(nodes, _block_paths(nodes, plain), _stretches(nodes, plain))
+    paths = _named_blocks(stacks) if flat else _block_paths(stacks, plain)
+    blocks = {node: (path, why) for node, stack in stacks.items() for path, why in _first(stack, paths)}
+    allowed = [n for n in nodes if n not in blocks and (flat or module_path(n) in plain)]
+    for region in regions(nodes, allowed):
+        gather(region)
+        name = _unused(layer_name(region.layers[0]), blocks.values())
+        blocks.update(dict.fromkeys(region.nodes, (name, region.why)))
+    segments = _segments(_operators(graph), blocks)
     names: dict[str, int] = defaultdict(int)
     described = []
     for index, segment in enumerate(segments):
@@ -65,50 +76,63 @@ def _plain_paths(nodes: list[fx.Node]) -> set[str]:
     return {path for path in paths if paths.count(path) > 1 and [*kinds.values()].count(kinds.get(path, "")) <= 1}
 
 
-def _stretches(nodes: list[fx.Node], plain: set[str]) -> dict[fx.Node, str]:
-    """Node -> name of the block, inside the modules of `plain`: from where one value passes to where one does again."""
-    found: dict[fx.Node, str] = {}
-    place = {node: index for index, node in enumerate(nodes)}
-    entering = [node for node in nodes[0].graph.nodes if node.op == "placeholder"] if nodes else []
-    end, run = -1, []
-    names: dict[str, int] = defaultdict(int)
-    for index, node in enumerate(nodes):
-        end = max([end, *(place.get(user, len(nodes)) for value in entering for user in value.users)])
-        entering = [node]
-        run.append(node)
-        if end > index:
-            continue
-        layers = [n for n in run if op_name(n) in WEIGHTED]
-        within = 0 < len(layers) <= LARGEST and all(module_path(n) in plain for n in layers)
-        if within and any(map(_is_join, run)):
-            name = layer_name(layers[0])
-            names[name] += 1
-            found.update(dict.fromkeys(run, name if names[name] == 1 else f"{name}#{names[name]}"))
-        end, run = -1, []
-    return found
-
-
-def _block_paths(nodes: list[fx.Node], plain: set[str]) -> dict[str, str]:
+def _block_paths(stacks: Stacks, plain: set[str]) -> dict[str, str]:
     """Module path -> why it is a block, for the outermost blocks."""
-    kinds = {path: kind for node in nodes for path, kind in module_stack(node) if path}
-    instances: dict[str, set[str]] = defaultdict(set)
-    for path, kind in kinds.items():
-        instances[kind].add(path)
-    joined = {kinds[module_path(n)] for n in nodes if module_path(n) in kinds and _is_join(n)}
-    why = {path: JOINED for kind in joined for path in instances[kind] if _is_proper(kind)}
-    weighted: dict[str, int] = defaultdict(int)
-    for node in nodes:
-        if op_name(node) in WEIGHTED:
-            for path, _ in module_stack(node):
-                weighted[path] += 1
+    kinds, instances, weighted = _modules(stacks)
+    why = {path: JOINED for kind in _joined(stacks) for path in instances[kind] if _is_proper(kind)}
     for kind, paths in instances.items():
         repeated = len(paths) >= 2 and _is_proper(kind) and min(weighted[path] for path in paths) >= 2
         if repeated and not any(_inside(block, path) for block in why for path in paths if block != path):
             why.update({path: "its class repeats" for path in paths if path not in why})
     why = {p: r for p, r in why.items() if weighted[p] and p not in plain}
     trunks = {p for p in why if len(instances[kinds[p]]) == 1 and any(_inside(q, p) for q in why if q != p)}
-    kept = {path: reason for path, reason in why.items() if path not in trunks}
-    return {path: reason for path, reason in kept.items() if not any(_inside(path, q) for q in kept if q != path)}
+    return _outermost({path: reason for path, reason in why.items() if path not in trunks})
+
+
+def _named_blocks(stacks: Stacks) -> dict[str, str]:
+    """The same where names stand for classes: modules with two layers or more, and a trunk is known by its size too."""
+    _, instances, weighted = _modules(stacks)
+    why = {path: JOINED for kind in _joined(stacks) for path in instances[kind] if weighted[path] >= 2}
+    trunks = {
+        path for kind in _joined(stacks) for path in instances[kind]
+        if weighted[path] > LARGEST and (len(instances[kind]) == 1 or any(_inside(q, path) for q in why))
+    }
+    return _outermost({path: reason for path, reason in why.items() if path not in trunks})
+
+
+def _modules(stacks: Stacks) -> tuple[dict[str, str], dict[str, set[str]], dict[str, int]]:
+    """Path -> class, class -> paths, path -> number of layers in it; the network itself is none."""
+    kinds = {path: kind for stack in stacks.values() for path, kind in stack if path}
+    instances: dict[str, set[str]] = defaultdict(set)
+    for path, kind in kinds.items():
+        instances[kind].add(path)
+    weighted: dict[str, int] = defaultdict(int)
+    for node, stack in stacks.items():
+        if op_name(node) in WEIGHTED:
+            for path, _ in stack:
+                weighted[path] += 1
+    return kinds, instances, weighted
+
+
+def _joined(stacks: Stacks) -> set[str]:
+    """Classes of the modules in whose own forward branches join."""
+    return {stack[-1][1] for node, stack in stacks.items() if stack and stack[-1][0] and is_join(node)}
+
+
+def _outermost(why: dict[str, str]) -> dict[str, str]:
+    return {path: reason for path, reason in why.items() if not any(_inside(path, q) for q in why if q != path)}
+
+
+def _first(stack: list[tuple[str, str]], paths: dict[str, str]) -> list[tuple[str, str]]:
+    """The block around a node, if there is one."""
+    return [(path, paths[path]) for path, _ in stack if path in paths][:1]
+
+
+def _unused(name: str, taken: Collection[tuple[str, str]]) -> str:
+    """`name`, or with a number where another block has it."""
+    used = {other for other, _ in taken}
+    numbered = (name if count == 1 else f"{name}#{count}" for count in itertools.count(1))
+    return next(each for each in numbered if each not in used)
 
 
 def _is_proper(kind: str) -> bool:
@@ -119,23 +143,19 @@ def _inside(path: str, outer: str) -> bool:
     return path.startswith(outer + ".")
 
 
-def _is_join(node: fx.Node) -> bool:
-    """Two computed branches meet; x * gate(x) is an activation, not a join."""
-    if op_name(node) not in JOINS:
-        return False
-    inputs = node.all_input_nodes
-    return len(inputs) >= 2 and not any(a in b.all_input_nodes for a in inputs for b in inputs)
+def _operators(graph: fx.GraphModule) -> list[fx.Node]:
+    return [n for n in graph.graph.nodes if n.op == "call_function" and not is_constant(n)]
 
 
-def _segments(nodes: list[fx.Node], blocks: dict[str, str], stretches: dict[fx.Node, str]) -> list[_Segment]:
+def _segments(nodes: list[fx.Node], blocks: dict[fx.Node, tuple[str, str]]) -> list[_Segment]:
     segments: list[_Segment] = []
     waiting: list[fx.Node] = []
     for node in nodes:
-        path = next((p for p, _ in module_stack(node) if p in blocks), "") or stretches.get(node, "")
+        path, why = blocks.get(node, ("", ""))
         current = segments[-1] if segments else None
         if path:
             if current is None or current.name != path:
-                segments.append(_Segment(path, "block", blocks.get(path, JOINED), waiting))
+                segments.append(_Segment(path, "block", why, waiting))
                 waiting = []
             segments[-1].nodes.extend([*waiting, node])
             waiting = []

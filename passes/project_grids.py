@@ -18,9 +18,9 @@ from isobit.pipeline.errors import TargetError
 from isobit.pipeline.graph.grid_map import GridMap
 from isobit.pipeline.graph.layers import layer_name, weighted_layers
 from isobit.pipeline.graph.nodes import bias_quantizer_of, bound_args, get_attribute, quantizer_of, source_of, where
+from isobit.pipeline.graph.sums import BIAS_LIMIT
 from isobit.pipeline.quant.grid import SCALE_FLOOR, QParams, along
 from isobit.pipeline.quant.quantizer import BiasQuantizer, Quantizer
-from isobit.pipeline.quant.sums import BIAS_LIMIT
 from isobit.pipeline.target import Target
 
 INT8 = (-128, 127)
@@ -60,7 +60,7 @@ def _check_container(node: fx.Node, weight: Quantizer, target: Target) -> None:
     if not target.weights.zero_points and (low < INT8[0] or high > INT8[1]):
         raise TargetError(
             f"weight codes {low}..{high} do not fit int8 with zero point 0", where=where(node),
-            allowed="symmetric weights, or asymmetric weights of 7 bits or fewer",
+            allowed="symmetric weights, or asymmetric weights of 7 bits or fewer", field="recipe.weights.symmetric",
         )
 
 

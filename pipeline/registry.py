@@ -32,10 +32,11 @@ class Registry(Generic[T]):
         kind: the word that messages use for an entry, for example `method` or `target`.
         error: what `get` raises for an unknown name, so that the message carries the right stage.
         group: of the entry points by which other distributions add theirs, `isobit.methods`; None where they cannot.
+        field: where a name of this kind is given, for errors: `recipe.method.name`.
     """
 
-    def __init__(self, kind: str, error: type[CompileError], group: str | None = None) -> None:
-        self.kind, self.group = kind, group
+    def __init__(self, kind: str, error: type[CompileError], group: str | None = None, field: str = "") -> None:
+        self.kind, self.group, self.field = kind, group, field
         self._error = error
         self._entries: dict[str, T] = {}
 
@@ -68,9 +69,23 @@ class Registry(Generic[T]):
             raise self._error(
                 f"there is no {self.kind} '{name}'",
                 allowed=", ".join(self.names()) or f"nothing: no {self.kind} is registered",
-                hint=nearest_spelling(name, self.names()),
+                hint=nearest_spelling(name, self.names()), field=self.field,
             )
         return self._entries[name]
+
+    def broken(self) -> list[CompileError]:
+        """What is wrong with plug-ins, which are imported for this; empty where every one of them can be used."""
+        found = []
+        try:
+            names = sorted(self._points())
+        except CompileError as clash:
+            return [clash]
+        for name in names:
+            try:
+                self.get(name)
+            except CompileError as error:
+                found.append(error)
+        return found
 
     def _points(self) -> dict[str, EntryPoint]:
         """The entry points of the group by name; nothing is imported."""
@@ -88,21 +103,22 @@ class Registry(Generic[T]):
         return self._error(
             f"the {self.kind} '{point.name}' of {_distribution(point)} has the same name as {other}",
             where=f"entry point {self.group}: {point.name} = {point.value}", hint="Uninstall one of the two.",
+            field=self.field,
         )
 
     def _load(self, point: EntryPoint) -> None:
         what, where = f"the {self.kind} '{point.name}' of {_distribution(point)}", f"{self.group}: {point.name}"
         try:
             point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # not the network's code, which `exits` would name, ended the program
             raise self._error(
                 f"{what} does not import: {first_line(error)}", where=f"entry point {where} = {point.value}",
-                hint="Install a version of it that fits this one, or uninstall it.",
+                hint="Install a version of it that fits this one, or uninstall it.", field=self.field,
             ) from error
         if point.name not in self._entries:
             raise self._error(
                 f"{what} is not registered by its module", where=f"entry point {where} = {point.value}",
-                hint=f"The module must register '{point.name}' when it is imported.",
+                hint=f"The module must register '{point.name}' when it is imported.", field=self.field,
             )
 
 

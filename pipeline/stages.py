@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, fx
 
 from isobit.pipeline.graph.nodes import tensor_shape
+from isobit.pipeline.graph.ports import input_names, input_nodes, output_names, output_nodes
+from isobit.pipeline.samples.network_inputs import Inputs, in_floats, tensors
+from isobit.pipeline.shapes import known_sizes
 from isobit.pipeline.target import Target
 
 if TYPE_CHECKING:
@@ -21,23 +24,42 @@ class Captured:
     """The float model as one ATen graph with batch norm intact: the teacher of every later stage.
 
     Args:
-        graph: ATen operators as traced (in-place ones included), one input, one output [N, classes, ...].
-        input_shape: (C, H, W).
-        num_classes: width of the output.
+        graph: ATen operators as traced (in-place ones included); inputs and outputs [N, ...] with their names
+            (`pipeline.graph.ports`).
         name, sha256: of the model file.
     """
 
     graph: fx.GraphModule
-    input_shape: tuple[int, ...]
-    num_classes: int
     name: str = "model"
     sha256: str = ""
 
     @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of one sample, by the input's name: (C, H, W) of images, (T,) of tokens."""
+        nodes = input_nodes(self.graph)
+        sizes = [known_sizes(tensor_shape(node)[1:]) for node in nodes]
+        return dict(zip(input_names(self.graph), sizes, strict=True))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W), of the first input."""
+        return next(iter(self.input_shapes.values()))
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """[N, classes, ...] by the output's name; None for N."""
+        return dict(zip(output_names(self.graph), map(tensor_shape, output_nodes(self.graph)), strict=True))
+
+    @property
     def output_shape(self) -> tuple[int | None, ...]:
-        """[N, classes, ...]; None for N."""
-        output = next(node for node in self.graph.graph.nodes if node.op == "output")
-        return tensor_shape(output.all_input_nodes[0])
+        """[N, classes, ...] of the first output; None for N."""
+        return next(iter(self.output_shapes.values()))
+
+    @property
+    def num_classes(self) -> int:
+        """Width of the first output; 1 where that is one number a sample."""
+        shape = self.output_shape
+        return 1 if len(shape) < 2 or shape[1] is None else shape[1]
 
 
 @dataclass(frozen=True)
@@ -150,8 +172,8 @@ class Reference:
     graph: fx.GraphModule
     quantized: Quantized
 
-    def evaluate(self, x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Logits [N, classes] of the fake-quantized graph; codes in float64 do not depend on the order of summation."""
+    def evaluate(self, x: Inputs, dtype: torch.dtype = torch.float64) -> Inputs:
+        """Outputs [N, ...] of the fake-quantized graph; codes in float64 do not depend on the order of summation."""
         graph = copy.deepcopy(self.graph).to(dtype)
         with torch.no_grad():
-            return graph(x.to(dtype))
+            return graph(*tensors(in_floats(x, dtype)))

@@ -111,6 +111,8 @@ class Target:
         quantized_bias: biases are int32 at scale input * weight.
         input_bits: bits of the network input; None leaves it in float.
         float_bits: bits of a tensor that leaves or enters a float operator, and of a quantized network output.
+        one_float_output: the sums of the last layer leave in float where they are the network's only output; of several
+            every output is on a grid. False: whatever the number.
         placements: which `placement` of a recipe can be honoured.
         containers: how `activation`, `weight` and `bias` codes are stored, for the manifest.
         gates: parity rules that fail the build, in words; the backend enforces them.
@@ -131,6 +133,7 @@ class Target:
     quantized_bias: bool = True
     input_bits: int | None = 8
     float_bits: int = 8
+    one_float_output: bool = False
     placements: tuple[str, ...] = ("target",)
     containers: Mapping[str, str] = field(
         default_factory=lambda: {"activation": "uint8", "weight": "int8", "bias": "int32"}

@@ -16,8 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from isobit import ROOMS
+from tests.examples.source_tree import code_lines, imported, parse, run_at_import, sources, tracked
+
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("pipeline", "passes", "calib", "backends")
+PACKAGES = ROOMS
 # Which rooms may be imported from where; isobit/, tools/ and tests/ know everything, and nothing below knows them.
 ALLOWED = {
     "pipeline": {"pipeline"},
@@ -36,73 +39,14 @@ RUNTIMES = {
     "tvm": "tvm",
     "tvm_ffi": "tvm",
 }
+# Folders side by side that import each other: the operators' rows read arguments of nodes, and a node's name and a
+# graph's whitelist read the rows.
+MUTUAL = {("pipeline/graph", "pipeline/operators")}
+# The door: an ONNX file is read, simplified and run as its author made it.
+READERS = {"onnx": "pipeline/model/onnx/"}
 INIT_LINES = 30
 FILES, LINES, FUNCTION_LINES = 13, 400, 60
 MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(?:home|root|work|tmp|Users|mnt|media|private|var/folders)/[\w.*-]")
-
-
-# --- reading the tree ---------------------------------------------------------------------------------------------
-
-
-def sources(root: Path, *folders: str) -> list[Path]:
-    """Python files below `folders`, sorted; without folders the whole checkout as git lists it."""
-    if folders:
-        return sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
-    return [path for path in tracked(root) if path.suffix == ".py"]
-
-
-def tracked(root: Path) -> list[Path]:
-    """What is committed, or would be by `git add`: ignored files are somebody's own business."""
-    listing = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=root, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return sorted(root / name for name in listing.stdout.split("\0") if name and (root / name).is_file())
-
-
-def parse(path: Path) -> ast.Module:
-    """The file's syntax tree."""
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-
-
-def imported(module: ast.Module, package: tuple[str, ...]) -> Iterator[tuple[int, str, ast.AST]]:
-    """(line, dotted name, node) of every import at any depth; relative to `package`; import_module("...") too."""
-    for node in ast.walk(module):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name, node
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            for tail in [node.module] if node.module else [alias.name for alias in node.names]:
-                yield node.lineno, ".".join([*above, tail]), node
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if name in ("import_module", "__import__") and isinstance(node.args[0].value, str):
-                yield node.lineno, node.args[0].value, node
-
-
-def is_type_checking(node: ast.AST) -> bool:
-    """`if TYPE_CHECKING:` in either spelling."""
-    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-
-
-def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes below `node` that execute when the module is imported: not function bodies, not type checking."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or is_type_checking(child):
-            continue
-        yield child
-        yield from run_at_import(child)
-
-
-def code_lines(path: Path) -> int:
-    """Lines that hold code: no blank lines, comments or module docstring."""
-    lines: set[int] = set()
-    module = parse(path)
-    for statement in module.body[1 if ast.get_docstring(module) else 0 :]:
-        lines.update(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
-    text = path.read_text(encoding="utf-8").splitlines()
-    return sum(1 for line in lines if text[line - 1].strip() and not text[line - 1].lstrip().startswith("#"))
 
 
 # --- the rules ----------------------------------------------------------------------------------------------------
@@ -117,6 +61,31 @@ def wrong_direction(root: Path) -> Iterator[str]:
                     if room in OURS - allowed:
                         rule = f"{package}/ may import only {sorted(allowed)}, not {room}"
                         yield f"{path.relative_to(root)}:{line}: {rule}"
+
+
+def mutual_imports(root: Path) -> Iterator[str]:
+    """Two folders, neither within the other, import in one direction: else they are one folder in two."""
+    places: dict[tuple[str, str], str] = {}
+    for path in sources(root, *PACKAGES, "isobit", "tools"):
+        folder = path.parent.relative_to(root)
+        for line, name, node in imported(parse(path), ("isobit", *folder.parts)):
+            other = folder_of(root, name, node)
+            if other is not None and not other.is_relative_to(folder) and not folder.is_relative_to(other):
+                pair = (folder.as_posix(), other.as_posix())
+                places.setdefault(pair, f"{path.relative_to(root)}:{line}")
+    for (folder, other), place in places.items():
+        if folder < other and (other, folder) in places and (folder, other) not in MUTUAL:
+            yield f"{place}: {folder} imports {other}, which imports it at {places[other, folder]}"
+
+
+def folder_of(root: Path, name: str, node: ast.AST) -> Path | None:
+    """The folder of the file that an import reads, relative to the checkout; None where it is none of ours."""
+    parts = name.split(".")
+    parts = parts[1:] if parts[0] == "isobit" and len(parts) > 1 and parts[1] in PACKAGES else parts
+    path = Path(*parts)
+    if (root / path).is_dir():
+        return path if parts[0] in OURS and isinstance(node, ast.ImportFrom) else None
+    return path.parent if (root / path.with_suffix(".py")).is_file() and len(parts) > 1 else None
 
 
 def rooms(name: str, node: ast.AST) -> list[str]:
@@ -138,7 +107,7 @@ def outside_the_package(root: Path) -> Iterator[str]:
 
 
 def runtime_outside_its_backend(root: Path) -> Iterator[str]:
-    """`onnx*` only in backends/onnx*, `tvm` only in backends/tvm*, and nowhere while the module is being imported."""
+    """`onnx*` only in backends/onnx* and the reader of such files, `tvm` only in backends/tvm*, and never at import."""
     for path in sources(root, "isobit", *PACKAGES):
         module, inside = parse(path), path.relative_to(root)
         at_import = set(run_at_import(module))
@@ -146,8 +115,8 @@ def runtime_outside_its_backend(root: Path) -> Iterator[str]:
             home = RUNTIMES.get(name.partition(".")[0])
             if home is None:
                 continue
-            if not inside.as_posix().startswith(f"backends/{home}"):
-                yield f"{inside}:{line}: {name} may be imported only in backends/{home}*"
+            if not inside.as_posix().startswith((f"backends/{home}", READERS.get(home, f"backends/{home}"))):
+                yield f"{inside}:{line}: {name} may be imported only in backends/{home}* or by its reader"
             elif node in at_import:
                 yield f"{inside}:{line}: import {name} inside the function that needs it; other machines may lack it"
 
@@ -223,8 +192,8 @@ def long_functions(root: Path) -> Iterator[str]:
 
 
 RULES = [
-    wrong_direction, outside_the_package, runtime_outside_its_backend, without_mirror, without_docstring, asserts,
-    machine_paths, crowded_folders, long_files, long_functions,
+    wrong_direction, mutual_imports, outside_the_package, runtime_outside_its_backend, without_mirror,
+    without_docstring, asserts, machine_paths, crowded_folders, long_files, long_functions,
 ]
 
 
@@ -302,6 +271,18 @@ def test_import_along_the_direction_is_not_a_finding(checkout):
     assert not list(wrong_direction(root))
 
 
+def test_folders_that_import_each_other_are_found(checkout):
+    files = {
+        "calib/a/one.py": "from isobit.calib.b.two import x\n", "calib/b/two.py": "\nfrom ..a import one\n",
+        "calib/b/inner/three.py": "from isobit.calib.b.two import x\n",
+        "calib/b/four.py": "import isobit.calib.b.inner.three\n",
+        "pipeline/graph/nodes.py": "from isobit.pipeline.operators.unary import x\n",
+        "pipeline/operators/unary.py": "from isobit.pipeline.graph.nodes import y\n",
+    }
+    (found,) = mutual_imports(checkout(files))
+    assert found == "calib/a/one.py:1: calib/a imports calib/b, which imports it at calib/b/two.py:2"
+
+
 @pytest.mark.parametrize(
     ("file", "text", "line"),
     [
@@ -327,6 +308,7 @@ def test_runtime_inside_a_function_of_its_backend_is_not_a_finding(checkout):
             "def emit():\n    import onnx_ir\n",
             "backends/onnx/session.py": "class Session:\n    def run(self):\n        import onnxruntime\n",
             "backends/tvm/session.py": "def run():\n    from tvm import relax\n",
+            "pipeline/model/onnx/file.py": "def read():\n    import onnx\n",
         }
     )
     assert not list(runtime_outside_its_backend(root))

@@ -18,8 +18,8 @@ from isobit.backends.base import BACKENDS
 from isobit.calib.methods import METHODS
 from isobit.calib.sources import SOURCES
 from isobit.cli.listing import target_rows
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.errors import RecipeError, TargetError
-from isobit.pipeline.graph.capture import capture
 from isobit.pipeline.graph.nodes import finish, op_name
 from isobit.pipeline.recipe import family, file
 from isobit.pipeline.recipe.file import load_recipe

@@ -10,24 +10,26 @@ from typing import Any
 from torch import fx
 
 from isobit.backends.base import BACKENDS
-from isobit.backends.c import device_runner
+from isobit.backends.c import device_predictor, device_runner
 from isobit.backends.c.emit import SOURCE, emit_program, read_description
 from isobit.backends.c.golden import write_golden_header
 from isobit.backends.c.session import LEVELS, CSession
 from isobit.backends.c.target import NAME, TARGETS
 from isobit.backends.c.toolchain import (
     MACHINES,
+    TOOLS,
     check_machine,
     compiler_of,
     compiler_version,
     cortex_m4_footprint,
     has_arm_compiler,
 )
-from isobit.backends.device.standalone import standalone
+from isobit.backends.device.standalone import standalone, write_predictor
 from isobit.backends.fixed_point.arithmetic import FixedPointArithmetic
 from isobit.backends.fixed_point.lower import lower
 from isobit.backends.fixed_point.rules import unsupported
 from isobit.pipeline.artifact.digest import RUNNER
+from isobit.pipeline.artifact.manifest import PreprocessingEntry
 from isobit.pipeline.proof.parity import Arithmetic, Runner
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
@@ -44,6 +46,8 @@ class CBackend:
     gated_levels = levels
     model_file = SOURCE
     device_needs = "a C compiler"
+    packages: tuple[str, ...] = ()
+    tools: Mapping[str, tuple[str, ...]] = TOOLS
 
     def target(self, profile: str) -> Target:
         """The operator table.
@@ -67,6 +71,9 @@ class CBackend:
         (folder / RUNNER).write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
         copied = [folder / path.relative_to(DEVICE) for path in sorted(DEVICE.rglob("*")) if path.is_file()]
         return [*files, *copied, folder / RUNNER]
+
+    def describe(self, folder: Path, preprocessing: PreprocessingEntry) -> None:
+        write_predictor(folder, Path(device_predictor.__file__))
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
         return FixedPointArithmetic(reference)

@@ -137,6 +137,7 @@ def _description(program: Program, plan: Plan, codes: list[Code], name: str, pro
         ],
         "order": [0, *(step.output for step in program.steps if step.output is not None)],
         "logits": list(program.logits),
+        **program.ports,
         "kernels": dict(sorted(kinds.items())),
         "computing": sum(not isinstance(step, Move) for step in program.steps),
     }

@@ -10,9 +10,8 @@ import numpy as np
 from isobit.backends.c.constants import INDENT, number_lines
 from isobit.backends.c.device_runner import VECTORS
 from isobit.backends.c.emit import read_description
-from isobit.backends.device.golden import CODE
+from isobit.backends.device.golden import CODE, output_key, port_names
 from isobit.backends.device.golden import GOLDEN as NUMBERS
-from isobit.pipeline.proof.parity import LOGITS
 
 FACTOR = 16777619  # odd, so that no change of a single code leaves the checksum as it is
 
@@ -29,7 +28,8 @@ def write_golden_header(folder: Path) -> Path:
     """Write `golden.h` from the golden numbers and the description in `folder`."""
     model = read_description(folder)
     with np.load(folder / NUMBERS, allow_pickle=False) as file:
-        logits = file[LOGITS]
+        rows = [file[output_key(name)] for name in port_names(model)[1]]
+        logits = rows[0] if len(rows) == 1 else np.concatenate([row.reshape(len(row), -1) for row in rows], 1)
         codes = [_channels_last(file[CODE + tensor["name"]], tensor["shape"]) if tensor["quantized"] else None
                  for tensor in model["tensors"]]
     path = folder / VECTORS

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from isobit.backends.c.emit import SOURCE, read_description, render
 from isobit.backends.c.toolchain import MACHINES, STANDARD, compile_c, compiler_of
+from isobit.backends.device.golden import split_outputs
 from isobit.pipeline.errors import ParityError
-from isobit.pipeline.proof.parity import LOGITS
+from isobit.pipeline.samples.network_inputs import Inputs, only
 
 LEVELS = {"O2": "-O2", "Os": "-Os"}  # what firmware is compiled for: speed, size
 BATCH = 16  # samples whose tensors lie in one file
@@ -55,13 +55,13 @@ class CSession:
         compile_c([*command, str(source), *([SOURCE] if compared else []), "-o", str(program)], folder)
         self.command = [*self._machine.emulator, str(program)]
 
-    def run(self, x: Tensor | np.ndarray) -> Mapping[str, np.ndarray]:
-        """uint8 codes by quantizer name in the graph's shape, and float32 `logits`, of x float32 [N, C, H, W].
+    def run(self, x: Inputs | np.ndarray) -> Mapping[str, np.ndarray]:
+        """uint8 codes by quantizer name in the graph's shape, and each output by name, of x float32 [N, ...].
 
         Raises:
             ParityError: the program fails, or reading the tensors out changed the logits.
         """
-        values = np.ascontiguousarray(np.asarray(x, np.float32))
+        values = np.ascontiguousarray(np.asarray(x if isinstance(x, np.ndarray) else only(x), np.float32))
         parts = [self._run(values[start:start + BATCH]) for start in range(0, max(len(values), 1), BATCH)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -92,4 +92,4 @@ class CSession:
                 codes = np.ascontiguousarray(codes.transpose(0, 3, 1, 2))
                 found[tensor["name"]] = codes.reshape(len(rows), *tensor["nchw"])
         logits = np.ascontiguousarray(rows[:, start:]).view(np.float32)
-        return {**found, LOGITS: logits.reshape(len(rows), *self._model["logits"])}
+        return {**found, **split_outputs(logits.reshape(len(rows), *self._model["logits"]), self._model)}

@@ -199,6 +199,7 @@ def _folded_bias(step: Conv, zero_point: int) -> np.ndarray:
         raise TargetError(
             f"sums of up to {largest:,} do not fit the 32 bits in which they are added", where=step.module,
             allowed=f"{(1 << 31) - 1:,}", hint="the layer has too many weights or too large a bias for integer kernels",
+            field="target",
         )
     return folded.astype(np.int32)
 

@@ -10,12 +10,17 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from isobit.pipeline.errors import TargetError
 
 STANDARD = ("-std=c99", "-Wall", "-Wextra")
 _HOST = ("cc", "gcc", "clang")
 _ARM, _ARM_SIZE = "arm-none-eabi-gcc", "arm-none-eabi-size"
+_ARM_EMULATOR = "qemu-system-arm"
+TOOLS = MappingProxyType({
+    "C compiler": _HOST, "Arm Cortex-M compiler": (_ARM,), "Arm Cortex-M emulator": (_ARM_EMULATOR,),
+})
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ MACHINES = {
     "cortex-m4": Machine(
         compiler=(_ARM, "-mcpu=cortex-m4", "-mthumb"),
         board=("--specs=rdimon.specs", "-nostartfiles", "-T", "cortex_m4/mps2_an386.ld", "cortex_m4/startup.c"),
-        emulator=("qemu-system-arm", "-M", "mps2-an386", "-nographic", "-monitor", "none", "-semihosting", "-kernel"),
+        emulator=(_ARM_EMULATOR, "-M", "mps2-an386", "-nographic", "-monitor", "none", "-semihosting", "-kernel"),
         packages=("gcc-arm-none-eabi", "libnewlib-arm-none-eabi", "qemu-system-arm"),
         proof_samples=32,
     ),
@@ -98,7 +103,7 @@ def host_compiler() -> list[str]:
         raise TargetError(
             "target 'c' proves its files by compiling and running them here, and there is no C compiler",
             where=f"CC={os.environ['CC']}" if chosen else "PATH", allowed=", ".join(_HOST),
-            hint="install one (Debian: apt install gcc libc6-dev), or set CC",
+            hint="install one (Debian: apt install gcc libc6-dev), or set CC", field="target",
         )
     return found
 

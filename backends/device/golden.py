@@ -1,8 +1,8 @@
 """The golden numbers of an artifact against what a device computes for them, for scripts that have numpy.
 
-golden.npz holds 16 inputs, the code of every quantized tensor and the logits. A code right after a float operator is
-the one that the session of the build computed, and how far another library's may lie below and above it; what comes
-after such a code was computed from that very code, so it is exact again.
+golden.npz holds 16 samples of every input, the code of every quantized tensor and every output. A code right after a
+float operator is the one that the session of the build computed, and how far another library's may lie below and above
+it; what comes after such a code was computed from that very code, so it is exact again.
 
 Shipped inside the `run.py` of such targets (see `backends.device.standalone`): the standard library and numpy only, and
 the syntax of Python 3.8.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,15 +22,69 @@ LOGITS = "logits"
 CODE = "code:"  # prefix of quantized tensors in golden.npz
 NEAR = "near:"  # prefix of those right after a float operator
 BELOW, ABOVE = "below:", "above:"  # prefixes: by how many codes a device's may be less or more than a `near:` code
-FLOAT_OUTPUT = "float_output"  # present where a float operator gives the logits; holds the relative error allowed
+INPUT_TYPES = (np.float32, np.int64, np.int32, np.int16, np.int8, np.uint8)
+INPUTS, OUTPUTS = "input.", "output."  # prefixes of inputs and outputs that are not called `input` and `logits`
+FLOAT_OUTPUT = "float_output"  # present where a float operator gives an output; holds the relative error allowed
 
 
-def read_golden(folder: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+def input_key(name: str) -> str:
+    """Key of an input in golden.npz."""
+    return name if name == INPUT else INPUTS + name
+
+
+def output_key(name: str) -> str:
+    """Key of an output in golden.npz."""
+    return name if name == LOGITS else OUTPUTS + name
+
+
+def float_key(name: str) -> str:
+    """Key of the error that an output computed in float may have."""
+    return FLOAT_OUTPUT if name == LOGITS else FLOAT_OUTPUT + "." + name
+
+
+def split_outputs(values: np.ndarray, described: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Each output by its name, of what a program wrote for N samples: one output, or the elements of all in a row.
+
+    Args:
+        described: of the artifact; `outputs` states names and shapes where they are not one that is called `logits`.
+    """
+    if "outputs" not in described:
+        return {LOGITS: values}
+    rows, found, start = values.reshape(len(values), -1), {}, 0
+    for entry in described["outputs"]:
+        count = int(np.prod(entry["shape"], dtype=np.int64))
+        found[entry["name"]] = np.ascontiguousarray(rows[:, start:start + count]).reshape([len(rows)] + entry["shape"])
+        start += count
+    return found
+
+
+def port_names(described: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Names of the input and of the outputs of a described artifact."""
+    outputs = [entry["name"] for entry in described["outputs"]] if "outputs" in described else [LOGITS]
+    return [described.get("input_name", INPUT)], outputs
+
+
+def golden_inputs(golden: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The samples of every input, by its name."""
+    return {key[len(INPUTS):] if key.startswith(INPUTS) else key: array for key, array in golden.items()
+            if key == INPUT or key.startswith(INPUTS)}
+
+
+def golden_outputs(golden: Mapping[str, np.ndarray]) -> list[str]:
+    """Names of the outputs."""
+    return [key[len(OUTPUTS):] if key.startswith(OUTPUTS) else key for key in golden
+            if key == LOGITS or key.startswith(OUTPUTS)]
+
+
+def read_golden(
+    folder: Path, names: Sequence[str], inputs: Sequence[str] = (INPUT,), outputs: Sequence[str] = (LOGITS,)
+) -> dict[str, np.ndarray]:
     """The arrays of golden.npz by key, in order.
 
     Args:
         folder: of the artifact.
-        names: quantized tensors of the network: each must be there, and nothing else beside inputs and logits.
+        names: quantized tensors of the network: each must be there, and nothing else beside inputs and outputs.
+        inputs, outputs: names of the network's.
 
     Raises:
         ValueError: the file is not whole.
@@ -38,17 +93,18 @@ def read_golden(folder: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         keys = list(file.files)
         golden = {key: file[key] for key in keys}
     near = boundaries(golden)
-    wanted = {INPUT, LOGITS} | {prefix + name for name in near for prefix in (NEAR, BELOW, ABOVE)}
+    given, returned = [input_key(name) for name in inputs], [output_key(name) for name in outputs]
+    wanted = {*given, *returned} | {prefix + name for name in near for prefix in (NEAR, BELOW, ABOVE)}
     wanted |= {CODE + name for name in names if name not in near}
-    found = [key for key in keys if key != FLOAT_OUTPUT]
+    found = [key for key in keys if key not in [float_key(name) for name in outputs]]
     if not names or sorted(found) != sorted(wanted) or not set(near) <= set(names):
         wrong = sorted(set(found) ^ wanted) or sorted(key for key in keys if keys.count(key) > 1) or near
         raise ValueError(f"{GOLDEN} does not hold the quantized tensors of this network: {', '.join(wrong[:3])}")
-    samples = golden[INPUT].shape[:1]
-    kinds = {INPUT: np.float32, LOGITS: np.float32}
+    samples = golden[given[0]].shape[:1]
     for key in wanted:
         array = golden[key]
-        if samples in ((), (0,)) or array.shape[:1] != samples or array.dtype != kinds.get(key, np.uint8):
+        kinds = INPUT_TYPES if key in given else (np.float32,) if key in returned else (np.uint8,)
+        if samples in ((), (0,)) or array.shape[:1] != samples or array.dtype not in kinds:
             raise ValueError(f"{GOLDEN}: {key} is {array.dtype} {array.shape}, which cannot be")
     return golden
 
@@ -76,11 +132,11 @@ def boundaries(golden: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def compare_golden(golden: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) -> list[str]:
-    """Compare a device's codes and logits with the golden ones, all of them, and say how much was compared.
+    """Compare a device's codes and outputs with the golden ones, all of them, and say how much was compared.
 
     Args:
         golden: see `read_golden`.
-        got: codes by name, and `logits`. What lies after a float operator was computed from golden's codes there; the
+        got: codes and outputs by name. What lies after a float operator was computed from golden's codes there; the
             code there is the device's own.
 
     Returns:
@@ -98,8 +154,9 @@ def compare_golden(golden: Mapping[str, np.ndarray], got: Mapping[str, np.ndarra
         below, above = (golden[prefix + name] if key.startswith(NEAR) else 0 for prefix in (BELOW, ABOVE))
         lines += step_problems(name, steps, (steps < np.negative(below, dtype=np.int64)) | (steps > above))
         compared, moved = compared + wanted.size, moved + np.count_nonzero(steps)
-    lines += logit_differences(got.get(LOGITS), golden[LOGITS], golden.get(FLOAT_OUTPUT))
-    print(f"samples: {len(golden[INPUT])}, codes compared: {compared}")
+    lines += output_differences(got, golden)
+    samples = next(iter(golden_inputs(golden).values()))
+    print(f"samples: {len(samples)}, codes compared: {compared}")
     if moved and not lines:
         print(f"float operators round otherwise here: {moved} codes, each explained and followed")
     return lines
@@ -119,13 +176,21 @@ def step_problems(name: str, steps: np.ndarray, wrong: np.ndarray) -> list[str]:
     return [f"{name}: {wrong.sum()} of {steps.size} codes differ, by up to {np.abs(steps[wrong]).max()}"]
 
 
-def logit_differences(got: np.ndarray | None, wanted: np.ndarray, allowed: np.ndarray | None) -> list[str]:
+def output_differences(got: Mapping[str, np.ndarray], golden: Mapping[str, np.ndarray]) -> list[str]:
+    """Every output as `logit_differences`."""
+    return [line for name in golden_outputs(golden) for line in logit_differences(
+        got.get(name), golden[output_key(name)], golden.get(float_key(name)), name)]
+
+
+def logit_differences(
+    got: np.ndarray | None, wanted: np.ndarray, allowed: np.ndarray | None, name: str = LOGITS
+) -> list[str]:
     """Equal bits, or within the error allowed relative to each sample's largest value."""
     if got is None or got.shape != wanted.shape or got.dtype != wanted.dtype:
-        return [f"{LOGITS}: missing, or of another shape"]
+        return [f"{name}: missing, or of another shape"]
     if allowed is None:
         wrong = got.view(np.uint32) != wanted.view(np.uint32)
     else:
         axes = tuple(range(1, wanted.ndim))
         wrong = ~(np.abs(got - wanted) <= allowed * np.abs(wanted).max(axis=axes, keepdims=True))
-    return [f"{LOGITS}: {wrong.sum()} of {wrong.size} values differ"] if wrong.any() else []
+    return [f"{name}: {wrong.sum()} of {wrong.size} values differ"] if wrong.any() else []

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from isobit.pipeline.artifact.digest import PREDICTOR
 
 _OURS = "isobit."
 _ROOT = Path(__file__).parents[2]  # installed, the folder of the package
@@ -25,18 +28,37 @@ class _Part:
     body: str
 
 
-def standalone(path: Path) -> str:
+def standalone(path: Path, last_word: str = "FAIL") -> str:
     """Source of the script at `path` with every module of ours before its own code.
 
-    The docstring is the script's; imports are gathered at the top, each once.
+    The docstring is the script's; imports are gathered at the top, each once. Without a package that it needs, the
+    script says so and ends with 1.
+
+    Args:
+        last_word: what it prints last where a package is missing.
     """
     parts = _with_dependencies(path)
     lines = {line for part in parts.values() for line in part.imports} - {"from __future__ import annotations"}
+    lines.add("import sys")
     standard = sorted(line for line in lines if line.split()[1].split(".")[0] in sys.stdlib_module_names)
     others = sorted(lines - set(standard))
-    head = [parts[path].docstring, "from __future__ import annotations", "\n".join(standard), "\n".join(others)]
+    head = [parts[path].docstring, "from __future__ import annotations", "\n".join(standard),
+            _guarded(others, last_word) if others else ""]
     bodies = "\n\n\n".join(part.body for part in parts.values())
     return "\n\n".join(text for text in head if text) + "\n\n" + bodies + "\n"
+
+
+def write_predictor(folder: Path, script: Path) -> None:
+    """Write `predict.py` into the artifact's folder: the `script` of a target that runs its model there."""
+    (folder / PREDICTOR).write_text(standalone(script, last_word=""), encoding="utf-8")
+
+
+def _guarded(imports: Sequence[str], last_word: str) -> str:
+    """Imports of packages that a device may lack."""
+    lines = ["try:", *(f"    {line}" for line in imports), "except ImportError as missing:",
+             "    print(str(missing) + \": this script needs it, see its first lines\")"]
+    lines += [f'    print("{last_word}")'] if last_word else []
+    return "\n".join([*lines, "    sys.exit(1)"])
 
 
 def _with_dependencies(path: Path) -> dict[Path, _Part]:

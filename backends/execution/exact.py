@@ -17,10 +17,12 @@ from torch.fx.node import map_arg
 
 from isobit.backends.execution.codes import stored
 from isobit.backends.execution.layer_sums import explicit_padding
+from isobit.pipeline.capture.sample_layout import samples_of
 from isobit.pipeline.graph.nodes import bound_args, is_constant, op_name, pair, quantizer_of
-from isobit.pipeline.graph.sample_layout import samples_of
+from isobit.pipeline.graph.ports import output_names
 from isobit.pipeline.graph.subgraphs import fold_constants
-from isobit.pipeline.proof.parity import LOGITS, Followed
+from isobit.pipeline.proof.parity import Followed
+from isobit.pipeline.samples.network_inputs import Inputs, in_floats, run_graph
 from isobit.pipeline.stages import Reference
 
 
@@ -72,19 +74,21 @@ class ExactArithmetic:
     """
 
     float_boundaries: tuple[str, ...] = ()
-    float_output = False
+    float_outputs: tuple[str, ...] = ()
 
     def __init__(self, reference: Reference) -> None:
         self.graph = fold_constants(reference.graph, torch.float64)
+        self.outputs = output_names(self.graph)
 
-    def run(self, x: Tensor) -> Mapping[str, np.ndarray]:
-        """Codes uint8 by quantizer name in execution order, and float32 logits."""
+    def run(self, x: Inputs) -> Mapping[str, np.ndarray]:
+        """Codes uint8 by quantizer name in execution order, and each float32 output by its name."""
         recorder = _CodeRecorder(self.graph)
         with torch.no_grad():
-            logits = recorder.run(x.double())
+            returned = run_graph(recorder.run, in_floats(x, torch.float64))
         results = {name: codes.contiguous().numpy() for name, codes in recorder.codes.items()}
-        return {**results, LOGITS: logits.float().numpy()}
+        outputs = zip(self.outputs, (value.float().numpy() for value in returned), strict=True)
+        return {**results, **dict(outputs)}
 
-    def follow(self, x: Tensor, codes: Mapping[str, np.ndarray]) -> Followed:
+    def follow(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
         """`run`: there is nothing to take over."""
         return Followed(self.run(x), {})

@@ -27,19 +27,19 @@ from isobit.backends.execution.codes import (
 )
 from isobit.backends.execution.layer_sums import Layer, layer_of
 from isobit.backends.regions import Region, find_regions
+from isobit.pipeline.capture.sample_layout import samples_of
 from isobit.pipeline.graph.nodes import (
     get_attribute,
     is_constant,
-    network_input,
-    network_output,
     op_name,
     source_of,
     where,
 )
-from isobit.pipeline.graph.sample_layout import samples_of
+from isobit.pipeline.graph.ports import input_nodes, output_names, output_nodes
 from isobit.pipeline.operators.index_map import run_move
 from isobit.pipeline.operators.moves import MOVES
-from isobit.pipeline.proof.parity import FLOAT_ROUNDING, LOGITS
+from isobit.pipeline.proof.counts import FLOAT_ROUNDING
+from isobit.pipeline.samples.network_inputs import Inputs, in_floats, part, sample_count, tensors
 from isobit.pipeline.target import Target
 
 PART = 16  # samples that are walked at once: three times as fast on ResNet-20 as 256
@@ -103,7 +103,9 @@ class Execution:
             region.quantizer.name for region in self.regions
             if region.quantizer is not None and _is_boundary(region, floats)
         )
-        self.float_output = network_output(graph) in floats
+        self.outputs = output_names(graph)
+        self._returned = dict(zip(self.outputs, output_nodes(graph), strict=True))
+        self.float_outputs = tuple(name for name, node in self._returned.items() if node in floats)
 
     def layer(self, node: fx.Node) -> Layer:
         """Integers of a conv2d or linear node, read once."""
@@ -117,28 +119,28 @@ class Execution:
             self._constants[region.anchor] = make()
         return self._constants[region.anchor]
 
-    def run(self, x: Tensor, observed: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def run(self, x: Inputs, observed: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Codes of every quantized tensor and the output.
 
         Args:
-            x: float32 [N, C, H, W].
+            x: [N, ...], or a tuple of several inputs.
             observed: codes that a runtime computed, by quantizer name. Consumers of these tensors start from them
                 instead of from this execution's own, so a difference stays where it arises.
 
         Returns:
-            uint8 codes [N, ...] by the name of the quantizer node, and float32 values under `logits`.
+            uint8 codes [N, ...] by the name of the quantizer node, and the float32 values of each output by its name.
         """
         return self.follow(x, observed or {})[0]
 
     def walk(
-        self, x: Tensor, observed: Mapping[str, Tensor]
+        self, x: Inputs, observed: Mapping[str, Tensor]
     ) -> tuple[dict[str, np.ndarray], dict[str, tuple[np.ndarray, np.ndarray]]]:
         """`follow`, in parts whose activations stay in the processor's cache, as arrays of all samples."""
         parts = []
-        for start in range(0, max(len(x), 1), PART):
+        for start in range(0, max(sample_count(x), 1), PART):
             rows = slice(start, start + PART)
-            parts.append(self.follow(x[rows], {name: value[rows] for name, value in observed.items()}))
-        results = {name: _joined([part[name] for part, _ in parts]) for name in parts[0][0]}
+            parts.append(self.follow(part(x, rows), {name: value[rows] for name, value in observed.items()}))
+        results = {name: _joined([found[name] for found, _ in parts]) for name in parts[0][0]}
         bounds = {
             name: (_joined([ends[name][0] for _, ends in parts]), _joined([ends[name][1] for _, ends in parts]))
             for name in parts[0][1]
@@ -147,10 +149,12 @@ class Execution:
 
     @torch.no_grad()
     def follow(
-        self, x: Tensor, observed: Mapping[str, Tensor]
+        self, x: Inputs, observed: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
         """`run`, and for each float boundary the least and the largest code that float rounding can explain."""
-        values: dict[fx.Node, Value] = {network_input(self.graph): x.float()}
+        values: dict[fx.Node, Value] = dict(
+            zip(input_nodes(self.graph), tensors(in_floats(x, torch.float32)), strict=True)
+        )
         results: dict[str, Tensor] = {}
         bounds: dict[str, tuple[Tensor, Tensor]] = {}
         for region in self.regions:
@@ -166,7 +170,7 @@ class Execution:
             values[region.value] = value
             for node in self._last_use.get(region.anchor, ()):
                 values.pop(node, None)
-        results[LOGITS] = dequantized(values[network_output(self.graph)])
+        results.update((name, dequantized(values[node]).float()) for name, node in self._returned.items())
         return results, bounds
 
     def _run_region(self, region: Region, values: dict[fx.Node, Value]) -> Value:
@@ -210,16 +214,18 @@ class Execution:
         if not is_constant(node):
             return dequantized(values[node])
         if node.op == "get_attr":
-            return get_attribute(self.graph, node).detach().float()
+            value = get_attribute(self.graph, node).detach()
+            return value.float() if value.is_floating_point() else value
         return self.graph.get_submodule(str(node.target))(self._float_value(source_of(node), values, local))
 
     def _find_last_uses(self) -> dict[fx.Node, list[fx.Node]]:
-        """Anchor of a region -> values that no later region reads; the network output is never dropped."""
+        """Anchor of a region -> values that no later region reads; the network's outputs are never dropped."""
         last: dict[fx.Node, fx.Node] = {}
         for region in self.regions:
             for node in region.inputs:
                 last[node] = region.anchor
-        last.pop(network_output(self.graph), None)
+        for node in output_nodes(self.graph):
+            last.pop(node, None)
         drops: dict[fx.Node, list[fx.Node]] = {}
         for node, anchor in last.items():
             drops.setdefault(anchor, []).append(node)

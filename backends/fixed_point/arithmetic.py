@@ -31,6 +31,7 @@ from isobit.pipeline.operators.index_map import run_move
 from isobit.pipeline.operators.unary import UNARY
 from isobit.pipeline.proof.parity import Followed
 from isobit.pipeline.quant.grid import along
+from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
 
 
@@ -42,16 +43,17 @@ class FixedPointArithmetic:
     """
 
     float_boundaries: tuple[str, ...] = ()
-    float_output = False
+    float_outputs: tuple[str, ...] = ()
 
     def __init__(self, reference: Reference) -> None:
         self.execution = Execution(reference.graph, reference.quantized.target, _kernels(), logits)
+        self.outputs = self.execution.outputs
 
-    def run(self, x: Tensor) -> Mapping[str, np.ndarray]:
-        """uint8 codes by quantizer name in execution order, and float32 `logits`, of x float32 [N, C, H, W]."""
+    def run(self, x: Inputs) -> Mapping[str, np.ndarray]:
+        """uint8 codes by quantizer name in execution order, and each float32 output by its name, of x [N, ...]."""
         return self.execution.walk(x, {})[0]
 
-    def follow(self, x: Tensor, codes: Mapping[str, np.ndarray]) -> Followed:
+    def follow(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
         """`run`: there is nothing to take over."""
         return Followed(self.run(x), {})
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,18 +20,18 @@ from isobit.backends.fixed_point.numbers import fill_code, regrid_table, requant
 from isobit.backends.fixed_point.program import Buffer, Concat, Conv, Dequantize, Lookup, Move, Program, Step, Weights
 from isobit.backends.fixed_point.steps import joined_axis, make_step, refusal
 from isobit.backends.regions import Region, find_regions
+from isobit.pipeline.capture.sample_layout import samples_of
 from isobit.pipeline.errors import TargetError
 from isobit.pipeline.graph.grid_map import GridMap, data_inputs
 from isobit.pipeline.graph.nodes import (
     bound_args,
     known_sizes,
     module_path,
-    network_output,
     op_name,
     tensor_shape,
     where,
 )
-from isobit.pipeline.graph.sample_layout import samples_of
+from isobit.pipeline.graph.ports import input_names, input_nodes, output_names, output_nodes
 from isobit.pipeline.operators.index_map import move_numbers
 from isobit.pipeline.operators.moves import MOVES, is_move
 from isobit.pipeline.stages import Reference
@@ -48,7 +49,7 @@ def lower(reference: Reference) -> Program:
     try:
         return _Lowering(reference.graph, reference.quantized.target).run()
     except _Refusal as refusal:
-        raise TargetError(refusal.reason, where=where(refusal.node)) from None
+        raise TargetError(refusal.reason, where=where(refusal.node), field="target") from None
 
 
 def refused(graph: fx.GraphModule, target: Target) -> list[tuple[fx.Node, str]]:
@@ -109,10 +110,20 @@ class _Lowering:
 
     def run(self) -> Program:
         """The program, of a trial without its steps; raises _Refusal."""
+        _, *further = input_nodes(self.graph)
+        if further:
+            raise _Refusal(further[0], f"it takes one input, and the model has {', '.join(input_names(self.graph))}")
         for region in find_regions(self.graph, self.target):
             self._region(region)
-        self._leave()
-        return Program(tuple(self.buffers), tuple(self.steps), _graph_shape(network_output(self.graph)))
+        nodes = output_nodes(self.graph)
+        shapes = [_graph_shape(node) for node in nodes]
+        if len(nodes) == 1:
+            self._leave(nodes[0])
+        else:
+            self._leave_together(nodes)
+        logits = shapes[0] if len(nodes) == 1 else (sum(map(math.prod, shapes)),)
+        outputs = tuple(zip(output_names(self.graph), shapes, strict=True))
+        return Program(tuple(self.buffers), tuple(self.steps), logits, outputs, input_names(self.graph)[0])
 
     def _region(self, region: Region) -> None:
         node = region.anchor
@@ -169,13 +180,14 @@ class _Lowering:
             step = make_step(self.graph, region, grids, grid)
             self.steps.append(replace(step, inputs=inputs, output=output))
 
-    def _leave(self) -> None:
+    def _leave(self, output: fx.Node) -> None:
         """The output: the sums of the last layer in the order in which they leave, or codes that become numbers."""
-        output = network_output(self.graph)
         if output in self.joined:
-            self._leave_joined(output)
+            self._leave_joined(self.joined[output], output)
             return
-        value = self.values[output]
+        value = self.values.get(output)
+        if value is None:
+            raise _Refusal(output, "an output that no layer computes is in float")
         if isinstance(value, _Value):
             self.steps.append(Dequantize(output.name, "", (self._codes(output, output),), None))
         elif not self.trial and not layout.is_identity(value.numbers):
@@ -183,9 +195,17 @@ class _Lowering:
             index, layer = next(layers)
             self.steps[index] = _reordered(layer, value.numbers.reshape(-1))
 
-    def _leave_joined(self, output: fx.Node) -> None:
+    def _leave_together(self, outputs: Sequence[fx.Node]) -> None:
+        """Several outputs: the elements of all of them, one output after the other."""
+        values = [self._whole(output, output) for output in outputs]
+        for output, value in zip(outputs, values, strict=True):
+            if value.numbers.shape[0] != 1:
+                raise _Refusal(output, f"the samples do not lie one after the other on the first axis of {output.name}")
+        together = join(values, lambda numbers: torch.cat([part.reshape(1, -1) for part in numbers], 1))
+        self._leave_joined(together, outputs[0])
+
+    def _leave_joined(self, joined: Joined, output: fx.Node) -> None:
         """The output where layout operators put it together from tensors on several grids."""
-        joined = self.joined[output]
         if joined.numbers.shape[0] != 1 or tensor_shape(output)[0] is not None:
             raise _Refusal(output, f"the samples do not lie one after the other on the first axis of {output.name}")
         parts = find_parts(joined, [self.buffers[number].shape for number, _ in joined.sources])

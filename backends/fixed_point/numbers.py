@@ -13,9 +13,9 @@ from isobit.backends.regions import Region
 from isobit.pipeline.errors import TargetError
 from isobit.pipeline.graph.dialect import WEIGHTED
 from isobit.pipeline.graph.nodes import bound_args, known_sizes, op_name, pair, source_of, tensor_shape, where
+from isobit.pipeline.graph.sums import layer_sums, magnitude
 from isobit.pipeline.operators.moves import MOVES
 from isobit.pipeline.operators.unary import composed
-from isobit.pipeline.quant.sums import layer_sums, magnitude
 
 CODES = 256
 _LARGEST = CODES - 1  # magnitude of a code minus its zero point, whatever the zero point

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from isobit.backends.fixed_point.rescale import Rescale
+from isobit.pipeline.graph.ports import INPUT, OUTPUT
 
 
 @dataclass(frozen=True)
@@ -257,12 +259,25 @@ class Program:
     Args:
         buffers: tensor 0 is the input: the codes of the image, `round_half_even(x / scale) + zero_point`, clipped.
         steps: in execution order.
-        logits: shape of one sample's logits in the graph, (classes,) mostly.
+        logits: shape of one sample's logits in the graph, (classes,) mostly; of several outputs all their elements, one
+            after the other.
+        outputs: name and shape of one sample, of each output.
+        input_name: that users know.
     """
 
     buffers: tuple[Buffer, ...]
     steps: tuple[Step, ...]
     logits: tuple[int, ...]
+    outputs: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    input_name: str = INPUT
+
+    @property
+    def ports(self) -> dict[str, Any]:
+        """What a description of the artifact says of names: nothing where they are `input` and `logits`."""
+        said: dict[str, Any] = {} if self.input_name == INPUT else {"input_name": self.input_name}
+        if [name for name, _ in self.outputs] not in ([], [OUTPUT]):
+            said["outputs"] = [{"name": name, "shape": list(shape)} for name, shape in self.outputs]
+        return said
 
     @property
     def input(self) -> Buffer:

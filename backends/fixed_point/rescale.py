@@ -92,6 +92,7 @@ def make_rescale(parts: Sequence[Part], zero_point: int, where: str = "") -> Res
         f"no 64-bit multiplier and shift brings these sums to the output's grid: steps in ratios of {ratios}",
         where=where, allowed="sums whose steps are finer than the output's, or smaller sums",
         hint="the layer's output range is tiny beside its sums: look at its calibration, or use `target=onnx`",
+        field="target",
     )
 
 

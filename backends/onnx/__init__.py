@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import fx
 
 from isobit.backends.base import BACKENDS
 from isobit.backends.device.processor import read_cpuinfo, this_machine
-from isobit.backends.device.standalone import standalone
-from isobit.backends.onnx import device_runner
+from isobit.backends.device.standalone import standalone, write_predictor
 from isobit.backends.onnx.arithmetic import IntegerArithmetic
+from isobit.backends.onnx.device import device_predictor, device_runner
 from isobit.backends.onnx.emit import FORMS, Form, emit_model, unsupported
+from isobit.backends.onnx.metadata import add_metadata
 from isobit.backends.onnx.profiles import DEFAULT_PROFILE, why_inexact
 from isobit.backends.onnx.session import LEVELS, OnnxSession, integer_ops
 from isobit.backends.onnx.target import NAMES, TARGETS, targets
 from isobit.pipeline.artifact.digest import RUNNER
-from isobit.pipeline.artifact.manifest import package_versions
+from isobit.pipeline.artifact.manifest import PreprocessingEntry, package_versions
 from isobit.pipeline.errors import TargetError
 from isobit.pipeline.proof.parity import Arithmetic, Runner
 from isobit.pipeline.stages import Reference
@@ -37,6 +39,8 @@ class OnnxBackend:
     levels = tuple(LEVELS)
     model_file = device_runner.MODEL
     device_needs = "numpy and onnxruntime"
+    packages = ("onnx", "onnx-ir", "onnxruntime")
+    tools: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     def __init__(self, form: Form) -> None:
         self.form: Form = form
@@ -68,6 +72,10 @@ class OnnxBackend:
         emit_model(reference, model, self.form)
         runner.write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
         return [model, runner]
+
+    def describe(self, folder: Path, preprocessing: PreprocessingEntry) -> None:
+        add_metadata(folder / self.model_file, preprocessing.facts)
+        write_predictor(folder, Path(device_predictor.__file__))
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
         return IntegerArithmetic(reference)

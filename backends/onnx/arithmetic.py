@@ -23,6 +23,7 @@ from isobit.backends.regions import Region
 from isobit.pipeline.graph.dialect import ACTIVATIONS
 from isobit.pipeline.graph.nodes import bound_args, pair
 from isobit.pipeline.proof.parity import Followed
+from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
 
@@ -38,13 +39,13 @@ class IntegerArithmetic:
     def __init__(self, reference: Reference, target: Target | None = None) -> None:
         self.execution = Execution(reference.graph, target or reference.quantized.target, KERNELS, logits)
         self.float_boundaries = self.execution.boundaries
-        self.float_output = self.execution.float_output
+        self.outputs, self.float_outputs = self.execution.outputs, self.execution.float_outputs
 
-    def run(self, x: Tensor) -> Mapping[str, np.ndarray]:
-        """uint8 codes by quantizer name in execution order, and float32 `logits`, of x float32 [N, C, H, W]."""
+    def run(self, x: Inputs) -> Mapping[str, np.ndarray]:
+        """uint8 codes by quantizer name in execution order, and each float32 output by its name, of x [N, ...]."""
         return self.follow(x, {}).results
 
-    def follow(self, x: Tensor, codes: Mapping[str, np.ndarray]) -> Followed:
+    def follow(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
         """See `pipeline.proof.parity.Arithmetic`; names of `codes` that are no float boundary are not taken over."""
         taken = {name: torch.from_numpy(codes[name]) for name in self.float_boundaries if name in codes}
         return Followed(*self.execution.walk(x, taken))

@@ -19,41 +19,38 @@ from isobit.backends.execution.codes import CodeGrid, container, output_grid
 from isobit.backends.execution.layer_sums import layer_of
 from isobit.backends.onnx.arithmetic import UNARY_KERNELS, UnaryKernel, addends
 from isobit.backends.onnx.emitters import (
-    ROUNDED_BY_RUNTIME,
     average_attributes,
+    changes_between_codes,
     conv_attributes,
     emit_operator,
     refusal,
 )
 from isobit.backends.onnx.graph_writer import CONTRIB, GraphWriter, onnx_dtype
 from isobit.backends.onnx.pack import pack_weight
-from isobit.backends.onnx.weights import weight_codes
+from isobit.backends.onnx.weights import channel_scale, weight_codes
 from isobit.backends.regions import Region, find_regions
+from isobit.pipeline.capture.sample_layout import samples_of
 from isobit.pipeline.errors import TargetError
 from isobit.pipeline.graph.nodes import (
     bias_quantizer_of,
     bound_args,
+    computes_size,
     get_attribute,
     is_constant,
     known_sizes,
-    network_input,
-    network_output,
-    op_name,
+    tensor_dtype,
     tensor_shape,
     where,
 )
+from isobit.pipeline.graph.ports import input_names, input_nodes, output_names, output_nodes
 from isobit.pipeline.graph.quantized_tensors import quantizer_at
-from isobit.pipeline.graph.sample_layout import samples_of
 from isobit.pipeline.operators.moves import MOVES
-from isobit.pipeline.proof.parity import LOGITS
 from isobit.pipeline.quant.nested import NESTED_CODES
-from isobit.pipeline.quant.quantizer import Quantizer
 from isobit.pipeline.stages import Reference
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-INPUT = "input"
 PRODUCER = ("isobit", "1")
 Form = Literal["qdq", "qoperator"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -85,7 +82,7 @@ def emit_model(reference: Reference, path: Path, form: Form = "qdq") -> None:
     problems = unsupported(reference.graph)
     if problems:
         node, reason = problems[0]
-        raise TargetError(reason, where=where(node), hint="replace the operator, or use `target=reference`")
+        raise TargetError(reason, where=where(node), field="target", hint="replace it, or use `target=reference`")
     emission = _OperatorEmission(reference) if form == "qoperator" else _Emission(reference)
     proto = _serialize(emission.write())
     # The checker infers shapes in a full check, and knows none of ONNX Runtime's own operators.
@@ -110,22 +107,33 @@ class _Emission:
     def __init__(self, reference: Reference) -> None:
         self.graph = reference.graph
         self.regions = find_regions(self.graph, reference.quantized.target)
-        self.writer = GraphWriter()
+        self.returned = list(zip(output_names(self.graph), output_nodes(self.graph), strict=True))
+        self.writer = GraphWriter({*input_names(self.graph), *output_names(self.graph)})
         self.values: dict[fx.Node, Any] = {}
 
     def write(self) -> ir.Model:
-        placeholder = network_input(self.graph)
-        source = self.writer.input(INPUT, known_sizes(tensor_shape(placeholder)[1:]))
-        self.values[placeholder] = source
+        inputs = []
+        for node, name in zip(input_nodes(self.graph), input_names(self.graph), strict=True):
+            inputs.append(self.writer.input(name, known_sizes(tensor_shape(node)[1:]), tensor_dtype(node)))
+            self.values[node] = inputs[-1]
         for region in self.regions:
+            if computes_size(region.anchor):
+                continue
             with self.writer.group():
                 value = self._region(region)
             self.values[region.value] = self._by_sample(region, value)
-        output = network_output(self.graph)
-        result = self.values[output]
-        if isinstance(result, _CodesValue):
-            result = self._dequantize(result, LOGITS)
-        return self.writer.model(source, result, known_sizes(tensor_shape(output)[1:]), PRODUCER)
+        outputs = [
+            (self._result(node, name), known_sizes(tensor_shape(node)[1:]), tensor_dtype(node))
+            for name, node in self.returned
+        ]
+        return self.writer.model(inputs, outputs, PRODUCER)
+
+    def _result(self, node: fx.Node, name: str) -> ir.Value:
+        """The value of an output under its name: as it was written, or a copy where it has another name already."""
+        value = self.values[node]
+        if isinstance(value, _CodesValue):
+            return self._dequantize(value, name)
+        return value if value.name == name else self.writer.call("Identity", [value], name=name)
 
     def _name(self, region: Region) -> str | None:
         """The quantizer's name for its codes, where they are [N, ...]; else `_by_sample` gives it."""
@@ -162,8 +170,8 @@ class _Emission:
         return self._operators(region, self._result_name(region))
 
     def _result_name(self, region: Region) -> str | None:
-        """The network's output has a name of its own."""
-        return LOGITS if region.value is network_output(self.graph) else None
+        """An output of the network has a name of its own."""
+        return next((name for name, node in self.returned if node is region.value), None)
 
     def _integer(self, region: Region, grid: CodeGrid) -> _CodesValue:
         """DQ -> operator -> Q; activations after the operator are ends of the grid."""
@@ -193,12 +201,12 @@ class _Emission:
 
     def _operators(self, region: Region, name: str | None) -> ir.Value:
         """The operators of a region that runs in float, or of the float-valued last layer."""
-        local: dict[fx.Node, ir.Value] = {}
+        local: dict[fx.Node, Any] = {}
         for node in (region.anchor, *region.absorbed):
-            last = node is region.tail
-            read = self._plain_float if op_name(node) in ROUNDED_BY_RUNTIME else self._float
+            read = self._plain_float if changes_between_codes(node) else self._float
             local[node] = emit_operator(
-                self.writer, node, lambda n, read=read: local[n] if n in local else read(n), name=name if last else None
+                self.writer, node, lambda n, read=read: local[n] if n in local else read(n),
+                name=name if node is region.tail else None,
             )
         return local[region.tail]
 
@@ -233,14 +241,15 @@ class _Emission:
 
     def _constant(self, node: fx.Node) -> ir.Value:
         if node.op == "get_attr":
-            return self.writer.constant(get_attribute(self.graph, node).detach().cpu().float().numpy())
+            value = get_attribute(self.graph, node).detach().cpu()
+            return self.writer.constant((value.float() if value.is_floating_point() else value).numpy())
         bias = bias_quantizer_of(self.graph, node)
         if bias is not None:
             return self._bias(bias)
         quantizer = quantizer_at(self.graph, node)
         weight = pack_weight(quantizer)
         channels = weight.shape[0]
-        scale = self.writer.constant(_channel_scale(quantizer, channels))
+        scale = self.writer.constant(channel_scale(quantizer, channels))
         zeros = self.writer.constant(np.zeros(channels, np.int8))
         return self.writer.call("DequantizeLinear", [weight_codes(self.writer, weight), scale, zeros], {"axis": 0})
 
@@ -248,7 +257,7 @@ class _Emission:
         """int32 after DQ at scale s_x * s_w: the product is folded at load, the file holds neither twice."""
         source, weight = bias.parents
         codes = bias.decided.detach().cpu().numpy().astype(np.int32)
-        weight_scale = self.writer.constant(_channel_scale(weight, codes.shape[0]))
+        weight_scale = self.writer.constant(channel_scale(weight, codes.shape[0]))
         scale = self.writer.call("Mul", [self._scale(source.scale), weight_scale])
         zeros = self.writer.constant(np.zeros(codes.shape[0], np.int32))
         return self.writer.call("DequantizeLinear", [self.writer.constant(codes), scale, zeros], {"axis": 0})
@@ -294,7 +303,6 @@ class _Emission:
 
     def _byte(self, value: int) -> ir.Value:
         return self.writer.constant(np.asarray(value, np.uint8))
-
 
 
 class _OperatorEmission(_Emission):
@@ -390,8 +398,3 @@ def _attributes(kernel: UnaryKernel, node: fx.Node) -> dict[str, float]:
 def _settles(grid: CodeGrid) -> bool:
     """Something stands between a kernel's saturated bytes and the codes of this grid."""
     return (grid.low, grid.high) != (0, 255) or grid.multiples is not None
-
-
-def _channel_scale(quantizer: Quantizer, channels: int) -> np.ndarray:
-    scale = quantizer.scale.detach().cpu().float().numpy().reshape(-1)
-    return np.ascontiguousarray(np.broadcast_to(scale, (channels,)))

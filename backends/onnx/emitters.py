@@ -13,12 +13,24 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import fx
 from torch.fx.node import map_arg
 
 from isobit.backends.execution.layer_sums import explicit_padding
+from isobit.backends.onnx import by_torch
 from isobit.backends.onnx.graph_writer import GraphWriter
-from isobit.pipeline.graph.nodes import bound_args, is_constant, known_sizes, op_name, pair, tensor_shape
+from isobit.pipeline.graph.nodes import (
+    TUPLE_ENTRY,
+    bound_args,
+    computes_size,
+    is_constant,
+    known_sizes,
+    op_name,
+    pair,
+    source_of,
+    tensor_shape,
+)
 from isobit.pipeline.operators.index_map import OUTSIDE, axis_maps, index_map
 from isobit.pipeline.operators.moves import MOVES, MoveOperator
 from isobit.pipeline.operators.unary import UNARY, operand
@@ -83,7 +95,12 @@ def emit_operator(
         name: of the result; a short one where None.
         changed: arguments that take the place of the call's own.
     """
+    if is_written_by_torch(node):
+        return by_torch.emit(writer, node, values, name)
     operands, row = _Operands(writer, node, name), UNARY.get(op_name(node))
+    if op_name(node) == TUPLE_ENTRY:
+        several: Any = values(source_of(node))
+        return several[node.args[1]]
     if row is not None:
         x = values(operand(node))
         return row.write(operands, x, _with_values(row.arguments(node), values))
@@ -107,9 +124,29 @@ def _with_values(arguments: Any, values: Callable[[fx.Node], Any]) -> Any:
 ROUNDED_BY_RUNTIME = frozenset({"conv_transpose2d"})
 
 
+def changes_between_codes(node: fx.Node) -> bool:
+    """A session may compute something else where the call stands between DequantizeLinear and QuantizeLinear."""
+    return op_name(node) in ROUNDED_BY_RUNTIME or is_written_by_torch(node)
+
+
 def refusal(node: fx.Node) -> str:
     """Why the node cannot be written, or an empty string."""
+    if not is_written_by_torch(node):
+        return ""
+    own, theirs = _own_refusal(node), by_torch.refusal(node)
+    return theirs and f"{own}, and {theirs}"
+
+
+def is_written_by_torch(node: fx.Node) -> bool:
+    """No function of this file writes the call; arithmetic on sizes, and entries of tuples, are written with others."""
+    return not computes_size(node) and op_name(node) != TUPLE_ENTRY and bool(_own_refusal(node))
+
+
+def _own_refusal(node: fx.Node) -> str:
+    """Why no function of this file writes the call."""
     name = op_name(node)
+    if not node.meta.get("dtype", torch.float32).is_floating_point or any(map(computes_size, node.all_input_nodes)):
+        return f"{name} computes with integers"
     if name in UNARY:
         return ""
     if name in MOVES:
@@ -269,14 +306,6 @@ def softmax(e: _Operands, self: ir.Value, dim: int, **_: Any) -> ir.Value:
     return e.call("Exp", [e.inner("LogSoftmax", [self], {"axis": dim})])
 
 
-def batch_norm(
-    e: _Operands, input: ir.Value, weight: ir.Value, bias: ir.Value, running_mean: ir.Value, running_var: ir.Value,
-    eps: float, **_: Any,
-) -> ir.Value:
-    """BatchNormalization of inference: one that could not be folded into a layer."""
-    return e.call("BatchNormalization", [input, weight, bias, running_mean, running_var], {"epsilon": float(eps)})
-
-
 def layer_norm(
     e: _Operands, input: ir.Value, normalized_shape: Sequence[int], weight: ir.Value | None, bias: ir.Value | None,
     eps: float, **_: Any,
@@ -306,7 +335,7 @@ EMITTERS: dict[str, Emitter] = {
     "linear": linear, "linear_3d": linear_nd, "linear_4d": linear_nd,
     "mean": mean, "mean_over_dims": mean_over_dims, "avg_pool2d": avg_pool2d, "max_pool2d": max_pool2d,
     "cat": cat, "clamp": clamp, "softmax": softmax,
-    "batch_norm": batch_norm, "layer_norm": layer_norm, "matmul": matmul, "bmm": matmul,
+    "layer_norm": layer_norm, "matmul": matmul, "bmm": matmul,
 }
 
 

@@ -7,12 +7,13 @@ model-local function, whose reference attributes carry what differs. Sessions in
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,9 +28,10 @@ _NEVER_LOCAL = "QLinearConcat"
 
 @dataclass
 class _Group:
-    """Nodes of one region, in order; only its last value is used outside."""
+    """Nodes of one region, in order; only its last value is used outside, unless it is `apart`."""
 
     nodes: list[ir.Node] = field(default_factory=list)
+    apart: bool = False
 
     @property
     def output(self) -> ir.Value:
@@ -37,19 +39,23 @@ class _Group:
 
 
 class GraphWriter:
-    """Builds one ONNX model with a symbolic batch dimension `N`."""
+    """Builds one ONNX model with a symbolic batch dimension `N`.
 
-    def __init__(self) -> None:
+    Args:
+        reserved: names that no value of the model's inside may have.
+    """
+
+    def __init__(self, reserved: Collection[str] = ()) -> None:
         self._constants: dict[Hashable, ir.Value] = {}
         self._groups: list[_Group] = []
         self._open: _Group | None = None
-        self._names: Iterator[str] = _short_names()
+        self._names: Iterator[str] = (name for name in _short_names() if name not in reserved)
 
-    def input(self, name: str, shape: Sequence[int]) -> ir.Value:
-        """The network input, float32 [N, *shape]."""
+    def input(self, name: str, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> ir.Value:
+        """An input of the network [N, *shape], floats or integers."""
         import onnx_ir as ir
 
-        return ir.Value(name=name, shape=ir.Shape(["N", *shape]), type=ir.TensorType(ir.DataType.FLOAT))
+        return ir.Value(name=name, shape=ir.Shape(["N", *shape]), type=ir.TensorType(_element_type(dtype)))
 
     def constant(self, array: np.ndarray) -> ir.Value:
         """An initializer; equal arrays of equal type and shape are stored once."""
@@ -80,12 +86,30 @@ class GraphWriter:
         while inputs and inputs[-1] is None:
             inputs.pop()
         output = ir.Value(name=name or next(self._names))
-        node = ir.node(op, inputs, attributes=dict(attributes or {}), domain=domain, outputs=[output])
+        self._add(ir.node(op, inputs, attributes=dict(attributes or {}), domain=domain, outputs=[output]))
+        return output
+
+    def copy(self, node: ir.Node, inputs: Sequence[ir.Value | None], names: Mapping[int, str]) -> list[ir.Value]:
+        """A node of another model with inputs of this one; `names` of its outputs by their places, else short ones.
+
+        The group that it belongs to will share no function: any of its values may be used outside.
+        """
+        import onnx_ir as ir
+
+        outputs = [
+            ir.Value(name="" if value.name == "" else names.get(place) or next(self._names))
+            for place, value in enumerate(node.outputs)
+        ]
+        attributes = [ir.Attr(each.name, each.type, each.value) for each in node.attributes.values()]
+        self._add(ir.Node(node.domain, node.op_type, inputs, attributes, outputs=outputs), apart=True)
+        return outputs
+
+    def _add(self, node: ir.Node, apart: bool = False) -> None:
         if self._open is None:
-            self._groups.append(_Group([node]))
+            self._groups.append(_Group([node], apart))
         else:
             self._open.nodes.append(node)
-        return output
+            self._open.apart |= apart
 
     @contextmanager
     def group(self) -> Iterator[None]:
@@ -95,19 +119,24 @@ class GraphWriter:
         self._groups.append(self._open)
         self._open = None
 
-    def model(self, input: ir.Value, output: ir.Value, shape: Sequence[int], producer: tuple[str, str]) -> ir.Model:
-        """The finished model; `output` is float32 [N, *shape]."""
+    def model(
+        self, inputs: Sequence[ir.Value], outputs: Sequence[tuple[ir.Value, Sequence[int], torch.dtype]],
+        producer: tuple[str, str],
+    ) -> ir.Model:
+        """The finished model; each output is (value, shape of one sample, type of its elements)."""
         import onnx_ir as ir
 
         functions, nodes = _outline(self._groups)
-        output = next(value for node in nodes for value in node.outputs if value.name == output.name)
-        output.shape = ir.Shape(["N", *shape])
-        output.type = ir.TensorType(ir.DataType.FLOAT)
+        written = {value.name: value for node in nodes for value in node.outputs}
+        returned = []
+        for value, shape, dtype in outputs:
+            returned.append(written[value.name])
+            returned[-1].shape, returned[-1].type = ir.Shape(["N", *shape]), ir.TensorType(_element_type(dtype))
         opsets = {"": OPSET, **({_LOCAL: 1} if functions else {})}
         if any(node.domain == CONTRIB for group in self._groups for node in group.nodes):
             opsets[CONTRIB] = 1
         graph = ir.Graph(
-            [input], [output], nodes=nodes, initializers=list(self._constants.values()), opset_imports=opsets, name="g"
+            inputs, returned, nodes=nodes, initializers=list(self._constants.values()), opset_imports=opsets, name="g"
         )
         return ir.Model(
             graph, ir_version=IR_VERSION, producer_name=producer[0], producer_version=producer[1], functions=functions
@@ -130,7 +159,7 @@ def _outline(groups: Sequence[_Group]) -> tuple[list[ir.Function], list[ir.Node]
     """Functions for structures that occur more than once, and the graph's nodes with calls in their place."""
     by_structure: dict[Hashable, list[_Group]] = {}
     for group in groups:
-        if len(group.nodes) > 1 and all(node.op_type != _NEVER_LOCAL for node in group.nodes):
+        if len(group.nodes) > 1 and not group.apart and all(node.op_type != _NEVER_LOCAL for node in group.nodes):
             by_structure.setdefault(_structure(group), []).append(group)
     functions: list[ir.Function] = []
     calls: dict[int, ir.Node] = {}
@@ -217,3 +246,10 @@ def onnx_dtype(name: str) -> int:
     import onnx_ir as ir
 
     return int(ir.DataType[name])
+
+
+def _element_type(dtype: torch.dtype) -> ir.DataType:
+    """float32 for floats, integers as they are."""
+    import onnx_ir as ir
+
+    return ir.DataType["FLOAT" if dtype.is_floating_point else str(dtype).removeprefix("torch.").upper()]

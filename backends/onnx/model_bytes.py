@@ -9,16 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-LOGITS_NAME = "logits"
 OWN = "own:"  # prefix of what a cut model computes where its consumers are fed from outside
 UINT8 = 2  # onnx.TensorProto.UINT8
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _GRAPH, _NODE, _OUTPUT, _GRAPH_INPUT, _GRAPH_OUTPUT = 7, 1, 2, 11, 12  # field numbers in their messages
+_VALUE_NAME = 1
 
 
 def quantized_tensors(model: bytes) -> list[str]:
     """Names of the model's quantized activations in execution order: values not named by a short name of ours."""
-    return [name for name in _node_outputs(model) if not name[:1].isdigit() and name != LOGITS_NAME]
+    returned = set(output_names(model))
+    return [name for name in _node_outputs(model) if not name[:1].isdigit() and name not in returned]
+
+
+def output_names(model: bytes) -> list[str]:
+    """Names of the model's outputs, in their order."""
+    return [
+        next(content for field, _, content in _fields(value) if field == _VALUE_NAME).decode()
+        for number, _, graph in _fields(model) if number == _GRAPH
+        for kind, _, value in _fields(graph) if kind == _GRAPH_OUTPUT
+    ]
 
 
 def with_outputs(model: bytes, names: Iterable[str]) -> bytes:

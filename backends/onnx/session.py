@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from isobit.backends.onnx.model_bytes import quantized_tensors, with_outputs
+from isobit.backends.onnx.model_bytes import output_names, quantized_tensors, with_outputs
 from isobit.pipeline.errors import ParityError
-from isobit.pipeline.proof.parity import LOGITS
+from isobit.pipeline.samples.network_inputs import Inputs
 
 LEVELS = {
     "all": "ORT_ENABLE_ALL",  # the default: what users deploy with
@@ -22,6 +21,10 @@ LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
 }
 BATCH = 64
+_NUMPY = {
+    "tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(int16)": np.int16,
+    "tensor(int8)": np.int8, "tensor(uint8)": np.uint8,
+}
 _INTEGER = frozenset({
     "QLinearConv", "QLinearAdd", "QLinearMul", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearConcat",
     "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm",
@@ -42,37 +45,54 @@ class OnnxSession:
         level: optimisation level, a key of `LEVELS`.
         threads: of one operator.
         taps: report the codes of every quantized tensor. They come from a copy of the model with more outputs, so the
-            logits of the untouched model are computed as well, and both must agree to the bit.
+            outputs of the untouched model are computed as well, and both must agree to the bit.
     """
 
     def __init__(self, path: Path, level: str = "all", threads: int = 1, taps: bool = True) -> None:
         model = path.read_bytes()
         self.level = level
         self._plain = _open(model, level, threads)
+        self._inputs = {value.name: _NUMPY[value.type] for value in self._plain.get_inputs()}
+        self._outputs = [value.name for value in self._plain.get_outputs()]
         self._tapped = _open(with_outputs(model, quantized_tensors(model)), level, threads) if taps else None
 
-    def run(self, x: Tensor | np.ndarray) -> Mapping[str, np.ndarray]:
-        """uint8 codes by quantizer name (with `taps`), and float32 `logits`, of x float32 [N, C, H, W].
+    def run(self, x: Inputs | np.ndarray) -> Mapping[str, np.ndarray]:
+        """uint8 codes by quantizer name (with `taps`), and each float32 output by its name, of x [N, ...].
 
         Raises:
-            ParityError: reading the tensors out changed the logits.
+            ParityError: reading the tensors out changed an output.
         """
-        values = np.ascontiguousarray(np.asarray(x, np.float32))
-        parts = [self._run(values[start:start + BATCH]) for start in range(0, max(len(values), 1), BATCH)]
+        given = x if isinstance(x, tuple) else (x,)
+        values = {
+            name: np.ascontiguousarray(np.asarray(value, kind))
+            for (name, kind), value in zip(self._inputs.items(), given, strict=True)
+        }
+        count = len(next(iter(values.values())))
+        parts = [
+            self._run({name: value[start:start + BATCH] for name, value in values.items()})
+            for start in range(0, max(count, 1), BATCH)
+        ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _run(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        logits = self._plain.run([LOGITS], {"input": x})[0]
+    def _run(self, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        outputs = dict(zip(self._outputs, self._plain.run(self._outputs, x), strict=True))
+        floats = {name: values.astype(np.float32, copy=False) for name, values in outputs.items()}
         if self._tapped is None:
-            return {LOGITS: logits}
+            return floats
         names = [output.name for output in self._tapped.get_outputs()]
-        results = dict(zip(names, self._tapped.run(names, {"input": x}), strict=True))
-        if not np.array_equal(results.pop(LOGITS).view(np.uint32), logits.view(np.uint32)):
+        results = dict(zip(names, self._tapped.run(names, x), strict=True))
+        if any(not _equal(results.pop(name), values) for name, values in outputs.items()):
             raise ParityError(
                 f"reading the quantized tensors changes what the model computes at level '{self.level}'",
                 hint="the runtime optimises the two sessions differently: report it with the model",
             )
-        return {**results, LOGITS: logits}
+        return {**results, **floats}
+
+
+def _equal(one: np.ndarray, other: np.ndarray) -> bool:
+    """Of the same shape and the same bits."""
+    first, second = (np.ascontiguousarray(values) for values in (one, other))
+    return first.shape == second.shape and first.tobytes() == second.tobytes()
 
 
 def open_session(path: Path, level: str = "all", threads: int = 1, taps: bool = True) -> OnnxSession:
@@ -101,13 +121,14 @@ def integer_ops(path: Path) -> dict[str, Any]:
         `reasons`: by the name of the quantized tensor that a float operator leads to, what runs there;
         `kernels`: how often each operator type occurs in the optimised graph.
     """
+    content = path.read_bytes()
     deployed, named = _optimized(path, "all"), _optimized(path, "extended")
     floating = _float_values(deployed)
     computed = [node.op_type for node in deployed.node if _computes_in_float(node, floating)]
     return {
         "integer": sum(_computes_in_integers(node, floating) for node in deployed.node),
         "float": len(computed),
-        "reasons": _reasons(named, {*quantized_tensors(path.read_bytes()), LOGITS}) if computed else {},
+        "reasons": _reasons(named, {*quantized_tensors(content), *output_names(content)}) if computed else {},
         "kernels": dict(sorted(Counter(node.op_type for node in deployed.node).items())),
     }
 

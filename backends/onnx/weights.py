@@ -8,6 +8,7 @@ import numpy as np
 
 from isobit.backends.onnx.graph_writer import GraphWriter, onnx_dtype
 from isobit.backends.onnx.pack import PackedWeight
+from isobit.pipeline.quant.quantizer import Quantizer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -60,3 +61,9 @@ def _summed(writer: GraphWriter, planes: list[ir.Value], offset: np.ndarray | No
         shift = writer.call("Cast", [writer.constant(offset)], {"to": onnx_dtype("INT32")})
         total = writer.call("Sub", [total, shift])
     return writer.call("Cast", [total], {"to": onnx_dtype("INT8")})
+
+
+def channel_scale(quantizer: Quantizer, channels: int) -> np.ndarray:
+    """float32 [channels]: the scale of each, or the common one."""
+    scale = quantizer.scale.detach().cpu().float().numpy().reshape(-1)
+    return np.ascontiguousarray(np.broadcast_to(scale, (channels,)))

@@ -9,15 +9,16 @@ from typing import Any
 from torch import fx
 
 from isobit.backends.base import BACKENDS
+from isobit.backends.device.standalone import write_predictor
 from isobit.backends.fixed_point.arithmetic import FixedPointArithmetic
 from isobit.backends.fixed_point.lower import lower
 from isobit.backends.fixed_point.rules import integer_target, unsupported
 from isobit.backends.tvm import profiles
-from isobit.backends.tvm.device import toolchain
+from isobit.backends.tvm.device import device_predictor, toolchain
 from isobit.backends.tvm.device.device_runner import MODEL, read_device
 from isobit.backends.tvm.device.emulated import EmulatedSession, emulated_samples
 from isobit.backends.tvm.session import NativeSession
-from isobit.pipeline.artifact.manifest import package_versions
+from isobit.pipeline.artifact.manifest import PreprocessingEntry, package_versions
 from isobit.pipeline.proof.parity import Arithmetic, Runner
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
@@ -35,6 +36,8 @@ class TvmBackend:
     gated_levels: tuple[str, ...] = levels
     model_file = MODEL
     device_needs = "apache-tvm-ffi and numpy (nothing for the C++ loader)"
+    packages = ("apache-tvm", "apache-tvm-ffi")
+    tools: Mapping[str, tuple[str, ...]] = toolchain.TOOLS
 
     def target(self, profile: str) -> Target:
         """The operator table; `native` becomes the profile of this machine.
@@ -61,6 +64,9 @@ class TvmBackend:
         write_module(builder, profile, folder / self.model_file)
         files = write_device_files(folder, profile, program, builder.traced, builder.kernel_counts())
         return [folder / self.model_file, *files]
+
+    def describe(self, folder: Path, preprocessing: PreprocessingEntry) -> None:
+        write_predictor(folder, Path(device_predictor.__file__))
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
         return FixedPointArithmetic(reference)

@@ -135,7 +135,8 @@ def resolve(name: str, machine: str | None = None, cpuinfo: str | None = None) -
         return PROFILES[name]
     if name != NATIVE:
         raise TargetError(
-            f"target 'tvm' has no device profile '{name}'", allowed=", ".join(NAMES), hint=nearest_spelling(name, NAMES)
+            f"target 'tvm' has no device profile '{name}'", allowed=", ".join(NAMES), field="options.profile",
+            hint=nearest_spelling(name, NAMES),
         )
     machine = this_machine() if machine is None else machine
     cpuinfo = read_cpuinfo() if cpuinfo is None else cpuinfo

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
+from isobit.backends.device.golden import split_outputs
 from isobit.backends.tvm.device.device_runner import named, open_module, read_device, to_tensor
 from isobit.pipeline.errors import ParityError
-from isobit.pipeline.proof.parity import LOGITS
+from isobit.pipeline.samples.network_inputs import Inputs, only
 
 
 class NativeSession:
@@ -19,7 +19,7 @@ class NativeSession:
     Args:
         folder: of the artifact.
         taps: report the codes of every quantized tensor. They come from the module's function `trace`, which calls the
-            kernels of `main`; the logits of both must agree to the bit.
+            kernels of `main`; the outputs of both must agree to the bit.
     """
 
     def __init__(self, folder: Path, taps: bool = True) -> None:
@@ -30,16 +30,16 @@ class NativeSession:
         self._main = machine["main"]
         self._trace = machine["trace"] if taps else None
 
-    def run(self, x: Tensor | np.ndarray) -> Mapping[str, np.ndarray]:
-        """uint8 codes by quantizer name (with `taps`), and float32 `logits`, of x float32 [N, ...].
+    def run(self, x: Inputs | np.ndarray) -> Mapping[str, np.ndarray]:
+        """uint8 codes by quantizer name (with `taps`), and each output by name, of x float32 [N, ...].
 
         Raises:
-            ParityError: reading the tensors out changed the logits.
+            ParityError: reading the tensors out changed an output.
         """
-        values = np.ascontiguousarray(np.asarray(x, np.float32))
+        values = np.ascontiguousarray(np.asarray(x if isinstance(x, np.ndarray) else only(x), np.float32))
         rows = [self._run(values[i:i + 1]) for i in range(len(values))]
         columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
-        return named(columns, self._device) if self._trace is not None else {LOGITS: columns[-1]}
+        return named(columns, self._device) if self._trace is not None else split_outputs(columns[-1], self._device)
 
     def _run(self, sample: np.ndarray) -> list[np.ndarray]:
         """What `trace` returns for one sample."""

@@ -15,9 +15,10 @@ from typing import Any, Generic, Literal, TypeVar
 from isobit.calib.context import Calibration
 from isobit.calib.cost import Cost, CostFacts
 from isobit.calib.parameters import Parameters, checked_parameters
-from isobit.pipeline.errors import RecipeError
-from isobit.pipeline.graph.nodes import tensor_shape
+from isobit.pipeline.errors import CalibrationError, RecipeError
+from isobit.pipeline.graph.nodes import takes_one_float, tensor_shape
 from isobit.pipeline.graph.norms import folded_norm
+from isobit.pipeline.graph.ports import input_names, output_nodes
 from isobit.pipeline.quant.grid import Grid
 from isobit.pipeline.quant.grids import grid_kind
 from isobit.pipeline.recipe.schema import MethodChoice, Recipe
@@ -28,7 +29,7 @@ P = TypeVar("P", bound=Parameters)
 
 
 Run = Callable[[Calibration, P], tuple[UnitLog, ...]]
-Need = Literal["images", "labels", "bn_statistics", "tail"]
+Need = Literal["images", "labels", "batch", "bn_statistics", "tail", "one_input"]
 Needs = Set[Need] | Callable[[P], Set[Need]]
 StateCost = Callable[[P, CostFacts], Cost]
 
@@ -38,8 +39,9 @@ class Method(Generic[P]):
     """A registered method.
 
     Args:
-        needs: what must be at hand: `images`, and `labels` of theirs; `bn_statistics`, a batch norm folded into some
-            layer; `tail`, a prediction [N, classes] at the end of the network. A set, or a function of the parameters.
+        needs: what must be at hand: `images`, and `labels` of theirs; `batch`, as many images as one step takes;
+            `bn_statistics`, a batch norm folded into some layer; `tail`, a prediction [N, classes] at the end of the
+            network; `one_input`, no more than one, of floats. A set, or a function of the parameters.
         cost: what a run with these parameters costs, making the images apart.
         fills: the kinds of grids, as `levels` names them, whose bits for each channel it chooses.
     """
@@ -56,7 +58,7 @@ class Method(Generic[P]):
         return self.needs(parameters) if callable(self.needs) else self.needs
 
 
-METHODS: Registry[Method[Any]] = Registry("method", RecipeError, "isobit.methods")
+METHODS: Registry[Method[Any]] = Registry("method", RecipeError, "isobit.methods", "recipe.method.name")
 
 
 def method(
@@ -96,13 +98,35 @@ def check_needs(choice: MethodChoice, quantized: Quantized) -> None:
         raise RecipeError(
             f"the method '{found.name}' needs the statistics of batch norms, and the model has none", where="method",
             hint="Take a method that does without, for example qdrop (pdquant does with method.correction_steps=0).",
+            field="recipe.method.name",
         )
-    (answer,) = next(node for node in nodes if node.op == "output").all_input_nodes
-    shape = tensor_shape(answer)
-    if "tail" in needed and len(shape) != 2:
+    if "one_input" in needed and not takes_one_float(quantized.graph):
         raise RecipeError(
-            f"the method '{found.name}' compares predictions, and the model's output has the shape {list(shape)}",
-            where="method", allowed="[images, classes]", hint="Take qdrop, or brecq with method.fisher=off.",
+            f"the method '{found.name}' works on images, and the model takes {', '.join(input_names(quantized.graph))}",
+            where="method", allowed="one input of floats", field="recipe.method.name", hint="Take qdrop.",
+        )
+    answers = output_nodes(quantized.graph)
+    shapes = ", ".join(str(list(tensor_shape(answer))) for answer in answers)
+    if "tail" in needed and [len(tensor_shape(answer)) for answer in answers] != [2]:
+        raise RecipeError(
+            f"the method '{found.name}' compares predictions, and the model's output has the shape {shapes}",
+            where="method", allowed="one output [images, classes]", field="recipe.method.name",
+            hint="Take qdrop, or brecq with method.fisher=off.",
+        )
+
+
+def check_batch(recipe: Recipe, images: int) -> None:
+    """Refuse fewer images than one step of the recipe's method takes; can be asked before any is read.
+
+    Raises:
+        CalibrationError: how many there are, and how many it takes.
+    """
+    found, parameters = find_method(recipe.method)
+    batch = recipe.images.batch_size
+    if "batch" in found.needed(parameters) and images < batch:
+        raise CalibrationError(
+            f"{images} calibration images do not fill one batch of {batch}", field="recipe.images.batch_size",
+            hint=f"Give more images, or `recipe.images.batch_size={max(1, images)}`.",
         )
 
 

@@ -66,7 +66,7 @@ class BRECQParameters(RoundingParameters):
 
 
 def _needs(parameters: BRECQParameters) -> set[Need]:
-    return {"images"} if parameters.fisher == "off" else {"images", "tail"}
+    return {"images", "batch"} if parameters.fisher == "off" else {"images", "batch", "tail"}
 
 
 def _cost(parameters: BRECQParameters, facts: CostFacts) -> Cost:

@@ -21,12 +21,12 @@ from isobit.calib.cost import TRAINED, Cost, CostFacts
 from isobit.calib.methods import method
 from isobit.calib.mixed_precision.loss_allocation import Groups, Pool, share
 from isobit.calib.parameters import Parameters
-from isobit.calib.ranges.tracking import TrackedRange
 from isobit.calib.synthesis.statistics import watched_network
 from isobit.calib.training.finetune import Milestones, milestone_factor, set_rate, share_right, student_loss, train
 from isobit.calib.training.level_coders import MultibitCoder, NestedCoder
 from isobit.calib.training.multibit import TableName
 from isobit.calib.training.student import ActivationCoder, MinMaxWeights, NormMode, Student, WeightCoder
+from isobit.calib.training.tracking import TrackedRange
 from isobit.pipeline.quant.channel_bits import MAX_CHANNEL_BITS
 from isobit.pipeline.quant.codebook import CodebookGrid
 from isobit.pipeline.quant.nested import NestedGrid
@@ -82,7 +82,7 @@ class DmbqTraining:
 
     def __init__(self, calibration: Calibration, parameters: DmbqParameters) -> None:
         self.parameters, self.device = parameters, calibration.device
-        self.images, self.labels = calibration.images, calibration.known_labels.to(calibration.device)
+        self.images, self.labels = calibration.only_images, calibration.known_labels.to(calibration.device)
         self.batch = min(calibration.recipe.images.batch_size, len(self.images))
         self.random = torch.Generator().manual_seed(calibration.seed("dmbq"))
         self.teacher = watched_network(calibration.graph, calibration.device) if parameters.distillation else None
@@ -236,7 +236,7 @@ def _cost(parameters: DmbqParameters, facts: CostFacts) -> Cost:
 
 
 @method(
-    "dmbq", DmbqParameters, needs={"images", "labels", "tail"}, cost=_cost,
+    "dmbq", DmbqParameters, needs={"images", "labels", "tail", "one_input"}, cost=_cost,
     fills=frozenset({CodebookGrid.kind, NestedGrid.kind}),
 )
 def dmbq(calibration: Calibration, parameters: DmbqParameters) -> tuple[UnitLog, ...]:

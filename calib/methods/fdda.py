@@ -23,10 +23,10 @@ from torchvision.transforms import functional as vision
 from isobit.calib.context import Calibration
 from isobit.calib.cost import Cost, CostFacts
 from isobit.calib.methods import method
-from isobit.calib.ranges.tracking import Tracking
 from isobit.calib.synthesis.generative import GenerativeParameters, generator_cost, run, student_cost
 from isobit.calib.synthesis.generator import Conditioning, GeneratedBatch, GeneratorTrainer
 from isobit.calib.synthesis.statistics import Statistics, Watched, alignment_loss, batch_statistics, watched_network
+from isobit.calib.training.tracking import Tracking
 from isobit.pipeline.errors import CalibrationError
 from isobit.pipeline.stages import UnitLog
 
@@ -107,7 +107,7 @@ def find_centres(teacher: Watched, images: Tensor, labels: Tensor, device: torch
     if not trusted:
         raise CalibrationError(
             f"the float network recognises none of the {len(statistics)} classes' images", where="method fdda",
-            hint="check `mean` and `std`, the labels, and the order of the classes",
+            hint="check `mean` and `std`, the labels, and the order of the classes", field="calibration",
         )
     return Centres(statistics, tuple(trusted))
 
@@ -134,11 +134,11 @@ class Fdda:
 
     def __init__(self, calibration: Calibration, parameters: FddaParameters) -> None:
         self.parameters = parameters
-        self.device, self.images = calibration.device, calibration.images
+        self.device, self.images = calibration.device, calibration.only_images
         self.labels = calibration.known_labels.to(calibration.device)
         self.random = torch.Generator().manual_seed(calibration.seed("fdda"))
         teacher = watched_network(calibration.graph, calibration.device)
-        self.centres = find_centres(teacher, calibration.images, calibration.known_labels, calibration.device)
+        self.centres = find_centres(teacher, calibration.only_images, calibration.known_labels, calibration.device)
         self.start = first_aligned(len(teacher.norms))
         self._order: list[int] = []
 
@@ -226,7 +226,7 @@ def _cost(parameters: FddaParameters, facts: CostFacts) -> Cost:
     return generator_cost(parameters, facts) * 2 + student_cost(parameters, facts, seen) + seen_again
 
 
-@method("fdda", FddaParameters, needs={"images", "labels", "bn_statistics", "tail"}, cost=_cost)
+@method("fdda", FddaParameters, needs={"images", "labels", "bn_statistics", "tail", "one_input"}, cost=_cost)
 def fdda(calibration: Calibration, parameters: FddaParameters) -> tuple[UnitLog, ...]:
     """Find the centres, then train generator and student in turns; there is no unit log."""
     paper = Fdda(calibration, parameters)

@@ -71,7 +71,7 @@ def _cost(parameters: GdfqParameters, facts: CostFacts) -> Cost:
     return generator_cost(parameters, facts) + student_cost(parameters, facts, facts.batch)
 
 
-@method("gdfq", GdfqParameters, needs={"bn_statistics", "tail"}, cost=_cost)
+@method("gdfq", GdfqParameters, needs={"bn_statistics", "tail", "one_input"}, cost=_cost)
 def gdfq(calibration: Calibration, parameters: GdfqParameters) -> tuple[UnitLog, ...]:
     """Train generator and student in turns; no unit is reconstructed, so there is no unit log."""
     weight = divergence_weight(parameters.distillation, parameters.temperature, calibration.classes)

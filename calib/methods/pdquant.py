@@ -81,7 +81,7 @@ class PDQuantParameters(RoundingParameters):
 
 
 def _needs(parameters: PDQuantParameters) -> set[Need]:
-    needs: set[Need] = {"images"}
+    needs: set[Need] = {"images", "batch"}
     if parameters.correction_steps:
         needs.add("bn_statistics")
     if parameters.reconstruction_weight is not None:

@@ -59,7 +59,7 @@ def _cost(parameters: QDropParameters, facts: CostFacts) -> Cost:
     return facts.reconstructed(parameters.init_images, parameters.steps, parameters.passes)
 
 
-@method("qdrop", QDropParameters, needs={"images"}, cost=_cost)
+@method("qdrop", QDropParameters, needs={"images", "batch"}, cost=_cost)
 def qdrop(calibration: Calibration, parameters: QDropParameters) -> tuple[UnitLog, ...]:
     """Ranges of everything from the float network; then every unit in order, with ranges of its own where asked."""
     search_ranges(calibration, parameters.init_images)

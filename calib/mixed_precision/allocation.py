@@ -21,23 +21,25 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from isobit.calib.cost import Cost, CostFacts
 from isobit.calib.ranges.observers import weight_params
 from isobit.calib.reconstruction.boundary import Boundary, batches, segments
-from isobit.calib.reconstruction.losses import prediction_loss
+from isobit.calib.reconstruction.losses import answers_loss
 from isobit.pipeline.errors import CalibrationError, RecipeError
 from isobit.pipeline.graph.layers import layer_name
 from isobit.pipeline.graph.nodes import get_attribute, nodes_by_name, quantizer_of, source_of, where
+from isobit.pipeline.graph.ports import output_nodes
 from isobit.pipeline.graph.quantized_tensors import quantized_tensors
-from isobit.pipeline.graph.subgraphs import extract
+from isobit.pipeline.graph.subgraphs import channels_last, extract
 from isobit.pipeline.proof.observed import spread
 from isobit.pipeline.quant.grid import QuantSpec
 from isobit.pipeline.quant.quantizer import Phase
 from isobit.pipeline.recipe.allocation import MEGABYTE, Allocation, Point
 from isobit.pipeline.recipe.budget import BitBudget
 from isobit.pipeline.samples.batching import BUDGET, evaluation_batch
+from isobit.pipeline.samples.network_inputs import Inputs, on_device, part, run_graph, sample_count
 from isobit.pipeline.stages import Quantized
 
 IMAGES = 256  # that sensitivities are means over, spread evenly over the calibration images
@@ -137,13 +139,14 @@ def _check_budget(budget: BitBudget, choices: Sequence[Choice]) -> None:
             allowed=f"{need:.4f} or more",
             hint=f"raise the budget, allow fewer bits in weights.bits.options, or fix fewer bits: "
             f"{_fixed_size(choices) / (8 * MEGABYTE):.4f} MB belong to the policy and the overrides",
+            field="recipe.weights.bits.budget_mb",
         )
 
 
 def allocate(
     quantized: Quantized,
     choices: Sequence[Choice],
-    images: Tensor,
+    images: Inputs,
     *,
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -153,19 +156,19 @@ def allocate(
 
     Args:
         choices: of `find_choices`, at least one of them open.
-        images: float32 [N, C, H, W]; `IMAGES` of them are used, spread evenly.
+        images: [N, ...] of every input; `IMAGES` of them are used, spread evenly.
         progress: is told how many of how many pieces of work are done.
         memory: bytes that a batch keeps to.
 
     Raises:
         CalibrationError: no images.
     """
-    if not len(images):
+    if not sample_count(images):
         raise CalibrationError(
             "a budget of bits is decided from images, and there are none", where="weights.bits",
-            hint="give images, or state the bits as a number",
+            hint="give images, or state the bits as a number", field="calibration",
         )
-    images = images[spread(len(images), IMAGES)]
+    images = part(images, spread(sample_count(images), IMAGES))
     budget, free = quantized.recipe.weights.budget, [choice for choice in choices if choice.fixed is None]
     omegas = sensitivities(quantized, free, images, torch.device(device), progress, memory)
     frontier = pareto_frontier([
@@ -190,7 +193,7 @@ def allocate(
             k: _point(base + sum(choice.size(k) for choice in free), sum(known[k] for known in omegas))
             for k in budget.options
         },
-        images=len(images),
+        images=sample_count(images),
     )
 
 
@@ -203,15 +206,15 @@ def _point(size: int, omega: float) -> Point:
 
 @torch.no_grad()
 def sensitivities(
-    quantized: Quantized, choices: Sequence[Choice], images: Tensor, device: torch.device,
+    quantized: Quantized, choices: Sequence[Choice], images: Inputs, device: torch.device,
     progress: Callable[[int, int], None] = lambda done, total: None, memory: float = BUDGET,
 ) -> list[dict[int, float]]:
-    """omega(k) in nats of each choice at each of its bits, everything else in float.
+    """omega(k) of each choice at each of its bits, everything else in float: `losses.answers_loss`.
 
     A batch of images at a time walks through the float network once, and before each layer through the rest of it
     once for each number of bits; memory holds the live values of one batch.
     """
-    graph = copy.deepcopy(quantized.graph).to(device).to(memory_format=torch.channels_last)
+    graph = channels_last(copy.deepcopy(quantized.graph).to(device))
     nodes = nodes_by_name(graph)
     trials = [_Trial(graph, [nodes[name] for name in next(iter(choice.specs.values()))], choice) for choice in choices]
     path = segments(graph, [[trial.first] for trial in trials])
@@ -221,18 +224,21 @@ def sensitivities(
     }
     found = [dict.fromkeys(choice.specs, 0.0) for choice in choices]
     size = evaluation_batch(graph, memory)
-    parts = list(batches(len(images), size))
-    for number, part in enumerate(parts):
-        boundary = Boundary(graph, images[part], device, size)
-        logits = graph(images[part].to(device)).double()  # every quantizer is OFF: the float network
+    count, answers = sample_count(images), [node.name for node in output_nodes(graph)]
+    parts = list(batches(count, size))
+    for number, rows in enumerate(parts):
+        batch = part(images, rows)
+        boundary = Boundary(graph, batch, device, size)
+        # Every quantizer is OFF: the float network.
+        answered = dict(zip(answers, run_graph(graph, on_device(batch, device)), strict=True))
         for segment in path:
             if segment.unit is not None:
                 inputs = [boundary.teacher[name].rows(slice(None)) for name in rest[segment.unit].input_names]
                 for bits in found[segment.unit]:
                     with trials[segment.unit].quantized(bits):
-                        changed = rest[segment.unit](*inputs)[0].double()
-                    loss = float(prediction_loss(changed, logits, temperature=1.0))
-                    found[segment.unit][bits] += loss * len(logits) / len(images)
+                        changed = dict(zip(rest[segment.unit].output_names, rest[segment.unit](*inputs), strict=True))
+                    loss = float(answers_loss(changed, answered))
+                    found[segment.unit][bits] += loss * sample_count(batch) / count
                 progress(number * len(trials) + segment.unit + 1, len(parts) * len(trials))
             boundary.run_teacher(segment)
             boundary.follow_teacher(segment)

@@ -13,9 +13,10 @@ from isobit.calib.reconstruction.boundary import EVALUATION_BATCH, batches
 from isobit.calib.reconstruction.reconstruct import UnitTask
 from isobit.pipeline.graph.nodes import bias_quantizer_of, get_attribute, nodes_by_name, quantizer_of, source_of, where
 from isobit.pipeline.graph.quantized_tensors import quantizers
+from isobit.pipeline.graph.sums import check_sums
 from isobit.pipeline.quant.grid import QParams
 from isobit.pipeline.quant.quantizer import BiasQuantizer, Phase, Quantizer, StandIn, stand_in_for
-from isobit.pipeline.quant.sums import check_sums
+from isobit.pipeline.samples.network_inputs import run_graph
 
 
 def search_ranges(calibration: Calibration, images: int | None = None) -> None:
@@ -71,7 +72,7 @@ def search_ranges_in_order(calibration: Calibration, images: int) -> None:
     _switch_on(calibration.graph)
     finest = _Finest()
     with stand_in_for((quantizer, _ObserveOnce(quantizer, name, finest)) for name, quantizer in searched.items()):
-        calibration.graph(calibration.images[:images].to(calibration.device))
+        run_graph(calibration.graph, calibration.batch_at(slice(images)))
     _check_sums(calibration)
 
 
@@ -194,8 +195,8 @@ def _observe(calibration: Calibration, named: dict[str, Quantizer], images: int 
 
 
 def _forward(calibration: Calibration, images: int | None, observers: Collection[RangeObserver]) -> None:
-    seen = calibration.images[:images]
-    for part in batches(seen.shape[0], calibration.batch):
-        calibration.graph(seen[part].to(calibration.device))
+    count = calibration.count if images is None else min(images, calibration.count)
+    for part in batches(count, calibration.batch):
+        run_graph(calibration.graph, calibration.batch_at(part))
         for observer in observers:
             observer.went_on(part.stop)

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, fx
 
 from isobit.calib.reconstruction.losses import reconstruction_loss
-from isobit.pipeline.graph.nodes import is_constant, network_input, nodes_by_name, quantizer_of
+from isobit.pipeline.graph.nodes import is_constant, nodes_by_name, quantizer_of
+from isobit.pipeline.graph.ports import input_nodes
 from isobit.pipeline.graph.subgraphs import SubGraph, extract
 from isobit.pipeline.quant.quantizer import Phase, Quantizer
 from isobit.pipeline.samples.batching import LARGEST_BATCH
+from isobit.pipeline.samples.network_inputs import Inputs, sample_count, tensors
 
 EVALUATION_BATCH = LARGEST_BATCH
 
@@ -118,21 +120,21 @@ class Boundary:
 
     Attributes:
         student, teacher: node name -> value in the quantized prefix and in the float network.
-        raw: names that are the network input itself or its quantizer: never mixed with the teacher's.
+        raw: names that are a network input itself or its quantizer: never mixed with the teacher's.
         batch: images of one forward pass.
     """
 
     def __init__(
-        self, graph: fx.GraphModule, images: Tensor, device: torch.device, batch: int = EVALUATION_BATCH
+        self, graph: fx.GraphModule, images: Inputs, device: torch.device, batch: int = EVALUATION_BATCH
     ) -> None:
-        self.graph, self.device, self.count, self.batch = graph, device, images.shape[0], batch
-        name = network_input(graph).name
-        stored = self.empty(None)
-        for part in batches(self.count, self.batch):
-            stored.append(images[part].to(device))
-        self.student: dict[str, CachedValue] = {name: stored}
-        self.teacher: dict[str, CachedValue] = {name: stored}
-        self.raw = {name}
+        self.graph, self.device, self.count, self.batch = graph, device, sample_count(images), batch
+        stored: dict[str, CachedValue] = {}
+        for node, values in zip(input_nodes(graph), tensors(images), strict=True):
+            stored[node.name] = self.empty(None)
+            for part in batches(self.count, self.batch):
+                stored[node.name].append(values[part].to(device))
+        self.student, self.teacher = dict(stored), dict(stored)
+        self.raw = set(stored)
 
     def empty(self, quantizer: Quantizer | None) -> CachedValue:
         return CachedValue(self.count, self.device, quantizer)

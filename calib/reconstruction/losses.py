@@ -6,16 +6,15 @@ the papers' code: mean over images and positions, sum over channels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from isobit.pipeline.shapes import positions
+
 # Sums of powers of errors of which float32 lost no part to underflow.
 LOSS_RANGE = (2.0**-60, 2.0**100)
-
-
-def positions(value: Tensor) -> int:
-    """Spatial positions of [N, C, ...]: what a loss is averaged over besides images."""
-    return value[0, 0].numel() if value.dim() > 1 else 1
 
 
 def _weighted(output: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
@@ -42,6 +41,7 @@ def reconstruction_gradient(
 ) -> Tensor:
     """Gradient of `reconstruction_loss` by `output`."""
     error = output.detach() - target
+    error = error if error.is_floating_point() else error.float()  # an output of integers, which has no gradient
     factor = exponent / (output.shape[0] * positions(output))
     if exponent != 2.0:
         error = error.abs().pow_(exponent - 1.0).copysign_(error)
@@ -68,6 +68,24 @@ def prediction_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tens
     log_teacher = torch.log_softmax(teacher / temperature, dim=1)
     difference = log_teacher - torch.log_softmax(logits / temperature, dim=1)
     return (log_teacher.exp() * difference).sum() / logits.shape[0]
+
+
+def answers_loss(changed: Mapping[str, Tensor], answered: Mapping[str, Tensor]) -> Tensor:
+    """How far a network's outputs are from the float network's, by name: `prediction_loss` of one output of classes.
+
+    Of several outputs, and of numbers, the squared distance as a share of the float output's squares, summed over
+    outputs: nobody says how a box weighs against a score. Outputs of integers do not count; those that `changed` does
+    not name are as they were.
+    """
+    if len(answered) == 1 and all(value.dim() > 1 for value in answered.values()):
+        ((name, teacher),) = answered.items()
+        return prediction_loss(changed[name].double(), teacher.double(), temperature=1.0)
+    total = torch.zeros((), dtype=torch.float64)
+    for name, teacher in answered.items():
+        if name in changed and teacher.is_floating_point():
+            squares = (changed[name].double() - teacher.double()).square().sum()
+            total = total + (squares / teacher.double().square().sum().clamp_min(1e-30)).cpu()
+    return total
 
 
 def prediction_gradient(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:

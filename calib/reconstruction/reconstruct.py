@@ -137,11 +137,12 @@ def reconstruct(
     Raises:
         CalibrationError: fewer images than a step takes, or a loss that is not finite; names the unit.
     """
-    images, batch = calibration.images.shape[0], calibration.recipe.images.batch_size
+    images, batch = calibration.count, calibration.recipe.images.batch_size
     if images < batch:
         raise CalibrationError(
             f"{images} calibration images do not fill one batch of {batch}", hint="give more images or lower the "
             "recipe's images.batch_size",
+            field="recipe.images.batch_size",
         )
     return _Run(calibration, sweep, make_trainer, prepare).run()
 
@@ -231,6 +232,7 @@ def _finite(loss: float, unit: Unit) -> float:
         raise CalibrationError(
             "the reconstruction loss is not finite", where=f"unit {unit.name}",
             hint="lower the learning rates (method.learning_rate, method.scale_learning_rate), or look at the data",
+            field="recipe.method.learning_rate",
         )
     return loss
 

@@ -145,7 +145,11 @@ class UnitTrainer:
         self.rounding.refresh()
         self._gradients.zero_()
         outputs = self.task.student(*self.objective.inputs(index))
-        torch.autograd.backward(outputs, self.objective.gradients(outputs, index))
+        # What only hands on another unit's value, or is a number of something, learns nothing here.
+        pairs = zip(outputs, self.objective.gradients(outputs, index), strict=True)
+        learning = [(output, gradient) for output, gradient in pairs if output.requires_grad]
+        if learning:
+            torch.autograd.backward([output for output, _ in learning], [gradient for _, gradient in learning])
         self.rounding.collect(self._cursor, regularised, lambda: self.objective.loss(outputs, index))
         if self.optimiser is not None:
             self._move_scales(self.optimiser)

@@ -112,7 +112,7 @@ class RoundingKind:
     learns: bool
 
 
-ROUNDINGS: Registry[RoundingKind] = Registry("rounding", RecipeError, "isobit.roundings")
+ROUNDINGS: Registry[RoundingKind] = Registry("rounding", RecipeError, "isobit.roundings", "recipe.method.rounding")
 
 
 def rounding(name: str, learns: bool = True) -> Callable[[M], M]:

@@ -31,7 +31,10 @@ from isobit.calib.cost import Cost, CostFacts
 from isobit.calib.parameters import Parameters, checked_parameters
 from isobit.calib.run_facts import KIND, RECIPE
 from isobit.pipeline.errors import InputError, RecipeError
+from isobit.pipeline.graph.nodes import takes_one_float
 from isobit.pipeline.graph.norms import folded_norm
+from isobit.pipeline.graph.ports import input_names
+from isobit.pipeline.graph.subgraphs import channels_last
 from isobit.pipeline.recipe.schema import IMAGES_KEYS, ImagesRule
 from isobit.pipeline.registry import Registry, discover
 from isobit.pipeline.samples.data import Batches
@@ -95,7 +98,7 @@ class SyntheticImages:
 
 
 SOURCES: Registry[Source[Any] | Maker[Any]] = Registry(
-    "source of images", RecipeError, "isobit.sources"
+    "source of images", RecipeError, "isobit.sources", "recipe.images.source"
 )
 
 
@@ -137,7 +140,7 @@ def find_source(images: ImagesRule) -> tuple[Source[Any] | Maker[Any], Parameter
     if found.counts and images.count == 0:
         raise RecipeError(
             f"the {owner} draws or makes as many images as the recipe says, and it says 0", where="images.count",
-            allowed="at least 1",
+            allowed="at least 1", field="recipe.images.count",
         )
     if not found.counts and images.count != 0:
         raise RecipeError(
@@ -146,7 +149,10 @@ def find_source(images: ImagesRule) -> tuple[Source[Any] | Maker[Any], Parameter
             hint="`recipe.images.count=0`",
         )
     if isinstance(found, Maker) and images.augment != "eval":
-        raise RecipeError(f"the {owner} makes images, and none is augmented", where="images.augment", allowed="eval")
+        raise RecipeError(
+            f"the {owner} makes images, and none is augmented", where="images.augment", allowed="eval",
+            field="recipe.images.augment",
+        )
     return found, parameters
 
 
@@ -168,7 +174,9 @@ def draw(pool: Batches, images: ImagesRule, seed: int) -> Batches:
     """
     found, parameters = find_source(images)
     if isinstance(found, Maker):
-        raise RecipeError(f"the source '{found.name}' draws from no data", where="images.source")
+        raise RecipeError(
+            f"the source '{found.name}' draws from no data", where="images.source", field="recipe.images.source",
+        )
     if "labels" in found.needs and pool.labels is None:
         raise InputError(
             f"the source '{found.name}' needs labels, and there are none", where=str(pool.path),
@@ -200,7 +208,10 @@ def make(
     recipe, device = quantized.recipe, torch.device(device)
     found, parameters = find_source(recipe.images)
     if not isinstance(found, Maker):
-        raise RecipeError(f"the source '{found.name}' makes no images", where="images.source")
+        raise RecipeError(
+            f"the source '{found.name}' makes no images", where="images.source", field="recipe.images.source",
+        )
+    check_source(quantized)
     nodes = quantized.graph.graph.nodes
     if found.gives and not any(folded_norm(node) is not None for node in nodes):
         raise RecipeError(
@@ -208,7 +219,7 @@ def make(
             where="images.source", field="recipe.images.source",
             hint="`recipe.images.source=files`, and give `calibration`.",
         )
-    graph = copy.deepcopy(quantized.graph).to(device).to(memory_format=torch.channels_last)
+    graph = channels_last(copy.deepcopy(quantized.graph).to(device))
     store = None if checkpoints is None else UnitCheckpoints.of(checkpoints, _facts(quantized, device))
     calibration = Calibration(
         graph, (), torch.empty(0, *quantized.captured.input_shape), recipe, device, progress or Quiet(), store, resume,
@@ -218,6 +229,21 @@ def make(
     images, labels = found.make(calibration, parameters)
     labels = None if labels is None else labels.cpu()
     return SyntheticImages(images.float().cpu().contiguous(), labels, calibration.findings)
+
+
+def check_source(quantized: Quantized) -> None:
+    """Refuse a source that makes images for a network that reads something else.
+
+    Raises:
+        RecipeError: the network has several inputs, or one of integers.
+    """
+    found, _ = find_source(quantized.recipe.images)
+    if isinstance(found, Maker) and not takes_one_float(quantized.graph):
+        raise RecipeError(
+            f"the source '{found.name}' makes images, and the model takes {', '.join(input_names(quantized.graph))}",
+            where="images.source", allowed="a model of one input of floats", field="recipe.images.source",
+            hint="`recipe.images.source=files`, and give `calibration`.",
+        )
 
 
 def _facts(quantized: Quantized, device: torch.device) -> dict[str, str]:

@@ -21,4 +21,4 @@ def _cost(parameters: NoneParameters, facts: CostFacts) -> Cost:
 @maker("none", NoneParameters, gives=set(), cost=_cost, counts=False)
 def none(calibration: Calibration, parameters: NoneParameters) -> tuple[Tensor, None]:
     """No image of the model's shape: [0, C, H, W]."""
-    return calibration.images, None
+    return calibration.only_images, None

@@ -65,7 +65,7 @@ class Pixels:
         if not watched.norms:
             raise CalibrationError(
                 "images cannot be distilled: the model has no batch norm after a layer",
-                hint="Give calibration images and another images.source.",
+                hint="Give calibration images and another images.source.", field="recipe.images.source",
             )
         self._watched, self._unit = watched, how.unit
         self._dtype = resolve_precision(how.precision, device)

@@ -19,7 +19,6 @@ from isobit.calib.cost import STEERED, TRAINED, Cost, CostFacts
 from isobit.calib.parameters import Parameters
 from isobit.calib.precision import Precision
 from isobit.calib.ranges.averages import Averages, averaged_inputs
-from isobit.calib.ranges.tracking import TrackedRange, Tracking
 from isobit.calib.synthesis.distill import Input, moments_cost
 from isobit.calib.synthesis.generator import (
     Conditioning,
@@ -38,6 +37,7 @@ from isobit.calib.training.finetune import (
     train,
 )
 from isobit.calib.training.student import FixedGrid, MinMaxWeights, NormMode, Student
+from isobit.calib.training.tracking import TrackedRange, Tracking
 from isobit.pipeline.quant.quantizer import Quantizer
 from isobit.pipeline.samples.pictures import SHOWN
 
@@ -57,7 +57,7 @@ class GenerativeParameters(Parameters):
         input: `unit` gives generated images mean 0 and deviation 1 in each channel, as normalised inputs have; `free`
             gives each of their values the moments that it has in distilled images (`calib.synthesis.distill`).
         temperature: of both softmaxes of the distillation.
-        tracking: how ranges follow; see `calib.ranges.tracking`.
+        tracking: how ranges follow; see `calib.training.tracking`.
         averages: see `calib.ranges.averages`; `own` is tracked like every other.
         widen: factor on the tracked ranges. The papers have 1. Generated images, and batches of a few, have shorter
             tails than real ones have in number; where bits are many, a wider range costs less than it saves.

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from isobit.calib.reconstruction.losses import positions
 from isobit.pipeline.graph.norms import FoldedNorm, folded_norm
 from isobit.pipeline.graph.subgraphs import float_network
+from isobit.pipeline.shapes import positions
 
 VARIANCE_FLOOR = 1e-6  # added to variances before roots, in ZeroQ's and PD-Quant's code alike
 

@@ -89,7 +89,7 @@ def _epoch(calibration: Calibration, training: Training, epoch: int, steps: int)
     if wrong:
         raise CalibrationError(
             f"'{wrong[0]}' is not finite after epoch {epoch + 1}", where="training",
-            hint="lower method.learning_rate",
+            hint="lower method.learning_rate", field="recipe.method.learning_rate",
         )
     return EpochLog(epoch + 1, steps, measured, time.perf_counter() - began)
 

@@ -331,7 +331,7 @@ class Student(nn.Module):
         if owner is not node:
             raise CalibrationError(
                 f"the weight is shared with {where(owner)}: it cannot be trained as two", where=where(node),
-                hint="take a method that reconstructs, for example qdrop",
+                hint="take a method that reconstructs, for example qdrop", field="recipe.method.name",
             )
         quantizer = quantizer_of(graph, weight)
         coder = None if quantizer is None else weights(quantizer, tuple(_value(graph, weight).shape))

@@ -8,6 +8,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -26,7 +27,8 @@ from isobit.build import (
 )
 from isobit.calib.estimate import estimate
 from isobit.calib.machine import measure_machine
-from isobit.calib.sources import draw, makes_images
+from isobit.calib.methods import check_batch
+from isobit.calib.sources import Source, draw, find_source, makes_images
 from isobit.cli import options as cli
 from isobit.cli.exits import exit_codes
 from isobit.cli.own_stdout import own_stdout
@@ -39,7 +41,15 @@ from isobit.pipeline.proof.verdicts import headlines
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.recipe.schema import Recipe
 from isobit.pipeline.samples.batching import BUDGET, plan_memory
-from isobit.pipeline.samples.inputs import ImageOptions, open_samples, shape_without_data
+from isobit.pipeline.samples.data import Batches
+from isobit.pipeline.samples.inputs import (
+    ImageOptions,
+    InputShape,
+    open_samples,
+    samples_at,
+    shape_without_data,
+    wanted_inputs,
+)
 
 GIGABYTE = 10**9
 CHECKPOINTS = ".checkpoints"  # beside the output folder
@@ -76,18 +86,25 @@ class ModelRequest:
     arch: str | None
     trust_pickle: bool
     weights: str | None
+    arch_args: dict[str, Any]
+    input_shapes: tuple[str, ...]
+    simplify: bool
 
     def load(self) -> LoadedModel:
         """Read the file."""
-        return load_model(self.path, self.arch, self.trust_pickle, self.weights)
+        return load_model(
+            self.path, self.arch, self.trust_pickle, self.weights, self.arch_args, input_shapes=self.input_shapes,
+            simplify=self.simplify,
+        )
 
 
 def build(
     model: cli.ModelFile,
     arch: cli.Arch = None,
+    arch_args: cli.ArchArgs = None,
     weights: cli.WeightsKey = None,
     recipe: cli.RecipeName = "qdrop_w4a4",
-    target: cli.TargetName = "onnx",
+    target: cli.TargetName = cli.DEFAULT_TARGET,
     device_profile: cli.DeviceProfile = None,
     sets: cli.Sets = None,
     seed: cli.Seed = None,
@@ -96,6 +113,13 @@ def build(
     mean: cli.Mean = None,
     std: cli.Std = None,
     input_size: cli.InputSize = None,
+    input_shape: cli.InputShapes = None,
+    no_simplify: cli.NoSimplify = False,
+    output: cli.Outputs = None,
+    resize: cli.Resize = None,
+    channels: cli.Channels = None,
+    pixel_range: cli.PixelRange = "0..1",
+    classes: cli.ClassNames = None,
     out: cli.Out = None,
     overwrite: cli.Overwrite = False,
     device: cli.DeviceName = "auto",
@@ -119,15 +143,20 @@ def build(
         terminal.checkpoints = out.parent / CHECKPOINTS / out.name
         options = Options(
             device_profile, cli.resolve_device(device), overwrite, terminal.checkpoints, resume, max_drop,
-            parity_samples, memory * GIGABYTE,
+            parity_samples, memory * GIGABYTE, outputs=tuple(output or ()),
         )
         images = ImageOptions(
-            cli.parse_numbers("--mean", mean), cli.parse_numbers("--std", std), cli.parse_input_size(input_size)
+            cli.parse_numbers("--mean", mean), cli.parse_numbers("--std", std), cli.parse_input_size(input_size),
+            cli.parse_resize(resize), cli.parse_channels(channels), cli.parse_pixel_range(pixel_range), classes,
         )
+        images.check()
         request = Request(
             chosen, recipe, backend, images, calib_data, eval_data, out, terminal.checkpoints, options, as_json
         )
-        of = ModelRequest(model, arch, trust_pickle, weights)
+        of = ModelRequest(
+            model, arch, trust_pickle, weights, cli.parse_arch_args(arch_args), tuple(input_shape or ()),
+            not no_simplify,
+        )
         (_dry_run if dry_run else _build)(terminal, of, request)
 
 
@@ -143,16 +172,16 @@ def _build(terminal: Terminal, model: ModelRequest, request: Request) -> None:
         "MODEL": model.path, "--recipe": Path(request.recipe_name), "--calib-data": request.calib_data,
         "--eval-data": request.eval_data,
     }
-    with claim(request.out, options.overwrite, request.checkpoints, inputs):
+    with ExitStack() as claimed:
+        try:
+            claimed.enter_context(claim(request.out, options.overwrite, request.checkpoints, inputs))
+        except InputError as error:
+            if error.field == "out" and request.out.exists():  # the next mistake is known already: told first
+                _samples(model.load(), request)
+            raise
         terminal.stage("load")
         loaded = model.load()
-        makes = makes_images(recipe.images)
-        calibration, evaluation, notes = open_samples(
-            loaded, recipe, None if makes else request.calib_data, request.eval_data, request.images,
-            lambda pool: draw(pool, recipe.images, recipe.seed),
-        )
-        if makes and request.calib_data is not None:
-            notes.append(f"--calib-data is not read: the recipe's images.source is '{recipe.images.source}'")
+        calibration, evaluation, notes = _samples(loaded, request)
         for note in notes:
             terminal.note(note)
         try:
@@ -167,6 +196,20 @@ def _build(terminal: Terminal, model: ModelRequest, request: Request) -> None:
         shutil.rmtree(request.checkpoints, ignore_errors=True)
     with contextlib.suppress(OSError):  # of other artifacts beside this one
         request.checkpoints.parent.rmdir()
+
+
+def _samples(loaded: LoadedModel, request: Request) -> tuple[Batches | InputShape, Batches | None, list[str]]:
+    """Both sets of samples, and what a user should know about them; see `open_samples`."""
+    images, seed = request.recipe.images, request.recipe.seed
+    makes, source = makes_images(images), find_source(images)[0]
+    whole = isinstance(source, Source) and source.needs  # it chooses from everything, and not the first ones
+    calibration, evaluation, notes = open_samples(
+        loaded, request.recipe, None if makes else request.calib_data, request.eval_data, request.images,
+        lambda pool: draw(pool, images, seed), None if whole else images.count,
+    )
+    if makes and request.calib_data is not None:
+        notes.append(f"--calib-data is not read: the recipe's images.source is '{images.source}'")
+    return calibration, evaluation, notes
 
 
 def check_data(recipe: Recipe, calib_data: Path | None) -> None:
@@ -184,10 +227,14 @@ def _dry_run(terminal: Terminal, model: ModelRequest, request: Request) -> None:
     terminal.stage("load")
     loaded, options = model.load(), request.options
     shape = shape_without_data(
-        loaded, request.images.size, request.calib_data or request.eval_data,
+        loaded, request.images, request.calib_data or request.eval_data,
         "calibration" if request.calib_data or not request.eval_data else "evaluation",
     )
-    quantized = plan(loaded, request.recipe, request.backend, shape.example, options.profile)
+    counts = [request.recipe.images.count or None]
+    if request.calib_data is not None and not makes_images(request.recipe.images):
+        counts.append(samples_at(request.calib_data, wanted_inputs(loaded)))
+    check_batch(request.recipe, min((count for count in counts if count is not None), default=sys.maxsize))
+    quantized = plan(loaded, request.recipe, request.backend, shape.example, options.profile, options.outputs)
     placement = placement_table(quantized.graph, quantized.target)
     notes = [*loaded.notes, *target_notes(quantized), *budget_notes(quantized, bit_choices(quantized))]
     expected, memory = estimate(quantized, machine=measure_machine()), plan_memory(quantized.graph, options.memory)

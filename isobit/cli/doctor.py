@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import shutil
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from isobit import __version__
+from isobit.backends.base import BACKENDS, Backend
 from isobit.backends.device.processor import features, processor, read_cpuinfo, this_machine
+from isobit.calib.methods import METHODS
+from isobit.calib.roundings import ROUNDINGS
+from isobit.calib.sources import SOURCES
 from isobit.cli.exits import exit_codes
 from isobit.cli.listing import TargetRow, target_rows
 from isobit.cli.options import Json
 from isobit.cli.tables import Row, show_table
 from isobit.cli.terminal import Terminal, open_console
 from isobit.pipeline.artifact.manifest import package_versions
+from isobit.pipeline.errors import CompileError
+from isobit.pipeline.proof.metrics import METRICS
+from isobit.pipeline.registry import Registry
 from isobit.ship import PACKAGES
 
-RUNTIMES = ("apache-tvm", "apache-tvm-ffi")
 # What integer kernels want of a processor, as Linux names it.
 FEATURES = {
     "AVX2": ("avx2",), "VNNI": ("avx512_vnni", "avx_vnni"), "dotprod": ("asimddp",), "i8mm": ("i8mm",),
 }
-TOOLS = {
-    "C compiler": ("cc", "gcc", "clang"),
-    "C++ compiler": ("g++",),
-    "Arm Cortex-M compiler": ("arm-none-eabi-gcc",),
-    "Arm Cortex-M emulator": ("qemu-system-arm",),
-    "AArch64 C++ compiler": ("aarch64-linux-gnu-g++",),
-    "AArch64 emulator": ("qemu-aarch64", "qemu-aarch64-static"),
-    "x86-64 emulator": ("qemu-x86_64", "qemu-x86_64-static"),
-}
+PLUGINS: tuple[Registry[Any], ...] = (METHODS, SOURCES, ROUNDINGS, METRICS, BACKENDS)
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,9 @@ class Diagnosis:
         versions: of Isobit, Python and packages; None where one is not installed.
         processor: its name; `machine` as the system calls its kind.
         features: of `FEATURES`, whether the processor has them.
-        tools: the command that was found for each of `TOOLS`; None where there is none.
+        tools: the command that was found for each tool that a target calls; None where there is none.
         targets: every profile of every target, and what is missing for it.
+        plugins: what is wrong with plug-ins that cannot be used.
     """
 
     versions: dict[str, str | None]
@@ -52,6 +52,7 @@ class Diagnosis:
     features: dict[str, bool]
     tools: dict[str, str | None]
     targets: list[TargetRow]
+    plugins: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """For a script."""
@@ -62,15 +63,25 @@ def diagnose() -> Diagnosis:
     """Look at this machine; nothing is fetched or built."""
     cpuinfo = read_cpuinfo()
     present = features(cpuinfo)
-    names = (*PACKAGES, *RUNTIMES)
+    backends = list(_backends())
+    names = list(dict.fromkeys([*PACKAGES, *(name for backend in backends for name in backend.packages)]))
+    tools = {tool: commands for backend in backends for tool, commands in backend.tools.items()}
     found = package_versions(*names)
     return Diagnosis(
         {"isobit": __version__, "python": found["python"], **{name: found.get(name) for name in names}},
         this_machine(), processor(cpuinfo),
         {name: not present.isdisjoint(spellings) for name, spellings in FEATURES.items()},
-        {tool: next(filter(shutil.which, commands), None) for tool, commands in TOOLS.items()},
+        {tool: next(filter(shutil.which, commands), None) for tool, commands in tools.items()},
         target_rows(),
+        [error.what for registry in PLUGINS for error in registry.broken()],
     )
+
+
+def _backends() -> Iterator[Backend]:
+    """Every target that can be loaded; the table of targets tells of those that cannot."""
+    for name in BACKENDS.names():
+        with suppress(CompileError):
+            yield BACKENDS.get(name)
 
 
 def doctor(as_json: Json = False) -> None:
@@ -98,3 +109,5 @@ def doctor(as_json: Json = False) -> None:
             Row((row.target, row.profile, row.missing or "ready", row.do), marked=not row.ready)
             for row in found.targets
         ], ("target", "profile", "state", "do"))
+        for text in found.plugins:
+            console.print(f"plug-in    {text}", soft_wrap=True, markup=False)

@@ -11,8 +11,12 @@ import re
 
 OPTIONS = {
     "arch": "--arch",
+    "arch_args": "--arch-args",
     "calibration": "--calib-data",
     "evaluation": "--eval-data",
+    "channels": "--channels",
+    "classes": "--classes",
+    "input_shape": "--input-shape",
     "input_size": "--input-size",
     "mean": "--mean",
     "options.device": "--device",
@@ -22,7 +26,10 @@ OPTIONS = {
     "options.parity_samples": "--parity-samples",
     "options.profile": "--device-profile",
     "options.resume": "--resume",
+    "outputs": "--output",
     "out": "--out",
+    "pixel_range": "--pixel-range",
+    "resize": "--resize",
     "overrides": "--set",
     "recipe": "--recipe",
     "std": "--std",

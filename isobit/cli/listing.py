@@ -69,7 +69,7 @@ def recipe_row(family: Family) -> RecipeRow:
     needed = method.needed(parameters)
     data = sorted(needed & {"images", "labels"})
     made = f"{recipe.images.source} makes them" if data and makes_images(recipe.images) else ""
-    others = sorted(NEEDS[need] for need in needed - {"images", "labels"})
+    others = sorted(word for need, word in NEEDS.items() if need in needed)
     text = ", ".join([*data, *others]) or "nothing"
     return RecipeRow(
         f"{family.name}_*", f"{family.bits[0]} to {family.bits[-1]}", family.policy,

@@ -17,8 +17,12 @@ import torch
 import typer
 from typer.core import TyperCommand
 
+from isobit import backends
+from isobit.backends.base import BACKENDS
 from isobit.cli.summary import error_json
 from isobit.pipeline.errors import InputError, nearest_spelling
+from isobit.pipeline.recipe.plain_yaml import parse_yaml
+from isobit.pipeline.registry import discover
 from isobit.pipeline.samples import inputs
 
 HELP = """Build an integer artifact from a trained model and prove, code by code, that it computes what was calibrated.
@@ -35,28 +39,38 @@ DEVICES = "auto, cpu, cuda, or one of several as cuda:1"
 # Of an unknown option too: the class above, for which typer has no name of its own.
 _USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 _DEVICE = re.compile(r"cuda(?::(\d+))?")
+RANGES = {"0..255": (0.0, 255.0), "0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}
+CHANNELS = ("rgb", "bgr", "gray")
 
+discover(backends)
+DEFAULT_TARGET = "onnx"
+_CHOICES = {name: BACKENDS.get(name).profiles for name in BACKENDS.names()}
+_PROFILES = "; ".join(f"{name}: {', '.join(profiles)}" for name, profiles in _CHOICES.items() if len(profiles) > 1)
 
 ModelFile = Annotated[Path, typer.Argument(
     metavar="MODEL", show_default=False,
-    help="The trained model: .pth/.pt with a state_dict (give --arch) or with {arch, kwargs, state_dict}, "
-    "or a .pt2 of torch.export.save.",
+    help="The trained model: .pth/.pt/.safetensors with a state_dict (give --arch) or with {arch, kwargs, state_dict}, "
+    "a .pt2 of torch.export.save; .gz of these; or an .onnx.",
 )]
 Arch = Annotated[str | None, typer.Option(
     help="The network of a bare state_dict: a torchvision name (resnet18), mnasnet2_0, regnet_x_600mf, "
     "package.module:factory, or path/to/file.py:factory. Code is run only where it is named here, never from a file.",
 )]
+ArchArgs = Annotated[list[str] | None, typer.Option(
+    "--arch-args", metavar="KEY=VALUE", help="An argument of what --arch names, repeatable: --arch timm:create_model "
+    "--arch-args model_name=ghostnet_100; numbers, texts, true, false, null and [lists] as YAML writes them.",
+)]
 WeightsKey = Annotated[str | None, typer.Option(
     "--weights", metavar="KEY", show_default=False,
-    help="Which weights of a checkpoint that holds several: --weights model_ema; default the usual ones, with a note.",
+    help="Of a checkpoint that holds several sets of weights, the key of the one to take, as in --weights model_ema. "
+    "Without it the first of the usual keys (state_dict, model and so on) is taken, and a note says which.",
 )]
 RecipeName = Annotated[str, typer.Option(
     help="A name from recipes/, <method>_w<bits>a<bits>, or a YAML file; default qdrop_w4a4.",
 )]
-TargetName = Annotated[str, typer.Option(help="onnx (default), onnx-qoperator, tvm, c or reference.")]
+TargetName = Annotated[str, typer.Option(help=f"{', '.join(BACKENDS.names())}; default {DEFAULT_TARGET}.")]
 DeviceProfile = Annotated[str | None, typer.Option(
-    help="The device that the artifact is for, the first being the default; onnx: generic, vnni, arm64; tvm: native, "
-    "x86-64-v3, x86-64-vnni, aarch64, aarch64-dotprod, aarch64-i8mm.",
+    help=f"The device that the artifact is for, the first being the default; {_PROFILES}.",
 )]
 Sets = Annotated[list[str] | None, typer.Option(
     "--set", metavar="KEY=VALUE", help="Changes a field of the recipe, repeatable: --set method.steps=500",
@@ -67,18 +81,42 @@ Out = Annotated[Path | None, typer.Option(
 )]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the artifact that is there.")]
 CalibData = Annotated[Path | None, typer.Option(
-    help="What calibration images are drawn from: a folder (flat, or one subfolder a class, as imagenet/train), or "
-    ".npz/.npy with x (and y). The recipe's images.source says how; one that makes images (zeroq_w8a8) needs none.",
+    metavar="DATA", help="What calibration samples are drawn from: a folder of images (flat, or one subfolder a "
+    "class), .npz/.npy with x (and y) or with an array for each input by its name, or file.py:function, which gives "
+    "an iterable of inputs or (inputs, target). A recipe that makes its images (zeroq_w8a8) needs none.",
 )]
 EvalData = Annotated[Path | None, typer.Option(
-    help="Images to prove parity and measure accuracy on: a folder with one subfolder a class, or .npz with x and y.",
+    metavar="DATA", help="Samples to prove parity and measure accuracy on, given in the same ways; without labels no "
+    "accuracy is measured and the distance to float is judged.",
 )]
 Mean = Annotated[str | None, typer.Option(
-    metavar="R G B", help="Mean of the training images, scaled to [0, 1]: one number or one a channel.",
+    metavar="R G B", help="Mean of the training images in the unit of --pixel-range: one number or one a channel.",
 )]
 Std = Annotated[str | None, typer.Option(metavar="R G B", help="Their standard deviation.")]
 InputSize = Annotated[str | None, typer.Option(
     metavar="S | C,H,W", help="Resize and centre-crop images to this side; without data also the model's input.",
+)]
+InputShapes = Annotated[list[str] | None, typer.Option(
+    "--input-shape", metavar="[NAME=]1x3xHxW", help="The shape of an input of an .onnx whose sizes are free, or to be "
+    "others than it declares; repeatable.",
+)]
+Outputs = Annotated[list[str] | None, typer.Option(
+    "--output", metavar="NAME", help="Keep this output of the network and leave the others out; repeatable.",
+)]
+NoSimplify = Annotated[bool, typer.Option("--no-simplify", help="Take an .onnx without onnxsim's simplification.")]
+Resize = Annotated[str | None, typer.Option(
+    metavar="HxW", help="Resize images to this height and width without a crop: --resize 240x320.",
+)]
+Channels = Annotated[str | None, typer.Option(
+    metavar="|".join(CHANNELS), help="Order of the channels that the model takes: rgb, bgr or gray; default rgb, or "
+    "gray where it takes one.",
+)]
+PixelRange = Annotated[str, typer.Option(
+    metavar="|".join(RANGES), help=f"What pixels are scaled to before --mean and --std: {', '.join(RANGES)}.",
+)]
+ClassNames = Annotated[Path | None, typer.Option(
+    "--classes", metavar="FILE", help="The model's classes in the order of its outputs, one a line: name, or id name. "
+    "Subfolders are matched by id or name, and some of the classes suffice.",
 )]
 DeviceName = Annotated[str, typer.Option(help=f"Where calibration runs: {DEVICES}.")]
 DryRun = Annotated[bool, typer.Option(
@@ -91,12 +129,12 @@ MaxDrop = Annotated[float | None, typer.Option(
     metavar="POINTS", help="Fail (exit code 1) where the artifact loses more top-1 points than this.",
 )]
 ParitySamples = Annotated[int, typer.Option(
-    min=1, metavar="N", help="Samples that optimisation levels other than the deployed one see; default 1000, and 16 "
-    "of those that fail no build.",
+    min=1, metavar="N", help="A runtime may run the artifact at several optimisation levels. Every evaluation sample "
+    "is compared at the level that is deployed, at most N at each other one; 16 at levels that cannot fail the build.",
 )]
 MemoryBudget = Annotated[float, typer.Option(
-    "--memory", min=0.001, metavar="GB", help="What batches keep to, beside the model, the images and one unit's "
-    "caches; default 2.",
+    "--memory", min=0.001, metavar="GB", help="How much memory one batch may take: fewer samples go through the "
+    "network at once to keep to it. The model, the samples and what calibration keeps of one unit come on top.",
 )]
 Json = Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")]
 TrustPickle = Annotated[bool, typer.Option(
@@ -156,6 +194,28 @@ def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         ) from None
 
 
+def parse_arch_args(texts: Sequence[str] | None) -> dict[str, Any]:
+    """`key=value` texts by key, the values as YAML reads them; `None` is none as well.
+
+    Raises:
+        InputError: a text that is of another form, or a key that is given twice.
+    """
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        key, separator, value = text.partition("=")
+        key, where = key.strip(), f"--arch-args {text}"
+        if not separator or not key.isidentifier():
+            raise InputError("not of the form key=value", where=where, field="arch_args", hint="For example width=0.5")
+        if key in found:
+            raise InputError(f"'{key}' is given twice", where=where, field="arch_args")
+        try:
+            found[key] = None if value.strip() == "None" else parse_yaml(value)
+        except ValueError as error:
+            raise InputError(f"the value cannot be read: {error}", where=where, field="arch_args",
+                             allowed="numbers, texts, true, false, null and [lists] as YAML writes them") from error
+    return found
+
+
 def parse_input_size(text: str | None) -> inputs.InputSize | None:
     """`224` or `3,224,224`; raises InputError for anything else."""
     if text is None:
@@ -172,6 +232,40 @@ def parse_input_size(text: str | None) -> inputs.InputSize | None:
     return inputs.InputSize(None, sizes[0], sizes[0]) if len(sizes) == 1 else inputs.InputSize(*sizes)
 
 
+def parse_resize(text: str | None) -> tuple[int, int] | None:
+    """`240x320` as (height, width); raises InputError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    height, width = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= height <= MAX_SIDE or not 1 <= width <= MAX_SIDE:
+        raise InputError(
+            f"'{text}' is not a size", where="--resize", field="resize",
+            allowed=f"height x width, each 1 to {MAX_SIDE}: 240x320",
+        )
+    return height, width
+
+
+def parse_channels(text: str | None) -> Any:
+    """One of `CHANNELS`; None stays None; raises InputError for anything else."""
+    if text is not None and text not in CHANNELS:
+        raise InputError(
+            f"there is no order of channels '{text}'", where="--channels", field="channels",
+            allowed=", ".join(CHANNELS), hint=nearest_spelling(text.lower(), CHANNELS),
+        )
+    return text
+
+
+def parse_pixel_range(text: str) -> tuple[float, float]:
+    """One of `RANGES`; raises InputError for anything else."""
+    if text not in RANGES:
+        raise InputError(
+            f"pixels cannot be scaled to '{text}'", where="--pixel-range", field="pixel_range",
+            allowed=", ".join(RANGES),
+        )
+    return RANGES[text]
+
+
 def resolve_device(text: str) -> str:
     """`cpu`, `cuda` or `cuda:1`, checked to be there; `auto` is the GPU where there is one.
 
@@ -186,15 +280,20 @@ def resolve_device(text: str) -> str:
     if match is None:
         raise InputError(
             f"there is no device '{text}'", where=where, allowed=DEVICES,
-            hint=nearest_spelling(text.lower(), ("auto", "cpu", "cuda")),
+            hint=nearest_spelling(text.lower(), ("auto", "cpu", "cuda")), field="options.device",
         )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         built = "no CUDA device answers" if torch.version.cuda else "this PyTorch was built without CUDA"
-        raise InputError(built, where=where, allowed="auto, cpu", hint="Leave --device away to run on the CPU.")
+        raise InputError(
+            built, where=where, allowed="auto, cpu", hint="Leave --device away to run on the CPU.",
+            field="options.device",
+        )
     if match.group(1) is not None and int(match.group(1)) >= count:
         known = ", ".join(f"cuda:{index}" for index in range(count))
-        raise InputError(f"there are {count} CUDA device(s)", where=where, allowed=f"auto, cpu, {known}")
+        raise InputError(
+            f"there are {count} CUDA device(s)", where=where, allowed=f"auto, cpu, {known}", field="options.device",
+        )
     return text
 
 

@@ -100,7 +100,7 @@ class Selections:
                     f"override where: {pattern} selects nothing in this model", where=recipe,
                     allowed=f"first, penultimate, last, op:<operator>, or a pattern of layer names "
                     f"({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})",
-                    hint=nearest_spelling(pattern, known),
+                    hint=nearest_spelling(pattern, known), field="recipe.overrides",
                 )
             if missing := self._without_effect(chosen, ruled, points):
                 raise RecipeError(
@@ -108,6 +108,7 @@ class Selections:
                     allowed="weights of layers, activations that enter an operator with a quantizer before it, and "
                     "output followed by a quantizer whose bits the target leaves to the recipe",
                     hint="select the layer itself: an activation function is computed with the layer before it",
+                    field="recipe.overrides",
                 )
 
     def _without_effect(

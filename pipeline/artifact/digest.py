@@ -12,6 +12,8 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 RUNNER = "run.py"
+PREDICTOR = "predict.py"
+DECODER = "decoder.py"
 DIGEST = "sha256"  # the manifest's field that holds it
 
 

@@ -65,7 +65,9 @@ def _locked(lock: Path, folder: Path, made: list[Path]) -> int | None:
         except FileNotFoundError:  # another run removed the parent that it had made
             continue
         except OSError as error:
-            raise InputError(f"the output folder cannot be made: {error.strerror}", where=str(folder)) from error
+            raise InputError(
+                f"the output folder cannot be made: {error.strerror}", where=str(folder), field="out",
+            ) from error
         with ExitStack() as undo:
             undo.callback(os.close, descriptor)
             if not _take(descriptor, folder):
@@ -77,7 +79,7 @@ def _locked(lock: Path, folder: Path, made: list[Path]) -> int | None:
                     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
                 undo.pop_all()
                 return descriptor
-    raise InputError("the output folder cannot be locked: it comes and goes", where=str(folder))
+    raise InputError("the output folder cannot be locked: it comes and goes", where=str(folder), field="out")
 
 
 def _take(descriptor: int, folder: Path) -> bool:

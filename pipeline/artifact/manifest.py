@@ -23,6 +23,7 @@ from isobit.pipeline.quant.grid import Grid
 
 PRODUCT = "isobit"
 TIMINGS = "timings.json"
+PREPROCESSING = "preprocessing"  # the field of a manifest, and the name in a model file
 
 
 class _Frozen(BaseModel):
@@ -111,6 +112,35 @@ class AllocationEntry(_Frozen):
     images: int
 
 
+class PreprocessingEntry(_Frozen):
+    """How a picture becomes the input `input`; see `pipeline.samples.preparation.ImagePreparation` for each step.
+
+    `classes` are the names of the model's classes in the order of its outputs, where they are known; `decoder` is the
+    function in `decoder.py` that finds boxes in the outputs, where one was named.
+    """
+
+    input: str
+    height: int
+    width: int
+    resize: Literal["crop", "stretch", "none"]
+    interpolation: str
+    channels: Literal["rgb", "bgr", "gray"]
+    pixel_range: list[float]
+    mean: list[float]
+    std: list[float]
+    layout: Literal["NCHW", "NHWC"]
+    dtype: str
+    classes: list[str] | None = None
+    decoder: str | None = None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """As texts by name, for model files that have a place for such: JSON each."""
+        steps = self.model_dump(mode="json", exclude={"classes", "decoder"})
+        facts = {PREPROCESSING: json.dumps(steps, sort_keys=True)}
+        return facts if self.classes is None else facts | {"classes": json.dumps(self.classes)}
+
+
 class FileEntry(_Frozen):
     """One file of the artifact."""
 
@@ -120,6 +150,8 @@ class FileEntry(_Frozen):
 
 class Manifest(_Frozen):
     """What was shipped and from what it was made; `files` covers every file but itself and the timings.
+
+    `preprocessing` is there where image files were given; without them the text does not mention it.
 
     `sha256` is the digest of the rest; it stands in the text alone, where `to_json` puts it.
     """
@@ -136,11 +168,13 @@ class Manifest(_Frozen):
     files: dict[str, FileEntry]
     allocation: AllocationEntry | None = None
     sizes: dict[str, int]
+    preprocessing: PreprocessingEntry | None = None
     sha256: str | None = None
 
     def to_json(self) -> str:
         """JSON with sorted keys and its own digest: equal manifests give equal bytes."""
-        content = self.model_dump(mode="json", exclude={DIGEST})
+        unsaid = {DIGEST} if self.preprocessing is not None else {DIGEST, PREPROCESSING}
+        content = self.model_dump(mode="json", exclude=unsaid)
         sealed = {**content, DIGEST: content_digest(content)}
         return json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n"
 

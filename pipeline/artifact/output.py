@@ -123,12 +123,14 @@ def check_out(out: Path, overwrite: bool = False) -> None:
 def _check_name(out: Path) -> None:
     """The name can be one of a folder, with what is put around it while it is written; and it is not where we stand."""
     if "\0" in str(out) or len(os.fsencode(out.name)) > MAX_NAME:
-        raise InputError("the output folder's name is too long or none", where=str(out), allowed=f"{MAX_NAME} bytes")
+        raise InputError(
+            "the output folder's name is too long or none", where=str(out), allowed=f"{MAX_NAME} bytes", field="out",
+        )
     place = out.resolve()
     if place == place.parent or place in (Path.cwd(), *Path.cwd().parents):
         raise InputError(
             "the output would replace the folder that the command runs in, or one above it", where=str(out),
-            hint="Give the name of a folder inside it.",
+            hint="Give the name of a folder inside it.", field="out",
         )
 
 
@@ -136,9 +138,9 @@ def _check_place(out: Path) -> None:
     """The folder that `out` is to be made in can take it: found before hours of work, not after them."""
     parent = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
     if not parent.is_dir():
-        raise InputError("the output folder cannot be made: a file is in its way", where=str(parent))
+        raise InputError("the output folder cannot be made: a file is in its way", where=str(parent), field="out")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError("the output folder cannot be made: no permission to write", where=str(parent))
+        raise InputError("the output folder cannot be made: no permission to write", where=str(parent), field="out")
 
 
 def _is_artifact(folder: Path) -> bool:
@@ -197,7 +199,7 @@ def _make_sibling(out: Path) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".partial", dir=out.parent))
     except OSError as error:
-        raise InputError(f"the output folder cannot be made: {error.strerror}", where=str(out)) from error
+        raise InputError(f"the output folder cannot be made: {error.strerror}", where=str(out), field="out") from error
     folder.chmod(0o755)  # mkdtemp makes folders that only their owner can read
     return folder
 

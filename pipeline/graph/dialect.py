@@ -10,14 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from isobit.pipeline.errors import CaptureError
 from isobit.pipeline.graph.nodes import (
+    TUPLE_ENTRY,
     bias_quantizer_of,
     bound_args,
+    computes_size,
     is_constant,
     op_name,
+    overload_of,
     quantizer_of,
     source_of,
     tensor_shape,
@@ -43,6 +48,8 @@ Stage = Literal["prepared", "quantized", "frozen"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 # What PREPARE must have removed.
 FORBIDDEN = frozenset({"dropout", "batch_norm", "feature_dropout", "detach", "clone", "contiguous", "flatten", "chunk"})
+# Arguments of operators that draw numbers; none are drawn where one of them is 0 or False.
+_CHANCES = ("dropout", "dropout_p", "p", "train", "training")
 
 
 @dataclass(frozen=True)
@@ -124,8 +131,8 @@ def _why_not(graph: fx.GraphModule, node: fx.Node) -> str:
     name = op_name(node)
     if name in FORBIDDEN:
         return f"operator {name} should have been removed"
-    if name:
-        return f"in-place operator {name}"
+    if isinstance(node.target, OpOverload):
+        return f"operator {name} {'draws random numbers' if draws_numbers(node) else 'writes in-place'}"
     if node.op == "call_module":
         return f"module {type(graph.get_submodule(str(node.target))).__name__}"
     return f"{node.op} {node.target}"
@@ -142,8 +149,17 @@ def _frozen(graph: fx.GraphModule, node: fx.Node) -> str:
 
 def _is_float(graph: fx.GraphModule, node: fx.Node) -> bool:
     """A call without effect on anything but its result, which PREPARE leaves as it is."""
-    name = op_name(node)
-    return bool(name) and name not in FORBIDDEN and (name.startswith("_") or not name.endswith("_"))
+    if not isinstance(node.target, OpOverload):
+        return computes_size(node) or op_name(node) == TUPLE_ENTRY
+    return op_name(node) not in FORBIDDEN and not node.target._schema.is_mutable and not draws_numbers(node)
+
+
+def draws_numbers(node: fx.Node) -> bool:
+    """The ATen call's result depends on chance; one with a dropout of 0 or outside of training draws nothing."""
+    if torch.Tag.nondeterministic_seeded not in overload_of(node).tags:
+        return False
+    args = bound_args(node)
+    return not any(name in args and not args[name] for name in _CHANCES)
 
 
 def _named(names: frozenset[str]) -> Callable[[fx.GraphModule, fx.Node], bool]:

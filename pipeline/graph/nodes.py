@@ -10,17 +10,23 @@ from typing import Any
 import torch
 from torch import fx
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from isobit.pipeline.graph.ports import input_nodes
 from isobit.pipeline.operators.moves import MOVES
 from isobit.pipeline.quant.quantizer import BiasQuantizer, Quantizer
 from isobit.pipeline.shapes import known_sizes
 
+# The batch whose sizes `meta["example"]` holds; torch.export would take 0 and 1 for fixed sizes.
+EXAMPLE_BATCH = 2
 ORIGIN_KEYS = ("nn_module_stack", "stack_trace", "source_fn_stack", "unit")
 
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
 _TORCH = str(Path(torch.__file__).parent)
 
+# Takes one tensor of those that an operator returns.
+TUPLE_ENTRY = "python_getitem"
 # `reshape` is `view` that also takes non-contiguous tensors: one name for both.
 _ALIASES = {"reshape": "view"}
 
@@ -111,6 +117,12 @@ _QUALIFIERS = {
 }
 
 
+def computes_size(node: fx.Node) -> bool:
+    """The value is a number that follows from the size of the batch, not a tensor."""
+    name = op_name(node)
+    return name.startswith("sym_") or (name.startswith("python_") and name != TUPLE_ENTRY)
+
+
 def pair(value: Any) -> tuple[int, int]:
     """Both entries of an ATen int[2] argument, which may hold one."""
     entries = [value] if isinstance(value, int) else list(value)
@@ -192,6 +204,18 @@ def tensor_shape(node: fx.Node) -> tuple[int | None, ...]:
     return tuple(size if isinstance(size, int) else None for size in value.shape)
 
 
+def tensor_dtype(node: fx.Node) -> torch.dtype:
+    """Element type of the node's value; float32 where nobody recorded one."""
+    if "dtype" in node.meta:
+        return node.meta["dtype"]
+    return getattr(node.meta.get("val"), "dtype", torch.float32)
+
+
+def takes_one_float(graph: fx.GraphModule) -> bool:
+    """The network has one input, and that is no integer: an image, features, sound."""
+    return [tensor_dtype(node).is_floating_point for node in input_nodes(graph)] == [True]
+
+
 def differs_by_channel(shape: Sequence[int | None], rank: int) -> bool:
     """A constant of `shape` that broadcasts against a tensor of `rank` differs along axis 1, its channels, at most."""
     axes = (*[1] * (rank - len(shape)), *shape)
@@ -247,7 +271,7 @@ def insert_module(
 
 
 class _ShapeRecorder(fx.Interpreter):
-    """Runs a graph and keeps the shape of every value."""
+    """Runs a graph and keeps the shape and type of every value."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__(graph)
@@ -257,22 +281,36 @@ class _ShapeRecorder(fx.Interpreter):
         value = super().run_node(n)
         if isinstance(value, torch.Tensor):
             self.shapes[n] = tuple(value.shape)
+            n.meta["dtype"] = value.dtype
         return value
 
 
 def record_shapes(graph: fx.GraphModule) -> None:
-    """Set `meta["shape"]` of every node by running two batch sizes: what differs is the batch (None)."""
-    source = network_input(graph)
-    sizes = known_sizes(tensor_shape(source)[1:])
-    device = next((p.device for p in graph.parameters()), torch.device("cpu"))
-    runs = []
-    for batch in (2, 3):
-        recorder = _ShapeRecorder(graph)
-        with torch.no_grad():
-            recorder.run(torch.zeros(batch, *sizes, device=device))
-        runs.append(recorder.shapes)
+    """Write into the meta of every node what two batch sizes show: `shape`, None where the two differ, and `dtype`.
+
+    `example` is the shape with the first of them, `EXAMPLE_BATCH`. No number is computed where operators can tell
+    shapes without; else inputs are zeros of their type: rows and places that a network may read are valid at 0.
+    """
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            runs = _shapes_of_batches(graph)
+    except Exception:  # operators without shape rules raise many types; one that is wrong does again below
+        runs = _shapes_of_batches(graph)
     for node, shape in runs[0].items():
         node.meta["shape"] = tuple(a if a == b else None for a, b in zip(shape, runs[1][node], strict=True))
+        node.meta["example"] = shape
+
+
+def _shapes_of_batches(graph: fx.GraphModule) -> list[dict[fx.Node, tuple[int, ...]]]:
+    device = next((p.device for p in graph.parameters()), torch.device("cpu"))
+    sources = [(known_sizes(tensor_shape(node)[1:]), tensor_dtype(node)) for node in input_nodes(graph)]
+    runs = []
+    for batch in (EXAMPLE_BATCH, EXAMPLE_BATCH + 1):
+        recorder = _ShapeRecorder(graph)
+        with torch.no_grad():
+            recorder.run(*(torch.zeros(batch, *sizes, dtype=dtype, device=device) for sizes, dtype in sources))
+        runs.append(recorder.shapes)
+    return runs
 
 
 def finish(graph: fx.GraphModule) -> fx.GraphModule:
@@ -298,16 +336,6 @@ def bias_quantizer_of(graph: fx.GraphModule, node: fx.Node) -> BiasQuantizer | N
         return None
     module = graph.get_submodule(str(node.target))
     return module if isinstance(module, BiasQuantizer) else None
-
-
-def network_input(graph: fx.GraphModule) -> fx.Node:
-    """The node that stands for the network's input."""
-    return next(node for node in graph.graph.nodes if node.op == "placeholder")
-
-
-def network_output(graph: fx.GraphModule) -> fx.Node:
-    """The node whose value the network returns; the first of several."""
-    return next(node for node in graph.graph.nodes if node.op == "output").all_input_nodes[0]
 
 
 def nodes_by_name(graph: fx.GraphModule) -> dict[str, fx.Node]:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 
-from isobit.pipeline.graph.nodes import bias_quantizer_of, get_attribute, is_constant, quantizer_of, source_of
+from isobit.pipeline.graph.nodes import (
+    bias_quantizer_of,
+    get_attribute,
+    is_constant,
+    op_name,
+    quantizer_of,
+    source_of,
+)
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Constant(nn.Module):
@@ -23,6 +33,37 @@ class Constant(nn.Module):
         return self.value
 
 
+def channels_last(module: Module) -> Module:
+    """`module` itself, its images and kernels laid out channels last; torch's own call refuses tensors of rank 5."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dim() == 4:
+            # Not `contiguous`: it leaves the strides of 1x1 kernels, which choose the kernel and so a sum's last bits.
+            tensor.data = tensor.data.to(tensor.device, memory_format=torch.channels_last)
+    return module
+
+
+def in_dtype(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
+    """A copy whose parameters are in `dtype`, and in which no operator asks for float32 or checks that it got it."""
+    copied = copy.deepcopy(graph).to(dtype)
+    for node in list(copied.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if op_name(node) == "_assert_tensor_metadata":
+            copied.graph.erase_node(node)
+            continue
+        node.args, node.kwargs = _retyped((node.args, node.kwargs), dtype)
+    copied.recompile()
+    return copied
+
+
+def _retyped(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(_retyped(each, dtype) for each in value)
+    if isinstance(value, dict):
+        return {name: _retyped(each, dtype) for name, each in value.items()}
+    return dtype if value is torch.float32 else value
+
+
 @torch.no_grad()
 def fold_constants(graph: fx.GraphModule, dtype: torch.dtype = torch.float32) -> fx.GraphModule:
     """A copy in `dtype` with the same answers, in which quantizers of weights and biases compute nothing any more.
@@ -30,7 +71,7 @@ def fold_constants(graph: fx.GraphModule, dtype: torch.dtype = torch.float32) ->
     Args:
         graph: every constant's numbers are decided.
     """
-    folded = copy.deepcopy(graph).to(dtype)
+    folded = in_dtype(graph, dtype)
     values = {
         node: get_attribute(folded, node).detach() for node in folded.graph.nodes if node.op == "get_attr"
     }

@@ -8,7 +8,7 @@ RegNetX-3.2GF, which torchvision has.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +27,9 @@ _REGNET_LAYERS = (
     (re.compile(r"^f\.([abc])\."), r"f.\1.0."),
     (re.compile(r"^f\.([abc])_bn\."), r"f.\1.1."),
 )
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+AVERAGING_COUNTER = "n_averaged"  # beside the weights in a state_dict of torch.optim.swa_utils.AveragedModel
+COUNTER = ".num_batches_tracked"  # of batch norms: came with torch 0.4.1, not used in inference
 _REGNET_ENDS = {"stem.conv.": "stem.0.", "stem.bn.": "stem.1.", "head.fc.": "fc."}
 _MOBILENET_BLOCK = re.compile(r"features\.(\d+)\.conv\.(\d+)\.(.*)")
 # Places in a flat block (convolution, norm, ReLU6, ...) -> torchvision's, which keeps each of these three in a folder.
@@ -58,6 +61,46 @@ def torchvision_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     rename = _regnet if "stem.conv.weight" in weights else _mobilenet if "features.1.conv.0.weight" in weights else str
     return {rename(key): value for key, value in weights.items()}
+
+
+def without_wrappers(weights: Mapping[str, Tensor], own: list[str]) -> tuple[dict[str, Tensor], Sequence[str]]:
+    """The weights without the prefix that a wrapper puts before every key, unless the network has it too.
+
+    DataParallel and torch.compile have fixed ones. Lightning's is the name that the user gave the network within the
+    training module (`model.`, `net.`): it is found where every key of the network stands after one prefix. What else
+    the training module holds, a loss with weights for instance, is left.
+
+    Args:
+        own: the keys of the network.
+
+    Returns:
+        The weights, and what a user should know about the choice.
+    """
+    weights = {key: value for key, value in weights.items() if key != AVERAGING_COUNTER or key in own}
+    stripped = bool(weights)
+    while stripped:
+        stripped = False
+        for prefix in WRAPPER_PREFIXES:
+            if all(key.startswith(prefix) for key in weights) and not all(key.startswith(prefix) for key in own):
+                weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+                stripped = True
+    needed = [key for key in own if not key.endswith(COUNTER)]
+    if not needed or needed[0] in weights:
+        return weights, ()
+    prefixes = [key.removesuffix(needed[0]) for key in weights if key.endswith(f".{needed[0]}")]
+    prefixes = [prefix for prefix in prefixes if all(prefix + key in weights for key in needed)]
+    if not prefixes:
+        return weights, ()
+    first, *others = sorted(prefixes, key=len)
+    inside = {key.removeprefix(first): value for key, value in weights.items() if key.startswith(first)}
+    return inside, _prefix_notes(first, others, len(weights) - len(inside))
+
+
+def _prefix_notes(prefix: str, others: list[str], left: int) -> Sequence[str]:
+    if not left:
+        return ()
+    other = f"; `weights={others[0].removesuffix('.')}` takes the other network" if others else ""
+    return (f"the network is what the file calls '{prefix}': {left:,} tensors outside of it were left{other}",)
 
 
 def _regnet(key: str) -> str:

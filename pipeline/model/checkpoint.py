@@ -6,7 +6,7 @@ taken, by the usual names; a note says which, and `weights` takes another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from isobit.pipeline.errors import InputError, nearest_spelling
 
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
-DEPTH = 2  # {'model_ema': {'module': {...}}}
+DEPTH = 3  # {'ema': {'model': {'module': {...}}}}
+SHOWN = 12  # keys that a message lists
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -42,21 +43,27 @@ def read_content(content: Any, path: Path, key: str | None = None) -> Content:
 
     Args:
         path: the file, which errors name.
-        key: which set to take, `model_ema` or `model_ema.module`; None for the usual one.
+        key: which set to take, `model_ema` or `model_ema.module`, or what the names of the wanted tensors begin with;
+            None for the usual one.
 
     Raises:
         InputError: there are none, or not the one asked for, or several of which none has a usual name.
     """
     if _is_weights(content):
-        if key is not None:
-            raise InputError(
-                f"the file holds one set of weights, none called '{key}'", where=f"{path}, `weights`", field="weights",
-                hint="Leave `weights` away.",
-            )
-        return Content(_unwrapped(content), None, {})
+        return Content(_unwrapped(content) if key is None else _below(content, key, path), None, {})
     sets = dict(_sets(content)) if isinstance(content, Mapping) else {}
+    if not sets and isinstance(content, Mapping) and (tensors := _tensors(content)):
+        others = _listed([name for name in content if name not in tensors])
+        return Content(tensors if key is None else _below(tensors, key, path), None, {}, (
+            f"beside the weights the file holds {others}: left",
+        ))
     if not sets:
         raise _no_weights(content, path)
+    if key is not None and not any(_names(name, key) for name in sets):
+        for name, weights in sets.items():  # {'state_dict': {'student.conv.weight': ...}}
+            inner = key.removeprefix(f"{name}.")
+            if isinstance(weights, Mapping) and any(each.startswith(f"{inner}.") for each in weights):
+                return Content(_below(weights, inner, path), None, {})
     chosen = _usual(sets, path) if key is None else _asked_for(sets, key, path)
     others = [name for name in sets if name != chosen]
     notes = ()
@@ -75,6 +82,32 @@ def is_state_dict(content: Any) -> bool:
         and len(content) > 0
         and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
     )
+
+
+def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The tensors of a dict that holds weights by name and something else beside them."""
+    return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+
+
+def _below(weights: Any, key: str, path: Path) -> dict[str, Tensor]:
+    """Those of a state_dict whose names begin with `key` and a dot, without it: one network of several."""
+    prefix = f"{key}."
+    names = list(weights) if isinstance(weights, Mapping) else []
+    found = {name.removeprefix(prefix): weights[name] for name in names if name.startswith(prefix)}
+    if not found:
+        tops = list(dict.fromkeys(name.partition(".")[0] for name in names))
+        raise InputError(
+            f"the file holds one set of weights, none called '{key}'", where=f"{path}, `weights`", field="weights",
+            allowed=f"what names of its tensors begin with: {_listed(tops)}" if tops else "",
+            hint=nearest_spelling(key, tops) or "Leave `weights` away.",
+        )
+    return found
+
+
+def _listed(keys: Sequence[Any]) -> str:
+    """Keys for a message."""
+    names = [key[:60] if isinstance(key, str) else type(key).__name__ for key in keys[:SHOWN]]
+    return ", ".join(names) + (", ..." if len(keys) > SHOWN else "")
 
 
 def _is_weights(content: Any) -> bool:
@@ -126,8 +159,13 @@ def _preferred(names: list[str]) -> str:
     return next(filter(_is_average, names), names[0])
 
 
+def _names(name: str, key: str) -> bool:
+    """Whether `key` is the path of a set or leads to it."""
+    return name == key or name.startswith(f"{key}.")
+
+
 def _asked_for(sets: Mapping[str, Any], key: str, path: Path) -> str:
-    found = [name for name in sets if name == key] or [name for name in sets if name.startswith(f"{key}.")]
+    found = [name for name in sets if name == key] or [name for name in sets if _names(name, key)]
     if len(found) != 1:
         raise InputError(
             f"the file has no weights under '{key}'" if not found else f"the file has several weights under '{key}'",
@@ -139,11 +177,13 @@ def _asked_for(sets: Mapping[str, Any], key: str, path: Path) -> str:
 
 def _no_weights(content: Any, path: Path) -> InputError:
     kind = f"a {type(content).__name__}"
+    hint = ""
     if isinstance(content, Mapping):
-        keys = ", ".join(key if isinstance(key, str) else type(key).__name__ for key in list(content)[:8])
-        kind = f"a dict with the keys {keys[:300]}" if content else "an empty dict"
+        kind = f"a dict with the keys {_listed(list(content))}" if content else "an empty dict"
+        hint = "Save the tensors by name that it holds: torch.save(file[...], 'weights.pth')." if content else ""
     return InputError(
         f"the file holds {kind}, and no weights were found in it",
         where=str(path),
-        allowed=f"a state_dict, or a dict that has one under {', '.join(STATE_DICT_KEYS)}",
+        allowed=f"a state_dict, or a dict that has one under {', '.join(STATE_DICT_KEYS)} or any other key",
+        hint=hint,
     )

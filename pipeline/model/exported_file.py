@@ -80,6 +80,7 @@ def needs_trust(path: Path, what: str, allowed: str = "") -> InputError:
         where=str(path),
         allowed=allowed or "a state_dict, or a dict {arch, kwargs, state_dict}",
         hint="Save `model.state_dict()` and give `arch`; or, if you trust the author, add `trust_pickle=True`.",
+        field="trust_pickle",
     )
 
 
@@ -180,6 +181,7 @@ def _unsafe(path: Path, member: str, error: Unsafe) -> InputError:
         where=f"{path}, {member}",
         allowed=error.allowed,
         hint="Save `model.state_dict()` and give `arch`; or, if you trust the author, add `trust_pickle=True`.",
+        field="trust_pickle",
     )
 
 

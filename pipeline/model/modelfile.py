@@ -1,8 +1,9 @@
 """From the file that a user has to a module that runs: every common way of saving a torch model, read without trust.
 
 Weights are read with `weights_only=True`; nothing in a file may run code unless `trust_pickle` says so. What is
-accepted: a state_dict (with `arch`), a dict `{arch, kwargs, state_dict}`, a training checkpoint that holds a
-state_dict under a usual key, keys prefixed by DataParallel or torch.compile, and a `.pt2` of `torch.export.save`.
+accepted: a state_dict or `.safetensors` (with `arch`), a dict `{arch, kwargs, state_dict}`, a training checkpoint that
+holds a state_dict under a usual key, keys prefixed by DataParallel, torch.compile or Lightning, a `.pt2` of
+`torch.export.save`, and each of them compressed by gzip.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ from torch import Tensor, nn
 
 from isobit.pipeline.artifact.manifest import sha256_file
 from isobit.pipeline.errors import InputError, first_line, nearest_spelling
-from isobit.pipeline.model.architectures import torchvision_keys
+from isobit.pipeline.model.architectures import COUNTER, torchvision_keys, without_wrappers
 from isobit.pipeline.model.archive import byte_limit, check_archive, corrupt, read_members
 from isobit.pipeline.model.checkpoint import Content, read_content
 from isobit.pipeline.model.exported_file import is_exported, load_exported, needs_trust
+from isobit.pipeline.model.formats.compressed import plain_name, uncompressed
+from isobit.pipeline.model.formats.fixed_batch import with_free_batch
+from isobit.pipeline.model.formats.safetensors_file import is_safetensors, read_safetensors
+from isobit.pipeline.model.formats.torchscript import is_torchscript, read_torchscript
 from isobit.pipeline.model.network import (
     ARCH_FORMS,
     arch_file,
@@ -36,11 +41,11 @@ from isobit.pipeline.model.network import (
     names_code,
     published_arguments,
 )
+from isobit.pipeline.model.onnx.door import is_onnx, load_onnx
+from isobit.pipeline.model.onnx.proof import OnnxOrigin
 from isobit.pipeline.model.pickle_check import check_pickles
 from isobit.pipeline.model.user_code import arch_argument, cause_shown, importable, module_of_file, standing_for_main
 
-WRAPPER_PREFIXES = ("module.", "_orig_mod.")
-AVERAGING_COUNTER = "n_averaged"  # beside the weights in a state_dict of torch.optim.swa_utils.AveragedModel
 SHOWN = 3  # mismatching keys of each kind that a message lists
 
 # Plain data that training scripts put beside the weights.
@@ -55,7 +60,7 @@ class LoadedModel:
     """What a model file holds: exactly one of `module` (in eval mode) and `exported` is there.
 
     `name` is the file's stem, `sha256` the hash of its bytes, `arch` what the module was built by; `notes` say what
-    was chosen where the file leaves a choice.
+    was chosen where the file leaves a choice; `origin` is the .onnx file that the module was read from.
     """
 
     module: nn.Module | None
@@ -64,6 +69,7 @@ class LoadedModel:
     sha256: str
     arch: str | None
     notes: tuple[str, ...] = ()
+    origin: OnnxOrigin | None = None
 
     @property
     def network(self) -> nn.Module | torch.export.ExportedProgram:
@@ -75,29 +81,54 @@ class LoadedModel:
 
 
 def load_model(
-    path: str | Path, arch: str | None = None, trust_pickle: bool = False, weights: str | None = None
+    path: str | Path, arch: str | None = None, trust_pickle: bool = False, weights: str | None = None,
+    arch_args: Mapping[str, Any] | None = None, *, input_shapes: Sequence[str] = (), simplify: bool = True,
 ) -> LoadedModel:
     """Reads a model file.
 
     Args:
         path: the file.
         arch: how to build the module for a state_dict; wins over an `arch` in the file. See `ARCH_FORMS`.
-        trust_pickle: run the code that a pickled module brings.
+        trust_pickle: run the code that a pickled module or a TorchScript archive brings.
         weights: which of several sets of weights to take (`model_ema`); None for the usual one.
+        arch_args: arguments for what `arch` names, plain values; they win over `kwargs` in the file.
+        input_shapes: of an .onnx, sizes of inputs, the batch first: `name=1x3x240x320`, or `1x3x240x320` of a single
+            input.
+        simplify: run onnxsim on an .onnx first.
 
     Raises:
         InputError: the file, the arch or their fit is wrong; the message names the first differing keys.
     """
     path = Path(path)
     _check_file(path)
-    if is_exported(path):
-        exported = load_exported(path, trust_pickle)
-        _check_values(exported.state_dict, path)
-        return LoadedModel(None, exported, path.stem, sha256_file(path), None)
-    content = read_content(_read_weights(path, arch, trust_pickle), path, weights)
-    module, built_by, notes = _to_module(content, arch, path)
-    _check_values(module.state_dict(), path)
-    return LoadedModel(module.float().eval(), None, path.stem, sha256_file(path), built_by, (*content.notes, *notes))
+    if is_onnx(path):
+        return _load_onnx(path, {"arch": arch, "weights": weights, "arch_args": arch_args}, input_shapes, simplify)
+    if input_shapes:
+        raise InputError("the shape of an input is given for a file that is no .onnx", field="input_shape",
+                         where=str(path), hint="Give `input_size`.")
+    name, sha256 = plain_name(path), sha256_file(path)
+    with uncompressed(path) as file:
+        if file != path:
+            _check_file(file)
+        if is_exported(file):
+            exported = load_exported(file, trust_pickle)
+            _check_values(exported.state_dict, file)
+            return LoadedModel(None, with_free_batch(exported), name, sha256, None)
+        content = read_content(_read_weights(file, arch, trust_pickle), file, weights)
+        module, built_by, notes = _to_module(content, arch, dict(arch_args or {}), file)
+        _check_values(module.state_dict(), file)
+    return LoadedModel(module.float().eval(), None, name, sha256, built_by, (*content.notes, *notes))
+
+
+def _load_onnx(path: Path, unused: Mapping[str, Any], input_shapes: Sequence[str], simplify: bool) -> LoadedModel:
+    for field, given in unused.items():
+        if given:
+            raise InputError(
+                f"`{field}` is given, and an .onnx file holds its own network and weights", where=str(path),
+                field=field, hint=f"Leave `{field}` out.",
+            )
+    network, origin, notes = load_onnx(path, input_shapes, simplify)
+    return LoadedModel(network, None, path.stem, sha256_file(path), None, notes, origin)
 
 
 def _check_file(path: Path) -> None:
@@ -125,13 +156,10 @@ def _check_file(path: Path) -> None:
 
 
 def _read_weights(path: Path, arch: str | None, trust_pickle: bool) -> Any:
-    if any(name.split("/")[1:2] == ["constants.pkl"] for name in read_members(path)):
-        raise InputError(
-            "the file is a TorchScript archive",
-            where=str(path),
-            allowed="a state_dict or a torch.export .pt2 file",
-            hint="Save `model.state_dict()` of the module that was scripted, and give `arch`.",
-        )
+    if is_torchscript(path):
+        return read_torchscript(path, trust_pickle)
+    if is_safetensors(path):
+        return read_safetensors(path)
     if not trust_pickle:
         check_pickles(path)
     try:
@@ -187,7 +215,9 @@ def _unsafe_global(error: Exception) -> str | None:
 # --- from content to module ---
 
 
-def _to_module(content: Content, arch: str | None, path: Path) -> tuple[nn.Module, str | None, Sequence[str]]:
+def _to_module(
+    content: Content, arch: str | None, arch_args: dict[str, Any], path: Path
+) -> tuple[nn.Module, str | None, Sequence[str]]:
     """The module that the content describes, with its weights; the arch that built it, and how if that was chosen."""
     found = content.weights
     if isinstance(found, nn.Module):
@@ -197,7 +227,7 @@ def _to_module(content: Content, arch: str | None, path: Path) -> tuple[nn.Modul
         raise InputError(
             f"the file names code to run as its network: '{content.arch[:200]}'", where=str(path),
             allowed="in a file: the name of a torchvision network or of one of ours",
-            hint="If you trust it, say so yourself: give it as `arch`.",
+            hint="If you trust it, say so yourself: give it as `arch`.", field="arch",
         )
     arch = arch or content.arch
     if arch is None:
@@ -207,34 +237,35 @@ def _to_module(content: Content, arch: str | None, path: Path) -> tuple[nn.Modul
             field="arch", allowed=f"`arch` with {ARCH_FORMS}",
             hint="For example `arch=resnet18`, or save {'arch': ..., 'kwargs': {...}, 'state_dict': ...}.",
         )
-    return _fill(arch, check_arguments(arch, content.kwargs, str(path)), found, path)
+    given = check_arguments(arch, arch_args)
+    return _fill(arch, {**check_arguments(arch, content.kwargs, str(path)), **given}, given, found, path)
 
 
 def _fill(
-    arch: str, kwargs: dict[str, Any], weights: Mapping[str, Tensor], path: Path
+    arch: str, kwargs: dict[str, Any], given: dict[str, Any], weights: Mapping[str, Tensor], path: Path
 ) -> tuple[nn.Module, str, Sequence[str]]:
-    """Builds the module and loads the weights, all of them or none."""
+    """Builds the module and loads the weights, all of them or none; `given` are those of `kwargs` that a user said."""
     differences: list[str] = []
     for extra in _ways_to_build(arch, kwargs, weights):
         # Sizes from the file: no more memory than its weights explain.
-        with bounded_build(weights) if kwargs or extra else contextlib.nullcontext():
+        with bounded_build(weights) if extra or kwargs != given else contextlib.nullcontext():
             try:
                 module = build_arch(arch, {**extra, **kwargs})
             except InputError:
                 if extra:  # not a way to build this network
                     continue
                 raise
-        fitting = _under_names_of(module, arch, weights)
+        fitting, notes = _under_names_of(module, arch, weights)
         found = _differences(module, fitting)
         if not found:
             _load(module, fitting)
             chosen = {key: value for key, value in extra.items() if key not in (*kwargs, "num_classes")}
-            return module, arch, _build_notes(chosen)
+            return module, arch, (*notes, *_build_notes(chosen))
         differences = found if not extra else differences
     raise InputError(
         f"the weights do not fit the network '{arch}': " + "; ".join(differences),
         where=str(path),
-        hint="Give the `arch` that the weights were trained with; arguments go into the file as `kwargs`.",
+        field="arch", hint="Give the `arch` that the weights were trained with, and its arguments as `arch_args`.",
     )
 
 
@@ -266,32 +297,18 @@ def _load(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     module.load_state_dict(fitting, strict=False)
 
 
-def _under_names_of(module: nn.Module, arch: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by the names that `module` has for them, where theirs are usual other ones."""
-    weights = _without_wrappers(weights, module)
-    return weights if names_code(arch) else torchvision_keys(weights)
-
-
-def _without_wrappers(weights: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Removes prefixes that DataParallel and torch.compile put before every key, unless the module has them too."""
-    own = list(module.state_dict())
-    weights = {key: value for key, value in weights.items() if key != AVERAGING_COUNTER or key in own}
-    keys = list(weights)
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in WRAPPER_PREFIXES:
-            if all(key.startswith(prefix) for key in keys) and not all(key.startswith(prefix) for key in own):
-                keys = [key.removeprefix(prefix) for key in keys]
-                stripped = bool(keys)
-    return dict(zip(keys, weights.values(), strict=True))
+def _under_names_of(
+    module: nn.Module, arch: str, weights: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], Sequence[str]]:
+    """The weights by the names that `module` has for them, where theirs are usual other ones; notes on the choice."""
+    fitting, notes = without_wrappers(weights, list(module.state_dict()))
+    return (fitting if names_code(arch) else torchvision_keys(fitting)), notes
 
 
 def _differences(module: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
     """What keeps `weights` from fitting, one sentence for each kind; empty where they fit."""
     own = module.state_dict()
-    # Batch-norm counters came with torch 0.4.1 and are not used in inference.
-    missing = [key for key in own if key not in weights and not key.endswith(".num_batches_tracked")]
+    missing = [key for key in own if key not in weights and not key.endswith(COUNTER)]
     unexpected = [key for key in weights if key not in own]
     shapes = [
         f"{key} (file {list(weights[key].shape)}, network {list(own[key].shape)})"

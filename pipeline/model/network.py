@@ -24,10 +24,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from isobit.pipeline.errors import InputError, nearest_spelling
 from isobit.pipeline.model.architectures import ARCHITECTURES
-from isobit.pipeline.model.user_code import arch_argument, cause_shown, factory_in_file, factory_in_package, importable
+from isobit.pipeline.model.user_code import (
+    arch_argument,
+    cause_shown,
+    factory_in_file,
+    factory_in_package,
+    importable,
+    no_downloads,
+)
 
 ARCH_FORMS = (
-    f"a torchvision name (resnet18), {', '.join(ARCHITECTURES)}, package.module:factory, or path/to/file.py:factory"
+    f"a torchvision name (resnet18), {', '.join(ARCHITECTURES)}, package.module:factory (timm:create_model with "
+    "`arch_args`), or path/to/file.py:factory"
 )
 MAX_VALUES = 1000  # plain values in all arguments together
 MAX_DEPTH = 4
@@ -35,17 +43,20 @@ ROOM = 1 << 30  # bytes that a network may take beside a few times its weights
 MODULES_A_TENSOR = 20
 _PLAIN = (bool, int, float, str, type(None))
 # Torchvision's own arguments of a factory: where weights are from, and how their download is shown.
-_DOWNLOAD = ("weights", "progress")
+_DOWNLOAD = ("weights", "weights_backbone", "progress")
+# Torchvision's networks of one tensor, by the module that has them; its detectors take lists of pictures.
+_KINDS = (torchvision.models, torchvision.models.segmentation, torchvision.models.video)
 
 
 def build_arch(arch: str, kwargs: Mapping[str, Any]) -> nn.Module:
     """A new module, made by calling what `arch` names with `kwargs`; raises InputError with the cause."""
     factory, folder, name = _factory(arch)
-    with importable(folder), cause_shown(arch_argument(arch), f"'{name}' raised an error"):
+    with importable(folder), cause_shown(arch_argument(arch), f"'{name}' raised an error"), no_downloads(arch):
         module = factory(**kwargs)
     if not isinstance(module, nn.Module):
         raise InputError(
-            f"'{name}' returns a {type(module).__name__}, not a torch.nn.Module", where=arch_argument(arch)
+            f"'{name}' returns a {type(module).__name__}, not a torch.nn.Module", where=arch_argument(arch),
+            field="arch",
         )
     return module
 
@@ -72,19 +83,27 @@ def _factory(arch: str) -> tuple[Callable[..., Any], Path, str]:
     return ARCHITECTURES.get(arch) or _torchvision_factory(arch), Path.cwd(), arch
 
 
+def _torchvision_names() -> list[str]:
+    return [name for kind in _KINDS for name in torchvision.models.list_models(module=kind)]
+
+
 def _torchvision_factory(name: str) -> Callable[..., Any]:
-    known = torchvision.models.list_models(module=torchvision.models)
+    known = _torchvision_names()
     if name not in known:
+        detector = name in torchvision.models.list_models(module=torchvision.models.detection)
         raise InputError(
-            f"torchvision has no classification model '{name}'",
-            where=arch_argument(name),
+            f"torchvision has no network '{name}' that takes one tensor", where=arch_argument(name), field="arch",
             allowed=ARCH_FORMS,
-            hint=nearest_spelling(name.lower(), [*known, *ARCHITECTURES]),
+            hint="Its backbone and heads without the decoding of boxes, as file.py:factory, are such a network."
+            if detector else nearest_spelling(name.lower(), [*known, *ARCHITECTURES]),
         )
     builder = torchvision.models.get_model_builder(name)
-    # Some ask to be told how weights are initialised; they are loaded.
-    told = {"init_weights": False} if "init_weights" in _parameters(builder) else {}
-    return lambda **kwargs: builder(weights=None, **{**kwargs, **told})
+    parameters = inspect.signature(builder).parameters
+    # Weights are loaded, so none is fetched, and how they are initialised does not matter; some ask to be told.
+    told: dict[str, Any] = {"weights_backbone": None} if "weights_backbone" in parameters else {}
+    if "init_weights" in _parameters(builder):
+        told["init_weights"] = False
+    return lambda **kwargs: builder(**{**kwargs, **told, "weights": None})
 
 
 # --- arguments that published weights need ---
@@ -94,11 +113,14 @@ def published_arguments(arch: str) -> list[dict[str, Any]]:
     """Arguments with which torchvision builds `arch` for weights of its own, where they are not its defaults.
 
     Its factories change arguments when weights are asked for (`transform_input`, `image_size`) and drop heads
-    afterwards, so switches stand in both positions, those of the publication first. Empty for other networks.
+    afterwards, so switches stand in both positions, those of the publication first. A segmentation network has a
+    second head in all that are published. Empty for other networks.
     """
-    if arch not in torchvision.models.list_models(module=torchvision.models):
+    if arch not in _torchvision_names():
         return []
     builder = torchvision.models.get_model_builder(arch)
+    if "weights_backbone" in inspect.signature(builder).parameters:
+        return [{"aux_loss": True}] if "aux_loss" in inspect.signature(builder).parameters else []
     plain = _constructor_arguments(builder, None)
     found: list[dict[str, Any]] = []
     for weights in torchvision.models.get_model_weights(arch):
@@ -135,7 +157,8 @@ def _constructor_arguments(builder: Callable[..., Any], weights: Any) -> dict[st
 
     namespace[network.__name__] = record
     try:
-        builder(weights=weights)
+        with no_downloads(builder.__name__):
+            builder(weights=weights)
     except _Recorded as recorded:
         return recorded.arguments
     except Exception:  # a factory of another make: its defaults are taken as they are
@@ -145,24 +168,28 @@ def _constructor_arguments(builder: Callable[..., Any], weights: Any) -> dict[st
     return {}
 
 
-# --- arguments from a file ---
+# --- arguments ---
 
 
-def check_arguments(arch: str, kwargs: Any, where: str) -> dict[str, Any]:
-    """The arguments that a file brings for `arch`, which must be plain values that its signature knows.
+def check_arguments(arch: str, kwargs: Any, file: str | None = None) -> dict[str, Any]:
+    """Arguments for `arch`, which must be plain values that its signature knows.
+
+    Args:
+        file: that brings them as its `kwargs`; None for the user's own `arch_args`.
 
     Raises:
         InputError: naming the argument.
     """
     if kwargs is None:
         return {}
+    source, where, field = ("the file's `kwargs`", file, "") if file is not None else ("`arch_args`", "", "arch_args")
     if not isinstance(kwargs, dict) or not all(isinstance(key, str) for key in kwargs):
         raise InputError(
-            f"`kwargs` in the file is a {type(kwargs).__name__}", where=where, allowed="a dict of arguments by name"
+            f"{source} are a {type(kwargs).__name__}", where=where, field=field, allowed="a dict of arguments by name"
         )
     if _count(list(kwargs.values())) > MAX_VALUES:
         raise InputError(
-            "`kwargs` in the file holds something else than plain values", where=where,
+            f"{source} hold something else than plain values", where=where, field=field,
             allowed=f"numbers, texts, True, False, None, and lists and dicts of them, {MAX_VALUES:,} in all",
         )
     known = _known_arguments(arch)
@@ -171,12 +198,12 @@ def check_arguments(arch: str, kwargs: Any, where: str) -> dict[str, Any]:
             continue
         if name not in known:
             raise InputError(
-                f"'{arch}' has no argument '{name}', which the file's `kwargs` give", where=where,
+                f"'{arch}' has no argument '{name}', which {source} give", where=where, field=field,
                 allowed=", ".join(known), hint=nearest_spelling(name, known),
             )
         if not _fits(value, known[name]):
             raise InputError(
-                f"the file's `kwargs` give {name}={str(value)[:80]!s} ({type(value).__name__})", where=where,
+                f"{source} give {name}={str(value)[:80]!s} ({type(value).__name__})", where=where, field=field,
                 allowed=f"{name}: {_hint_text(known[name])}",
             )
     return dict(kwargs)
@@ -319,5 +346,5 @@ class _Allocations(TorchDispatchMode):
 def _too_large(what: str) -> InputError:
     return InputError(
         f"the network that the file describes takes {what}", where="`kwargs` or the number of classes in the file",
-        allowed="sizes that the weights in the file have",
+        allowed="sizes that the weights in the file have", field="arch",
     )

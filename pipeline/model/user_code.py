@@ -9,7 +9,9 @@ import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
+import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,20 +35,37 @@ def factory_in_file(path: Path, name: str) -> Callable[..., Any]:
     if not name:
         raise InputError(
             f"'{path}' is a file, and what in it builds the network is not said", where=arch_argument(str(path)),
-            allowed=f"{path}:factory",
+            field="arch", allowed=f"{path}:factory",
         )
     return _attribute(module_of_file(path, where), name, where)
+
+
+def function_in_file(text: str, argument: str) -> Callable[..., Any]:
+    """What an argument like `path/to/file.py:function` names; raises InputError with the cause and the line.
+
+    Args:
+        text: what was given.
+        argument: what the library calls it: `calibration`, `decoder`.
+    """
+    path, _, name = text.rpartition(":")
+    where = f"`{argument}={text}`"
+    if not path.endswith(".py") or not name.isidentifier():
+        raise InputError("this names no function in a file", where=where, allowed="path/to/file.py:function",
+                         field=argument)
+    return _attribute(module_of_file(Path(path), where), name, where)
 
 
 def module_of_file(path: Path, where: str = "") -> ModuleType:
     """The module of a Python file, imported anew; raises InputError with the cause and the line."""
     where = where or arch_argument(str(path))
     if not path.is_file():
-        raise InputError(f"there is no file '{path}'", where=where, hint=f"Paths start at {Path.cwd()}.")
+        raise InputError(f"there is no file '{path}'", where=where, field="arch", hint=f"Paths start at {Path.cwd()}.")
     # Registered, because dataclasses and pickled classes look their module up; prefixed, to hide nothing.
     spec = importlib.util.spec_from_file_location(f"_arch_{path.stem}", path.resolve())
     if spec is None or spec.loader is None:
-        raise InputError(f"'{path}' is not a file of Python", where=where, allowed="a file whose name ends in .py")
+        raise InputError(
+            f"'{path}' is not a file of Python", where=where, field="arch", allowed="a file whose name ends in .py"
+        )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     with importable(path.resolve().parent), cause_shown(where, f"'{path}' does not import"):
@@ -72,12 +91,12 @@ def _attribute(module: Any, name: str, where: str) -> Callable[..., Any]:
     if not callable(factory):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         what = f"'{name}' is not callable" if hasattr(module, name) else f"there is no '{name}' in it"
-        raise InputError(what, where=where, hint=nearest_spelling(name, known))
+        raise InputError(what, where=where, field="arch", hint=nearest_spelling(name, known))
     return factory
 
 
 @contextlib.contextmanager
-def cause_shown(where: str, what: str) -> Iterator[None]:
+def cause_shown(where: str, what: str, field: str = "arch") -> Iterator[None]:
     """Turn whatever the user's code raises, `sys.exit` included, into an InputError that shows the line."""
     try:
         yield
@@ -85,8 +104,38 @@ def cause_shown(where: str, what: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+        frames = [frame for frame in frames if _is_users(frame.filename)] or frames
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "at an import"
-        raise InputError(f"{what}: {first_line(error)}", where=f"{where} ({place})") from error
+        raise InputError(f"{what}: {first_line(error)}", where=f"{where} ({place})", field=field) from error
+
+
+@contextlib.contextmanager
+def no_downloads(arch: str) -> Iterator[None]:
+    """Let this thread open no connection: a network that is built for its user's weights needs none of others'.
+
+    Raises:
+        InputError: the code asks for one; what lies in torch's cache already is found without.
+    """
+    thread, connect, lookup = threading.get_ident(), socket.socket.connect, socket.getaddrinfo
+
+    def refuse_outside(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != thread:
+            return call(*args, **kwargs)
+        raise InputError(
+            "the code that builds the network wants to download something", where=arch_argument(arch), field="arch",
+            hint="Let it build without weights (`weights=None`, `pretrained=False`): the model file's are loaded.",
+        )
+
+    socket.socket.connect = lambda self, address: refuse_outside(connect, self, address)
+    socket.getaddrinfo = lambda *args, **kwargs: refuse_outside(lookup, *args, **kwargs)
+    try:
+        yield
+    finally:
+        socket.socket.connect, socket.getaddrinfo = connect, lookup
+
+
+def _is_users(file: str) -> bool:
+    return any(Path(file).resolve().is_relative_to(folder) for folder in _folders if folder != OUR_ROOT)
 
 
 @contextlib.contextmanager
@@ -119,7 +168,7 @@ def _refuse_our_name(folder: Path) -> None:
         if path.is_file() and path != Path(sys.modules[OUR_NAME].__file__ or "").resolve():
             raise InputError(
                 f"the network's own module '{OUR_NAME}' has the name of this package, so neither its files nor ours "
-                "could import it", where=str(path), hint="Rename it.",
+                "could import it", where=str(path), field="arch", hint="Rename it.",
             )
 
 

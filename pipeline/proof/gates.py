@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from isobit.pipeline.proof.parity import FLOAT_ROUNDING, LevelReport, ParityReport
+from isobit.pipeline.graph.ports import OUTPUT
+from isobit.pipeline.proof.counts import FLOAT_ROUNDING
+from isobit.pipeline.proof.parity import LevelReport, ParityReport
 from isobit.pipeline.proof.verdicts import Rule
 
 
@@ -16,9 +18,9 @@ def apply_gates(report: ParityReport) -> None:
 
 
 def _level_rules(level: LevelReport) -> list[Rule]:
-    exact_logits = 0 if level.float_output is not None else level.logits_differing
-    differing = level.codes.differing + exact_logits
-    what = "code" if level.float_output is not None else "code or logit"
+    differing = level.codes.differing + level.exact_differing
+    exact = any(count.in_float is None for count in level.outputs.values())
+    what = "code or logit" if exact or not level.outputs else "code"
     compared = level.codes.compared + sum(count.compared for count in level.boundaries.values())
     rules = [Rule(
         f"no {what} differs from the target's integer arithmetic at level '{level.level}'", "parity", differing, 0,
@@ -29,10 +31,11 @@ def _level_rules(level: LevelReport) -> list[Rule]:
             "right after a float operator, no code is off by more than one step or more than float rounding explains "
             f"at level '{level.level}'", "parity", level.unexplained, 0, level.unexplained == 0,
         ))
-    if level.float_output is not None:
-        error = level.float_output.largest_error
-        rules.append(Rule(
-            f"relative error of logits that a float operator computes at level '{level.level}'", "parity",
-            error if np.isfinite(error) else "not finite", FLOAT_ROUNDING, error <= FLOAT_ROUNDING,
-        ))
+    for name, count in level.outputs.items():
+        if count.in_float is not None:
+            error, what = count.in_float.largest_error, name if name == OUTPUT else f"output '{name}'"
+            rules.append(Rule(
+                f"relative error of {what} that a float operator computes at level '{level.level}'", "parity",
+                error if np.isfinite(error) else "not finite", FLOAT_ROUNDING, error <= FLOAT_ROUNDING,
+            ))
     return rules

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from isobit.pipeline.graph.nodes import module_path, op_name, quantizer_of, source_of
 from isobit.pipeline.graph.quantized_tensors import quantized_tensors
+from isobit.pipeline.samples.network_inputs import Inputs, copied, part, sample_count, tensors
 
 LOOKED_AT = 64  # samples whose values are looked at, spread over a set
 FOLLOWED = 16  # of which the network is run on
@@ -68,29 +69,35 @@ def spread(count: int, most: int) -> list[int]:
     return [index * count // min(count, most) for index in range(min(count, most))]
 
 
-def look(graph: fx.GraphModule, calibration: Tensor, evaluation: Tensor | None) -> Seen:
+def look(graph: fx.GraphModule, calibration: Inputs, evaluation: Inputs | None) -> Seen:
     """Compare what calibration saw with what the artifact is judged on.
 
     Args:
         graph: calibrated, on the CPU.
-        calibration: float32 [N, ...]; N may be 0.
-        evaluation: float32 [N, ...], or None where the calibration set takes its place.
+        calibration: [N, ...] of every input; N may be 0. In numbers the first input of floats is told.
+        evaluation: the same, or None where the calibration set takes its place.
     """
-    if not len(calibration):
-        return Seen(None, None if evaluation is None else look_at(evaluation))
-    calibration = calibration[spread(len(calibration), LOOKED_AT)]
-    known, tensors = look_at(calibration), _tensors(graph)
-    constant = _constant(graph, tensors, calibration)
+    if not sample_count(calibration):
+        return Seen(None, None if evaluation is None else look_at(_numbers(evaluation)))
+    calibration = part(calibration, spread(sample_count(calibration), LOOKED_AT))
+    known, quantized = look_at(_numbers(calibration)), _tensors(graph)
+    constant = _constant(graph, quantized, calibration)
     outside, other = 0.0, None
     if evaluation is not None:
-        other = look_at(evaluation)
+        other, values = look_at(_numbers(evaluation)), _numbers(evaluation)
         margin = 0.05 * (known.max - known.min)
-        beyond = (evaluation < known.min - margin) | (evaluation > known.max + margin)
+        beyond = (values < known.min - margin) | (values > known.max + margin)
         outside = float(beyond.float().mean())
         if constant:  # of the float network: the grids of bad calibration would make everything constant here as well
             constant -= _constant(graph, constant, evaluation, quantized=False)
-    named = tuple((node.name, module_path(node)) for node in tensors if node in constant)
-    return Seen(known, other, outside, len(tensors), named)
+    named = tuple((node.name, module_path(node)) for node in quantized if node in constant)
+    return Seen(known, other, outside, len(quantized), named)
+
+
+def _numbers(inputs: Inputs) -> Tensor:
+    """The first input of floats; the first of all where there is none."""
+    found = tensors(inputs)
+    return next((values for values in found if values.is_floating_point()), found[0])
 
 
 def look_at(images: Tensor) -> InputLook:
@@ -117,13 +124,13 @@ def _tensors(graph: fx.GraphModule) -> list[fx.Node]:
 
 
 def _constant(
-    graph: fx.GraphModule, nodes: Iterable[fx.Node], images: Tensor, *, quantized: bool = True
+    graph: fx.GraphModule, nodes: Iterable[fx.Node], images: Inputs, *, quantized: bool = True
 ) -> set[fx.Node]:
     """Those that have the same value everywhere, for all of these images."""
     ends = _Ends(graph, set(nodes), quantized)
-    for index in spread(len(images), FOLLOWED):
+    for index in spread(sample_count(images), FOLLOWED):
         with torch.no_grad():
-            ends.run(images[index : index + 1].clone())
+            ends.run(*tensors(copied(part(images, slice(index, index + 1)))))
     return {node for node, (low, high) in ends.ends.items() if low == high}
 
 

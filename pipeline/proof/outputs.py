@@ -18,7 +18,7 @@ KINDS: dict[Kind, str] = {
 
 def output_kind(shape: Sequence[int | None]) -> Kind:
     """What an output of this shape is: [N, C], [N, C, positions ...], or [N, 1, ...]. Classes lie on axis 1."""
-    if shape[1] == 1:
+    if len(shape) < 2 or shape[1] == 1:
         return "values"
     return "classes" if len(shape) == 2 else "maps"
 

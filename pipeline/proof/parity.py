@@ -10,7 +10,7 @@ float rounding explains, every integer before and after to equality.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -18,16 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isobit.pipeline.graph.ports import OUTPUT
 from isobit.pipeline.proof.accuracy import AccuracyVerdict
 from isobit.pipeline.proof.answers import Answers, Measured
+from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, FloatOutput, OutputCount
+from isobit.pipeline.proof.distances import Distances
 from isobit.pipeline.proof.observed import Seen
 from isobit.pipeline.proof.outputs import Share, same_choice
 from isobit.pipeline.proof.verdicts import Rule, headlines
+from isobit.pipeline.samples.arrays import Targets, are_labels
+from isobit.pipeline.samples.network_inputs import Inputs, copied, part, sample_count, tensors
 
-LOGITS = "logits"
-# What two float32 evaluations of one operator may be apart, as a share of the range of its values; about a hundred
-# times what ONNX Runtime and PyTorch were seen to differ by. 8-bit steps are 4e-3 of the range.
-FLOAT_ROUNDING = 2.0**-15
+LOGITS = OUTPUT  # the name of an output that has none of its own
 # Samples for what fails no build: the exact evaluation and levels without integer kernels, which take most of the time.
 INFORMATION_SAMPLES = 16
 
@@ -35,8 +37,9 @@ INFORMATION_SAMPLES = 16
 class Runner(Protocol):
     """Anything that runs a batch: the target's integer arithmetic, or a session of the artifact."""
 
-    def run(self, x: Tensor) -> Mapping[str, np.ndarray]:
-        """Codes of every quantized tensor by quantizer name in execution order, and float32 `logits`."""
+    def run(self, x: Inputs) -> Mapping[str, np.ndarray]:
+        """Codes of every quantized tensor by quantizer name in execution order, and every output by its name, float32.
+        """
         ...
 
 
@@ -59,83 +62,17 @@ class Arithmetic(Runner, Protocol):
 
     Attributes:
         float_boundaries: quantized tensors directly after operators that the runtime computes in float.
-        float_output: such an operator gives the logits.
+        outputs: names of the network's outputs, in their order.
+        float_outputs: those of them that such an operator gives.
     """
 
     float_boundaries: tuple[str, ...]
-    float_output: bool
+    outputs: tuple[str, ...]
+    float_outputs: tuple[str, ...]
 
-    def follow(self, x: Tensor, codes: Mapping[str, np.ndarray]) -> Followed:
+    def follow(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
         """Run with the codes of every float boundary taken from `codes`."""
         ...
-
-
-def _same_bytes(expected: np.ndarray, got: np.ndarray) -> bool:
-    """Two arrays of one shape hold the same bytes: the answer for nearly every tensor, before anything is counted."""
-    if expected.dtype != got.dtype:
-        return False
-    rows = [np.ascontiguousarray(values).reshape(-1).view(np.uint8) for values in (expected, got)]
-    if rows[0].size % 8 == 0:
-        rows = [values.view(np.uint64) for values in rows]
-    return np.array_equal(*rows)
-
-
-@dataclass
-class CodeCount:
-    """How many integers were compared, how many differ, by how many steps at most."""
-
-    compared: int = 0
-    differing: int = 0
-    max_lsb: int = 0
-
-    def add(self, expected: np.ndarray, got: np.ndarray | None) -> int:
-        """Count one tensor; returns how many of its codes differ. None or another shape differs everywhere."""
-        self.compared += expected.size
-        if got is None or expected.shape != got.shape:
-            self.differing += expected.size
-            return expected.size
-        if _same_bytes(expected, got):
-            return 0
-        steps = np.abs(expected.astype(np.int64) - got.astype(np.int64))
-        differing = int(np.count_nonzero(steps))
-        self.differing += differing
-        self.max_lsb = max(self.max_lsb, int(steps.max(initial=0)))
-        return differing
-
-
-@dataclass
-class BoundaryCount(CodeCount):
-    """Codes right after a float operator; `unexplained` are further off than float rounding or one step."""
-
-    unexplained: int = 0
-
-    def add_bounded(self, expected: np.ndarray, got: np.ndarray | None, low: np.ndarray, high: np.ndarray) -> None:
-        """Count one tensor whose admissible codes are `low ... high`."""
-        self.add(expected, got)
-        if got is None or expected.shape != got.shape:
-            self.unexplained += expected.size
-            return
-        far = np.abs(expected.astype(np.int64) - got.astype(np.int64)) > 1
-        self.unexplained += int(np.count_nonzero(far | (got < low) | (got > high)))
-
-
-@dataclass
-class FloatOutput:
-    """Logits that a float operator computes; `largest_error` is relative to each sample's largest magnitude."""
-
-    compared: int = 0
-    largest_error: float = 0.0
-    allowed: float = FLOAT_ROUNDING
-
-    def add(self, expected: np.ndarray, got: np.ndarray) -> None:
-        """Count one batch [N, ...]; another shape and values that are not finite are infinitely wrong."""
-        self.compared += expected.size
-        error = float("inf")
-        if expected.shape == got.shape and np.isfinite(got).all():
-            wanted, given = (values.reshape(len(values), -1).astype(np.float64) for values in (expected, got))
-            largest = np.maximum(np.abs(wanted).max(axis=1, initial=0.0), np.finfo(np.float32).tiny)
-            error = float((np.abs(wanted - given).max(axis=1, initial=0.0) / largest).max(initial=0.0))
-        self.largest_error = max(self.largest_error, error)
 
 
 @dataclass
@@ -146,12 +83,27 @@ class LevelReport:
     gated: bool
     samples: int = 0
     codes: CodeCount = field(default_factory=CodeCount)
-    logits_differing: int = 0
     top1_agreement: float | None = None
     tensors: dict[str, CodeCount] = field(default_factory=dict)
     boundaries: dict[str, BoundaryCount] = field(default_factory=dict)
-    float_output: FloatOutput | None = None
+    outputs: dict[str, OutputCount] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
+
+    @property
+    def logits_differing(self) -> int:
+        """Output values that are not equal to the bit, of all outputs."""
+        return sum(count.differing for count in self.outputs.values())
+
+    @property
+    def exact_differing(self) -> int:
+        """The same of outputs that no float operator computes: they must be equal."""
+        return sum(count.differing for count in self.outputs.values() if count.in_float is None)
+
+    @property
+    def float_output(self) -> FloatOutput | None:
+        """The worst of the outputs that float operators compute; None where there are none."""
+        found = [count.in_float for count in self.outputs.values() if count.in_float is not None]
+        return max(found, key=lambda output: output.largest_error) if found else None
 
     @property
     def first_divergence(self) -> str | None:
@@ -179,6 +131,7 @@ class ParityReport:
         seen: what the samples look like.
         judged: the verdict on accuracy.
         exact_samples: how many samples the exact reference saw, for `moved_by_requantization`.
+        distances: signal to noise ratio in decibel, by output and stage.
     """
 
     samples: int
@@ -193,6 +146,7 @@ class ParityReport:
     seen: Seen | None = None
     judged: AccuracyVerdict | None = None
     exact_samples: int = 0
+    distances: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     @property
     def deployed(self) -> LevelReport:
@@ -223,6 +177,10 @@ class ParityReport:
             "accuracy": self.accuracy,
             "samples": self.samples,
             "outputs": None if self.answers is None else self.answers.kind,
+            "output_values": {
+                name: {**count.to_json(), "signal_to_noise_db": self.distances.get(name, {})}
+                for name, count in self.deployed.outputs.items()
+            },
             "signal_to_noise_db": {} if self.answers is None else self.answers.signal_to_noise,
             "inputs": self._inputs(),
             "top1_agreement": self.deployed.top1_agreement,
@@ -257,11 +215,7 @@ class ParityReport:
 
     def _float_output(self) -> dict[str, Any] | None:
         found = self.deployed.float_output
-        if found is None:
-            return None
-        # JSON has no infinity; null stands for a value that is not finite.
-        error = found.largest_error if np.isfinite(found.largest_error) else None
-        return {"compared": found.compared, "largest_error": error, "allowed": found.allowed}
+        return None if found is None else OutputCount(in_float=found).to_json()["float_output"]
 
     def _level(self, level: LevelReport) -> dict[str, Any]:
         return {
@@ -273,8 +227,8 @@ class ParityReport:
 
 
 def compare(
-    batches: Iterable[tuple[Tensor, Tensor | None]],
-    stages: Mapping[str, Callable[[Tensor], Tensor]],
+    batches: Iterable[tuple[Inputs, Targets | None]],
+    stages: Mapping[str, Callable[[Inputs], Inputs]],
     arithmetic: Arithmetic,
     sessions: Mapping[str, Runner],
     *,
@@ -288,8 +242,8 @@ def compare(
     """Run everything on the same batches and compare.
 
     Args:
-        batches: (x [N, ...], labels [N] or None).
-        stages: `float` and `calibrated`, from a batch to logits; torch, any dtype.
+        batches: (x [N, ...] or a tuple of several inputs, what is known of them or None).
+        stages: `float` and `calibrated`, from a batch to the outputs; torch, any dtype.
         arithmetic: the target's own integer arithmetic on the reference; what every session is compared with. Where
             the runtime computes operators in float, it is run again for each session, after that session's codes.
         sessions: by optimisation level, the deployed one first; it sees every sample.
@@ -300,37 +254,49 @@ def compare(
         modules: layer or module path by tensor name, for the report.
         progress: called with the number of samples done.
     """
-    answers = Answers((*stages, "reference", "artifact"))
+    answers = Answers(named := (*stages, "reference", "artifact"))
+    distances = Distances(named, arithmetic.outputs)
     gated = set(gated)
     levels = [LevelReport(name, name in gated) for name in sessions]
     same_top1 = [Share() for _ in levels]
     moved, samples, exact_seen = CodeCount(), 0, 0
+    first = arithmetic.outputs[0]
     for x, labels in batches:
-        expected = arithmetic.run(x)
-        results = {name: _as_numpy(stage(x.clone())) for name, stage in stages.items()}
-        results["reference"] = expected[LOGITS]
+        count, expected = sample_count(x), arithmetic.run(x)
+        results = {name: _by_output(arithmetic.outputs, stage(copied(x))) for name, stage in stages.items()}
+        results["reference"] = expected
         for index, (level, session) in enumerate(zip(levels, sessions.values(), strict=True)):
-            keep = len(x) if index == 0 else _left(level, other_samples, information_samples, len(x))
+            keep = count if index == 0 else _left(level, other_samples, information_samples, count)
             if keep:
-                got = session.run(x[:keep])
-                same_top1[index].add(_compare_batch(level, arithmetic, x[:keep], expected, got))
+                got = session.run(seen := part(x, slice(keep)))
+                same_top1[index].add(_compare_batch(level, arithmetic, seen, expected, got))
                 if index == 0:
-                    results["artifact"] = got[LOGITS]
-        if exact is not None and samples < information_samples:
-            keep = min(len(x), information_samples - samples)
+                    results["artifact"] = got
+        if exact is not None and (keep := min(count, information_samples - samples)) > 0:
             exact_seen += keep
-            for name, codes in exact.run(x[:keep]).items():
-                if name != LOGITS:
-                    moved.add(codes, expected[name][:keep])
-        answers.add(results, labels)
-        progress(samples := samples + len(x))
+            _count_moved(moved, exact.run(part(x, slice(keep))), expected, arithmetic.outputs)
+        distances.add(results)
+        answers.add({name: given[first] for name, given in results.items()}, labels if are_labels(labels) else None)
+        progress(samples := samples + count)
     for level, same in zip(levels, same_top1, strict=True):
         level.top1_agreement = same.percent
     agreement = {name: answers.agreement[name].percent for name in stages}
     return ParityReport(
         samples, answers.accuracy, agreement, levels, {**(modules or {})}, moved, answers=answers,
-        exact_samples=exact_seen,
+        exact_samples=exact_seen, distances=distances.decibel,
     )
+
+
+def _by_output(names: Sequence[str], outputs: Inputs) -> Mapping[str, np.ndarray]:
+    return dict(zip(names, map(_as_numpy, tensors(outputs)), strict=True))
+
+
+def _count_moved(
+    moved: CodeCount, exact: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], outputs: Sequence[str]
+) -> None:
+    for name, codes in exact.items():
+        if name not in outputs:
+            moved.add(codes, expected[name][:len(codes)])
 
 
 def _left(level: LevelReport, other: int | None, information: int, batch: int) -> int:
@@ -341,24 +307,23 @@ def _left(level: LevelReport, other: int | None, information: int, batch: int) -
 
 
 def _compare_batch(
-    level: LevelReport, arithmetic: Arithmetic, x: Tensor, plain: Mapping[str, np.ndarray],
+    level: LevelReport, arithmetic: Arithmetic, x: Inputs, plain: Mapping[str, np.ndarray],
     got: Mapping[str, np.ndarray],
 ) -> np.ndarray:
-    """Count one batch at one level; returns where the choice is that of the plain run of the arithmetic."""
-    if arithmetic.float_boundaries or arithmetic.float_output:
+    """Count one batch at one level; returns where the first output's choice is that of the plain run."""
+    count, first = sample_count(x), arithmetic.outputs[0]
+    if arithmetic.float_boundaries or arithmetic.float_outputs:
         followed = arithmetic.follow(x, got)
     else:
-        followed = Followed({name: value[:len(x)] for name, value in plain.items()}, {})
-    level.order = [name for name in followed.results if name != LOGITS]
+        followed = Followed({name: value[:count] for name, value in plain.items()}, {})
+    level.order = [name for name in followed.results if name not in arithmetic.outputs]
     for name in level.order:
         _compare_tensor(level, name, followed, got.get(name))
-    wanted, logits = followed.results[LOGITS], got[LOGITS]
-    level.logits_differing += int(np.count_nonzero(wanted.view(np.uint32) != logits.view(np.uint32)))
-    if arithmetic.float_output:
-        level.float_output = level.float_output or FloatOutput()
-        level.float_output.add(wanted, logits)
-    level.samples += len(x)
-    return same_choice(plain[LOGITS][:len(x)], logits)
+    for name in arithmetic.outputs:
+        counted = level.outputs.setdefault(name, OutputCount())
+        counted.add(followed.results[name], got.get(name), name in arithmetic.float_outputs)
+    level.samples += count
+    return same_choice(plain[first][:count], got[first])
 
 
 def _compare_tensor(level: LevelReport, name: str, followed: Followed, got: np.ndarray | None) -> None:

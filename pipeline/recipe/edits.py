@@ -23,7 +23,7 @@ def apply_edit(content: dict[Any, Any], text: str) -> tuple[str, ...]:
     try:
         value = parse_yaml(value_text)
     except ValueError as error:
-        raise RecipeError(f"the value cannot be read as YAML: {error}", where=where) from error
+        raise RecipeError(f"the value cannot be read as YAML: {error}", where=where, field="overrides") from error
     place: Any = content
     for depth, step in enumerate(keys[:-1], start=1):
         place = _enter(place, step, ".".join(keys[:depth]), where)
@@ -43,14 +43,16 @@ def _enter(place: Any, step: str, path: str, where: str) -> Any:
             place[step] = {}
         inner = place[step]
     if not isinstance(inner, (dict, list)):
-        raise RecipeError(f"'{path}' is a single value ({shown(inner)}) and has no keys inside", where=where)
+        raise RecipeError(
+            f"'{path}' is a single value ({shown(inner)}) and has no keys inside", where=where, field="overrides",
+        )
     return inner
 
 
 def _index(place: list[Any], step: str, path: str, where: str) -> int:
     if not (step.isdecimal() and int(step) < len(place)):
         allowed = f"0 to {len(place) - 1}" if place else "none: the list is empty"
-        raise RecipeError(f"'{path}' names no entry of the list", where=where, allowed=allowed)
+        raise RecipeError(f"'{path}' names no entry of the list", where=where, allowed=allowed, field="overrides")
     return int(step)
 
 

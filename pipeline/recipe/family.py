@@ -102,7 +102,7 @@ def find_family(name: str) -> tuple[str, dict[str, Any]]:
         raise RecipeError(
             f"there is no recipe {shown(name)}",
             allowed=f"{{{','.join(known)}}} and the bits, as {known[0]}_w4a8; or the path of a YAML file",
-            hint=nearest_spelling(usual, likely),
+            hint=nearest_spelling(usual, likely), field="recipe",
         )
     weights = named_budget(named.weights) if named.weights.startswith("mp") else _BITS.get(named.weights)
     activations = _BITS.get(named.activations)
@@ -110,6 +110,7 @@ def find_family(name: str) -> tuple[str, dict[str, Any]]:
         raise RecipeError(
             f"there is no recipe {shown(name)}: bits are {MIN_BITS} to {MAX_BITS}",
             allowed=bits_of_family(named.family), hint=nearest_spelling(usual, _family(named.family).recipes),
+            field="recipe",
         )
     return named.family, {"weights": weights, "activations": activations}
 
@@ -118,7 +119,7 @@ def family_without_bits(name: str, where: str = "") -> RecipeError:
     """The error for a family without bits where a recipe is needed."""
     return RecipeError(
         f"'{name}' is a family of recipes and says no bits", where=where, allowed=bits_of_family(name),
-        hint=f"For example {name}_w4a8: weights of 4 bits, activations of 8",
+        hint=f"For example {name}_w4a8: weights of 4 bits, activations of 8", field="recipe",
     )
 
 
@@ -141,10 +142,10 @@ def read_content(file: Traversable) -> Content:
             raise ValueError(f"it is longer than {MAX_BYTES:,} bytes")
         content = parse_yaml(data.decode())
     except (OSError, ValueError) as error:
-        raise RecipeError(f"the recipe cannot be read as YAML: {error}", where=str(file)) from error
+        raise RecipeError(f"the recipe cannot be read as YAML: {error}", where=str(file), field="recipe") from error
     if not isinstance(content, dict):
         kind = "nothing" if content is None else f"a {type(content).__name__}"
-        raise RecipeError(f"the recipe file holds {kind}", where=str(file), allowed=keys_text(Recipe))
+        raise RecipeError(f"the recipe file holds {kind}", where=str(file), allowed=keys_text(Recipe), field="recipe")
     return content
 
 

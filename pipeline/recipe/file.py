@@ -73,25 +73,30 @@ def _content_of_name(name: str) -> tuple[str, Content]:
 def _no_recipe_at_these_bits(name: str, finding: RecipeError) -> RecipeError:
     """The error for a shipped family whose method or levels do not take the bits of `name`."""
     family, _ = find_family(name)
-    return RecipeError(f"there is no recipe '{name}': {finding.what}", allowed=bits_of_family(family))
+    return RecipeError(f"there is no recipe '{name}': {finding.what}", allowed=bits_of_family(family), field="recipe")
 
 
 def _content_of_file(path: Path) -> Content:
     """The whole content of a user's file, what it extends included."""
     if not path.is_file():
         what = "is a folder, not a recipe file" if path.is_dir() else "does not exist"
-        raise RecipeError(f"the recipe file '{path}' {what}", hint=_names_without_a_path(path))
+        raise RecipeError(f"the recipe file '{path}' {what}", hint=_names_without_a_path(path), field="recipe")
     if path.resolve().parent == Path(str(recipes_folder())) and path.stem in family_names():
         raise family_without_bits(path.stem, str(path))
     own = read_content(path)
     if "extends" not in own:
         return resolved([(str(path), own)], {})
     if not isinstance(own["extends"], str):
-        raise RecipeError("'extends' is no name of a recipe", where=str(path), allowed="for example qdrop_w4a4")
+        raise RecipeError(
+            "'extends' is no name of a recipe", where=str(path), allowed="for example qdrop_w4a4",
+            field="recipe.extends",
+        )
     try:
         family, bits = find_family(own["extends"])
     except RecipeError as error:
-        raise RecipeError(error.what, where=f"extends in {path}", allowed=error.allowed, hint=error.hint) from None
+        raise RecipeError(
+            error.what, where=f"extends in {path}", allowed=error.allowed, hint=error.hint, field="recipe.extends",
+        ) from None
     bits |= bits_stated(own)
     if bits.keys() != {"weights", "activations"}:
         raise family_without_bits(family, f"extends in {path}")

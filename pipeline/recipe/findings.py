@@ -31,7 +31,10 @@ def refuse_endless_numbers(content: dict[Any, Any], where: str, edits: list[tupl
     for keys, number in _numbers(content):
         if not (-(2**63) <= number < 2**64 if isinstance(number, int) else math.isfinite(number)):
             allowed = "a whole number of 64 bits" if isinstance(number, int) else "a finite number"
-            raise RecipeError(f"'{keys}' is {shown(number)}", where=_blamed(keys, where, edits), allowed=allowed)
+            raise RecipeError(
+                f"'{keys}' is {shown(number)}", where=_blamed(keys, where, edits), allowed=allowed,
+                field=f"recipe.{keys}",
+            )
 
 
 def explained(error: ValidationError, where: str, edits: list[tuple[str, ...]]) -> RecipeError:
@@ -43,7 +46,10 @@ def explained(error: ValidationError, where: str, edits: list[tuple[str, ...]]) 
     what, allowed, hint = _finding(first)
     if others:
         hint = f"{hint} Also wrong: {', '.join(others)}".strip()
-    return RecipeError(what, where=_blamed(_key_text(first["loc"]), where, edits), allowed=allowed, hint=hint)
+    key = _key_text(first["loc"])
+    return RecipeError(
+        what, where=_blamed(key, where, edits), allowed=allowed, hint=hint, field=f"recipe.{key}",
+    )
 
 
 def _blamed(key: str, where: str, edits: list[tuple[str, ...]]) -> str:

@@ -80,7 +80,7 @@ def _changes_at(table: Any, content: Content, where: str) -> Iterator[Content]:
             raise RecipeError(
                 f"'at{f'.{name}' if match or name else ''}' is no change at some bits", where=where,
                 allowed=f"bits and what changes there: w{MAX_BITS}a{MAX_BITS}: {{policy: none}}, "
-                f"or w{MAX_BITS}: ... for weights alone",
+                f"or w{MAX_BITS}: ... for weights alone", field="recipe.at",
             )
         if all(width is None or str(bits.get(tensors)) == width for tensors, width in match.groupdict().items()):
             yield change

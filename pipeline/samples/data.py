@@ -1,4 +1,4 @@
-"""Batches: a finite, seeded, re-iterable set of samples from an image folder or a numpy file.
+"""Batches: a finite, seeded, re-iterable set of samples from an image folder, a numpy file or a user's function.
 
 Images are decoded when a batch is asked for, so an evaluation set of any size fits into memory; calibration, which
 visits its samples thousands of times, takes them all at once with `materialize`. A pool is everything that is there; of
@@ -14,15 +14,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.memory import check_memory
-from isobit.pipeline.samples.arrays import Arrays
-from isobit.pipeline.samples.images import Images, list_images, per_channel
+from isobit.pipeline.samples.arrays import Arrays, Targets, WantedInputs
+from isobit.pipeline.samples.classes import numbers_of, read_classes
+from isobit.pipeline.samples.images import Images, image_steps, list_images
+from isobit.pipeline.samples.network_inputs import Inputs, grouped, on_device, tensors
+from isobit.pipeline.samples.preparation import ImagePreparation
 
 Purpose = Literal["calib", "eval"]
 
@@ -32,12 +35,32 @@ class Samples(Protocol):
 
     @property
     def labels(self) -> Tensor | None:
-        """int64 [N] by index, or None."""
+        """int64 [N] by index where the targets are classes, or None."""
         ...
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+    def targets(self) -> Targets | None:
+        """What each sample should give, by index: a tensor [N, ...], a list of N things, or None."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of several inputs; nothing where there is one, which serves whatever the model calls it."""
+        ...
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of one sample of each input."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the first input, (C, H, W) of images."""
+        ...
+
+    @property
+    def preparation(self) -> ImagePreparation | None:
+        """How image files become samples; None of what are none."""
         ...
 
     @property
@@ -47,8 +70,12 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int) -> Tensor:
-        """float32 [C, H, W] as the model takes it."""
+    def ordered(self, names: Sequence[str]) -> Samples:
+        """The same with several inputs in the order of `names`; raises InputError where one is not there."""
+        ...
+
+    def read(self, index: int) -> Inputs:
+        """One sample as the model takes it, without a batch dimension: float32, or the integers that are stored."""
         ...
 
     def pixels(self, index: int) -> Tensor:
@@ -72,8 +99,11 @@ class Samples(Protocol):
 class Batches:
     """Samples in a fixed order, in batches; every iteration yields the same.
 
-    `order` holds indices into `samples`; `classes` are the names of the labels where a folder gives them; `notes` say
-    what of the folder was left out.
+    Args:
+        order: indices into `samples`.
+        classes: names of the labels, where a folder or a file of classes gives them.
+        all_classes: `classes` are those of the model, of which a folder may hold some.
+        notes: what of the folder was left out.
     """
 
     samples: Samples
@@ -83,27 +113,55 @@ class Batches:
     path: Path
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    all_classes: bool = False
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(list(shape)) for shape in self.shapes)
+        return f"Batches({len(self):,} samples of {shapes} from '{self.path}', {self.purpose})"
 
     def __len__(self) -> int:
         """Number of samples, not of batches."""
         return len(self.order)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yields (x float32 [N, C, H, W], y int64 [N] or None); the last batch may be smaller."""
+    def __iter__(self) -> Iterator[tuple[Inputs, Targets | None]]:
+        """Yields (x [N, ...], or a tuple of such; the targets of these samples or None); the last may be smaller."""
         for start in range(0, len(self.order), self.batch_size):
             indices = self.order[start : start + self.batch_size]
-            x = torch.stack([self.samples.read(index) for index in indices])
-            yield x, None if self.labels is None else self.labels[start : start + len(indices)]
+            columns = zip(*(tensors(self.samples.read(index)) for index in indices), strict=True)
+            x = grouped([torch.stack(column) for column in columns])
+            yield x, None if self.targets is None else self.targets[start : start + len(indices)]
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one sample."""
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample of the first input: (C, H, W) of images."""
         return self.samples.shape
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of one sample, input by input."""
+        return self.samples.shapes
+
+    @property
+    def preparation(self) -> ImagePreparation | None:
+        """How image files become samples; None of arrays."""
+        return self.samples.preparation
+
+    def ordered(self, names: Sequence[str]) -> Batches:
+        """The same with several inputs in the order of `names`, the model's; raises InputError where one is missing."""
+        return replace(self, samples=self.samples.ordered(names))
 
     @cached_property
     def labels(self) -> Tensor | None:
-        """int64 [N] in the order of iteration, or None."""
+        """int64 [N] in the order of iteration where the targets are classes, or None."""
         return None if self.samples.labels is None else self.samples.labels[list(self.order)]
+
+    @cached_property
+    def targets(self) -> Targets | None:
+        """[N, ...], or a list of N things, in the order of iteration; None where nothing is known."""
+        found = self.samples.targets
+        if found is None or isinstance(found, Tensor):
+            return None if found is None else found[list(self.order)]
+        return [found[index] for index in self.order]
 
     @property
     def known_labels(self) -> Tensor:
@@ -113,9 +171,9 @@ class Batches:
         return self.labels
 
     @property
-    def example(self) -> Tensor:
-        """The first sample as a batch of one, float32 [1, C, H, W]."""
-        return self.samples.read(self.order[0])[None]
+    def example(self) -> Inputs:
+        """The first sample as a batch of one, [1, ...]."""
+        return grouped([tensor[None] for tensor in tensors(self.samples.read(self.order[0]))])
 
     @cached_property
     def sha256(self) -> str:
@@ -129,20 +187,26 @@ class Batches:
                 digest.update(len(part).to_bytes(8, "little") + part)
         return digest.hexdigest()
 
-    def materialize(self) -> tuple[Tensor, Tensor | None]:
-        """All samples at once: (x float32 [N, C, H, W], y int64 [N] or None), in the order of iteration."""
+    def materialize(self) -> tuple[Inputs, Targets | None]:
+        """All samples at once: (x [N, ...] or a tuple of such, the targets or None), in the order of iteration."""
         check_memory(
-            4 * len(self) * math.prod(self.shape), f"{len(self):,} samples at once", str(self.path),
+            len(self) * self._bytes_of_one, f"{len(self):,} samples at once", str(self.path),
             "Take fewer: `recipe.images.count=256`",
         )
-        x = torch.empty(len(self), *self.shape)
+        kinds = [tensor.dtype for tensor in tensors(self.example)] if len(self) else [torch.float32] * len(self.shapes)
+        columns = [torch.empty(len(self), *shape, dtype=kind) for shape, kind in zip(self.shapes, kinds, strict=True)]
         for position, index in enumerate(self.order):
-            x[position] = self.samples.read(index)
-        return x, self.labels
+            for column, tensor in zip(columns, tensors(self.samples.read(index)), strict=True):
+                column[position] = tensor
+        return grouped(columns), self.targets
+
+    @property
+    def _bytes_of_one(self) -> int:
+        return 4 * sum(math.prod(shape) for shape in self.shapes)
 
     def without_labels(self) -> Batches:
         """The same samples, about which nothing is known."""
-        return replace(self, samples=self.samples.without_labels(), classes=None)
+        return replace(self, samples=self.samples.without_labels(), classes=None, all_classes=False)
 
     def first(self, count: int) -> Batches:
         """The same, cut after `count` samples."""
@@ -159,8 +223,8 @@ class Batches:
     def checked(self) -> Batches:
         """The same, after a look at every sample but not at its pixels; raises InputError and names the file."""
         checked = replace(self, samples=self.samples.checked(sorted(self.order)))
-        batch = min(self.batch_size, len(self)) * math.prod(checked.shape)
-        check_memory(4 * batch, "one batch", str(self.path), "Give smaller samples, or `input_size`.")
+        batch = min(self.batch_size, len(self)) * checked._bytes_of_one
+        check_memory(batch, "one batch", str(self.path), "Give smaller samples, or `input_size`.")
         return checked
 
     def augmented(self, seed: int) -> Batches:
@@ -180,33 +244,23 @@ class Batches:
 
 
 def open_data(
-    path: str | Path,
-    *,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    input_size: int | None = None,
-    batch_size: int,
-    purpose: Purpose,
-    count: int | None = None,
-    seed: int = 0,
-    channels: Literal[1, 3] = 3,
+    path: str | Path, *, batch_size: int, purpose: Purpose, count: int | None = None, seed: int = 0, **how: Any,
 ) -> Batches:
     """Opens an image folder, an `.npz` with `x` (and `y`), or an `.npy` with x, and checks what it draws.
 
     Args:
-        path, mean, std, input_size, batch_size, channels: see `open_pool`.
+        path, batch_size: see `open_pool`.
         purpose: calibration draws in a random order; evaluation keeps the order of the files.
         count: how many samples to draw, without replacement; all where there are fewer.
         seed: of the draw.
+        how: further arguments of `open_pool`: `mean`, `std`, `input_size`, `channels` and so on.
 
     Raises:
         InputError: what is there cannot be used; the message names the file.
     """
     if purpose not in get_args(Purpose):
         raise InputError(f"purpose is {purpose!r}", field="purpose", allowed=" or ".join(get_args(Purpose)))
-    batches = open_pool(
-        path, mean=mean, std=std, input_size=input_size, batch_size=batch_size, purpose=purpose, channels=channels
-    )
+    batches = open_pool(path, batch_size=batch_size, purpose=purpose, **how)
     if purpose == "calib" or count is not None:
         drawn = shuffled(len(batches), count, seed)
         batches = batches.select(drawn if purpose == "calib" else sorted(drawn))
@@ -218,19 +272,30 @@ def open_pool(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    input_size: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    resize: tuple[int, int] | None = None,
     batch_size: int,
     purpose: Purpose,
-    channels: Literal[1, 3] = 3,
+    channels: Literal[1, 3, "rgb", "bgr", "gray"] = 3,
+    pixel_range: tuple[float, float] = (0.0, 1.0),
+    layout: Literal["NCHW", "NHWC"] = "NCHW",
+    classes: str | Path | None = None,
+    wanted: WantedInputs | None = None,
 ) -> Batches:
     """Everything that is there, in the order of the files; of a folder only names are read. See `Batches.checked`.
 
     Args:
-        path: folder with one subfolder a class (labels follow the alphabet), a flat folder (calibration only), or file.
-        mean, std: one number a channel, for images scaled to [0, 1]; arrays are used as they are.
-        input_size: side that images of another size are resized and centre-cropped to; None: all have one size.
+        path: folder with one subfolder a class (labels follow the alphabet), a flat folder (no labels), or file.
+        mean, std: one number a channel, in the unit of `pixel_range`; arrays are used as they are.
+        input_size: side, or (height, width), that images of another size are scaled to cover and centre-cropped to;
+            None: all have one size.
+        resize: (height, width) that images are scaled to without a crop, in place of `input_size`.
         batch_size: samples of one batch.
-        channels: 3 for RGB, 1 for grey; images of another kind are converted.
+        channels: 3 for RGB, 1 for grey, or a name; images of another kind are converted.
+        pixel_range: what the bytes 0 and 255 become before `mean` and `std`.
+        layout: of the model's input.
+        classes: a text file with the model's classes in their order: names of subfolders mean those, and some suffice.
+        wanted: names of the model's inputs, for an `.npz` that holds several.
 
     Raises:
         InputError: what is there cannot be used; the message names the file.
@@ -238,38 +303,43 @@ def open_pool(
     path = Path(path)
     if not path.exists():
         raise InputError("the data does not exist", where=str(path))
-    classes, notes = None, ()
-    if path.is_dir():
-        listing = list_images(path)
-        if listing.labels is None and purpose == "eval":
+    if not path.is_dir():
+        if path.suffix.lower() not in (".npz", ".npy"):
             raise InputError(
-                "the evaluation folder has no class subfolders, so its images have no labels",
-                where=str(path),
-                allowed="one subfolder a class, or an .npz",
+                "data of this kind cannot be read", where=str(path),
+                allowed="an image folder, .npz, .npy or path/to/file.py:function",
             )
-        mean, std = per_channel("mean", mean, 0.0, channels), per_channel("std", std, 1.0, channels)
-        if min(std) <= 0:
-            raise InputError(f"`std` has a value that is not positive: {list(std)}", field="std")
-        samples: Samples = Images(path, listing.files, listing.labels, channels, mean, std, input_size)
-        classes, notes = listing.classes, listing.notes
-    elif path.suffix.lower() in (".npz", ".npy"):
-        samples = Arrays.opened(path)
-    else:
-        raise InputError("data of this kind cannot be read", where=str(path), allowed="an image folder, .npz or .npy")
-    return Batches(samples, tuple(range(len(samples))), batch_size, purpose, path, classes, notes)
+        samples: Samples = Arrays.opened(path, wanted)
+        return Batches(samples, tuple(range(len(samples))), batch_size, purpose, path)
+    listing = list_images(path)
+    steps = image_steps(mean=mean, std=std, input_size=input_size, resize=resize, channels=channels,
+                        pixel_range=pixel_range, layout=layout)
+    labels, names = listing.labels, listing.classes
+    if classes is not None:
+        known = read_classes(Path(classes))
+        if labels is not None and names is not None:
+            labels = torch.tensor(numbers_of(names, known, str(path)), dtype=torch.int64)[labels]
+        names = known.lines
+    samples = Images(path, listing.files, labels, steps)
+    return Batches(samples, tuple(range(len(samples))), batch_size, purpose, path, names, listing.notes,
+                   classes is not None)
 
 
 def array_batches(
-    images: Tensor, labels: Tensor | None, batch_size: int, purpose: Purpose, origin: str
+    images: Inputs, labels: Targets | None, batch_size: int, purpose: Purpose, origin: str, names: Sequence[str] = ()
 ) -> Batches:
-    """Images [N, C, H, W] in memory as `Batches`, in their order; N may be 0.
+    """Samples in memory as `Batches`, in their order; N may be 0.
 
     Args:
+        images: [N, ...], or a tuple of such.
         origin: where messages say that they are from.
+        names: of several inputs.
     """
-    channels, height, width = images.shape[1:]
-    samples = Arrays(images.detach().cpu().contiguous().numpy(), labels, (channels, height, width))
-    return Batches(samples, tuple(range(len(images))), batch_size, purpose, Path(origin))
+    columns = tensors(on_device(images, torch.device("cpu")))
+    called = names or [f"input_{place}" for place in range(len(columns))]
+    arrays = {name: column.detach().contiguous().numpy() for name, column in zip(called, columns, strict=True)}
+    samples = Arrays(arrays, labels)
+    return Batches(samples, tuple(range(len(samples))), batch_size, purpose, Path(origin))
 
 
 def shuffled(available: int, count: int | None, seed: int) -> list[int]:
@@ -277,23 +347,35 @@ def shuffled(available: int, count: int | None, seed: int) -> list[int]:
     return torch.randperm(available, generator=torch.Generator().manual_seed(seed)).tolist()[:count]
 
 
-def check_against_model(batches: Batches, input_shape: Sequence[int], num_classes: int | None) -> None:
+def check_against_model(
+    batches: Batches, input_shape: Sequence[int] | Sequence[Sequence[int]], num_classes: int | None
+) -> None:
     """Raises InputError where samples or labels do not fit the model.
 
     Args:
-        batches: what the model is to run on.
-        input_shape: (C, H, W) that the model takes.
+        batches: what the model is to run on, its inputs in the model's order.
+        input_shape: (C, H, W) that the model takes, or the shape of each of its inputs.
         num_classes: outputs of the model; None where it is no classifier, then labels are not judged.
     """
     where = str(batches.path)
-    if tuple(input_shape) != batches.shape:
+    several = [tuple(shape) for shape in input_shape if not isinstance(shape, int)]
+    expected = tuple(several or [tuple(size for size in input_shape if isinstance(size, int))])
+    if expected != batches.shapes:
+        meaning = " (channels, height, width)" if len(batches.shape) == 3 else ""
         raise InputError(
-            f"samples have the shape {list(batches.shape)} (channels, height, width)",
+            f"samples have the shape {_shapes_text(batches.shapes)}{meaning}",
             where=where,
-            allowed=f"{list(input_shape)}, the input of the model",
-            hint="Images are fitted with `input_size`; arrays must have the model's shape.",
+            allowed=f"{_shapes_text(expected)}, the input of the model",
+            hint="Images are fitted with `input_size` or `resize`; arrays must have the model's shape.",
         )
-    if num_classes is None or batches.labels is None:
+    if num_classes is None:
+        return
+    if batches.all_classes and batches.classes is not None and len(batches.classes) != num_classes:
+        raise InputError(
+            f"the file of classes has {len(batches.classes)} classes and the model {num_classes}", field="classes",
+            allowed="one line for each output of the model, in their order",
+        )
+    if batches.labels is None:
         return
     largest = int(batches.labels.max())
     if largest >= num_classes:
@@ -307,5 +389,9 @@ def check_against_model(batches: Batches, input_shape: Sequence[int], num_classe
         raise InputError(
             f"the folder has {len(batches.classes)} classes and the model {num_classes}: the labels cannot agree",
             where=where,
-            hint="Keep an empty subfolder for each class without images, or give an .npz with x and y.",
+            hint="Give the model's classes in their order (`classes=names.txt`), or an .npz with x and y.",
         )
+
+
+def _shapes_text(shapes: Sequence[Sequence[int]]) -> str:
+    return ", ".join(str(list(shape)) for shape in shapes)

@@ -8,6 +8,7 @@ nothing, or to where images were found already, is left out and noted.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import stat
 import warnings
@@ -21,17 +22,17 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms import CenterCrop, RandomHorizontalFlip, RandomResizedCrop, Resize
+from torchvision.transforms import RandomHorizontalFlip, RandomResizedCrop
 from torchvision.transforms import functional as F
 
 from isobit.pipeline.errors import InputError
+from isobit.pipeline.samples.preparation import MODES, ImagePreparation, fitted, resized_to, values_of
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # The formats of these endings. By its content a file may be of any that PIL knows, PostScript included, which is run.
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 64 << 20  # of one picture, as it is stored and as it is resized
-RESIZE_RATIO = 256 / 224  # shorter side before the centre crop, as in the usual ImageNet evaluation
-MODES = {1: "L", 3: "RGB"}
+SIZED = ("crop", "stretch")  # kinds of resize that bring any picture to the input's size
 SHOWN_LINKS = 3
 
 
@@ -41,93 +42,118 @@ class Images:
 
     Args:
         files: relative to `root`, with `/` between folders, as text because there may be a million of them.
-        input_size: side of the square that they are brought to; None where all have one size.
-        common: (width, height) of all where `input_size` is None, as `checked` found it; before, that of the first.
-        augment_seed: of the training augmentation; None for the deterministic resize and centre crop.
+        steps: how a file becomes a sample; where nothing is resized, height and width are 0 until `checked` finds those
+            that all have, and before that those of the first file count.
+        augment_seed: of the training augmentation; None for the deterministic resize.
     """
 
     root: Path
     files: tuple[str, ...]
     labels: Tensor | None
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    input_size: int | None
-    common: tuple[int, int] | None = None
+    steps: ImagePreparation
     augment_seed: int | None = None
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        return self._shape
+    def shape(self) -> tuple[int, ...]:
+        return sample_shape_of(self.preparation)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return (self.shape,)
+
+    @property
+    def preparation(self) -> ImagePreparation:
+        """`steps` with the size of the samples."""
+        return self._sized
 
     @cached_property
-    def _shape(self) -> tuple[int, int, int]:
-        if self.input_size is not None:
-            return self.channels, self.input_size, self.input_size
-        width, height = self.common or header_size(self.root / self.files[0])
-        return self.channels, height, width
+    def _sized(self) -> ImagePreparation:
+        if self.steps.height:
+            return self.steps
+        width, height = header_size(self.root / self.files[0])
+        return replace(self.steps, height=height, width=width)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def targets(self) -> Tensor | None:
+        return self.labels
 
     @property
     def pixel_range(self) -> tuple[float, float]:
         return 0.0, 1.0
 
+    def ordered(self, names: Sequence[str]) -> Images:
+        return self
+
     def checked(self, indices: Sequence[int]) -> Images:
         """Looks at the headers, so that most faults show before any long work."""
         files = [self.root / self.files[index] for index in indices]
-        sizes = [header_size(file, self.input_size) for file in files]
-        if self.input_size is not None:
+        sizes = [header_size(file, self.steps) for file in files]
+        if self.steps.resize in SIZED:
             return self
         for file, size in zip(files, sizes, strict=True):
             _check_same_size(file, size, files[0], sizes[0])
-        return replace(self, common=sizes[0])
+        width, height = sizes[0]
+        return replace(self, steps=replace(self.steps, height=height, width=width))
 
     def __len__(self) -> int:
         return len(self.files)
 
     def read(self, index: int) -> Tensor:
         image = self._decoded(index)
-        image = self._fitted(image) if self.augment_seed is None else self._augmented(image, index)
-        return F.normalize(F.to_tensor(image), list(self.mean), list(self.std))
+        if self.augment_seed is None:
+            image = fitted(image, self.preparation)
+        else:
+            image = self._augmented(image, index)
+        return torch.from_numpy(values_of(image, self.preparation))
 
     def pixels(self, index: int) -> Tensor:
-        return F.to_tensor(self._fitted(self._decoded(index)))
+        return F.to_tensor(fitted(self._decoded(index), self.preparation))
 
     def without_labels(self) -> Images:
         return replace(self, labels=None)
 
     def _decoded(self, index: int) -> Image.Image:
-        file = self.root / self.files[index]
-        with _opened(file, self.input_size) as opened:
-            image = opened.convert(MODES[self.channels])
-        if self.input_size is None:
-            _, height, width = self.shape
-            _check_same_size(file, image.size, self.root / self.files[0], (width, height))
+        file, steps = self.root / self.files[index], self.preparation
+        with _opened(file, self.steps) as opened:
+            image = opened.convert(MODES[steps.channels])
+        if steps.resize not in SIZED:
+            _check_same_size(file, image.size, self.root / self.files[0], (steps.width, steps.height))
         return image
-
-    def _fitted(self, image: Image.Image) -> Image.Image:
-        _, height, width = self.shape
-        if image.size == (width, height):
-            return image
-        return CenterCrop([height, width])(Resize(round(height * RESIZE_RATIO))(image))
 
     def _augmented(self, image: Image.Image, index: int) -> Image.Image:
         """The image's own draw: torchvision takes it from the global generator, which is put back afterwards."""
         digest = hashlib.sha256(f"{self.augment_seed}:{self.files[index]}".encode(*_NAMES)).digest()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-            return RandomHorizontalFlip()(RandomResizedCrop(self.shape[1:])(image))
+            crop = RandomResizedCrop((self.preparation.height, self.preparation.width))
+            return RandomHorizontalFlip()(crop(image))
 
     def content(self, index: int) -> tuple[bytes, bytes]:
-        file = self.files[index]
-        prepared = (self.channels, self.input_size, self.mean, self.std, self.augment_seed)
+        file, steps = self.files[index], self.steps
+        side = {"crop": steps.height if steps.height == steps.width else (steps.height, steps.width)}.get(steps.resize)
+        prepared: tuple[object, ...] = (len(steps.mean), side, steps.mean, steps.std, self.augment_seed)
+        usual = replace(steps, resize="", channels="gray" if len(steps.mean) == 1 else "rgb", pixel_range=(0.0, 1.0),
+                        layout="NCHW")
+        if steps.resize == "stretch" or replace(steps, resize="") != usual:
+            prepared += (steps,)
         return f"{file}\0{prepared}".encode(*_NAMES), (self.root / file).read_bytes()
+
+
+def sample_shape_of(preparation: ImagePreparation) -> tuple[int, ...]:
+    """(C, H, W), or (H, W, C) where the layout says so."""
+    channels, size = len(preparation.mean), (preparation.height, preparation.width)
+    return (*size, channels) if preparation.layout == "NHWC" else (channels, *size)
 
 
 _NAMES = ("utf-8", "surrogateescape")  # a file's name may be any bytes
 
 
 @contextmanager
-def _opened(file: Path, input_size: int | None) -> Iterator[Image.Image]:
+def _opened(file: Path, steps: ImagePreparation | None) -> Iterator[Image.Image]:
     """The image with its header read, judged before its pixels are; InputError for all that is wrong inside."""
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would be waited for
@@ -136,7 +162,7 @@ def _opened(file: Path, input_size: int | None) -> Iterator[Image.Image]:
         formats = [name for name in FORMATS if name in Image.OPEN]
         quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
         with quiet, Image.open(file, "r", formats) as image:
-            _check_pixels(file, image.size, input_size)
+            _check_pixels(file, image.size, steps)
             yield image
     except InputError:
         raise
@@ -148,11 +174,14 @@ def _opened(file: Path, input_size: int | None) -> Iterator[Image.Image]:
         ) from error
 
 
-def _check_pixels(file: Path, size: tuple[int, int], input_size: int | None) -> None:
+def _check_pixels(file: Path, size: tuple[int, int], steps: ImagePreparation | None) -> None:
     """A few bytes can claim any size, and a strip of one row becomes enormous when its shorter side is fitted."""
     width, height = size
-    fitted = 0 if input_size is None else round(input_size * RESIZE_RATIO) ** 2 * max(size) // max(1, min(size))
-    for pixels, how in ((width * height, ""), (fitted, f", which are {fitted:,} when it is fitted to {input_size}")):
+    found = [(width * height, "")]
+    if steps is not None and steps.resize in SIZED and min(size) > 0:
+        pixels = math.prod(resized_to(steps, size))
+        found.append((pixels, f", which are {pixels:,} when it is fitted to {steps.width}x{steps.height}"))
+    for pixels, how in found:
         if pixels > MAX_PIXELS:
             raise InputError(
                 f"the image has {width} by {height} pixels{how}", where=str(file),
@@ -160,9 +189,9 @@ def _check_pixels(file: Path, size: tuple[int, int], input_size: int | None) -> 
             )
 
 
-def header_size(file: Path, input_size: int | None = None) -> tuple[int, int]:
+def header_size(file: Path, steps: ImagePreparation | None = None) -> tuple[int, int]:
     """(width, height) without decoding the pixels; raises InputError where it is no image that can be used."""
-    with _opened(file, input_size) as image:
+    with _opened(file, steps) as image:
         if image.mode[0] in "IF":  # 16 and 32 bits a pixel: PIL would clip them to 8 without a word
             raise InputError(
                 f"the image has more than 8 bits a channel (PIL mode {image.mode})",
@@ -179,8 +208,29 @@ def _check_same_size(file: Path, size: tuple[int, int], other: Path, expected: t
             f"images have different sizes: {size[0]}x{size[1]} here, {expected[0]}x{expected[1]} in '{other}'",
             where=str(file),
             field="input_size",
-            hint="Give `input_size` to resize and centre-crop all of them.",
+            hint="Give `input_size` to resize and centre-crop all of them, or `resize` to scale them without a crop.",
         )
+
+
+def image_steps(
+    *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+    input_size: int | tuple[int, int] | None = None, resize: tuple[int, int] | None = None,
+    channels: int | str = 3, pixel_range: tuple[float, float] = (0.0, 1.0), layout: str = "NCHW",
+) -> ImagePreparation:
+    """The steps from an image file to a sample; see `open_pool` for the arguments.
+
+    Raises:
+        InputError: arguments that do not go together or cannot be used.
+    """
+    order = channels if isinstance(channels, str) else {1: "gray", 3: "rgb"}[channels]
+    count = 1 if order == "gray" else 3
+    means, stds = per_channel("mean", mean, 0.0, count), per_channel("std", std, 1.0, count)
+    if min(stds) <= 0:
+        raise InputError(f"`std` has a value that is not positive: {list(stds)}", field="std")
+    size = (input_size, input_size) if isinstance(input_size, int) else input_size
+    kind = "stretch" if resize is not None else "crop" if size is not None else "none"
+    height, width = resize or size or (0, 0)
+    return ImagePreparation(height, width, kind, order, pixel_range, means, stds, layout)
 
 
 def per_channel(argument: str, values: Sequence[float] | None, default: float, channels: int) -> tuple[float, ...]:
@@ -240,7 +290,7 @@ def list_images(root: Path) -> Listing:
         raise InputError(
             f"the folder holds both images and class folders: '{flat[0]}' beside '{files[0]}'",
             where=str(root),
-            allowed="one subfolder a class, or images only (calibration)",
+            allowed="one subfolder a class, or images only",
         )
     if not files:
         return Listing(tuple(flat), None, None, scan.notes(root))

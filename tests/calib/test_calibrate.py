@@ -12,8 +12,8 @@ from isobit import passes
 from isobit.backends.onnx.target import TARGETS
 from isobit.calib.calibrate import calibrate
 from isobit.calib.ranges import histograms, range_search
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.errors import CalibrationError, RecipeError
-from isobit.pipeline.graph.capture import capture
 from isobit.pipeline.graph.nodes import bias_quantizer_of, is_constant, quantizer_of
 from isobit.pipeline.graph.quantized_tensors import quantizers
 from isobit.pipeline.quant.quantizer import Phase

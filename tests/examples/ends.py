@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isobit import passes
-from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.stages import Captured, Reference
 from isobit.pipeline.target import Target

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from isobit import passes
 from isobit.backends.base import BACKENDS, Backend
 from isobit.backends.regions import find_regions
-from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.graph.nodes import op_name
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.recipe.schema import Recipe

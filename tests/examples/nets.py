@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.graph.nodes import op_name
 from isobit.pipeline.stages import Captured
 

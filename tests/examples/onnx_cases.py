@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from isobit import passes
 from isobit.backends.onnx.target import TARGETS
-from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.graph.quantized_tensors import quantizers
 from isobit.pipeline.quant.grid import QParams
 from isobit.pipeline.recipe.file import load_recipe

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from isobit import passes
 from isobit.calib.training.multibit import TABLES, MultibitWeights
-from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.graph.nodes import get_attribute, is_constant, quantizer_of, tensor_shape
 from isobit.pipeline.quant.grid import QParams, params_from_range
 from isobit.pipeline.quant.quantizer import Phase

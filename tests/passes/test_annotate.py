@@ -258,7 +258,7 @@ def test_what_enters_or_leaves_a_float_operator_stays_uniform():
 def test_channels_that_are_not_on_axis_1_are_refused():
     def last(net, x):
         y = net.a(x).relu().permute(0, 2, 3, 1) + net.b(x).relu().permute(0, 2, 3, 1)
-        return net.fc(net.c(y.permute(0, 3, 1, 2)).relu().mean((2, 3)))
+        return net.fc(net.c(y.flip(1).permute(0, 3, 1, 2)).relu().mean((2, 3)))
 
     with pytest.raises(TargetError, match="on axis 3"):
         levels(Call(last))

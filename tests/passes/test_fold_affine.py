@@ -119,6 +119,34 @@ def test_after_another_integer_operator_it_becomes_a_depthwise_convolution():
     assert bound_args(nets.find(graph, "conv2d", 1))["groups"] == 4
 
 
+@pytest.mark.parametrize(
+    ("form", "layer", "expected"),
+    [
+        (lambda m, x: m.layer(x * m.g), nn.Conv2d(4, 6, 3, padding=1), ["conv2d"]),
+        (lambda m, x: m.layer(x / m.g), nn.Conv2d(4, 6, 3, padding=1, bias=False), ["conv2d"]),
+        (lambda m, x: m.layer((x - m.b) / m.g), nn.Conv2d(4, 6, 3), ["conv2d"]),
+        (lambda m, x: m.layer((x - m.b) / m.g), nn.Conv2d(4, 6, 3, bias=False), ["conv2d"]),
+        (lambda m, x: m.layer((x - m.b) / m.g), nn.Conv2d(4, 6, 3, padding=1), ["sub_constant", "conv2d"]),
+        (lambda m, x: m.layer(x / 255.0), nn.Conv2d(4, 6, 3, padding=1, groups=2), ["conv2d"]),
+        (lambda m, x: m.layer(m.b - x * m.g), nn.Conv2d(4, 8, 3, groups=4), ["conv2d"]),
+        (lambda m, x: (y := x * m.g) + m.layer(y), nn.Conv2d(4, 4, 1), ["mul_constant", "conv2d", "add"]),
+        (lambda m, x: m.layer(y := x * m.g) + m.layer(y), nn.Conv2d(4, 4, 1), ["conv2d", "conv2d", "add"]),
+        (lambda m, x: m.layer((F.relu(x) * m.g + m.b).mean((2, 3))), nn.Linear(4, 5), None),
+        (lambda m, x: m.layer(x.mean((2, 3)) * m.g.flatten() + m.b.flatten()), nn.Linear(4, 5),
+         ["mean_over_dims", "linear"]),
+    ],
+)
+def test_before_a_layer_it_is_the_layers_own_where_no_border_is_shifted(form, layer, expected):
+    captured, x = nets.captured_of(Affine(form, layer), 4, 8, 8)
+    graph = captured.graph
+    canonicalize(graph)
+    before = nets.run(graph, x)
+    fold_affine(graph)
+    torch.testing.assert_close(nets.run(graph, x), before, rtol=1e-5, atol=1e-5)
+    assert expected is None or nets.operators(graph) == expected
+    assert not fold_affine(graph)
+
+
 def test_a_layer_that_something_else_reads_stays_as_it_is():
     model = Affine(lambda m, x: m.last((y := m.layer(x)) + y * m.g), nn.Conv2d(3, 4, 1))
     model.last = nn.Conv2d(4, 4, 1)

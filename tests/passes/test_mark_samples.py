@@ -9,9 +9,9 @@ from torch import nn
 from isobit import passes
 from isobit.backends.onnx.target import TARGETS
 from isobit.passes import mark_samples
-from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.capture.capture import capture
+from isobit.pipeline.capture.sample_layout import META, Samples
 from isobit.pipeline.graph.nodes import is_constant, quantizer_of
-from isobit.pipeline.graph.sample_layout import META, Samples
 from isobit.pipeline.recipe.file import load_recipe
 from tests.examples import nets
 
@@ -27,7 +27,7 @@ class Folded(nn.Module):
     def forward(self, x):
         x = torch.relu(self.shared(torch.relu(self.stem(x)).view(-1, 4, 6, 6))).view(-1, 8, 6, 6)
         x = x.permute(1, 0, 2, 3)
-        return self.head((x + x).permute(1, 0, 2, 3).mean((2, 3)))
+        return self.head((x + x.flip(2)).permute(1, 0, 2, 3).mean((2, 3)))
 
 
 def placed(model, images):

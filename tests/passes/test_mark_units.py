@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torchvision
 
 from isobit.backends.onnx.target import TARGETS
 from isobit.passes import prepare, quantize
-from isobit.passes.mark_units import LARGEST, mark_units
-from isobit.pipeline.graph.capture import capture
+from isobit.passes.mark_units import mark_units
+from isobit.passes.units.regions import LARGEST
+from isobit.pipeline.capture.capture import capture
+from isobit.pipeline.graph.layers import weighted_layers
 from isobit.pipeline.graph.nodes import is_constant
 from isobit.pipeline.recipe.file import load_recipe
-from tests.examples import nets, tiny
+from tests.examples import flat, nets, tiny
 
 TARGET = TARGETS["generic"]
 
@@ -176,3 +180,50 @@ def test_a_functional_block_that_repeats_stays_one():
 
     graph = prepare(nets.captured_of(torch.nn.Sequential(Pair(), Pair()))[0].graph)
     assert [(name, kind) for name, kind, _ in graph.meta["units"]] == [("0", "block"), ("1", "block")]
+
+
+def layers_of_units(graph):
+    """The layers of each unit, as places in execution order."""
+    found = [[] for _ in graph.meta["units"]]
+    for place, node in enumerate(weighted_layers(graph)):
+        found[node.meta["unit"]].append(place)
+    return found
+
+
+@pytest.mark.parametrize("flatten", [flat.nameless, flat.named])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("resnet18", 10), ("mobilenet_v2", 20), pytest.param("resnet50", 18, marks=pytest.mark.slow)],
+)
+def test_a_flat_graph_has_the_units_of_the_module_classes(name, count, flatten):
+    model, x = torchvision_net(name, 32)
+    captured = capture(model, x, name=name)
+    wanted = layers_of_units(prepare(captured.graph))
+    quantized = quantize(replace(captured, graph=flatten(captured.graph)), load_recipe("qdrop_w4a4"), TARGET)
+    check_partition(quantized)
+    assert layers_of_units(quantized.teacher) == wanted
+    assert len(wanted) == count
+
+
+@pytest.mark.parametrize("flatten", [flat.nameless, flat.named])
+@pytest.mark.parametrize("name", nets.NETS)
+def test_units_of_every_flat_graph_are_a_convex_partition(name, flatten):
+    captured, _ = nets.captured_net(name)
+    flatten(captured.graph)
+    check_partition(quantize(captured, load_recipe("qdrop_w4a4"), TARGET))
+
+
+@pytest.mark.parametrize("flatten", [flat.nameless, flat.named])
+@pytest.mark.parametrize("name", ["residual", "mobile", "shuffle", "pre_activation"])
+def test_blocks_of_tiny_flat_nets(name, flatten):
+    captured, _ = nets.captured_net(name)
+    wanted = layers_of_units(prepare(captured.graph))
+    assert layers_of_units(prepare(flatten(captured.graph))) == wanted
+
+
+def test_names_tell_the_blocks_of_concatenations():
+    """Structure sees one block with all of them; of the first, which concatenates nothing, names tell as well."""
+    captured, _ = nets.captured_net("dense")
+    by_class = prepare(captured.graph).meta["units"]
+    assert [name for name, _, _ in by_class[:4]] == ["stem.0", "layers.0", "layers.1", "layers.2"]
+    assert prepare(flat.named(captured.graph)).meta["units"][:4] == by_class[:4]

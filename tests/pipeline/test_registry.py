@@ -125,6 +125,14 @@ def test_a_broken_plug_in_names_its_distribution(plugged, package):
     assert caught.value.where == "entry point isobit.methods: theirs = plugins_under_test.broken"
 
 
+def test_code_of_a_plug_in_that_ends_the_program_is_its_own_fault(plugged, package):
+    (package / "ends.py").write_text("raise SystemExit(3)\n")
+    (package / "good.py").write_text(REGISTERS)
+    registry = plugged(("theirs", "plugins_under_test.good", "good-one"), ("other", "plugins_under_test.ends", "bad"))
+    (found,) = registry.broken()
+    assert found.what == "the method 'other' of bad 1.2 does not import: SystemExit: 3"
+
+
 def test_a_plug_in_that_registers_nothing_names_its_distribution(plugged, package):
     (package / "empty.py").write_text("")
     with pytest.raises(RecipeError, match="'theirs' of idle 1.2 is not registered by its module"):

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from isobit import ROOMS
 from isobit import build as story
 from isobit.pipeline.artifact.manifest import package_versions
 from isobit.pipeline.errors import ParityError
@@ -23,7 +24,7 @@ from isobit.ship import PACKAGES
 from tools.bench.subjects import Subject
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("isobit", "pipeline", "passes", "calib", "backends")
+SOURCES = ("isobit", *ROOMS)
 LATENCY_RECIPE = "minmax_w8a8"
 
 

@@ -30,7 +30,8 @@ from rich.table import Table
 from isobit.backends.base import BACKENDS
 from isobit.backends.onnx.model_bytes import with_outputs
 from isobit.pipeline.errors import CompileError, InputError
-from isobit.pipeline.proof.parity import LOGITS, CodeCount
+from isobit.pipeline.proof.counts import CodeCount
+from isobit.pipeline.proof.parity import LOGITS
 from tools.bench.subjects import Subject, trained
 from tools.check.restore import restore
 from tools.documents import command_text, fill, markdown, write_json

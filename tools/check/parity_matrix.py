@@ -36,7 +36,8 @@ from isobit.build import plan
 from isobit.calib.calibrate import calibrate
 from isobit.pipeline.errors import CompileError
 from isobit.pipeline.model.modelfile import LoadedModel
-from isobit.pipeline.proof.parity import LOGITS, CodeCount
+from isobit.pipeline.proof.counts import CodeCount
+from isobit.pipeline.proof.parity import LOGITS
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.stages import Reference
 from tools.bench.rows import SUBJECT_TITLES

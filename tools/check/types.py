@@ -2,7 +2,7 @@
 
     python tools/check/types.py
 
-The rooms at the top of the checkout are packages below `isobit` (see setup.py), which no type checker knows of a
+The rooms at the top of the checkout are packages below `isobit` (`isobit.ROOMS`), which no type checker knows of a
 checkout. So they are copied to where they will be installed, and what is found is told by the paths of the checkout.
 Exit status 1 where anything is found.
 """
@@ -16,7 +16,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("pipeline", "passes", "calib", "backends")
+sys.path.insert(0, str(ROOT))
+
+from isobit import ROOMS
+
 PLACE = ROOT / "build" / "types"
 SETTINGS = {"typeCheckingMode": "standard", "pythonVersion": "3.11", "include": ["isobit"], "failOnWarnings": True}
 

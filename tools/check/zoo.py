@@ -1,10 +1,11 @@
 """Every network that must go through without per-model code: build each with random weights and prove its artifact.
 
-    python tools/check/zoo.py [--size 96] [--recipe qdrop_w4a4] [--target onnx] [--write-docs] [NAME ...]
+    python tools/check/zoo.py [--size N] [--recipe minmax_w8a8] [--target onnx] [--through-onnx] [--write-docs] [NAME]
 
-Torchvision networks with random weights and refreshed batch-norm statistics, min-max ranges and nearest rounding
-(weights that nobody trained need no search and no reconstruction). What is shown is structure and parity, not accuracy:
-how many regions run in integers, which stay in float and why, how many codes differ at each gated optimisation level.
+The networks of `networks.py`: random weights with refreshed batch-norm statistics, min-max ranges and nearest rounding
+(weights that nobody trained need no search and no reconstruction). What is shown is structure, parity and the distance
+of the first output from float, not accuracy: how many regions run in integers, which stay in float and why, how many
+codes differ at each gated optimisation level. `--through-onnx` exports each with torch.onnx and compiles that file.
 """
 
 from __future__ import annotations
@@ -12,55 +13,68 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torchvision
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from isobit.build import Build, Options, compile_model
 from isobit.pipeline.errors import CompileError, ParityError
-from isobit.pipeline.model.modelfile import LoadedModel
+from isobit.pipeline.model.modelfile import LoadedModel, load_model
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.samples.data import open_data
-from tools.bench.subjects import lively
+from tools.check.networks import NETWORKS, Network
 from tools.documents import command_text, fill, markdown, write_json
 
-NETWORKS = (
-    "resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "mnasnet1_0", "efficientnet_b0",
-    "shufflenet_v2_x0_5", "squeezenet1_1",
-)
 IMAGES, CALIBRATION = 16, 8
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "models.md"
-COLUMNS = ("network", "recipe", "units", "integer", "layout", "float", "codes compared", "differing")
+COLUMNS = ("network", "recipe", "units", "integer", "layout", "float", "codes compared", "differing", "dB")
 
 
-def build(name: str, recipe_name: str, target: str, size: int) -> Build:
-    """Build and prove one torchvision network on random images [IMAGES, 3, size, size].
+def through_onnx(network: Network, size: int | None, path: Path) -> LoadedModel:
+    """The network as torch.onnx writes it with a free batch, opened from the file again."""
+    arrays = network.samples(2, size)
+    names = [name or "input" for name in arrays]
+    axes = {name: {0: "N"} for name in names}
+    example = tuple(torch.from_numpy(x) for x in arrays.values())
+    torch.onnx.export(network.lively(size), example, str(path), input_names=names, dynamic_axes=axes, dynamo=False)
+    return load_model(path)
+
+
+def build(name: str, recipe_name: str, target: str, size: int | None, onnx: bool = False) -> Build:
+    """Build and prove one network on `IMAGES` random samples.
 
     Raises:
         ParityError: a code differs; the build is in `.build`.
         CompileError: the network cannot be built.
     """
-    loaded = LoadedModel(lively(lambda: getattr(torchvision.models, name)(weights=None), size), None, name, "", name)
+    network = NETWORKS[name]
     ranges = ["weights.range=minmax", "activations.range=minmax"]
     recipe = load_recipe(recipe_name, ["method={name: nearest}", f"images.batch_size={CALIBRATION}", *ranges])
     with tempfile.TemporaryDirectory() as folder:
-        images = np.random.default_rng(1).standard_normal((IMAGES, 3, size, size), dtype=np.float32)
-        np.savez(Path(folder) / "images.npz", x=images)
-        calibration = open_data(Path(folder) / "images.npz", batch_size=CALIBRATION, purpose="calib", count=CALIBRATION)
-        evaluation = open_data(Path(folder) / "images.npz", batch_size=CALIBRATION, purpose="eval")
+        if onnx:
+            loaded = through_onnx(network, size, Path(folder) / "network.onnx")
+        else:
+            loaded = LoadedModel(network.lively(size), None, name, "", name)
+        images = Path(folder) / "images.npz"
+        arrays: dict[str, Any] = {key or "x": array for key, array in network.samples(IMAGES, size).items()}
+        np.savez(images, **arrays)
+        calibration = open_data(images, batch_size=CALIBRATION, purpose="calib", count=CALIBRATION)
+        evaluation = open_data(images, batch_size=CALIBRATION, purpose="eval")
         return compile_model(loaded, recipe, target, calibration, evaluation, Path(folder) / "out", Options())
 
 
-def row(name: str, recipe: str, target: str, size: int) -> dict[str, Any]:
+def row(name: str, recipe: str, target: str, size: int | None, onnx: bool = False) -> dict[str, Any]:
     """What is known of one network: regions by where they run, codes, bytes of the model; an error is a row too."""
-    about = {"network": name, "recipe": recipe}
+    about, start = {"network": name, "recipe": recipe}, time.monotonic()
     try:
-        made, passed = build(name, recipe, target, size), True
+        made, passed = build(name, recipe, target, size, onnx), True
     except ParityError as error:
         made, passed = error.build, False
     except CompileError as error:
@@ -72,19 +86,22 @@ def row(name: str, recipe: str, target: str, size: int) -> dict[str, Any]:
         **about, "units": len(made.calibrated.quantized.units), "integer": runs.count("integer"),
         "layout": runs.count("layout"), "float": floats, "compared": made.parity.deployed.codes.compared,
         "differing": {level.level: level.codes.differing for level in gated}, "passed": passed,
-        "bytes": made.manifest.sizes["model"],
+        "decibel": None if made.parity.answers is None else made.parity.answers.signal_to_noise["artifact"],
+        "bytes": made.manifest.sizes["model"], "seconds": round(time.monotonic() - start, 1),
     }
 
 
 def cells(found: Mapping[str, Any]) -> tuple[str, ...]:
     """A row as words."""
     if "error" in found:
-        return (found["network"], found["recipe"], *[""] * 5, f"not built: {found['error']}")
+        return (found["network"], found["recipe"], *[""] * 6, f"not built: {found['error']}")
+    kinds = Counter(note.partition(":")[0] for note in found["float"])
+    floats = "; ".join(f"{count} {op}" for op, count in kinds.items())
     differing = ", ".join(str(count) for count in dict.fromkeys(found["differing"].values()))
     return (
         found["network"], found["recipe"], *(str(found[key]) for key in ("units", "integer", "layout")),
-        "; ".join(found["float"]) or "0", f"{found['compared']:,}",
-        differing + ("" if found["passed"] else " (gate FAILED)"),
+        floats or "0", f"{found['compared']:,}", differing + ("" if found["passed"] else " (gate FAILED)"),
+        f"{found['decibel']:.1f}" if found.get("decibel") is not None else "",
     )
 
 
@@ -92,16 +109,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table line by line; exit status 1 where a network was not built or a gate failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(NETWORKS)}")
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--recipe", action="append", help="default: qdrop_w8a8 and qdrop_w4a4 (their bits)")
+    parser.add_argument("--size", type=int, help="of images; default: the network's own")
+    parser.add_argument("--recipe", action="append", help="whose bits are taken; default: minmax_w8a8")
+    parser.add_argument("--through-onnx", action="store_true", help="export each network and compile that file")
     parser.add_argument("--target", default="onnx")
     parser.add_argument("--write-docs", action="store_true")
     options = parser.parse_args(arguments)
     rows = []
-    for recipe in options.recipe or ["qdrop_w8a8", "qdrop_w4a4"]:
+    for recipe in options.recipe or ["minmax_w8a8"]:
         for name in options.names or NETWORKS:
-            rows.append(row(name, recipe, options.target, options.size))
-            print("  ".join(cells(rows[-1])), flush=True)
+            rows.append(row(name, recipe, options.target, options.size, options.through_onnx))
+            print("  ".join(cells(rows[-1])), f"{rows[-1].get('seconds', '')} s", flush=True)
     if options.write_docs:
         command = command_text("tools/check/zoo.py", list(arguments if arguments is not None else sys.argv[1:]))
         content = numbers(command, rows)

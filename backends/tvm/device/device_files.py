@@ -65,6 +65,7 @@ def describe(
         "codes": {"dtype": "uint8", "nhwc": list(image.shape), "scale": image.scale, "zero_point": image.zero_point},
         "trace": [{"name": entry.name, "nhwc": list(entry.shape), "shape": list(entry.nchw)} for entry in outputs],
         "logits": list(program.logits),
+        **program.ports,
         "multiply_accumulates": multiply_accumulates(program),
         "kernels": dict(sorted(kernels.items())),
     }

@@ -22,7 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from isobit.backends.device.golden import GOLDEN, INPUT, LOGITS, compare_golden, logit_differences, read_golden
+from isobit.backends.device.golden import (
+    GOLDEN,
+    compare_golden,
+    golden_inputs,
+    output_differences,
+    port_names,
+    read_golden,
+    split_outputs,
+)
 from isobit.backends.device.processor import read_cpuinfo, this_machine, why_not
 from isobit.backends.device.replay import broken_files, print_latency, read_manifest, verdict
 from isobit.pipeline.artifact.digest import RUNNER
@@ -103,7 +111,7 @@ def named(columns: list[np.ndarray], device: dict[str, Any]) -> dict[str, np.nda
     results = {}
     for entry, codes in zip(device["trace"], columns):  # noqa: B905 (the logits are left)
         results[entry["name"]] = codes.transpose(0, 3, 1, 2).reshape([len(codes)] + entry["shape"])
-    results[LOGITS] = columns[-1].reshape([len(columns[-1])] + device["logits"])
+    results.update(split_outputs(columns[-1].reshape([len(columns[-1])] + device["logits"]), device))
     return results
 
 
@@ -120,15 +128,17 @@ def replay(folder: Path, seconds: float) -> list[str]:
     if problems:
         return problems
     device = read_device(folder)
-    golden = read_golden(folder, traced(device))
+    golden = read_golden(folder, traced(device), *port_names(device))
     reason = why_not_here(device)
     if reason:
         return [reason]
     module = open_module(folder)
-    problems = compare_golden(golden, trace(module["trace"], golden[INPUT], device))
-    function, samples = module["main"], [to_tensor(golden[INPUT][i : i + 1]) for i in range(len(golden[INPUT]))]
-    logits = np.concatenate([np.from_dlpack(function(sample)) for sample in samples]).reshape(golden[LOGITS].shape)
-    problems += ["main: " + line for line in logit_differences(logits, golden[LOGITS], None)]
+    (x,) = golden_inputs(golden).values()
+    problems = compare_golden(golden, trace(module["trace"], x, device))
+    function, samples = module["main"], [to_tensor(x[i : i + 1]) for i in range(len(x))]
+    logits = np.concatenate([np.from_dlpack(function(sample)) for sample in samples])
+    outputs = split_outputs(logits.reshape([len(x)] + device["logits"]), device)
+    problems += ["main: " + line for line in output_differences(outputs, golden)]
     print_latency(lambda: function(samples[0]), seconds)
     return problems
 
@@ -139,7 +149,8 @@ def check_results(folder: Path, path: Path) -> list[str]:
     if problems:
         return problems
     device = read_device(folder)
-    return compare_golden(read_golden(folder, traced(device)), read_results(path.read_bytes(), device))
+    golden = read_golden(folder, traced(device), *port_names(device))
+    return compare_golden(golden, read_results(path.read_bytes(), device))
 
 
 def traced(device: dict[str, Any]) -> list[str]:
@@ -149,7 +160,9 @@ def traced(device: dict[str, Any]) -> list[str]:
 
 def write_input(folder: Path, path: Path) -> int:
     """Write the golden inputs as `loader` reads them: float32 samples one after the other."""
-    path.write_bytes(read_golden(folder, traced(read_device(folder)))[INPUT].astype("<f4").tobytes())
+    device = read_device(folder)
+    (x,) = golden_inputs(read_golden(folder, traced(device), *port_names(device))).values()
+    path.write_bytes(x.astype("<f4").tobytes())
     return 0
 
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from isobit.backends.tvm.device.device_files import LOADER
 from isobit.backends.tvm.device.device_runner import MODEL, read_device, read_results
 from isobit.pipeline.errors import ParityError
+from isobit.pipeline.samples.network_inputs import Inputs, only
 
 BATCH = 16  # samples for each start of the emulator
 # A proof under the emulator: at least the golden samples, and at most what takes seconds for small networks and two
@@ -43,13 +43,13 @@ class EmulatedSession:
         self._command = tuple(command)
         self._device = read_device(folder)
 
-    def run(self, x: Tensor | np.ndarray) -> Mapping[str, np.ndarray]:
-        """uint8 codes by quantizer name in the graph's shapes, and float32 `logits`, of x float32 [N, ...].
+    def run(self, x: Inputs | np.ndarray) -> Mapping[str, np.ndarray]:
+        """uint8 codes by quantizer name in the graph's shapes, and each output by name, of x float32 [N, ...].
 
         Raises:
             ParityError: the loader ended with an error, or wrote something else than its results.
         """
-        values = np.ascontiguousarray(np.asarray(x, np.float32))
+        values = np.ascontiguousarray(np.asarray(x if isinstance(x, np.ndarray) else only(x), np.float32))
         parts = [self._run(values[start:start + BATCH]) for start in range(0, len(values), BATCH)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -10,10 +10,11 @@ import shutil
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 from isobit.backends.device.processor import features, processor, read_cpuinfo, this_machine
 from isobit.backends.tvm.device.runtime_libs import runtime_files
-from isobit.backends.tvm.profiles import EMULATOR_PACKAGE, DeviceProfile
+from isobit.backends.tvm.profiles import AARCH64, EMULATOR_PACKAGE, X86_64, DeviceProfile
 from isobit.pipeline.errors import TargetError
 
 # The extra `tvm` of pyproject.toml says the same, and `packaging` beside; a test compares the two.
@@ -24,6 +25,12 @@ _WHY = (
     "import or crashes"
 )
 NATIVE_COMPILER, NATIVE_PACKAGE = "g++", "g++"
+TOOLS = MappingProxyType({
+    "C++ compiler": (NATIVE_COMPILER,),
+    "AArch64 C++ compiler": (AARCH64.cross_compiler,),
+    "AArch64 emulator": (AARCH64.emulator, f"{AARCH64.emulator}-static"),
+    "x86-64 emulator": (X86_64.emulator, f"{X86_64.emulator}-static"),
+})
 
 
 def check(profile: DeviceProfile) -> None:
@@ -59,6 +66,7 @@ def check_packages() -> None:
         raise TargetError(
             f"target 'tvm' cannot be built with the TVM packages of this environment: {', '.join(wrong)}",
             allowed=f"{', '.join(pins)} ({_WHY})", hint="pip install " + " ".join(f"'{pin}'" for pin in pins),
+            field="target",
         )
 
 
@@ -68,7 +76,7 @@ def _allows(wanted: str, installed: str) -> bool:
     except ImportError as error:
         raise TargetError(
             "target 'tvm' compares versions with the package 'packaging', which is not installed",
-            hint="pip install 'isobit[tvm]'",
+            hint="pip install 'isobit[tvm]'", field="target",
         ) from error
     return SpecifierSet(wanted).contains(installed, prereleases=True)
 

@@ -43,10 +43,26 @@ def test_the_file_runs_without_what_it_imported(script, tmp_path):
 def test_every_module_stands_once_after_what_it_needs_and_imports_are_at_the_top(script):
     text = standalone(script)
     assert text.count("EMPTY = json.dumps") == 1 and text.count("import json\n") == 1 and "# A reason." in text
-    assert text.index("EMPTY = json.dumps") < text.index("def left()") < text.index("RIGHT = ") < text.index("print(")
+    order = ("EMPTY = json.dumps", "def left()", "RIGHT = ", "print(left")
+    assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
     assert "backends" not in text and "Lowest" not in text
     assert text.splitlines()[2:7] == [
         'a \\\\ and more."""', "", "from __future__ import annotations", "", "import json"
     ]
-    kinds = [isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(text).body[1:]]
+    kinds = [isinstance(node, ast.Import | ast.ImportFrom | ast.Try) for node in ast.parse(text).body[1:]]
     assert kinds == sorted(kinds, reverse=True)
+
+
+@pytest.mark.parametrize(("word", "printed"), [("FAIL", "FAIL\n"), ("", "")])
+def test_a_missing_package_is_told_and_not_traced(tmp_path, word, printed):
+    path = tmp_path / "script.py"
+    path.write_text('"""Needs something."""\nimport sys\n\nimport of_no_distribution\n\nsys.exit(9)\n')
+    (tmp_path / "run.py").write_text(standalone(path, word))
+    done = subprocess.run([sys.executable, "-I", tmp_path / "run.py"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout == f"No module named 'of_no_distribution': this script needs it, see its first lines\n{printed}"
+
+
+def test_the_predictor_of_a_target_has_the_common_part_before_its_own(script, tmp_path):
+    module.write_predictor(tmp_path, script)
+    assert (tmp_path / "predict.py").read_text() == standalone(script, "")

@@ -7,7 +7,7 @@ from torch import nn
 
 from isobit.backends.execution.exact import ExactArithmetic, _CodeRecorder
 from isobit.backends.onnx.target import TARGETS
-from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.graph.nodes import quantizer_of
 from tests.examples.tiny import frozen_reference
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from isobit.backends.execution.codes import CodeGrid, Codes
 from isobit.backends.execution.layer_sums import Layer, conv2d_sums, explicit_padding, linear_sums
-from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.graph.nodes import op_name
 
 F = nn.functional

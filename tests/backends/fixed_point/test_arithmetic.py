@@ -24,5 +24,5 @@ def test_there_is_nothing_to_follow():
     fixed = FixedPointArithmetic(reference)
     followed = fixed.follow(images[:2], {"relu_q": np.zeros(1)})
     assert followed.bounds == {} and np.array_equal(followed.results[LOGITS], fixed.run(images[:2])[LOGITS])
-    assert not fixed.float_output and fixed.float_boundaries == ()
+    assert not fixed.float_outputs and fixed.float_boundaries == ()
     assert followed.results[LOGITS].dtype == np.float32

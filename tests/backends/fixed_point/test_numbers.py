@@ -9,8 +9,8 @@ from isobit.backends.execution.codes import CodeGrid
 from isobit.backends.fixed_point.numbers import function_table, pool_divisors, requantize_table, window_of
 from isobit.backends.regions import Region
 from isobit.passes import prepare
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.errors import TargetError
-from isobit.pipeline.graph.capture import capture
 from isobit.pipeline.graph.nodes import op_name
 
 

@@ -7,8 +7,8 @@ from torch import nn
 from isobit import passes
 from isobit.backends.fixed_point.rules import integer_target, unsupported
 from isobit.backends.regions import find_regions
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.errors import TargetError
-from isobit.pipeline.graph.capture import capture
 from isobit.pipeline.graph.nodes import quantizer_of
 from tests.examples.onnx_cases import FLOAT_MIDDLES, MIDDLES, TABLE_MIDDLES, recipe_of
 from tests.examples.onnx_cases import _captured as captured_case

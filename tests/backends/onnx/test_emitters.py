@@ -10,8 +10,8 @@ from torch import nn
 
 from isobit import passes
 from isobit.backends.onnx.emit import emit_model, unsupported
-from isobit.backends.onnx.emitters import EMITTERS
-from isobit.pipeline.graph.capture import capture
+from isobit.backends.onnx.emitters import EMITTERS, is_written_by_torch
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.graph.dialect import CANONICAL
 from isobit.pipeline.graph.nodes import op_name
 from isobit.pipeline.operators.unary import UNARY
@@ -125,15 +125,18 @@ def test_every_canonical_operator_has_an_emitter():
     assert EMITTERS.keys() | UNARY.keys() >= CANONICAL and not EMITTERS.keys() & UNARY.keys()
 
 
-REFUSED = {
-    "there is no ONNX emitter for cumsum": lambda x: torch.cumsum(x, 1),
-    "avg_pool2d with a divisor of its own": lambda x: F.avg_pool2d(x, 2, divisor_override=3),
-    "avg_pool2d whose last window is cut off": lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True),
-    "there is no ONNX emitter for div_rounded": lambda x: torch.div(x, 0.3, rounding_mode="floor"),
-}
+@pytest.mark.parametrize("function", [
+    lambda x: torch.cumsum(x, 1), lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True),
+    lambda x: torch.div(x, 0.3, rounding_mode="floor"), lambda x: x.long(),
+    lambda x: torch.zeros(x.shape[0], 2) + x[:, 0, :2, 0],
+])
+def test_what_has_no_function_or_computes_with_integers_is_written_by_torch(function):
+    graph, _ = prepared(Apply(lambda x: function(x).float()))
+    calls = [node for node in graph.graph.nodes if op_name(node)]
+    assert not unsupported(graph) and any(map(is_written_by_torch, calls))
 
 
-@pytest.mark.parametrize("reason", REFUSED)
-def test_what_cannot_be_written_is_refused_with_its_reason(reason):
-    graph, _ = prepared(Apply(REFUSED[reason]))
-    assert any(reason in why for _, why in unsupported(graph))
+def test_what_nobody_writes_is_refused_with_both_reasons():
+    graph, _ = prepared(Apply(torch.digamma))
+    assert [why.partition(", and ")[0] for _, why in unsupported(graph)] == ["there is no ONNX emitter for digamma"]
+    assert "torch.onnx cannot write it" in unsupported(graph)[0][1]

@@ -13,15 +13,16 @@ from isobit.backends.describe import tensor_table
 from isobit.backends.execution import integer
 from isobit.backends.onnx import OnnxBackend
 from isobit.backends.onnx.arithmetic import IntegerArithmetic
-from isobit.backends.onnx.device_runner import compare_runs
+from isobit.backends.onnx.device.device_runner import compare_runs
 from isobit.backends.onnx.session import integer_ops
 from isobit.backends.onnx.target import TARGETS
 from isobit.pipeline.graph.nodes import op_name
 from isobit.pipeline.graph.quantized_tensors import quantizers
+from isobit.pipeline.proof.counts import FLOAT_ROUNDING
 from isobit.pipeline.proof.gates import apply_gates
-from isobit.pipeline.proof.parity import FLOAT_ROUNDING, compare
+from isobit.pipeline.proof.parity import compare
 from isobit.ship import write_golden
-from tests.backends.onnx.test_device_runner import run as run_device
+from tests.backends.onnx.device.test_device_runner import run as run_device
 from tests.examples.nets import build
 from tests.examples.onnx_cases import FOLDED_MIDDLES, frozen
 from tests.examples.sealed import change_golden, seal, write_documents
@@ -137,7 +138,7 @@ def test_a_network_with_float_operators_is_proven(name, form, tmp_path):
     expected = IntegerArithmetic(reference)
     assert list(found["float_boundaries"]) == list(expected.float_boundaries)
     assert all(entry["compared"] > 0 and entry["max_lsb"] <= 1 for entry in found["float_boundaries"].values())
-    assert (found["float_output"] is not None) == name.endswith("_tail") == expected.float_output
+    assert (found["float_output"] is not None) == name.endswith("_tail") == bool(expected.float_outputs)
     assert bool(expected.float_boundaries) != name.endswith("_tail")
     counted = found["codes"]["compared"] + sum(e["compared"] for e in found["float_boundaries"].values())
     assert counted == sum(value.size for key, value in expected.run(images).items() if key != "logits")
@@ -314,7 +315,7 @@ def test_the_whole_model_must_be_its_pieces(name, moved, found):
     codes = np.full((2, 3), 7, np.uint8)
     whole = {"first": codes, "second": codes, "logits": np.ones((2, 2), np.float32)}
     pieces = {**whole, name: codes + np.uint8(moved) * np.eye(2, 3, dtype=np.uint8)}
-    assert len(compare_runs(whole, pieces, ["second"], None)) == found
+    assert len(compare_runs(whole, pieces, ["second"], {"logits": None})) == found
 
 
 def test_a_wrong_float_output_fails_on_the_device(tmp_path):

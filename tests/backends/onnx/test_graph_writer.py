@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+import torch
 
 from isobit.backends.onnx.graph_writer import GraphWriter, _short_names
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.onnxruntime
 
 
 def serialized(writer, source, output, shape=(4,)):
-    model = ir.to_proto(writer.model(source, output, shape, ("isobit", "1")))
+    model = ir.to_proto(writer.model([source], [(output, shape, torch.float32)], ("isobit", "1")))
     onnx.checker.check_model(model, full_check=True)
     return model
 

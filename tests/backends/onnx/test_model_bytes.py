@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from isobit.backends.onnx import model_bytes
-from isobit.backends.onnx.device_runner import open_session
+from isobit.backends.onnx.device.device_runner import open_session
 from isobit.backends.onnx.model_bytes import OWN, cut_at, quantized_tensors, with_outputs
 
 pytestmark = pytest.mark.onnxruntime

@@ -32,7 +32,7 @@ def test_what_a_session_unpacks_is_what_was_packed(bits, symmetric, shape):
     source = writer.input("input", [1])
     written = weight_codes(writer, pack_weight(quantizer))
     result = writer.call("Cast", [written], {"to": int(ir.DataType.FLOAT)})
-    model = ir.to_proto(writer.model(source, result, shape, ("test", "1")))
+    model = ir.to_proto(writer.model([source], [(result, shape, torch.float32)], ("test", "1")))
     (got,) = ReferenceEvaluator(model).run(None, {"input": np.zeros((1, 1), np.float32)})
     expected = codes - zero.reshape(-1, *[1] * (len(shape) - 1))
     assert np.array_equal(got.reshape(shape), expected.numpy())

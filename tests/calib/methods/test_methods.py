@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from isobit.calib.methods import METHODS, check_needs, find_method
+from isobit.calib.sources import check_source
 from isobit.pipeline.errors import RecipeError
 from isobit.pipeline.graph.nodes import bias_quantizer_of, is_constant, quantizer_of
 from isobit.pipeline.quant.quantizer import Phase
@@ -16,6 +17,7 @@ from isobit.pipeline.recipe.family import list_families
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.recipe.schema import MethodChoice
 from isobit.pipeline.stages import Calibrated
+from tests.examples import ports
 from tests.examples.tiny import multibit_recipe, quantized_net
 from tests.examples.units import TARGET, calibrated, recipe, subject
 
@@ -142,3 +144,22 @@ def test_a_method_that_fills_the_levels_is_allowed_and_named(monkeypatch: pytest
     check_needs(choice("nearest"), quantized)
     with pytest.raises(RecipeError, match="weights.levels: uniform, dmbq, nearest"):
         check_needs(choice("qdrop"), quantized)
+
+
+@pytest.mark.parametrize("name", ["siamese", "tokens"])
+def test_what_works_on_images_refuses_other_inputs_by_name(name):
+    quantized, _ = ports.placed(name, "reference")
+    lacking = dataclasses.replace(quantized, recipe=load_recipe("gdfq_w4a4"))
+    with pytest.raises(RecipeError, match="makes images|works on images") as error:
+        check_source(lacking)
+    assert error.value.field == "recipe.images.source"
+    for method in ("dmbq", "fdda"):
+        found, parameters = find_method(choice(method))
+        assert {"one_input", "tail"} <= found.needed(parameters)
+
+
+def test_a_loss_of_predictions_wants_one_output():
+    quantized, _ = ports.placed("detector", "reference")
+    with pytest.raises(RecipeError, match="compares predictions") as error:
+        check_needs(choice("pdquant", correction_steps=0), quantized)
+    assert error.value.allowed == "one output [images, classes]"

@@ -24,8 +24,8 @@ from isobit.calib.mixed_precision.allocation import (
     weight_specs,
 )
 from isobit.calib.ranges.observers import weight_params
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.errors import CalibrationError, RecipeError, TargetError
-from isobit.pipeline.graph.capture import capture
 from isobit.pipeline.graph.quantized_tensors import quantizers
 from isobit.pipeline.quant.grid import along, dequantize, quantize
 from isobit.pipeline.quant.quantizer import Phase

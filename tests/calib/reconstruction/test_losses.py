@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from isobit.calib.reconstruction.losses import (
+    answers_loss,
     full_fisher_gradient,
     full_fisher_loss,
     prediction_gradient,
@@ -137,3 +138,13 @@ def test_gradient_is_the_difference_of_softmaxes(temperature: float) -> None:
     logits, teacher = pair((6, 7))
     expected = (torch.softmax(logits / temperature, 1) - torch.softmax(teacher / temperature, 1)) / (temperature * 6)
     torch.testing.assert_close(prediction_gradient(logits, teacher, temperature), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_several_outputs_are_compared_as_shares_of_their_squares():
+    boxes, scores = torch.randn(4, 6, 4), torch.randn(4, 3)
+    answered = {"boxes": boxes, "scores": scores, "best": scores.argmax(1)}
+    assert float(answers_loss(answered, answered)) == 0
+    assert float(answers_loss({"boxes": 2 * boxes}, answered)) == pytest.approx(1.0)
+    assert float(answers_loss({"boxes": 2 * boxes, "scores": 0 * scores}, answered)) == pytest.approx(2.0)
+    alone = answers_loss({"scores": 2 * scores}, {"scores": scores})
+    assert torch.equal(alone, prediction_loss(2 * scores.double(), scores.double(), 1.0))

@@ -12,9 +12,9 @@ from torch import Tensor
 from isobit.calib.checkpoints import UnitCheckpoints
 from isobit.calib.context import Calibration
 from isobit.calib.ranges.averages import averaged_inputs
-from isobit.calib.ranges.tracking import TrackedRange
 from isobit.calib.synthesis.generative import GenerativeParameters, GenerativeTraining, run
 from isobit.calib.synthesis.generator import GeneratedBatch, GeneratorTrainer, gdfq_loss
+from isobit.calib.training.tracking import TrackedRange
 from isobit.pipeline.graph.quantized_tensors import quantizers
 from tests.calib.training.test_finetune import Told
 from tests.examples.units import CPU, net, recipe

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from isobit.calib.context import Calibration
-from isobit.calib.ranges.tracking import TrackedRange
 from isobit.calib.training.student import FixedGrid, MinMaxWeights, NormMode, Student, rounded
+from isobit.calib.training.tracking import TrackedRange
 from isobit.pipeline.graph.nodes import bias_quantizer_of, bound_args, get_attribute, is_constant, quantizer_of
 from isobit.pipeline.graph.norms import folded_norm
 from isobit.pipeline.quant.grid import Grid, QuantSpec, params_from_range

@@ -154,6 +154,71 @@ def test_two_conditions_of_the_gate_that_are_not_codes(command, tmp_path):
     assert "look at out-failed/parity.json" in result.stdout
 
 
+# --- images and functions ---
+
+MINE = """import numpy as np
+import torch
+
+FILE = np.load({path!r})
+
+
+def samples():
+    return torch.utils.data.TensorDataset(torch.from_numpy(FILE["x"]), torch.from_numpy(FILE["y"]))
+
+
+def broken():
+    yield FILE["x"][0]
+    yield FILE["z"]
+"""
+
+
+def test_a_function_gives_the_samples_of_the_file_that_it_reads(command, files, tmp_path):
+    (tmp_path / "mine.py").write_text(MINE.format(path=str(files / "calib.npz")))
+    function = "mine.py:samples"
+    result = command("--calib-data", function, "--eval-data", function, calib=None, evaluation=None)
+    assert result.exit_code == 0, result.stderr
+    assert command(out="whole").exit_code == 0
+    assert (tmp_path / "out" / "model.onnx").read_bytes() == (tmp_path / "whole" / "model.onnx").read_bytes()
+    manifests = [json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("out", "whole")]
+    assert manifests[0]["calibration"] == manifests[1]["calibration"] and "preprocessing" not in manifests[0]
+
+
+def test_a_mistake_in_a_function_is_the_users_own_line(command, files, tmp_path):
+    (tmp_path / "mine.py").write_text(MINE.format(path=str(files / "calib.npz")))
+    refused(command("--calib-data", "mine.py:broken", calib=None), "the function fails: KeyError", "mine.py:13",
+            "--calib-data mine.py:broken")
+    refused(command("--calib-data", "mine.py:nobody", calib=None), "there is no 'nobody' in it")
+
+
+def test_pictures_of_some_classes_make_an_artifact_that_predicts(command, files, tmp_path):
+    (tmp_path / "names.txt").write_text("".join(f"c{i} name {i}\n" for i in range(CLASSES)))
+    for index in (3, 1):
+        shutil.copytree(files / "pixels" / f"class{index}", tmp_path / "some" / f"c{index}")
+    options = ("--resize", "8x8", "--channels", "bgr", "--pixel-range", "-1..1", "--classes", "names.txt")
+    result = command(*options, calib="pixels", evaluation=None, out="flat", recipe=(*FAST, "--set", "images.count=5"))
+    refused(result, "the class folder 'class0' is not in the file of --classes")
+    flat = tmp_path / "many"
+    flat.mkdir()
+    for index in range(CLASSES):
+        shutil.copy(files / "pixels" / f"class{index}" / "image.png", flat / f"{index}.png")
+    result = command(*options, "--calib-data", "many", "--eval-data", "some", calib=None, evaluation=None)
+    assert result.exit_code == 0, result.stderr
+    record = json.loads((tmp_path / "out" / "manifest.json").read_text())["preprocessing"]
+    assert (record["resize"], record["channels"], record["pixel_range"]) == ("stretch", "bgr", [-1, 1])
+    assert record["classes"][3] == "c3 name 3" and record["height"] == record["width"] == 8
+    done = subprocess.run([sys.executable, "-I", "out/predict.py", "many/3.png"], capture_output=True, text=True)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == CLASSES, done.stderr
+    assert "c3 name 3" in done.stdout
+
+
+def test_pictures_without_labels_are_evaluated_without_an_accuracy(command, files, tmp_path):
+    (tmp_path / "flat").mkdir()
+    for index in range(CLASSES):
+        shutil.copy(files / "pixels" / f"class{index}" / "image.png", tmp_path / "flat" / f"{index}.png")
+    result = command("--eval-data", "flat", evaluation=None)
+    assert result.exit_code == 0 and "no accuracy was measured" in result.stdout, result.stderr + result.stdout
+
+
 # --- the dry run ---
 
 
@@ -169,6 +234,12 @@ def test_dry_run_shows_where_every_layer_runs_and_reads_no_data(command, tmp_pat
     assert left_after(tmp_path) == []
 
 
+def test_an_output_is_chosen_by_its_name(command):
+    assert command("--dry-run", "--output", "logits").exit_code == 0
+    result = command("--dry-run", "--output", "boxes")
+    assert result.exit_code == 2 and "no output 'boxes'" in result.stderr and "logits" in result.stderr
+
+
 def test_dry_run_looks_at_one_header_where_nothing_else_tells_the_shape(command):
     summary = json.loads(command("--dry-run", "--json").stdout)
     assert summary["expected"]["cpu_seconds"] >= 0 and "not measured" in summary["expected"]["gpu"]
@@ -178,6 +249,14 @@ def test_dry_run_looks_at_one_header_where_nothing_else_tells_the_shape(command)
     refused(
         command("--dry-run", calib=None, evaluation=None), "the shape of the model's input is not known", "--input-size"
     )
+
+
+def test_dry_run_knows_whether_the_images_fill_a_batch(command):
+    many = ("--set", "images.batch_size=13")
+    refused(command("--dry-run", *many, recipe=LEARN), "12 calibration images do not fill one batch of 13",
+            "--set images.batch_size=12")
+    assert command("--dry-run", *many).exit_code == 0  # minmax has no steps
+    refused(command(*many, recipe=LEARN), "do not fill one batch of 13")
 
 
 def test_dry_run_refuses_what_a_build_would_refuse(command):

@@ -5,8 +5,10 @@ import json
 from typer.testing import CliRunner
 
 from isobit.backends.base import BACKENDS
+from isobit.calib.methods import METHODS
 from isobit.cli import app, doctor
 from isobit.pipeline.errors import TargetError
+from tests.examples import plugins
 
 
 def run(*arguments):
@@ -30,3 +32,10 @@ def test_it_says_what_is_there_and_what_is_missing(monkeypatch):
     for text in ("isobit", "Some CPU", "AVX2, VNNI", "generic wants a compiler", "apt install gcc", "not found"):
         assert text in told.stdout
     assert len([line for line in told.stdout.splitlines() if line.startswith("reference")]) == 1
+
+
+def test_it_names_plug_ins_that_cannot_be_used(monkeypatch, tmp_path):
+    plugins.install(monkeypatch, tmp_path, "isobit.methods", "ends", "raise SystemExit(3)\n", METHODS)
+    text = "the method 'ends' of throw-away 1.2 does not import: SystemExit: 3"
+    assert json.loads(run("--json").stdout)["plugins"] == [text]
+    assert text in run().stdout

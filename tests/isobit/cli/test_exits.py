@@ -66,6 +66,7 @@ def test_a_signal_that_is_to_be_ignored_stays_ignored():
         terminal = Terminal(open_console(io.StringIO()), open_console(io.StringIO()))
         with exit_codes(terminal, as_json=False, debug=False):
             os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
 

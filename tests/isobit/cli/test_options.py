@@ -3,7 +3,21 @@
 import pytest
 import torch
 
-from isobit.cli.options import default_out, join_numbers, parse_input_size, parse_numbers, recipe_edits, resolve_device
+from isobit.backends.base import BACKENDS
+from isobit.cli.options import (
+    DeviceProfile,
+    TargetName,
+    default_out,
+    join_numbers,
+    parse_arch_args,
+    parse_channels,
+    parse_input_size,
+    parse_numbers,
+    parse_pixel_range,
+    parse_resize,
+    recipe_edits,
+    resolve_device,
+)
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.samples.inputs import InputSize
 
@@ -36,6 +50,45 @@ def test_input_size_is_a_side_or_a_shape():
     for wrong in ("big", "3,4", "0", "3,-1,4", ""):
         with pytest.raises(InputError, match="is not a size"):
             parse_input_size(wrong)
+
+
+def test_a_resize_is_height_and_width():
+    assert parse_resize("240x320") == (240, 320) and parse_resize(None) is None
+    for wrong in ("240", "240,320", "0x4", "9x99999", "axb", ""):
+        with pytest.raises(InputError, match="is not a size"):
+            parse_resize(wrong)
+
+
+def test_channels_and_pixel_ranges_are_names():
+    assert parse_channels("bgr") == "bgr" and parse_channels(None) is None
+    assert parse_pixel_range("-1..1") == (-1, 1)
+    for parse, wrong in ((parse_channels, "argb"), (parse_pixel_range, "0-255")):
+        with pytest.raises(InputError, match=wrong):
+            parse(wrong)
+
+
+def test_targets_and_profiles_of_the_help_are_those_that_are_there():
+    [target] = TargetName.__metadata__
+    [profile] = DeviceProfile.__metadata__
+    for name in BACKENDS.names():
+        assert name in target.help
+        assert len(BACKENDS.get(name).profiles) == 1 or all(of in profile.help for of in BACKENDS.get(name).profiles)
+
+
+def test_arguments_of_a_network_have_types():
+    texts = ["model_name=ghostnet_100", "width=0.5", "classes=10", "deep=true", "act=None", "stages=[1, 2]", "x=1e-3"]
+    assert parse_arch_args(texts) == {
+        "model_name": "ghostnet_100", "width": 0.5, "classes": 10, "deep": True, "act": None, "stages": [1, 2],
+        "x": 0.001,
+    }
+    assert parse_arch_args(None) == {}
+
+
+@pytest.mark.parametrize("texts", [["width"], ["=1"], ["a b=1"], ["a=1", "a=2"], ["a=[1"], ["a=!!python/name:os.x"]])
+def test_arguments_of_a_network_that_cannot_be_read(texts):
+    with pytest.raises(InputError) as error:
+        parse_arch_args(texts)
+    assert error.value.field == "arch_args" and texts[-1] in error.value.where
 
 
 def with_devices(monkeypatch, count):

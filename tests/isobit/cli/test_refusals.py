@@ -33,7 +33,7 @@ def test_model_files_that_cannot_be_read(command, files, tmp_path):
 
 def test_networks_that_do_not_fit_or_do_not_import(command, tmp_path):
     refused(command(arch="resnet18"), "do not fit the network 'resnet18'", "missing in the file: conv1.weight")
-    refused(command(arch="resnet81"), "no classification model 'resnet81'", "Did you mean 'resnet18'?")
+    refused(command(arch="resnet81"), "no network 'resnet81'", "Did you mean 'resnet18'?")
     refused(command(arch=None), "does not say which network", "--arch")
     (tmp_path / "arch.py").write_text("import nothing_like_this\n")
     refused(command(arch=f"{tmp_path}/arch.py:net"), "does not import", "nothing_like_this", "arch.py:1")
@@ -141,6 +141,26 @@ def test_an_output_folder_that_exists_is_kept_unless_told_otherwise(command, tmp
         result = command(*arguments)
         assert result.exit_code == 2 and text in result.stderr
     assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_mistake_in_model_or_data_is_told_before_the_folder_that_exists(command, files, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    for mistake in ({"model": "gone.pth"}, {"calib": "gone.npz"}):
+        result = command(**mistake)
+        assert result.exit_code == 2 and "does not exist" in result.stderr and "--overwrite" not in result.stderr
+
+
+@pytest.mark.parametrize(("arguments", "texts"), [
+    (("--resize", "240"), ("'240' is not a size", "240x320")),
+    (("--resize", "0x9"), ("'0x9' is not a size",)),
+    (("--channels", "rbg"), ("no order of channels 'rbg'", "Did you mean 'rgb'?")),
+    (("--pixel-range", "0..2"), ("cannot be scaled to '0..2'", "-1..1")),
+    (("--classes", "gone.txt"), ("no such text file", "gone.txt")),
+    (("--resize", "8x8", "--input-size", "9"), ("both 9x9 and 8x8", "--input-size or --resize")),
+])
+def test_options_of_images_that_cannot_be_honoured(command, arguments, texts):
+    refused(command(*arguments, calib="pixels"), *texts)
 
 
 def test_a_place_that_cannot_hold_the_folder_is_refused_before_work(command, tmp_path):

@@ -17,7 +17,8 @@ from isobit.cli.summary import (
 from isobit.pipeline.artifact.manifest import Manifest, ModelEntry, RecipeEntry, TargetEntry
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.graph.placement import PlacementRow
-from isobit.pipeline.proof.parity import BoundaryCount, CodeCount, LevelReport, ParityReport
+from isobit.pipeline.proof.counts import BoundaryCount, CodeCount
+from isobit.pipeline.proof.parity import LevelReport, ParityReport
 from isobit.pipeline.proof.verdicts import Rule, headlines
 from isobit.pipeline.recipe.allocation import Allocation, Point
 from isobit.pipeline.recipe.budget import BitBudget
@@ -31,12 +32,12 @@ MANIFEST = Manifest(
     sizes={"model": 149200, "weights_packed": 140300},
 )
 ACCURACY = {"float": 88.34, "calibrated": 87.5, "reference": 87.4, "artifact": 87.4}
-LEVEL = LevelReport("all", True, 5000, CodeCount(1_000_000, 0, 0), 0, 100.0)
+LEVEL = LevelReport("all", True, 5000, CodeCount(1_000_000, 0, 0), 100.0)
 RULE = Rule("no code differs", "parity", 0, 0, True)
 
 
 def parity(level=LEVEL, rule=RULE, **changes):
-    loose = LevelReport("basic", False, 100, CodeCount(20_000, 30, 1), 0, 100.0)
+    loose = LevelReport("basic", False, 100, CodeCount(20_000, 30, 1), 100.0)
     report = ParityReport(5000, ACCURACY, {}, [level, loose], {"relu_q": "layer1.relu"}, CodeCount(), [rule],
                           {"integer": 33, "float": 0, "reasons": {}})
     return replace(report, **changes)

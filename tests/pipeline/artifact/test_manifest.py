@@ -8,11 +8,13 @@ from pydantic import ValidationError
 
 from isobit.pipeline.artifact.manifest import (
     MANIFEST,
+    PREPROCESSING,
     TIMINGS,
     CalibrationEntry,
     FileEntry,
     Manifest,
     ModelEntry,
+    PreprocessingEntry,
     RecipeEntry,
     TargetEntry,
     TensorEntry,
@@ -23,6 +25,8 @@ from isobit.pipeline.artifact.manifest import (
     sha256_file,
 )
 from isobit.pipeline.errors import InputError
+from isobit.pipeline.samples.images import image_steps
+from isobit.pipeline.samples.preparation import record_of
 
 
 def manifest(**changes):
@@ -63,10 +67,22 @@ def test_the_manifest_is_deterministic_sorted_and_reads_back(tmp_path):
     first = manifest()
     second = manifest(packages={"numpy": "1", "torch": "2"}, sizes={"graph": 1, "weights": 3})
     assert first.to_json() == second.to_json()
-    assert list(json.loads(first.to_json())) == sorted(Manifest.model_fields)
+    assert list(json.loads(first.to_json())) == sorted(set(Manifest.model_fields) - {PREPROCESSING})
     (tmp_path / MANIFEST).write_text(first.to_json())
     assert read_manifest(tmp_path) == first
     assert read_manifest(tmp_path).tensors[0].scale == [0.1, 1 / 3]
+
+
+def test_how_a_picture_becomes_the_input_is_there_where_pictures_were(tmp_path):
+    steps = image_steps(mean=(0.5,), resize=(24, 32), channels="bgr", pixel_range=(-1.0, 1.0))
+    record = PreprocessingEntry(input="pixels", classes=["cat", "dog"], **record_of(steps))
+    (tmp_path / MANIFEST).write_text(manifest(preprocessing=record).to_json())
+    assert read_manifest(tmp_path).preprocessing == record
+    facts = record.facts
+    assert json.loads(facts["classes"]) == ["cat", "dog"] and "classes" not in json.loads(facts[PREPROCESSING])
+    said = json.loads(facts[PREPROCESSING])
+    assert (said["layout"], said["input"], said["resize"]) == ("NCHW", "pixels", "stretch")
+    assert set(PreprocessingEntry(input="x", **record_of(steps)).facts) == {PREPROCESSING}
 
 
 @pytest.mark.parametrize("scale", [float("nan"), float("inf")])

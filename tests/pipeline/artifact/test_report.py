@@ -19,7 +19,8 @@ from isobit.pipeline.artifact.report import FRONTIER, NO_PICTURE, draw_frontier,
 from isobit.pipeline.graph.placement import PlacementRow
 from isobit.pipeline.proof.accuracy import AccuracyVerdict, Finding
 from isobit.pipeline.proof.answers import Answers
-from isobit.pipeline.proof.parity import BoundaryCount, CodeCount, FloatOutput, LevelReport, ParityReport
+from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, FloatOutput, OutputCount
+from isobit.pipeline.proof.parity import LevelReport, ParityReport
 from isobit.pipeline.proof.verdicts import Rule
 from isobit.pipeline.recipe.allocation import Allocation, Point
 from isobit.pipeline.recipe.budget import BitBudget
@@ -49,7 +50,7 @@ ALLOCATION = Allocation(
 
 
 def parity(**changes):
-    level = LevelReport("all", True, 5000, CodeCount(1_000_000, 0, 0), 0, 100.0)
+    level = LevelReport("all", True, 5000, CodeCount(1_000_000, 0, 0), 100.0)
     rules = [Rule("no code differs", "parity", 0, 0, True)]
     report = ParityReport(5000, ACCURACY, {}, [level], {}, CodeCount(2000, 3, 1), rules,
                           {"integer": 33, "float": 1, "reasons": {"gelu": "no kernel"}})
@@ -74,7 +75,7 @@ def test_a_passing_build_says_so_and_what_each_step_cost():
 
 
 def test_a_failing_build_says_how_many_codes_differ():
-    level = LevelReport("all", True, 5000, CodeCount(1_000_000, 12, 3), 0, 99.9)
+    level = LevelReport("all", True, 5000, CodeCount(1_000_000, 12, 3), 99.9)
     rules = [Rule("no code differs", "parity", 12, 0, False)]
     text = render(parity(levels=[level], rules=rules))
     assert "**PARITY FAILED:** 12 of 1,000,000 integer codes differ from the reference" in text
@@ -99,7 +100,7 @@ def test_outputs_without_a_choice_have_no_top1_and_the_distance_is_said():
     answers = Answers(("float", "calibrated", "reference", "artifact"))
     ones = np.ones((4, 1), np.float32)
     answers.add({"float": ones, "calibrated": 1.1 * ones, "reference": 1.1 * ones, "artifact": ones}, None)
-    text = render(parity(answers=answers, levels=[LevelReport("all", True, 4, CodeCount(10, 0, 0), 0, None)]))
+    text = render(parity(answers=answers, levels=[LevelReport("all", True, 4, CodeCount(10, 0, 0), None)]))
     assert "| no choice |" in text and "calibrated 20.0 dB, reference 20.0 dB." in text
 
 
@@ -119,8 +120,9 @@ def test_the_guard_is_named(kept):
 
 
 def test_float_operators_get_a_table_of_their_own():
-    level = LevelReport("all", True, 5000, CodeCount(1_000_000, 0, 0), 7, 100.0,
-                        boundaries={"gelu_q": BoundaryCount(1300, 2, 1)}, float_output=FloatOutput(50, 1.5e-7))
+    level = LevelReport("all", True, 5000, CodeCount(1_000_000, 0, 0), 100.0,
+                        boundaries={"gelu_q": BoundaryCount(1300, 2, 1)},
+                        outputs={"logits": OutputCount(50, 3, FloatOutput(50, 1.5e-7))})
     text = render(parity(levels=[level]))
     assert "| gelu_q | 1,300 | 2 | 1 | 0 |" in text and "relative error at most 1.5e-07" in text
     assert "all 1,000,000 integer codes that integer kernels compute equal" in text

@@ -108,3 +108,23 @@ def test_what_no_row_names_is_refused():
     with graph.graph.inserting_after(source):
         graph.graph.call_method("relu", (source,))
     assert "call_method relu" in breach(graph, "prepared")
+
+
+@pytest.mark.parametrize(("target", "args", "legal"), [
+    (torch.ops.aten.relu_.default, (), False),
+    (torch.ops.aten.bernoulli.default, (), False),
+    (torch.ops.aten.dropout.default, (0.5, False), False),  # PREPARE removes it
+    (torch.ops.aten.rrelu.default, (0.1, 0.3, False), True),
+    (torch.ops.aten.rrelu.default, (0.1, 0.3, True), False),
+    (torch.ops.aten._softmax.default, (1, False), True),
+    (torch.ops.aten.instance_norm.default, (None, None, None, None, True, 0.1, 1e-5, False), True),
+])
+def test_a_float_operator_writes_nothing_and_draws_nothing_by_its_schema(target, args, legal):
+    graph = prepare(nets.captured_net("perceptron")[0].graph)
+    source = next(node for node in graph.graph.nodes if node.op == "placeholder")
+    with graph.graph.inserting_after(source):
+        graph.graph.call_function(target, (source, *args))
+    if legal:
+        verify(graph, "prepared")
+    else:
+        breach(graph, "prepared")

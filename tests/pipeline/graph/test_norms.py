@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 
 from isobit import passes
 from isobit.backends.onnx.target import TARGETS
-from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.graph.norms import FoldedNorm, folded_norm
 from isobit.pipeline.recipe.file import load_recipe
 from tests.examples import nets, tiny

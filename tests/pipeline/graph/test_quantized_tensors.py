@@ -3,7 +3,8 @@
 import pytest
 
 from isobit.backends.onnx.target import TARGETS
-from isobit.pipeline.graph.nodes import is_constant, network_input, quantizer_of
+from isobit.pipeline.graph.nodes import is_constant, quantizer_of
+from isobit.pipeline.graph.ports import input_nodes
 from isobit.pipeline.graph.quantized_tensors import bias_quantizer_at, quantized_tensors, quantizer_at, quantizers
 from tests.examples.onnx_cases import frozen
 from tests.examples.tiny import quantized_net
@@ -48,4 +49,4 @@ def test_a_place_without_a_quantizer_is_named():
     assert all(quantizer_at(graph, tensor.node) is tensor.quantizer for tensor in place)
     for at in (quantizer_at, bias_quantizer_at):
         with pytest.raises(TypeError, match=r"node x is no quantizer"):
-            at(graph, network_input(graph))
+            at(graph, input_nodes(graph)[0])

@@ -1,12 +1,14 @@
 """Sub-graphs are views of the whole; folded constants change no answer, whatever their phase, and are computed once."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from isobit.backends.onnx.target import TARGETS
 from isobit.pipeline.graph.nodes import bias_quantizer_of, is_constant, quantizer_of
-from isobit.pipeline.graph.subgraphs import Constant, extract, float_network, fold_constants
+from isobit.pipeline.graph.subgraphs import Constant, channels_last, extract, float_network, fold_constants, in_dtype
 from isobit.pipeline.quant.quantizer import BiasQuantizer, Phase, Quantizer
 from tests.examples import nets, tiny
 from tests.examples.tiny import frozen_reference
@@ -103,3 +105,26 @@ def test_the_float_network_leaves_every_quantizer_out():
     assert not any(node.op == "call_module" for node in network.graph.nodes)
     (found,) = network(images)
     torch.testing.assert_close(found, quantized.teacher(images))
+
+
+def test_kernels_of_two_axes_are_laid_out_channels_last_and_others_stay():
+    module = nn.ModuleList([nn.Conv2d(4, 4, 3), nn.Conv3d(4, 4, 3), nn.Linear(4, 4)])
+    assert channels_last(module) is module
+    assert module[0].weight.is_contiguous(memory_format=torch.channels_last) and module[1].weight.is_contiguous()
+
+
+def test_a_network_that_asks_for_a_type_runs_in_another():
+    class Typed(nn.Module):
+        def forward(self, x):
+            return (x.float() + torch.zeros(x.shape[0], 1, 1, 1, dtype=torch.float32)).flatten(1)
+
+    captured, x = nets.captured_of(Typed(), 3, 4, 4)
+    assert in_dtype(captured.graph, torch.float64)(x.double()).dtype is torch.float64
+
+
+def test_channels_last_is_torchs_own_for_every_kernel_but_those_of_rank_5():
+    net = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, groups=8))
+    theirs = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    for ours, other in zip(channels_last(net).parameters(), theirs.parameters(), strict=True):
+        assert ours.stride() == other.stride()
+    assert channels_last(nn.Conv3d(2, 2, 3)).weight.is_contiguous()

@@ -23,6 +23,10 @@ A, B, C = ({"w": torch.full((1,), float(value))} for value in range(3))
         ({"net": A, "ema": B}, None, A),
         ({"model": A, "ema": {"decay": 0.9, "shadow": B}}, "ema", B),
         ({"model": A, "ema": {"a": B, "b": C}}, "ema.b", C),
+        ({"state_dict": A, "state_dict_ema": B}, None, A),
+        ({"state_dict": A, "state_dict_ema": B}, "state_dict_ema", B),
+        ({"model": A, "averaged": B}, "averaged", B),
+        ({"ema": {"model": {"module": B}}}, None, B),
     ],
 )
 def test_the_weights_that_are_taken(content, key, expected):
@@ -43,6 +47,14 @@ def test_the_weights_that_are_taken(content, key, expected):
 def test_what_cannot_be_taken(content, key, message):
     with pytest.raises(InputError, match=message):
         read_content(content, "f.pth", key)
+
+
+def test_one_network_of_several_by_the_beginning_of_its_keys():
+    content = {"a.w": A["w"], "b.w": B["w"]}
+    assert read_content(content, "f.pth", "b").weights == B
+    with pytest.raises(InputError, match="none called 'c'") as error:
+        read_content(content, "f.pth", "c")
+    assert error.value.allowed.endswith("begin with: a, b")
 
 
 def test_notes_are_only_for_a_choice():

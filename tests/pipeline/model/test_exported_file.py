@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.errors import CompileError, InputError
-from isobit.pipeline.graph.capture import capture
 from isobit.pipeline.model.exported_file import is_exported, load_exported
 from isobit.pipeline.model.modelfile import load_model
 from tests.examples import hostile

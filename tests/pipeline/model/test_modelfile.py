@@ -73,18 +73,18 @@ def test_a_file_names_no_code(net, arch, folder):
         ("squeezenet1_1", {"dropout": float("nan")}, "dropout=nan"),
         ("resnet18", {"num_classes": torch.zeros(1)}, "something else than plain values"),
         ("resnet18", {"num_classes": [[[[[[1]]]]]]}, "something else than plain values"),
-        ("resnet18", ["num_classes"], "`kwargs` in the file is a list"),
-        ("resnet18", {1: 2}, "`kwargs` in the file is a dict"),
+        ("resnet18", ["num_classes"], "`kwargs` are a list"),
+        ("resnet18", {1: 2}, "`kwargs` are a dict"),
         ("resnet18", {"layers": [1, 1]}, "raised an error: TypeError"),
         ("resnet18", {"num_classes": 10**12}, "takes more than|raised an error"),
         ("resnet18", {"width_per_group": 10**9}, "takes more than|raised an error"),
         ("mnasnet2_0", {"norm_layer": "os.system"}, "no argument 'norm_layer'"),
         ("mobilenet_v2", {"width_mult": 1e30}, "takes more than|raised an error"),
         ("mobilenet_v2", {"inverted_residual_setting": [[6, 16, 10**9, 1]]}, "takes more than .* modules"),
-        ("torchvision.models.resnet18", None, "no classification model"),
-        ("_resnet", None, "no classification model"),
-        ("list_models", None, "no classification model"),
-        ("fasterrcnn_resnet50_fpn", {"weights_backbone": "DEFAULT"}, "no classification model"),
+        ("torchvision.models.resnet18", None, "no network"),
+        ("_resnet", None, "no network"),
+        ("list_models", None, "no network"),
+        ("fasterrcnn_resnet50_fpn", {"weights_backbone": "DEFAULT"}, "no network"),
     ],
 )
 def test_arguments_of_a_file_are_plain_known_and_no_larger_than_its_weights(arch, kwargs, message):
@@ -168,8 +168,47 @@ def test_a_module_that_is_called_module_keeps_its_keys(folder):
     net = build_arch("own.py:Net", {})
     assert_same(load_model(saved(net.state_dict()), "own.py:Net"), net)
     wrapped = {f"module.{key}": value for key, value in net.state_dict().items()}
-    with pytest.raises(InputError, match="module.module.weight"):
-        load_model(saved(wrapped), "own.py:Net")
+    assert_same(load_model(saved(wrapped), "own.py:Net"), net)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "model.backbone."])
+def test_the_network_of_a_lightning_checkpoint(net, prefix):
+    weights = {prefix + key: value for key, value in net.state_dict().items()} | {"loss.weight": torch.ones(3)}
+    content = {"state_dict": weights, "epoch": 1, "hyper_parameters": {"lr": 0.1}, "pytorch-lightning_version": "2.4"}
+    loaded = load_model(saved(content), "net.py:tiny")
+    assert_same(loaded, net)
+    assert loaded.notes == (f"the network is what the file calls '{prefix}': 1 tensors outside of it were left",)
+
+
+def test_of_two_networks_in_one_state_dict_either_is_taken(net):
+    torch.manual_seed(1)
+    other = build_arch("net.py:tiny", {})
+    weights = {f"{name}.{key}": value for name, each in (("net", net), ("ema_net", other))
+               for key, value in each.state_dict().items()}
+    file = saved({"state_dict": weights, "callbacks": {}})
+    loaded = load_model(file, "net.py:tiny")
+    assert_same(loaded, net)
+    assert "`weights=ema_net` takes the other network" in loaded.notes[-1]
+    for key in ("ema_net", "state_dict.ema_net"):
+        assert_same(load_model(file, "net.py:tiny", weights=key), other)
+    refused(file, "no weights under 'em_net'", arch="net.py:tiny", weights="em_net")
+
+
+def test_numbers_beside_the_weights_are_left(net):
+    loaded = load_model(saved({**net.state_dict(), "epoch": 3, "best": None}), "net.py:tiny")
+    assert_same(loaded, net)
+    assert loaded.notes == ("beside the weights the file holds epoch, best: left",)
+
+
+def test_arguments_that_the_user_gives():
+    torch.manual_seed(0)
+    net = build_arch("net.py:tiny", {"classes": 5})
+    file = saved(net.state_dict())
+    assert_same(load_model(file, "net.py:tiny", arch_args={"classes": 5}), net)
+    wrong = saved({"kwargs": {"classes": 3}, "state_dict": net.state_dict()})
+    assert_same(load_model(wrong, "net.py:tiny", arch_args={"classes": 5}), net)
+    error = refused(file, "no argument 'clases', which `arch_args` give", arch="net.py:tiny", arch_args={"clases": 5})
+    assert error.field == "arch_args" and "classes" in error.hint
 
 
 def test_the_old_file_format_and_missing_batch_norm_counters(net):

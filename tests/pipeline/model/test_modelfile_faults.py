@@ -126,10 +126,10 @@ def test_weights_that_are_not_finite_are_named(net, value):
 @pytest.mark.parametrize(
     ("arch", "message", "hint"),
     [
-        ("resnet81", "no classification model 'resnet81'", "resnet18"),
-        ("ResNet18", "no classification model 'ResNet18'", "resnet18"),
-        ("regnet_x_600m", "no classification model 'regnet_x_600m'", "regnet_x_600mf"),
-        ("retinanet_resnet50_fpn", "no classification model", ""),
+        ("resnet81", "no network 'resnet81'", "resnet18"),
+        ("ResNet18", "no network 'ResNet18'", "resnet18"),
+        ("regnet_x_600m", "no network 'regnet_x_600m'", "regnet_x_600mf"),
+        ("retinanet_resnet50_fpn", "no network", ""),
         ("nte.py:tiny", "there is no file 'nte.py'", ""),
         ("net.py:tinny", "there is no 'tinny' in it", "tiny"),
         ("net.py:CONSTANT", "'CONSTANT' is not callable", ""),
@@ -137,7 +137,7 @@ def test_weights_that_are_not_finite_are_named(net, value):
         ("net.py:broken", "raised an error: ZeroDivisionError: in the factory", ""),
         ("no_such_package.net:tiny", "does not import: ModuleNotFoundError: No module named 'no_such_package'", ""),
         ("nets_under_test:huge", "there is no 'huge' in it", ""),
-        (":tiny", "no classification model", ""),
+        (":tiny", "no network", ""),
     ],
 )
 def test_an_arch_that_cannot_be_built(net, arch, message, hint):

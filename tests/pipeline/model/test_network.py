@@ -46,6 +46,22 @@ def test_asking_builds_and_downloads_nothing(monkeypatch):
     published_arguments("vit_b_32")
 
 
+@pytest.mark.parametrize("arch", ["deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"])
+def test_networks_for_segmentation_download_no_backbone(arch, monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError("called")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    assert published_arguments(arch) == ([{"aux_loss": True}] if "deeplab" in arch else [])
+    assert build_arch(arch, {"num_classes": 3})(torch.zeros(2, 3, 32, 32))["out"].shape == (2, 3, 32, 32)
+
+
+def test_a_detector_by_name_is_answered_with_what_can_be_taken():
+    with pytest.raises(InputError, match="takes one tensor") as error:
+        build_arch("ssdlite320_mobilenet_v3_large", {})
+    assert "backbone and heads" in error.value.hint and error.value.field == "arch"
+
+
 def test_arguments_of_helpers_and_classes_are_known():
     assert check_arguments("mobilenet_v3_small", {"width_mult": 0.5, "num_classes": 3}, "f")
     assert check_arguments("mnasnet2_0", {"dropout": 0.1}, "f")

@@ -1,7 +1,9 @@
 """The user's files: a network's own `pipeline`, `passes`, `calib` and `compile` are its own, at any time."""
 
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +152,27 @@ def test_a_file_that_is_not_of_python_is_named(folder):
     with pytest.raises(InputError, match="not a file of Python") as error:
         user_code.module_of_file(folder / "pipeline" / "width.txt")
     assert ".py" in error.value.allowed
+
+
+@pytest.mark.parametrize("line", [
+    "torchvision.models.resnet18(weights='IMAGENET1K_V1')", "urllib.request.urlopen('http://127.0.0.1:9/')",
+])
+def test_code_that_builds_a_network_downloads_nothing(tmp_path, monkeypatch, line):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    (tmp_path / "net.py").write_text(
+        f"import urllib.request\nimport torchvision\n\n\ndef make():\n    return {line}\n"
+    )
+    before = socket.socket.connect, socket.getaddrinfo
+    with pytest.raises(InputError, match="wants to download") as error:
+        build_arch(f"{tmp_path / 'net.py'}:make", {})
+    assert error.value.field == "arch" and "pretrained=False" in error.value.hint
+    assert (socket.socket.connect, socket.getaddrinfo) == before
+
+
+def test_other_threads_may_connect_meanwhile():
+    found = []
+    with user_code.no_downloads("net"):
+        thread = threading.Thread(target=lambda: found.append(socket.getaddrinfo("127.0.0.1", 9)))
+        thread.start()
+        thread.join()
+    assert found[0]

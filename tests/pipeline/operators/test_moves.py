@@ -10,8 +10,8 @@ from torch import fx
 
 from isobit import build as _registers_the_targets  # noqa: F401
 from isobit import passes
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.errors import CaptureError
-from isobit.pipeline.graph.capture import capture
 from isobit.pipeline.graph.nodes import op_name, record_shapes
 from isobit.pipeline.operators.index_map import OUTSIDE, index_map, run_move
 from isobit.pipeline.operators.moves import MOVES, MoveOperator, is_move

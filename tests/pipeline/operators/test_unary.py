@@ -17,8 +17,8 @@ from isobit.backends.fixed_point.rules import integer_target, unsupported
 from isobit.build import Options, compile_model
 from isobit.passes.canonicalize import canonicalize
 from isobit.passes.decompose import decompose
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.errors import TargetError
-from isobit.pipeline.graph.capture import capture
 from isobit.pipeline.graph.nodes import get_attribute, op_name, quantizer_of
 from isobit.pipeline.operators.unary import UNARY, UnaryOperator, operand
 from isobit.pipeline.recipe.file import load_recipe

@@ -2,15 +2,9 @@
 
 import pytest
 
+from isobit.pipeline.proof.counts import FLOAT_ROUNDING, BoundaryCount, CodeCount, FloatOutput, OutputCount
 from isobit.pipeline.proof.gates import apply_gates
-from isobit.pipeline.proof.parity import (
-    FLOAT_ROUNDING,
-    BoundaryCount,
-    CodeCount,
-    FloatOutput,
-    LevelReport,
-    ParityReport,
-)
+from isobit.pipeline.proof.parity import LevelReport, ParityReport
 
 
 def gated(*levels):
@@ -33,15 +27,23 @@ def test_a_gate_over_nothing_does_not_pass():
 
 
 def test_a_logit_counts_as_a_code_where_integers_give_it():
-    level = LevelReport("all", True, codes=CodeCount(8), logits_differing=1)
+    level = LevelReport("all", True, codes=CodeCount(8), outputs={"logits": OutputCount(2, 1)})
     assert [rule.measured for rule in gated(level).rules] == [1]
-    level.float_output = FloatOutput(2, 0.0)
+    level.outputs["logits"].in_float = FloatOutput(2, 0.0)
     assert [rule.measured for rule in gated(level).rules] == [0, 0.0]
+
+
+def test_every_output_that_a_float_operator_gives_has_a_rule_of_its_own():
+    outputs = {"boxes": OutputCount(4, 2, FloatOutput(4, 1.0)), "scores": OutputCount(4, 1, FloatOutput(4, 0.0)),
+               "count": OutputCount(4, 1)}
+    rules = gated(LevelReport("all", True, codes=CodeCount(8), outputs=outputs)).rules
+    assert [(rule.measured, rule.passed) for rule in rules] == [(1, False), (1.0, False), (0.0, True)]
+    assert "output 'boxes'" in rules[1].rule and "output 'scores'" in rules[2].rule
 
 
 @pytest.mark.parametrize(("error", "passed"), [(FLOAT_ROUNDING, True), (2 * FLOAT_ROUNDING, False)])
 def test_logits_of_a_float_operator_are_held_to_float_rounding(error, passed):
-    level = LevelReport("all", True, codes=CodeCount(8), float_output=FloatOutput(2, error))
+    level = LevelReport("all", True, codes=CodeCount(8), outputs={"logits": OutputCount(2, 1, FloatOutput(2, error))})
     assert gated(level).passed == passed
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from isobit.backends.reference import TARGET
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.graph.nodes import quantizer_of
 from isobit.pipeline.proof.observed import FOLLOWED, look, look_at, spread
 from tests.examples import tiny
@@ -95,3 +96,15 @@ def test_looking_leaves_the_samples_as_they_are_and_follows_a_few():
     look(graph, images, None)
     handle.remove()
     assert torch.equal(images, kept) and len(runs) <= FOLLOWED
+
+
+def test_of_several_inputs_the_first_of_floats_is_told():
+    words, image = torch.randint(0, 9, (6, 3)), torch.rand(6, 3, 4, 4)
+
+    class Both(nn.Module):
+        def forward(self, words, image):
+            return image.mean((1, 2, 3)) + words.sum(1)
+
+    graph = capture(Both(), (words[:1], image[:1])).graph
+    seen = look(graph, (words, image), (words[:2], image[:2]))
+    assert seen.calibration == look_at(image) and seen.evaluation.samples == 2 and not seen.constant

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from isobit.pipeline.proof.accuracy import judge
+from isobit.pipeline.proof.counts import FLOAT_ROUNDING, CodeCount
 from isobit.pipeline.proof.gates import apply_gates
-from isobit.pipeline.proof.parity import FLOAT_ROUNDING, CodeCount, Followed, compare
+from isobit.pipeline.proof.parity import Followed, compare
 
 LABELS = torch.tensor([0, 1, 1, 0])
 
@@ -16,7 +17,7 @@ LABELS = torch.tensor([0, 1, 1, 0])
 class Fixed:
     """A runner that answers from stored results, sample by sample."""
 
-    float_boundaries, float_output = (), False
+    float_boundaries, outputs, float_outputs = (), ("logits",), ()
 
     def __init__(self, **results):
         self.results, self.position = results, 0
@@ -187,9 +188,9 @@ class Floats(Fixed):
         return Followed(followed, {"a_q": (followed["a_q"] & 0xFE, followed["a_q"] | 1)})
 
 
-def floats_report(got, float_output=False):
+def floats_report(got, float_outputs=()):
     arithmetic = Floats(**results())
-    arithmetic.float_boundaries, arithmetic.float_output = ("a_q",), float_output
+    arithmetic.float_boundaries, arithmetic.float_outputs = ("a_q",), float_outputs
     stages = {name: lambda x: torch.eye(2)[:len(x)] for name in ("float", "calibrated")}
     batches = [(torch.zeros(2, 1), None)] * 2
     report = compare(batches, stages, arithmetic, {"all": Fixed(**got)}, gated=["all"])
@@ -224,7 +225,7 @@ def test_a_boundary_of_another_shape_is_not_explained():
 )
 def test_float_logits_have_an_error_bound(change, passed):
     logits = change(results()["logits"])
-    report = floats_report(results(logits=logits), float_output=True)
+    report = floats_report(results(logits=logits), float_outputs=("logits",))
     assert report.passed == passed and report.rules[0].passed
     assert [rule.allowed for rule in report.rules] == [0, 0, FLOAT_ROUNDING]
     assert report.to_json()["float_output"]["allowed"] == FLOAT_ROUNDING

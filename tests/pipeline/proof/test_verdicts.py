@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 
 from isobit.pipeline.proof.accuracy import AccuracyVerdict, Finding
-from isobit.pipeline.proof.parity import BoundaryCount, CodeCount, LevelReport, ParityReport
+from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, OutputCount
+from isobit.pipeline.proof.parity import LevelReport, ParityReport
 from isobit.pipeline.proof.verdicts import Rule, float_kernels, headlines, kernels_text, level_note, parity_text, steps
 
 ACCURACY = {"float": 88.0, "calibrated": 80.0, "reference": 79.5, "artifact": 79.5}
-LEVEL = LevelReport("all", True, 50, CodeCount(1000, 0, 0), 0, 100.0)
+LEVEL = LevelReport("all", True, 50, CodeCount(1000, 0, 0), 100.0)
 GOOD = Rule("no code differs", "parity", 0, 0, True)
 LOST = Rule("points lost", "accuracy", 8.5, 1.0, False)
 
@@ -43,7 +44,8 @@ def test_json_says_the_same_words():
     [
         ({"codes": CodeCount(1000, 12, 3)}, "no code differs", "12 of 1,000 integer codes differ from the reference"),
         ({"boundaries": {"g": BoundaryCount(10, 4, 2, 4)}}, "after floats", "4 codes right after float operators"),
-        ({"logits_differing": 2}, "no code or logit differs", "no code or logit differs: measured 2, allowed 0"),
+        ({"outputs": {"logits": OutputCount(10, 2)}}, "no code or logit differs",
+         "no code or logit differs: measured 2, allowed 0"),
     ],
 )
 def test_what_fails_is_said_in_numbers(changes, rule, words):

@@ -12,8 +12,9 @@ import pytest
 
 from isobit.pipeline import memory
 from isobit.pipeline.errors import InputError
-from isobit.pipeline.samples import arrays
-from isobit.pipeline.samples.arrays import Arrays, read_header, sample_shape
+from isobit.pipeline.samples import numpy_files
+from isobit.pipeline.samples.arrays import Arrays, WantedInputs, header_shapes
+from isobit.pipeline.samples.numpy_files import read_header
 
 GOOD = np.zeros((4, 1, 2, 2), np.float32)
 HEADER = "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 1, 2, 2), }"
@@ -109,7 +110,7 @@ def test_what_numpy_writes_is_read(tmp_path, save, dtype, order):
     for name in ("x.npz", "x.npy"):
         samples = Arrays.opened(tmp_path / name).checked(range(5))
         assert np.array_equal(np.stack([samples.read(i).numpy() for i in range(5)]), x.astype(np.float32))
-        assert sample_shape(tmp_path / name) == (3, 4, 2)
+        assert header_shapes(tmp_path / name, WantedInputs()) == [((3, 4, 2), np.dtype(np.float32))]
     assert Arrays.opened(tmp_path / "x.npz").labels.tolist() == [0, 1, 2, 3, 4]
 
 
@@ -129,7 +130,7 @@ def test_only_what_was_drawn_is_read(tmp_path):
 @pytest.fixture
 def bomb(tmp_path, monkeypatch):
     """An archive of zeros that tells the truth about itself: 64 KB, 64 MB unpacked; the free part is made as small."""
-    monkeypatch.setattr(arrays, "SMALL", 1 << 20)
+    monkeypatch.setattr(numpy_files, "SMALL", 1 << 20)
     path = tmp_path / "bomb.npz"
     header = HEADER.replace("(4, 1, 2, 2)", "(4, 1, 2048, 2048)")
     return npz(path, [("x.npy", npy(header, bytes(4 * 4 * 2048 * 2048)))], zipfile.ZIP_DEFLATED)
@@ -138,7 +139,7 @@ def bomb(tmp_path, monkeypatch):
 def test_a_bomb_is_refused_before_it_is_unpacked(bomb):
     assert bomb.stat().st_size < 1 << 17
     refused(bomb, r"bytes claim to unpack to 67,108,\d+")
-    assert sample_shape(bomb) == (1, 2048, 2048)
+    assert header_shapes(bomb, WantedInputs())[0][0] == (1, 2048, 2048)
 
 
 def test_a_few_zeros_are_no_bomb(tmp_path):

@@ -7,7 +7,7 @@ from torch import nn
 from isobit.backends.execution.exact import ExactArithmetic
 from isobit.backends.onnx.arithmetic import IntegerArithmetic
 from isobit.backends.onnx.target import TARGETS
-from isobit.pipeline.graph.capture import capture
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.proof.parity import compare
 from isobit.pipeline.samples.batching import (
     LARGEST_BATCH,

@@ -64,13 +64,13 @@ def test_first_cuts(folder):
     assert torch.equal(batches.first(4).materialize()[0], batches.materialize()[0][:4])
 
 
-def test_a_flat_folder_is_for_calibration_only(tmp_path):
+def test_a_flat_folder_has_no_labels(tmp_path):
     picture(tmp_path / "set" / "b.png")
     picture(tmp_path / "set" / "a.JPG")
-    batches = opened(tmp_path / "set", "calib")
-    assert len(batches) == 2 and batches.classes is None and batches.labels is None
-    assert [y for _, y in batches] == [None]
-    refused(tmp_path / "set", "no class subfolders")
+    for purpose in ("calib", "eval"):
+        batches = opened(tmp_path / "set", purpose)
+        assert len(batches) == 2 and batches.classes is None and batches.labels is None
+        assert [y for _, y in batches] == [None]
 
 
 def test_images_are_decoded_only_when_they_are_asked_for(folder, monkeypatch):

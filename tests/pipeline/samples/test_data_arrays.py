@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from isobit.pipeline.errors import InputError
+from isobit.pipeline.samples.arrays import WantedInputs
 from isobit.pipeline.samples.data import check_against_model, open_data
 from tests.examples.sample_files import GOOD, npz, opened, picture, pool_of, refused
 
@@ -49,15 +50,14 @@ def test_samples_that_are_written_to_do_not_change_the_data(tmp_path):
     [
         ({"z": GOOD}, "no array 'x', it holds z"),
         ({}, "no array 'x', it holds nothing"),
-        ({"x": GOOD[0]}, r"x has 3 dimensions: \[1, 2, 2\]"),
+        ({"x": GOOD[0, 0, 0]}, r"x has 1 dimensions: \[2\]"),
         ({"x": GOOD[:0]}, "x is empty"),
         ({"x": GOOD.astype(np.uint8)}, "x holds uint8"),
         ({"x": GOOD.astype(complex)}, "x holds complex128"),
         ({"x": np.array([None, {}], dtype=object)}, "of another kind: Object arrays"),
         ({"x": GOOD, "y": np.zeros(3, int)}, "3 labels for 4 samples"),
-        ({"x": GOOD, "y": np.zeros((4, 2), int)}, r"y has the shape \[4, 2\]"),
-        ({"x": GOOD, "y": np.zeros(4)}, "float64, not integers"),
-        ({"x": GOOD, "y": np.array([True] * 4)}, "bool, not integers"),
+        ({"x": GOOD, "y": np.array(3)}, r"y has the shape \[\]"),
+        ({"x": GOOD, "y": np.array(["a"] * 4)}, "values of the type '<U1' cannot be read"),
         ({"x": GOOD, "y": np.array([0, 1, -1, 0])}, "negative label -1"),
     ],
 )
@@ -85,6 +85,71 @@ def test_a_truncated_numpy_file_is_refused(tmp_path, suffix, keep):
 def test_a_pickle_that_calls_itself_npy_is_not_loaded(tmp_path):
     np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
     refused(tmp_path / "x.npy", "truncated, corrupt or of another kind")
+
+
+# --- several inputs, other ranks, other types and other targets ---
+
+LEFT, RIGHT = np.arange(24, dtype=np.float64).reshape(4, 3, 2), np.arange(4, dtype=np.int64)[:, None]
+WANTED = WantedInputs(("left", "right"), 2)
+
+
+def test_several_inputs_are_read_by_name_in_the_order_of_the_model(tmp_path):
+    path = npz(tmp_path, right=RIGHT, left=LEFT, y=np.array([1, 0, 1, 2]), unused=np.zeros(9))
+    batches = opened(path, wanted=WANTED)
+    assert batches.shapes == ((3, 2), (1,)) and batches.samples.names == ("left", "right")
+    (left, right), labels = batches.materialize()
+    assert (left.dtype, right.dtype) == (torch.float32, torch.int64) and labels.tolist() == [1, 0, 1, 2]
+    assert np.array_equal(left.numpy(), LEFT) and right.tolist() == RIGHT.tolist()
+    assert [[tuple(part.shape) for part in x] for x, _ in batches] == [[(3, 3, 2), (3, 1)], [(1, 3, 2), (1, 1)]]
+    assert [tuple(part.shape) for part in batches.example] == [(1, 3, 2), (1, 1)]
+    turned = batches.ordered(["right", "left"])
+    assert turned.shapes == ((1,), (3, 2)) and turned.example[1].shape == (1, 3, 2)
+    check_against_model(batches, ((3, 2), (1,)), 3)
+    with pytest.raises(InputError, match=r"the shape \[1\], \[3, 2\]"):
+        check_against_model(turned, ((3, 2), (1,)), 3)
+    with pytest.raises(InputError, match="the data has no 'third'"):
+        batches.ordered(["left", "third"])
+
+
+def test_an_input_that_the_model_needs_and_the_file_lacks_is_named(tmp_path):
+    refused(npz(tmp_path, left=LEFT), "no array 'right', which is an input of the model; it holds left", wanted=WANTED)
+    refused(npz(tmp_path, left=LEFT, right=RIGHT[:3]), "right has 3 samples, and left has 4", wanted=WANTED)
+    refused(npz(tmp_path, left=LEFT, right=RIGHT.astype(np.uint8)), "right holds uint8", wanted=WANTED)
+
+
+def test_an_input_with_a_default_may_be_left_out(tmp_path):
+    optional = WantedInputs(("left", "right"), 1)
+    assert opened(npz(tmp_path, left=LEFT), wanted=optional).shapes == ((3, 2),)
+    assert opened(npz(tmp_path, left=LEFT, right=RIGHT), wanted=optional).shapes == ((3, 2), (1,))
+    assert opened(npz(tmp_path, x=LEFT), wanted=optional).shapes == ((3, 2),)
+
+
+def test_one_input_is_x_or_has_its_name(tmp_path):
+    for name in ("x", "audio"):
+        batches = opened(npz(tmp_path, **{name: LEFT}), wanted=WantedInputs(("audio",), 1))
+        assert batches.shape == (3, 2) and batches.samples.names == () and batches.ordered(["any"]).shape == (3, 2)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.bool_])
+def test_integers_of_a_network_are_kept(tmp_path, dtype):
+    x, _ = opened(npz(tmp_path, x=RIGHT.astype(dtype))).materialize()
+    assert np.array_equal(x.numpy(), RIGHT.astype(dtype)) and x.numpy().dtype == dtype
+
+
+def test_targets_that_are_no_classes_are_handed_on_as_they_are(tmp_path):
+    values = opened(npz(tmp_path, x=GOOD, y=np.arange(8.0).reshape(4, 2)))
+    assert values.labels is None and values.targets.dtype == torch.float32
+    assert [target.tolist() for _, target in values] == [[[0, 1], [2, 3], [4, 5]], [[6, 7]]]
+    masks = opened(npz(tmp_path, x=GOOD, y=np.zeros((4, 2, 2), np.uint8)))
+    assert masks.labels is None and masks.targets.dtype == torch.int64
+    named = opened(npz(tmp_path, x=GOOD, **{"y.box": np.arange(4.0), "y.kind": np.arange(4)}), "calib")
+    assert [int(target["kind"]) for target in named.targets] == list(named.order)
+    refused(npz(tmp_path, x=GOOD, **{"y.box": np.arange(3.0)}), "y.box has 3 labels for 4 samples")
+
+
+def test_a_set_is_shown_in_a_line(tmp_path):
+    shown = repr(opened(npz(tmp_path, left=LEFT, right=RIGHT), wanted=WANTED))
+    assert shown.startswith("Batches(4 samples of [3, 2], [1] from '") and len(shown) < 200
 
 
 # --- the hash ---
@@ -117,6 +182,8 @@ def test_the_hash_of_arrays_covers_samples_and_labels(tmp_path):
     y = np.zeros(4, int)
     hashes = {of(x=GOOD), of(x=GOOD, y=y), of(x=GOOD + 1, y=y), of(x=GOOD, y=y + 1)}
     assert len(hashes) == 4
+    left, right = (opened(npz(tmp_path, left=LEFT, right=RIGHT + n), wanted=WANTED).sha256 for n in (0, 1))
+    assert left != right and of(x=GOOD, y=y[:, None]) not in hashes
     assert of(x=GOOD, y=y) == of(x=GOOD.astype(np.float64), y=y.astype(np.int32)) and of(x=GOOD, y=y) in hashes
 
 

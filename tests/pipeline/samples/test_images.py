@@ -11,7 +11,7 @@ from PIL import Image
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.samples import images
 from isobit.pipeline.samples.data import open_data
-from isobit.pipeline.samples.images import header_size, list_images
+from isobit.pipeline.samples.images import header_size, image_steps, list_images
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_a_strip_is_refused_where_fitting_it_would_make_it_enormous(folder):
     Image.new("RGB", (1, 300_000)).save(folder / "cat" / "0.png")
     assert header_size(folder / "cat" / "0.png") == (1, 300_000)
     with pytest.raises(InputError, match=r"when it is fitted to 224"):
-        header_size(folder / "cat" / "0.png", 224)
+        header_size(folder / "cat" / "0.png", image_steps(input_size=224))
 
 
 def test_postscript_by_the_name_of_a_picture_is_not_opened(folder):

@@ -9,15 +9,21 @@ from torch import nn
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.model.modelfile import LoadedModel
 from isobit.pipeline.recipe.file import load_recipe
+from isobit.pipeline.samples.arrays import WantedInputs
+from isobit.pipeline.samples.data import array_batches
 from isobit.pipeline.samples.inputs import (
     ImageOptions,
     InputShape,
     InputSize,
     exported_shape,
     image_channels,
+    in_model_order,
+    input_rank,
     open_samples,
     peek_shape,
+    samples_at,
     shape_without_data,
+    wanted_inputs,
 )
 
 
@@ -31,11 +37,6 @@ def exported(channels=1):
     program = torch.export.export(nn.Flatten(), (torch.zeros(2, channels, 4, 5),),
                                   dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
     return LoadedModel(None, program, "net", "0" * 64, None)
-
-
-def test_images_are_cropped_to_squares_only():
-    with pytest.raises(InputError, match="squares, not to 49 by 10"):
-        _ = InputSize(1, 49, 10).side
 
 
 def test_channels_come_from_the_option_the_program_or_the_first_convolution():
@@ -53,14 +54,17 @@ def test_an_exported_program_knows_its_shape():
 
 def test_the_first_place_that_tells_wins(tmp_path):
     gone = tmp_path / "gone"  # nobody looks at it where something else tells
-    assert shape_without_data(loaded(), InputSize(None, 8, 8), gone) == InputShape((3, 8, 8), "`input_size`")
-    assert shape_without_data(exported(), None, gone) == InputShape((1, 4, 5), "the .pt2 file")
+    sized = ImageOptions(size=InputSize(None, 8, 8))
+    assert shape_without_data(loaded(), sized, gone) == InputShape((3, 8, 8), "`input_size`")
+    sized = ImageOptions(resize=(8, 9))
+    assert shape_without_data(loaded(), sized, gone) == InputShape((3, 8, 9), "`resize`")
+    assert shape_without_data(exported(), ImageOptions(), gone) == InputShape((1, 4, 5), "the .pt2 file")
     np.savez(tmp_path / "a.npz", x=np.zeros((2, 12, 4, 4), np.float32))
-    assert shape_without_data(loaded(12), None, tmp_path / "a.npz").shape == (12, 4, 4)
-    assert shape_without_data(loaded(arch="resnet18"), None, None).shape == (3, 224, 224)
-    assert shape_without_data(loaded(arch="regnet_x_600mf"), None, None).shape == (3, 224, 224)
+    assert shape_without_data(loaded(12), ImageOptions(), tmp_path / "a.npz").shape == (12, 4, 4)
+    assert shape_without_data(loaded(arch="resnet18"), ImageOptions(), None).shape == (3, 224, 224)
+    assert shape_without_data(loaded(arch="regnet_x_600mf"), ImageOptions(), None).shape == (3, 224, 224)
     with pytest.raises(InputError, match="shape of the model's input is not known"):
-        shape_without_data(loaded(), None, None)
+        shape_without_data(loaded(), ImageOptions(), None)
 
 
 def test_a_header_tells_the_shape_and_pixels_are_not_read(tmp_path):
@@ -133,3 +137,60 @@ def test_the_draw_chooses_from_everything_and_no_more_is_opened(images):
 
 def test_an_example_has_the_shape_and_a_batch_of_one():
     assert InputShape((3, 4, 5)).example.shape == (1, 3, 4, 5)
+
+
+class Two(nn.Module):
+    """Two inputs, the second with a default."""
+
+    def forward(self, left, right=None):
+        """Their sum."""
+        return left if right is None else left + right
+
+
+class Both(nn.Module):
+    """Two inputs."""
+
+    def forward(self, left, right):
+        """Their sum."""
+        return left + right
+
+
+def test_a_networks_forward_names_its_inputs():
+    two = LoadedModel(Two(), None, "two", "", None)
+    assert wanted_inputs(two) == WantedInputs(("left", "right"), 1)
+    assert wanted_inputs(exported()).names == ("input",) and wanted_inputs(loaded()).names == ("input",)
+    assert wanted_inputs(LoadedModel(None, None, "none", "", None)) == WantedInputs()
+
+
+def test_samples_are_brought_into_the_models_order():
+    given = array_batches((torch.zeros(2, 3), torch.ones(2, 1)), None, 2, "calib", "memory", ["right", "left"])
+    assert in_model_order(LoadedModel(Two(), None, "two", "", None), given).shapes == ((1,), (3,))
+    assert in_model_order(loaded(), given) is given
+
+
+def test_several_shapes_are_known_from_headers_or_a_function(tmp_path):
+    two = LoadedModel(Two(), None, "two", "", None)
+    np.savez(tmp_path / "a.npz", left=np.zeros((2, 5)), right=np.zeros((2, 7), np.int32))
+    (tmp_path / "mine.py").write_text("import numpy as np\n\ndef f():\n    yield np.zeros(5), np.zeros(7, np.int32)\n")
+    for place in (tmp_path / "a.npz", tmp_path / "mine.py:f"):
+        shape = shape_without_data(LoadedModel(Both(), None, "two", "", None), ImageOptions(), place)
+        assert (shape.shape, shape.more) == ((5,), ((7,),)) and [x.dtype for x in shape.example] == [
+            torch.float32, torch.int32]
+    assert samples_at(tmp_path / "a.npz", wanted_inputs(two)) == 2
+    assert samples_at(tmp_path / "mine.py:f", wanted_inputs(two)) is None
+
+
+def test_the_rank_is_that_of_the_file_the_size_or_the_first_layer():
+    assert input_rank(exported(), None) == 4 and input_rank(loaded(), None) == 4
+    assert input_rank(LoadedModel(nn.Conv1d(1, 1, 1), None, "net", "", None), None) == 3
+    assert input_rank(LoadedModel(nn.Linear(1, 1), None, "net", "", None), None) is None
+    assert input_rank(LoadedModel(nn.Linear(1, 1), None, "net", "", None), InputSize(1, 2, 3)) == 4
+
+
+def test_images_are_resized_without_a_crop_in_any_order_of_channels(images):
+    options = ImageOptions(resize=(4, 5), channels="bgr", pixel_range=(0.0, 255.0))
+    chosen, _, notes = open_samples(
+        loaded(), load_recipe("minmax_w8a8", ["images.count=4"]), images, None, options, everything)
+    assert chosen.shape == (3, 4, 5) and not notes
+    x, _ = chosen.materialize()
+    assert x[:, 2, 0, 0].tolist() == [0, 50, 100, 150] and x[:, :2].abs().max() == 0

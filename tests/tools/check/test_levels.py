@@ -3,7 +3,8 @@
 import pytest
 
 from isobit.backends.base import BACKENDS
-from isobit.pipeline.proof.parity import CodeCount, LevelReport
+from isobit.pipeline.proof.counts import CodeCount
+from isobit.pipeline.proof.parity import LevelReport
 from tests.tools.small_subject import small_subject
 from tools.check import levels
 

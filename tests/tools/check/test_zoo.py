@@ -27,13 +27,13 @@ def test_writing_the_table_keeps_the_words_around_it(tmp_path, monkeypatch):
     document.write_text("# Mine\n\n<!-- zoo:networks -->\nold table\n<!-- /zoo:networks -->\n\n## By hand\n\nkept\n")
     monkeypatch.setattr(zoo, "DOCUMENT", document)
     made = {"units": 1, "integer": 2, "layout": 3, "float": ["gelu: no kernel"], "compared": 4000,
-            "differing": {"all": 0, "extended": 5}, "passed": False, "bytes": 6}
+            "differing": {"all": 0, "extended": 5}, "passed": False, "bytes": 6, "decibel": 20.5}
     monkeypatch.setattr(zoo, "row", lambda name, recipe, *_: {"network": name, "recipe": recipe, **made})
     for _ in range(2):
         assert zoo.main(["net", "--recipe", "qdrop_w4a4", "--write-docs"]) == 1
     text = document.read_text()
     assert text.startswith("# Mine\n") and text.endswith("\n\n## By hand\n\nkept\n") and "old" not in text
-    assert "| net | 1 | 2 | 3 | gelu: no kernel | 4,000 | 0, 5 (gate FAILED) |" in text
+    assert "| net | 1 | 2 | 3 | 1 gelu | 4,000 | 0, 5 (gate FAILED) | 20.5 |" in text
     assert read_json(tmp_path / "models.json")["networks"] == [{"network": "net", "recipe": "qdrop_w4a4", **made}]
 
 

@@ -1,0 +1,142 @@
+"""The common part of every `predict.py`: a picture in, the classes or boxes or numbers that the network finds out.
+
+Shipped inside each target's script (see `backends.device.standalone`): numpy and pillow only, and the syntax of Python
+3.8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from isobit.pipeline.artifact.digest import DECODER, MANIFEST
+from isobit.pipeline.samples.preparation import ImagePreparation, as_input, in_picture
+
+RECORD = "preprocessing"  # of the manifest
+TOP = 5
+COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c")
+
+Infer = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """How a picture becomes the input, and what the classes are called, as the build wrote it."""
+    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))[RECORD]
+
+
+def steps_of(record: Mapping[str, Any]) -> ImagePreparation:
+    """The steps from a picture to the input."""
+    return ImagePreparation(**{name: record[name] for name in ImagePreparation.__dataclass_fields__})
+
+
+def open_picture(path: Path) -> Image.Image:
+    """The picture; raises ValueError where its values are no bytes, which would be cut off without a word."""
+    with Image.open(path) as image:
+        if image.mode[0] in "IF":
+            raise ValueError(f"{path} has more than 8 bits a channel (mode {image.mode})")
+        image.load()
+        return image
+
+
+def top_classes(scores: np.ndarray, names: list[str] | None) -> list[str]:
+    """The classes with the largest scores, one a line.
+
+    Args:
+        scores: [C].
+        names: of the classes; None where nobody gave any.
+    """
+    order = np.argsort(-scores, kind="stable")[:TOP]
+    return [f"{scores[i]:10.4f}  {i:5d}  {names[i] if names else ''}".rstrip() for i in order]
+
+
+def described(outputs: Mapping[str, np.ndarray]) -> list[str]:
+    """Shape and range of each output, one a line."""
+    lines = []
+    for name, array in outputs.items():
+        size = "x".join(map(str, array.shape))
+        lines.append(f"{name}: {size}, least {array.min():.6g}, mean {array.mean():.6g}, most {array.max():.6g}")
+    return lines
+
+
+def is_classifier(outputs: Mapping[str, np.ndarray], names: list[str] | None) -> bool:
+    """One output with one number for each class."""
+    if len(outputs) != 1:
+        return False
+    (only,) = outputs.values()
+    return only.ndim == 2 and only.shape[1] == (len(names) if names else only.shape[1]) > 1
+
+
+def found_boxes(
+    folder: Path, function: str, outputs: Mapping[str, np.ndarray], steps: ImagePreparation
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the artifact's decoder finds in one image: boxes [M, 4] in pixels of the input, scores [M], labels [M]."""
+    spec = importlib.util.spec_from_file_location("decoder", str(folder / DECODER))
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{DECODER} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    decode = getattr(module, function)
+    boxes, scores, labels = decode({name: array[0] for name, array in outputs.items()}, (steps.height, steps.width))
+    return np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(scores).reshape(-1), np.asarray(labels).reshape(-1)
+
+
+def draw(image: Image.Image, boxes: np.ndarray, labels: np.ndarray, texts: list[str]) -> Image.Image:
+    """The picture with a frame and a text for each box, [M, 4] in its own pixels."""
+    picture = image.convert("RGB")
+    pen, width = ImageDraw.Draw(picture), max(1, round(min(picture.size) / 200))
+    for box, label, text in zip(boxes.tolist(), labels.tolist(), texts):  # noqa: B905 (Python 3.8)
+        color = COLORS[int(label) % len(COLORS)]
+        pen.rectangle(box, outline=color, width=width)
+        pen.text((box[0] + width + 1, box[1] + width), text, fill=color)
+    return picture
+
+
+def show(folder: Path, path: Path, record: Mapping[str, Any], outputs: Mapping[str, np.ndarray], least: float) -> None:
+    """Print what the network finds in the picture at `path`; boxes are drawn into a copy of it in this folder."""
+    steps, names, function = steps_of(record), record.get("classes"), record.get("decoder")
+    if function is None:
+        lines = top_classes(next(iter(outputs.values()))[0], names) if is_classifier(outputs, names) else None
+        print("\n".join(lines if lines is not None else described(outputs)))
+        return
+    image = open_picture(path)
+    boxes, scores, labels = found_boxes(folder, function, outputs, steps)
+    kept = np.flatnonzero(scores >= least)
+    kept = kept[np.argsort(-scores[kept], kind="stable")]
+    boxes, scores, labels = in_picture(boxes[kept], steps, image.size), scores[kept], labels[kept].astype(np.int64)
+    titles = [names[i] if names and 0 <= i < len(names) else str(i) for i in labels.tolist()]
+    texts = [f"{title} {score:.2f}" for title, score in zip(titles, scores.tolist())]  # noqa: B905 (Python 3.8)
+    for box, text in zip(boxes.tolist(), texts):  # noqa: B905 (Python 3.8)
+        print(" ".join(f"{value:8.1f}" for value in box) + "  " + text)
+    drawn = Path(path.stem + ".boxes.jpg")
+    draw(image, boxes, labels, texts).save(str(drawn), quality=95)
+    print(f"{len(boxes)} boxes with a score of {least:g} or more, drawn into {drawn}")
+
+
+def main(open_model: Callable[[Path, str], Infer]) -> int:
+    """Read the picture named on the command line and show what the network finds; 1 where it cannot be read.
+
+    Args:
+        open_model: the network of the artifact in this folder, whose input has this name: x float32 [1, ...] to its
+            outputs [1, ...] by name.
+    """
+    parser = argparse.ArgumentParser(description="what the network of this artifact finds in a picture")
+    parser.add_argument("image", type=Path, help="the picture")
+    parser.add_argument("--score", type=float, default=0.5, help="least score of a box that is shown, default 0.5")
+    given, folder = parser.parse_args(), Path(__file__).resolve().parent
+    try:
+        record = read_record(folder)
+        values = as_input(open_picture(given.image), steps_of(record))[None]
+        outputs = open_model(folder, record["input"])(values)
+        show(folder, given.image, record, outputs, given.score)
+    except (OSError, ValueError, KeyError, ImportError, Image.DecompressionBombError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,1 @@
+"""Where blocks are found in graphs whose modules do not show them."""

@@ -1,0 +1,47 @@
+"""A graph's inputs and outputs: their nodes, and the names that a user knows them by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import fx
+
+INPUT = "input"
+OUTPUT = "logits"
+_NAME, _NAMES = "port_name", "port_names"
+
+
+def input_nodes(graph: fx.GraphModule) -> tuple[fx.Node, ...]:
+    """The placeholders, in the order of the graph's arguments."""
+    return tuple(node for node in graph.graph.nodes if node.op == "placeholder")
+
+
+def output_nodes(graph: fx.GraphModule) -> tuple[fx.Node, ...]:
+    """The nodes whose values the graph returns, in their order; a node may stand there twice."""
+    returned = _output(graph).args[0]
+    return (returned,) if isinstance(returned, fx.Node) else tuple(returned)  # pyright: ignore[reportArgumentType]
+
+
+def input_names(graph: fx.GraphModule) -> tuple[str, ...]:
+    """One name for each input: as the model or `name_ports` gave it; `input` of one without a name."""
+    nodes = input_nodes(graph)
+    return tuple(str(node.meta.get(_NAME, INPUT if len(nodes) == 1 else node.name)) for node in nodes)
+
+
+def output_names(graph: fx.GraphModule) -> tuple[str, ...]:
+    """One name for each output; `logits` of one without a name, `output_0`, `output_1` and so on of several."""
+    count = len(output_nodes(graph))
+    default = (OUTPUT,) if count == 1 else tuple(f"output_{place}" for place in range(count))
+    return tuple(_output(graph).meta.get(_NAMES, default))
+
+
+def name_ports(graph: fx.GraphModule, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> None:
+    """Give inputs and outputs the names that users know; copies of the graph keep them. Empty: as they are."""
+    for node, name in zip(input_nodes(graph), inputs, strict=False):
+        node.meta[_NAME] = name
+    if outputs:
+        _output(graph).meta[_NAMES] = tuple(outputs)
+
+
+def _output(graph: fx.GraphModule) -> fx.Node:
+    return next(node for node in reversed(graph.graph.nodes) if node.op == "output")

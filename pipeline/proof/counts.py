@@ -1,0 +1,112 @@
+"""How many integers and output values were compared, and how many differ: by tensor, by boundary, by output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+# What two float32 evaluations of one operator may be apart, as a share of the range of its values; about a hundred
+# times what ONNX Runtime and PyTorch were seen to differ by. 8-bit steps are 4e-3 of the range.
+FLOAT_ROUNDING = 2.0**-15
+
+
+def _same_bytes(expected: np.ndarray, got: np.ndarray) -> bool:
+    """Two arrays of one shape hold the same bytes: the answer for nearly every tensor, before anything is counted."""
+    if expected.dtype != got.dtype:
+        return False
+    rows = [np.ascontiguousarray(values).reshape(-1).view(np.uint8) for values in (expected, got)]
+    if rows[0].size % 8 == 0:
+        rows = [values.view(np.uint64) for values in rows]
+    return np.array_equal(*rows)
+
+
+@dataclass
+class CodeCount:
+    """How many integers were compared, how many differ, by how many steps at most."""
+
+    compared: int = 0
+    differing: int = 0
+    max_lsb: int = 0
+
+    def add(self, expected: np.ndarray, got: np.ndarray | None) -> int:
+        """Count one tensor; returns how many of its codes differ. None or another shape differs everywhere."""
+        self.compared += expected.size
+        if got is None or expected.shape != got.shape:
+            self.differing += expected.size
+            return expected.size
+        if _same_bytes(expected, got):
+            return 0
+        steps = np.abs(expected.astype(np.int64) - got.astype(np.int64))
+        differing = int(np.count_nonzero(steps))
+        self.differing += differing
+        self.max_lsb = max(self.max_lsb, int(steps.max(initial=0)))
+        return differing
+
+
+@dataclass
+class BoundaryCount(CodeCount):
+    """Codes right after a float operator; `unexplained` are further off than float rounding or one step."""
+
+    unexplained: int = 0
+
+    def add_bounded(self, expected: np.ndarray, got: np.ndarray | None, low: np.ndarray, high: np.ndarray) -> None:
+        """Count one tensor whose admissible codes are `low ... high`."""
+        self.add(expected, got)
+        if got is None or expected.shape != got.shape:
+            self.unexplained += expected.size
+            return
+        far = np.abs(expected.astype(np.int64) - got.astype(np.int64)) > 1
+        self.unexplained += int(np.count_nonzero(far | (got < low) | (got > high)))
+
+
+@dataclass
+class FloatOutput:
+    """An output that a float operator computes; `largest_error` is relative to each sample's largest magnitude."""
+
+    compared: int = 0
+    largest_error: float = 0.0
+    allowed: float = FLOAT_ROUNDING
+
+    def add(self, expected: np.ndarray, got: np.ndarray | None) -> None:
+        """Count one batch [N, ...]; None, another shape and values that are not finite are infinitely wrong."""
+        self.compared += expected.size
+        error = float("inf")
+        if got is not None and expected.shape == got.shape and np.isfinite(got).all():
+            wanted, given = (values.reshape(len(values), -1).astype(np.float64) for values in (expected, got))
+            largest = np.maximum(np.abs(wanted).max(axis=1, initial=0.0), np.finfo(np.float32).tiny)
+            error = float((np.abs(wanted - given).max(axis=1, initial=0.0) / largest).max(initial=0.0))
+        self.largest_error = max(self.largest_error, error)
+
+
+@dataclass
+class OutputCount:
+    """One output of one session against the target's arithmetic.
+
+    Args:
+        differing: values that are not equal to the bit.
+        in_float: where a float operator computes it, by how much it is off; None where every bit counts.
+    """
+
+    compared: int = 0
+    differing: int = 0
+    in_float: FloatOutput | None = None
+
+    def add(self, expected: np.ndarray, got: np.ndarray | None, in_float: bool) -> None:
+        """Count one batch [N, ...], float32; None or another shape differs everywhere."""
+        self.compared += expected.size
+        if got is None or expected.shape != got.shape:
+            self.differing += expected.size
+        else:
+            self.differing += int(np.count_nonzero(expected.view(np.uint32) != got.view(np.uint32)))
+        if in_float:
+            self.in_float = self.in_float or FloatOutput()
+            self.in_float.add(expected, got)
+
+    def to_json(self) -> dict[str, Any]:
+        """As in `parity.json`; null stands for an error that is not finite, JSON has no infinity."""
+        found = self.in_float
+        error = None if found is None or not np.isfinite(found.largest_error) else found.largest_error
+        told = None if found is None else {"compared": found.compared, "largest_error": error, "allowed": found.allowed}
+        return {"compared": self.compared, "differing": self.differing, "float_output": told}

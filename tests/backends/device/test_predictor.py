@@ -1,0 +1,88 @@
+"""What `predict.py` says of a picture: classes by name, boxes in the picture's own pixels, numbers of anything else."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from isobit.backends.device import predictor
+from isobit.pipeline.artifact.digest import DECODER, MANIFEST
+from isobit.pipeline.samples.images import image_steps
+from isobit.pipeline.samples.preparation import as_input, record_of
+
+DECODE = """import numpy as np
+
+def decode(outputs, size):
+    assert outputs["boxes"].ndim == 2 and size == (24, 32)
+    return outputs["boxes"], outputs["scores"][:, 0], np.array([1, 0])
+"""
+
+
+@pytest.fixture
+def artifact(tmp_path, monkeypatch):
+    """Runs `main` as the script of a folder with this record, on a picture and a network of these outputs."""
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "cat.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predictor, "__file__", str(tmp_path / "predict.py"))
+    seen = []
+
+    def runs(outputs, *arguments, picture="cat.png", **facts):
+        record = {"input": "pixels", **record_of(image_steps(resize=(24, 32))), **facts}
+        (tmp_path / MANIFEST).write_text(json.dumps({"preprocessing": record}))
+        monkeypatch.setattr(sys, "argv", ["predict.py", picture, *arguments])
+
+        def open_model(folder, name):
+            seen.append((folder, name))
+            return lambda x: seen.append(x) or outputs
+
+        return predictor.main(open_model), seen
+
+    return runs
+
+
+def test_the_network_sees_what_a_build_sees(artifact, tmp_path):
+    status, seen = artifact({"logits": np.zeros((1, 3), np.float32)})
+    assert status == 0 and seen[0] == (tmp_path, "pixels")
+    assert np.array_equal(seen[1][0], as_input(Image.open(tmp_path / "cat.png"), image_steps(resize=(24, 32))))
+
+
+def test_five_classes_the_likeliest_first(artifact, capsys):
+    artifact({"logits": np.array([[1, 7, 3, 2, 0, 5]], np.float32)}, classes=list("abcdef"))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[1:] for row in rows] == [["1", "b"], ["5", "f"], ["2", "c"], ["3", "d"], ["0", "a"]]
+    artifact({"logits": np.array([[1, 7]], np.float32)})
+    assert [line.split()[1:] for line in capsys.readouterr().out.splitlines()] == [["1"], ["0"]]
+
+
+def test_other_outputs_are_summed_up(artifact, capsys):
+    artifact({"map": np.arange(8, dtype=np.float32).reshape(1, 2, 4), "n": np.ones((1, 2), np.float32)})
+    assert capsys.readouterr().out.splitlines() == [
+        "map: 1x2x4, least 0, mean 3.5, most 7", "n: 1x2, least 1, mean 1, most 1"]
+
+
+def test_boxes_are_printed_and_drawn_in_the_pictures_pixels(artifact, capsys, tmp_path):
+    (tmp_path / DECODER).write_text(DECODE)
+    outputs = {"boxes": np.array([[[0, 0, 16, 12], [8, 6, 24, 18]]], np.float32),
+               "scores": np.array([[[0.6], [0.9]]], np.float32)}
+    assert artifact(outputs, decoder="decode", classes=["face", "cat"])[0] == 0
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first.split() == ["16.0", "12.0", "48.0", "36.0", "face", "0.90"]
+    assert second.split() == ["0.0", "0.0", "32.0", "24.0", "cat", "0.60"]
+    assert last == "2 boxes with a score of 0.5 or more, drawn into cat.boxes.jpg"
+    pictures = [Image.open(tmp_path / name).convert("RGB") for name in ("cat.boxes.jpg", "cat.png")]
+    drawn, plain = (np.asarray(picture, int) for picture in pictures)
+    assert drawn.shape == plain.shape and np.abs(drawn - plain)[12, 16:48].mean() > 40
+    artifact(outputs, "--score", "0.7", decoder="decode")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("1 boxes")
+
+
+@pytest.mark.parametrize("picture", ["gone.png", "text.png", "deep.png"])
+def test_what_cannot_be_read_is_told_in_a_line(artifact, capsys, tmp_path, picture):
+    (tmp_path / "text.png").write_text("no picture")
+    Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(tmp_path / "deep.png")
+    status, _ = artifact({}, picture=picture)
+    printed = capsys.readouterr()
+    assert status == 1 and printed.out == "" and len(printed.err.splitlines()) == 1 and picture in printed.err

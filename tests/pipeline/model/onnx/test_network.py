@@ -1,0 +1,73 @@
+"""A file's nodes as modules: parameters, sharing, several ports, capture, and refusals that name the node."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from onnx import helper
+from torch import nn
+
+from isobit.pipeline.capture.capture import capture
+from isobit.pipeline.errors import InputError
+from isobit.pipeline.graph.layers import layer_name, weighted_layers
+from tests.examples.onnx_files import exported, f32, network, write
+
+
+def test_an_export_has_the_layers_of_its_network(tmp_path):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 3, padding=1)
+            self.layer1 = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.layer1(self.stem(x)).mean((2, 3)))
+
+    net, x = Net().eval(), torch.randn(3, 3, 6, 6)
+    nodes = [
+        helper.make_node("Conv", ["x", "a", "b"], ["1"], name="/stem/Conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["1", "c", "d"], ["2"], name="/layer1/layer1.0/Conv"),
+        helper.make_node("Relu", ["2"], ["3"], name="/layer1/layer1.1/Relu"),
+        helper.make_node("ReduceMean", ["3"], ["4"], name="/ReduceMean", axes=[2, 3], keepdims=0),
+        helper.make_node("Gemm", ["4", "e", "f"], ["y"], name="/head/Gemm", transB=1),
+    ]
+    weights = dict(zip("abcdef", (each.detach().numpy() for each in net.parameters()), strict=True))
+    built, _ = network(write(tmp_path / "net.onnx", nodes, {"x": [1, 3, 6, 6]}, ["y"], weights))
+    with torch.no_grad():
+        assert torch.allclose(built(x), net(x), atol=1e-6)
+    assert {*dict(built.named_parameters())} == {*dict(net.named_parameters())}
+    graphs = [capture(each, x[:1]).graph for each in (net, built)]
+    names = [[layer_name(layer) for layer in weighted_layers(graph)] for graph in graphs]
+    assert names[0] == names[1] == ["stem", "layer1.0", "head"]
+    targets = [[str(n.target) for n in graph.graph.nodes if n.op == "call_function"] for graph in graphs]
+    assert targets[0] == targets[1]
+
+
+def test_several_inputs_and_outputs_and_a_shared_weight(tmp_path):
+    nodes = [
+        helper.make_node("MatMul", ["a", "w"], ["p"], name="one"),
+        helper.make_node("MatMul", ["b", "w"], ["q"], name="two"),
+        helper.make_node("Add", ["p", "q"], ["r"]),
+    ]
+    built, origin = network(write(tmp_path / "two.onnx", nodes, {"a": ["N", 3], "b": ["N", 3]}, ["r", "p"],
+                                  {"w": f32(3, 2)}))
+    samples = origin.random_samples(2)
+    assert max(origin.differences(built, samples).values()) < 1e-6
+    assert len(list(built.parameters())) == 1
+    graph = exported(built, samples).graph
+    assert [n.name for n in graph.nodes if n.op == "placeholder" and "input" in n.name] == ["input_0", "input_1"]
+
+
+def test_refusals_name_the_node(tmp_path):
+    node = helper.make_node("Bernoulli", ["x"], ["y"], name="dice")
+    with pytest.raises(InputError, match=r"Bernoulli is not known[\s\S]*node 'dice'"):
+        network(write(tmp_path / "a.onnx", [node], {"x": ["N", 3]}, ["y"]))
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="product")
+    with pytest.raises(InputError, match=r"cannot be computed on[\s\S]*node 'product'"):
+        network(write(tmp_path / "b.onnx", [node], {"x": ["N", 3]}, ["y"], {"w": f32(5, 2)}))
+    node = helper.make_node("ConstantOfShape", ["s"], ["y"], name="zeros")
+    with pytest.raises(InputError, match="does not depend on the input|makes a tensor of shape"):
+        import numpy as np
+
+        network(write(tmp_path / "c.onnx", [node], {"x": ["N", 3]}, ["y"], {"s": np.array([1 << 20, 1 << 20])}))

@@ -1,0 +1,42 @@
+"""Values are counted one by one, whatever their shape; what is missing differs everywhere."""
+
+import json
+
+import numpy as np
+import pytest
+
+from isobit.pipeline.proof.counts import FLOAT_ROUNDING, BoundaryCount, CodeCount, OutputCount
+
+CODES = np.arange(8, dtype=np.uint8).reshape(2, 4)
+VALUES = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
+
+
+def test_codes_are_counted_in_steps():
+    count = CodeCount()
+    assert count.add(CODES, CODES) == 0 and count.add(CODES, CODES[:, ::-1]) == 8 and count.add(CODES, None) == 8
+    assert count == CodeCount(24, 16, 3)
+
+
+def test_a_code_after_a_float_operator_keeps_to_its_bounds_and_to_one_step():
+    count = BoundaryCount()
+    count.add_bounded(CODES, CODES + 1, CODES, CODES + 1)
+    count.add_bounded(CODES, CODES + 1, CODES, CODES)
+    count.add_bounded(CODES, CODES + 2, CODES, CODES + 2)
+    assert (count.compared, count.differing, count.unexplained) == (24, 24, 16)
+
+
+def test_an_output_is_equal_to_the_bit():
+    count = OutputCount()
+    count.add(VALUES, VALUES, False)
+    count.add(VALUES, np.nextafter(VALUES, np.float32(2)), False)
+    count.add(VALUES[0, :1], None, False)
+    assert count == OutputCount(17, 9) and count.to_json() == {"compared": 17, "differing": 9, "float_output": None}
+
+
+@pytest.mark.parametrize(("got", "error"), [(VALUES * np.float32(1.5), 0.5), (VALUES + np.float32(np.inf), None)])
+def test_an_output_in_float_has_an_error_relative_to_each_sample_s_largest(got, error):
+    count = OutputCount()
+    count.add(VALUES, got, True)
+    told = count.to_json()["float_output"]
+    assert told == {"compared": 8, "largest_error": error, "allowed": FLOAT_ROUNDING}
+    json.dumps(told, allow_nan=False)

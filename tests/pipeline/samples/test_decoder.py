@@ -1,0 +1,61 @@
+"""A user's decoder: loaded from a file, its answers checked, its mistakes told with their line."""
+
+import numpy as np
+import pytest
+
+from isobit.pipeline.errors import InputError
+from isobit.pipeline.samples.decoder import load_decoder
+
+GOOD = """import numpy as np
+
+def decode(outputs, size):
+    height, width = size
+    return outputs["boxes"] * [width, height, width, height], outputs["scores"], np.zeros(len(outputs["scores"]))
+
+def none(outputs, size):
+    return [], [], []
+
+def fails(outputs, size):
+    return outputs["absent"]
+
+def short(outputs, size):
+    return np.zeros((3, 4)), np.zeros(2), np.zeros(3)
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "faces.py"
+    path.write_text(GOOD)
+    return path
+
+
+def test_boxes_scores_and_labels_come_as_arrays(file):
+    outputs = {"boxes": np.array([[0, 0, 0.5, 1]], np.float32), "scores": np.array([0.9], np.float32)}
+    found = load_decoder(f"{file}:decode")(outputs, (10, 20))
+    assert found.boxes.tolist() == [[0, 0, 10, 10]]
+    assert (found.scores.dtype, found.labels.dtype) == (np.float32, np.int64)
+
+
+def test_no_boxes_are_an_answer(file):
+    found = load_decoder(f"{file}:none")({}, (10, 20))
+    assert found.boxes.shape == (0, 4)
+    assert len(found.scores) == len(found.labels) == 0
+
+
+def test_a_failing_decoder_is_told_with_its_line(file):
+    with pytest.raises(InputError, match="the decoder fails: KeyError") as error:
+        load_decoder(f"{file}:fails")({}, (10, 20))
+    assert "faces.py:11" in error.value.where
+
+
+def test_arrays_that_do_not_belong_together_are_refused(file):
+    with pytest.raises(InputError, match=r"\[3, 4\], \[2\], \[3\]"):
+        load_decoder(f"{file}:short")({}, (10, 20))
+
+
+@pytest.mark.parametrize("text", ["decode", "faces.py", "faces.txt:decode", "faces.py:de code"])
+def test_what_names_no_function_is_refused(text):
+    with pytest.raises(InputError, match="names no function") as error:
+        load_decoder(text)
+    assert error.value.field == "decoder"
