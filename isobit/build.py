@@ -35,6 +35,7 @@ from isobit.pipeline.errors import InputError, RecipeError, TargetError
 from isobit.pipeline.graph.nodes import where
 from isobit.pipeline.graph.quantized_tensors import quantized_tensors
 from isobit.pipeline.model.modelfile import LoadedModel
+from isobit.pipeline.model.onnx.proof import COMPARED
 from isobit.pipeline.proof.metrics import METRICS
 from isobit.pipeline.proof.outputs import KINDS, output_kind
 from isobit.pipeline.recipe.allocation import Allocation, budget_text
@@ -162,10 +163,10 @@ def origin_notes(loaded: LoadedModel, calibration: Batches | InputShape, watcher
     if loaded.origin is None:
         return []
     watcher.stage("compare with ONNX Runtime")
-    samples = loaded.origin.random_samples()
     if isinstance(calibration, Batches):
-        given = next(iter(calibration))[0]
-        samples = tuple(each[: len(samples[0])] for each in tensors(given))
+        samples = tensors(calibration.first(COMPARED).materialize()[0])
+    else:
+        samples = loaded.origin.random_samples()
     network = loaded.network
     note = loaded.origin.check(network if isinstance(network, nn.Module) else network.module(), samples)
     watcher.expected(note)

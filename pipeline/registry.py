@@ -51,6 +51,10 @@ class Registry(Generic[T]):
 
         return enter
 
+    def loaded(self) -> dict[str, T]:
+        """The entries that are imported already, by name, sorted: no plug-in is looked for."""
+        return dict(sorted(self._entries.items()))
+
     def names(self) -> list[str]:
         """All names, sorted; those of plug-ins too, which are not imported for this. Raises as `get` for a clash."""
         return sorted({*self._entries, *self._points()})

@@ -44,7 +44,8 @@ CHANNELS = ("rgb", "bgr", "gray")
 
 discover(backends)
 DEFAULT_TARGET = "onnx"
-_CHOICES = {name: BACKENDS.get(name).profiles for name in BACKENDS.names()}
+# Plug-ins are not imported for a help text, and one that is broken breaks nothing here; `isobit targets` has them.
+_CHOICES = {name: backend.profiles for name, backend in BACKENDS.loaded().items()}
 _PROFILES = "; ".join(f"{name}: {', '.join(profiles)}" for name, profiles in _CHOICES.items() if len(profiles) > 1)
 
 ModelFile = Annotated[Path, typer.Argument(
@@ -68,7 +69,7 @@ WeightsKey = Annotated[str | None, typer.Option(
 RecipeName = Annotated[str, typer.Option(
     help="A name from recipes/, <method>_w<bits>a<bits>, or a YAML file; default qdrop_w4a4.",
 )]
-TargetName = Annotated[str, typer.Option(help=f"{', '.join(BACKENDS.names())}; default {DEFAULT_TARGET}.")]
+TargetName = Annotated[str, typer.Option(help=f"{', '.join(_CHOICES)}; default {DEFAULT_TARGET}.")]
 DeviceProfile = Annotated[str | None, typer.Option(
     help=f"The device that the artifact is for, the first being the default; {_PROFILES}.",
 )]

@@ -44,8 +44,7 @@ def function(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         found = _known(graph, run)
         if found is not None:
             target, arguments = found
-            keywords = arguments if target is aten.gelu.default else {}
-            return call(graph, node, target, source, **keywords)
+            return call(graph, node, target, source, **arguments)
     return None
 
 

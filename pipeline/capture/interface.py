@@ -9,7 +9,7 @@ from torch import fx
 
 from isobit.pipeline.errors import CaptureError
 from isobit.pipeline.graph.nodes import is_constant, tensor_dtype, tensor_shape, where
-from isobit.pipeline.graph.ports import input_names, input_nodes, name_ports, output_names, output_nodes
+from isobit.pipeline.graph.ports import input_names, input_nodes, name_ports, output_names, output_node, output_nodes
 from isobit.pipeline.samples.network_inputs import Inputs, shapes, tensors
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -28,9 +28,8 @@ def keep_outputs(graph: fx.GraphModule, names: Collection[str]) -> None:
     if wrong is not None:
         raise CaptureError(f"the model has no output '{wrong}'", allowed=", ".join(known), field="outputs")
     kept = {name: node for name, node in known.items() if name in names}
-    output = next(node for node in reversed(graph.graph.nodes) if node.op == "output")
     nodes = tuple(kept.values())
-    output.args = (nodes[0] if len(nodes) == 1 else nodes,)
+    output_node(graph).args = (nodes[0] if len(nodes) == 1 else nodes,)
     name_ports(graph, outputs=tuple(kept))
     for node in reversed(list(graph.graph.nodes)):  # a random operator of what is left out is no longer of interest
         if not node.users and node.op not in ("placeholder", "output") and not _writes(node):

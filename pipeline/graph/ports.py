@@ -18,7 +18,7 @@ def input_nodes(graph: fx.GraphModule) -> tuple[fx.Node, ...]:
 
 def output_nodes(graph: fx.GraphModule) -> tuple[fx.Node, ...]:
     """The nodes whose values the graph returns, in their order; a node may stand there twice."""
-    returned = _output(graph).args[0]
+    returned = output_node(graph).args[0]
     return (returned,) if isinstance(returned, fx.Node) else tuple(returned)  # pyright: ignore[reportArgumentType]
 
 
@@ -32,7 +32,7 @@ def output_names(graph: fx.GraphModule) -> tuple[str, ...]:
     """One name for each output; `logits` of one without a name, `output_0`, `output_1` and so on of several."""
     count = len(output_nodes(graph))
     default = (OUTPUT,) if count == 1 else tuple(f"output_{place}" for place in range(count))
-    return tuple(_output(graph).meta.get(_NAMES, default))
+    return tuple(output_node(graph).meta.get(_NAMES, default))
 
 
 def name_ports(graph: fx.GraphModule, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> None:
@@ -40,8 +40,9 @@ def name_ports(graph: fx.GraphModule, inputs: Sequence[str] = (), outputs: Seque
     for node, name in zip(input_nodes(graph), inputs, strict=False):
         node.meta[_NAME] = name
     if outputs:
-        _output(graph).meta[_NAMES] = tuple(outputs)
+        output_node(graph).meta[_NAMES] = tuple(outputs)
 
 
-def _output(graph: fx.GraphModule) -> fx.Node:
+def output_node(graph: fx.GraphModule) -> fx.Node:
+    """The node that returns."""
     return next(node for node in reversed(graph.graph.nodes) if node.op == "output")

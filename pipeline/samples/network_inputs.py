@@ -37,11 +37,6 @@ def part(inputs: Inputs, index: slice | Tensor | Sequence[int]) -> Inputs:
     return grouped([tensor[index] for tensor in tensors(inputs)])
 
 
-def joined(batches: Sequence[Inputs]) -> Inputs:
-    """The samples of all batches, one after the other."""
-    return grouped([torch.cat(columns) for columns in zip(*(tensors(batch) for batch in batches), strict=True)])
-
-
 def on_device(inputs: Inputs, device: torch.device) -> Inputs:
     """The same inputs on `device`."""
     return grouped([tensor.to(device) for tensor in tensors(inputs)])

@@ -111,8 +111,9 @@ def test_a_plug_in_is_listed_at_once_and_imported_when_it_is_asked_for(plugged, 
     registry = plugged(("theirs", "plugins_under_test.good", "good-one"), ("other", "plugins_under_test.broken", "bad"))
     registry.register("ours")(1)
     assert registry.names() == ["other", "ours", "theirs"] and registry.get("ours") == 1
-    assert "plugins_under_test.good" not in sys.modules
+    assert registry.loaded() == {"ours": 1} and "plugins_under_test.good" not in sys.modules
     assert registry.get("theirs") == 7 and registry.get("theirs") == 7
+    assert registry.loaded() == {"ours": 1, "theirs": 7}
     with pytest.raises(RecipeError, match="Did you mean 'theirs'"):
         registry.get("thers")
 

@@ -31,6 +31,7 @@ from isobit.calib import sources as all_sources
 from isobit.calib.methods import METHODS
 from isobit.calib.sources import SOURCES, Source
 from isobit.cli.app import LISTS, app
+from isobit.cli.listing import NEEDS as OTHER_NEEDS
 from isobit.passes.decompose import GATES
 from isobit.pipeline.graph.dialect import whitelist_table
 from isobit.pipeline.operators.moves import MOVES
@@ -46,7 +47,7 @@ DOCUMENTS = ("README.md", "docs/reference.md")
 for _package in (backends, all_methods, all_sources):
     discover(_package)
 
-NEEDS = {"images": "images", "labels": "labels", "bn_statistics": "batch norms", "tail": "classes"}
+NEEDS = {"images": "images", "labels": "labels", **OTHER_NEEDS}
 
 
 def commands() -> str:

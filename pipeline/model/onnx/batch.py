@@ -7,7 +7,6 @@ batch, or a multiple of it.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from isobit.pipeline.errors import CompileError, InputError
 from isobit.pipeline.model.onnx.call import BatchAxis, Result, Value
 from isobit.pipeline.model.onnx.network import OnnxNetwork, OnnxNode, input_example
+from isobit.pipeline.quiet import quiet
 
 LARGEST_VALUE = 2 << 30  # bytes of one value at one sample
 Shape = tuple[int, ...]
@@ -71,13 +71,8 @@ def free_batch(network: OnnxNetwork) -> None:
 
 
 def _run(network: OnnxNetwork, batch: int, step: Callable[[OnnxNode, Sequence[Value | None]], Result]) -> None:
-    level = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # what cannot be computed is said once, by us
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            network.run(input_example(network.graph, batch), step)
-    finally:
-        logging.disable(level)
+    with quiet(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        network.run(input_example(network.graph, batch), step)
 
 
 def _runs(operator: OnnxNode, values: Sequence[Value | None]) -> bool:

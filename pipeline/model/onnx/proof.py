@@ -17,7 +17,7 @@ from isobit.pipeline.model.onnx.graph import Port
 if TYPE_CHECKING:
     import onnxruntime
 
-SAMPLES = 4
+COMPARED = 4  # samples
 GATE = 1e-4  # of the largest magnitude of an output
 # ONNX Runtime's own sigmoid and exp are this far from the exact ones: an output of tiny numbers has no better digits.
 ROUNDING = 1e-6
@@ -46,7 +46,7 @@ class OnnxOrigin:
         """Names of the inputs, in the file's order."""
         return tuple(port.name for port in self.inputs)
 
-    def random_samples(self, count: int = SAMPLES) -> tuple[Tensor, ...]:
+    def random_samples(self, count: int = COMPARED) -> tuple[Tensor, ...]:
         """Made-up inputs [count, ...], always the same: standard normal, or whole numbers 0 and 1."""
         generator = torch.Generator().manual_seed(0)
         return tuple(
