@@ -29,6 +29,7 @@ from isobit.pipeline.errors import CompileError, ParityError
 from isobit.pipeline.model.modelfile import LoadedModel, load_model
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.samples.data import open_data
+from isobit.pipeline.samples.inputs import wanted_inputs
 from tools.check.networks import NETWORKS, Network
 from tools.documents import command_text, fill, markdown, write_json
 
@@ -65,8 +66,11 @@ def build(name: str, recipe_name: str, target: str, size: int | None, onnx: bool
         images = Path(folder) / "images.npz"
         arrays: dict[str, Any] = {key or "x": array for key, array in network.samples(IMAGES, size).items()}
         np.savez(images, **arrays)
-        calibration = open_data(images, batch_size=CALIBRATION, purpose="calib", count=CALIBRATION)
-        evaluation = open_data(images, batch_size=CALIBRATION, purpose="eval")
+        wanted = wanted_inputs(loaded)
+        calibration = open_data(
+            images, batch_size=CALIBRATION, purpose="calib", count=CALIBRATION, wanted=wanted
+        )
+        evaluation = open_data(images, batch_size=CALIBRATION, purpose="eval", wanted=wanted)
         return compile_model(loaded, recipe, target, calibration, evaluation, Path(folder) / "out", Options())
 
 
