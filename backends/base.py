@@ -6,7 +6,9 @@ A backend reads the frozen reference and writes files; it never fuses, folds or 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from torch import fx
@@ -53,6 +55,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def firmware(self) -> tuple[str, ...]:
+        """Files that are compiled into a firmware; none where the folder goes on the device."""
+        ...
+
+    @property
     def packages(self) -> tuple[str, ...]:
         """Distributions of the runtime that building and proving take, for `isobit doctor`."""
         ...
@@ -73,8 +80,15 @@ class Backend(Protocol):
             TargetError: what is missing; the hint says how to get it.
         """
 
-    def unsupported(self, graph: fx.GraphModule) -> Iterable[tuple[fx.Node, str]]:
-        """Operators that can be emitted neither in integers nor in float, with the reason; before calibration."""
+    def unsupported(self, graph: fx.GraphModule, target: Target) -> Iterable[tuple[fx.Node, str]]:
+        """Operators that cannot be emitted as they are placed, with the reason; before calibration.
+
+        One that the target may leave in float (`Target.float_operators`) and has not yet is placed there, and the graph
+        is asked again; another is an error.
+
+        Args:
+            graph: quantized for `target`.
+        """
         ...
 
     def emit(self, reference: Reference, folder: Path) -> list[Path]:
@@ -117,3 +131,50 @@ class Backend(Protocol):
 
 
 BACKENDS: Registry[Backend] = Registry("target", TargetError, "isobit.targets", "target")
+
+
+class PlainBackend:
+    """What a runtime answers that asks for nothing special; a target states the rest of `Backend`, and what differs.
+
+    It has one profile and one level, needs nothing on this machine, emits every operator as it is placed, and is proven
+    on all samples.
+    """
+
+    name = ""
+    profiles: tuple[str, ...] = ("generic",)
+    levels: tuple[str, ...] = ("default",)
+    gated_levels: tuple[str, ...] = ("default",)
+    model_file = ""
+    device_needs = ""
+    firmware: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    tools: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
+    def check(self, profile: str) -> None:
+        """Nothing is missing."""
+
+    def unsupported(self, graph: fx.GraphModule, target: Target) -> Iterable[tuple[fx.Node, str]]:
+        """None."""
+        return ()
+
+    def describe(self, folder: Path, preprocessing: PreprocessingEntry) -> None:
+        """No place for it."""
+
+    def proof_samples(self, folder: Path) -> int | None:
+        """All."""
+        return None
+
+    def finish(self, folder: Path) -> None:
+        """Nothing more to write."""
+
+    def integer_ops(self, folder: Path) -> Mapping[str, Any]:
+        """Not counted."""
+        return {"integer": 0, "float": 0, "reasons": {"all": "this target does not count them"}}
+
+    def sizes(self, folder: Path) -> Mapping[str, int]:
+        """The main file."""
+        return {"model": (folder / self.model_file).stat().st_size}
+
+    def versions(self) -> Mapping[str, str]:
+        """Those of `packages`."""
+        return {name: version(name) for name in self.packages}

@@ -14,7 +14,7 @@ from isobit.pipeline.graph.dialect import wide_operand
 from isobit.pipeline.graph.grid_map import GridMap, data_inputs, lays_out
 from isobit.pipeline.graph.layers import layer_name
 from isobit.pipeline.graph.nodes import is_constant, op_name, quantizer_of
-from isobit.pipeline.target import Target
+from isobit.pipeline.target import OpRule, Target
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _operator_region(values: GridMap, target: Target, node: fx.Node, layer: fx.N
     """The region of `node`; where that is a residual addition, of the `layer` whose wide sum enters it."""
     anchor = node if layer is None else layer
     name = op_name(anchor)
-    rule = target.rule(name)
+    rule = target.rule_of(anchor)
     if (grid := values.quantizer_node(node)) is not None:
         return Region(name, node, tuple(data_inputs(node)), (), None, True, True, "", grid)
     fused = target.runs_with(node)
@@ -95,25 +95,24 @@ def _operator_region(values: GridMap, target: Target, node: fx.Node, layer: fx.N
     if layer is not None:
         fused = (node, *fused)
         inputs += tuple(source for source in data_inputs(node) if source is not layer)
-    off_grid = any(values.quantizer_node(source) is None for source in inputs)
+    off_grid = rule.inputs != "integers" and any(values.quantizer_node(source) is None for source in inputs)
     tail = fused[-1] if fused else anchor
     users = list(tail.users)
     quantizer = users[0] if len(users) == 1 and quantizer_of(values.graph, users[0]) is not None else None
     if quantizer is None and lays_out(name) and rule.inputs != "float":
         return Region(name, node, inputs, (), None, True, True, "")
-    reason = _float_reason(target, name, rule.inputs, rule.reason, off_grid, quantizer, fused)
+    reason = _float_reason(target, name, rule, off_grid, quantizer, fused)
     kind = "float" if reason else name
     return Region(kind, anchor, inputs, fused, quantizer, False, not reason, reason)
 
 
 def _float_reason(
-    target: Target, name: str, inputs: str, reason: str, off_grid: bool, quantizer: fx.Node | None,
-    fused: tuple[fx.Node, ...],
+    target: Target, name: str, rule: OpRule, off_grid: bool, quantizer: fx.Node | None, fused: tuple[fx.Node, ...],
 ) -> str:
-    if inputs == "float":
-        return reason
+    if rule.inputs == "float":
+        return rule.reason
     if off_grid:
         return f"an input of {name} is not quantized"
-    if quantizer is None and (name != "linear" or fused):
+    if quantizer is None and rule.output != "integers" and (name != "linear" or fused):
         return f"the output of {name} is not quantized"
     return ""

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from isobit.pipeline.operators.unary import UNARY
 from isobit.pipeline.target import OpRule
 
 # What runtimes fuse after a kernel: the ends of its output's codes.
-FUSED = ("relu", "hardtanh")
+FUSED = tuple(name for name, row in UNARY.items() if row.fused == "clamp")
 # What is computed in float with the float operator before it, so that no grid stands between the two.
-IN_FLOAT = (*FUSED, "leaky_relu")
+IN_FLOAT = (*FUSED, *(name for name, row in UNARY.items() if row.fused == "float"))
 # Bits of a gate, and of a branch of a residual sum: kernels read codes of every operand, and papers leave that tensor
 # in float. At 4 bits it costs 2 points on ResNet-20, at 8 nothing.
 INNER_BITS = 8

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -71,9 +73,24 @@ def calibrate(
         quantized.captured.num_classes, target=quantized.target, batch=evaluation_batch(graph, memory),
     )
     calibration.say_what_is_not_resumed()
-    log = method.run(calibration, parameters)
+    with _lookups_told():
+        log = method.run(calibration, parameters)
     graph = graph.cpu().to(memory_format=torch.contiguous_format)
     return Calibrated(graph, quantized, log, calibration.findings)
+
+
+@contextlib.contextmanager
+def _lookups_told() -> Iterator[None]:
+    """Turn what torch raises of a number outside of a table, which the network computes, into a CalibrationError."""
+    try:
+        yield
+    except IndexError as error:
+        if "out of range in self" not in str(error):
+            raise
+        raise CalibrationError(
+            "the network looks up a number that is outside of its table", where="the calibration data",
+            field="calibration", allowed="numbers for which the table of the network's embedding has a row",
+        ) from error
 
 
 def _checked(images: Inputs, quantized: Quantized, needed: bool) -> Inputs:

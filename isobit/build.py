@@ -31,12 +31,12 @@ from isobit.calib.sources import Maker, SyntheticImages, check_source, find_sour
 from isobit.pipeline.artifact.output import claim
 from isobit.pipeline.artifact.timings import TimedStages
 from isobit.pipeline.capture.capture import capture
-from isobit.pipeline.errors import InputError, RecipeError, TargetError
-from isobit.pipeline.graph.nodes import where
+from isobit.pipeline.capture.lookups import check_lookups
+from isobit.pipeline.errors import InputError, RecipeError
 from isobit.pipeline.graph.quantized_tensors import quantized_tensors
 from isobit.pipeline.model.modelfile import LoadedModel
 from isobit.pipeline.model.onnx.proof import COMPARED
-from isobit.pipeline.proof.metrics import METRICS
+from isobit.pipeline.proof.measures import Measures, find_measures, rehearse_gate
 from isobit.pipeline.proof.outputs import KINDS, output_kind
 from isobit.pipeline.recipe.allocation import Allocation, budget_text
 from isobit.pipeline.recipe.budget import BitBudget
@@ -48,6 +48,7 @@ from isobit.pipeline.samples.inputs import InputShape, in_model_order
 from isobit.pipeline.samples.network_inputs import Inputs, tensors
 from isobit.pipeline.stages import Calibrated, Quantized
 from isobit.pipeline.watcher import Quiet, Watcher
+from isobit.place import place
 from isobit.result import Build, GateFailed, Options
 from isobit.ship import Shipment, Synthetic, ship
 
@@ -96,14 +97,17 @@ def build_artifact(
     """`compile_model`, for a caller that holds `out` already (`pipeline.artifact.output.claim`)."""
     watcher, backend = TimedStages(told), BACKENDS.get(target)
     loaded = loaded if isinstance(loaded, LoadedModel) else LoadedModel(loaded, None, type(loaded).__name__, "", None)
-    check_request(recipe, calibration, evaluation, options)
+    measures = check_request(recipe, calibration, evaluation, options)
     calibration = in_model_order(loaded, calibration) if isinstance(calibration, Batches) else calibration
     evaluation = in_model_order(loaded, evaluation) if evaluation is not None else None
     origin = origin_notes(loaded, calibration, watcher)
     watcher.stage("capture and place")
-    quantized = plan(loaded, recipe, backend, calibration.example, options.profile, options.outputs)
+    quantized = plan(
+        loaded, recipe, backend, calibration.example, options.profile, options.outputs, options.allow_float
+    )
     choices = bit_choices(quantized)
-    check_samples(quantized, calibration, evaluation, options.max_drop)
+    measures = measures.of_input(input_size(quantized, calibration, evaluation))
+    check_samples(quantized, calibration, evaluation, options.max_drop, measures)
     watcher.planned(quantized, placement_table(quantized.graph, quantized.target))
     expected = expect(quantized, calibration, evaluation, options, watcher)
     samples = calibration_samples(quantized, calibration, options, watcher)
@@ -121,22 +125,20 @@ def build_artifact(
     ]
     shipment = Shipment(
         loaded, backend, calibrated, reference, samples.images, samples.batches, evaluation, synthetic,
-        samples.made is not None, allocation, expected, notes,
+        samples.made is not None, allocation, expected, notes, measures,
     )
     return ship(shipment, out, options, watcher)
 
 
 def check_request(
     recipe: Recipe, calibration: Batches | InputShape, evaluation: Batches | None, options: Options
-) -> None:
-    """Refuse arguments that do not go together.
+) -> Measures:
+    """Refuse arguments that do not go together; return what will be measured.
 
     Raises:
         RecipeError: images are given to a source that makes its own.
-        InputError: calibration is no set of samples; an accuracy gate has no labels.
+        InputError: calibration is no set of samples; a metric or an accuracy gate has nothing to compare with.
     """
-    for name in METRICS.names():  # one that cannot be loaded is known now, and not after calibration
-        METRICS.get(name)
     if not isinstance(calibration, Batches | InputShape):
         raise InputError(
             f"calibration is a {type(calibration).__name__}", field="calibration",
@@ -148,10 +150,9 @@ def check_request(
             field="recipe.images.source",
             hint="Give the shape of the model's input in their place (InputShape), or a recipe that draws images.",
         )
-    if options.max_drop is not None and (evaluation is None or evaluation.labels is None):
-        raise InputError(
-            "an accuracy gate needs labels", field="options.max_drop", hint="Give `evaluation` with labels."
-        )
+    measures = find_measures(options.metrics, options.decoder)  # what is wrong with them is told before calibration
+    measures.check(None if evaluation is None else evaluation.targets, options.max_drop)
+    return measures
 
 
 def origin_notes(loaded: LoadedModel, calibration: Batches | InputShape, watcher: Watcher) -> list[str]:
@@ -198,13 +199,14 @@ def check_recipe(recipe: Recipe) -> None:
 
 def plan(
     loaded: LoadedModel, recipe: Recipe, backend: Backend, example: Inputs, profile: str | None = None,
-    outputs: Collection[str] = (),
+    outputs: Collection[str] = (), allow_float: bool = False,
 ) -> Quantized:
     """Capture and place quantizers: everything that can be refused before an image is read.
 
     Args:
         example: one sample of every input.
         outputs: names of the outputs to keep; none for all.
+        allow_float: see `Options`.
 
     Raises:
         CaptureError, RecipeError, TargetError: what cannot be honoured, where, and what can.
@@ -212,25 +214,9 @@ def plan(
     check_recipe(recipe)
     ports = ((), ()) if loaded.origin is None else (loaded.origin.input_names, loaded.origin.outputs)
     captured = capture(loaded.network, example, name=loaded.name, sha256=loaded.sha256, outputs=outputs, ports=ports)
-    chosen = profile if profile is not None else backend.profiles[0]
-    if chosen not in backend.profiles:
-        raise TargetError(
-            f"target '{backend.name}' has no device profile '{chosen}'", allowed=", ".join(backend.profiles),
-            field="options.profile",
-        )
-    quantized = passes.quantize(captured, recipe, backend.target(chosen))
+    quantized = place(captured, recipe, backend, profile, allow_float)
     check_needs(recipe.method, quantized)
     check_source(quantized)
-    for node, reason in backend.unsupported(quantized.graph):
-        if node.op == "placeholder":
-            raise TargetError(
-                f"target '{backend.name}' cannot take this model: {reason}", where=where(node), field="target",
-                hint="`target=onnx`, which takes any number of inputs",
-            )
-        raise TargetError(
-            f"target '{backend.name}' can compute {node.target} neither in integers nor in float: {reason}",
-            where=where(node), hint="replace the operator in the model, or `target=reference`", field="target",
-        )
     return quantized
 
 
@@ -252,9 +238,10 @@ def bit_choices(quantized: Quantized) -> tuple[Choice, ...]:
 
 
 def check_samples(
-    quantized: Quantized, calibration: Batches | InputShape, evaluation: Batches | None, max_drop: float | None
+    quantized: Quantized, calibration: Batches | InputShape, evaluation: Batches | None, max_drop: float | None,
+    measures: Measures,
 ) -> None:
-    """Refuse samples and labels that do not fit the model; labels are judged where something reads them.
+    """Refuse samples and targets that do not fit the model; labels are judged where something reads them.
 
     Raises:
         InputError: they do not fit, or an accuracy gate has no accuracy to judge.
@@ -269,15 +256,31 @@ def check_samples(
         classes = captured.num_classes if kind == "classes" or taught else None
         check_against_model(calibration, tuple(captured.input_shapes.values()), classes)
     if evaluation is not None:
-        check_against_model(
-            evaluation, tuple(captured.input_shapes.values()), captured.num_classes if kind == "classes" else None
-        )
-    if max_drop is not None and kind != "classes":
+        classes = captured.num_classes if kind == "classes" and measures.judge_labels else None
+        check_against_model(evaluation, tuple(captured.input_shapes.values()), classes)
+    for batches in (calibration, evaluation):
+        if isinstance(batches, Batches):
+            check_lookups(captured.graph, batches)
+    seen = evaluation or (calibration if isinstance(calibration, Batches) else None)
+    if seen is not None and len(seen) and measures.rehearsed:
+        rehearse_gate(measures, captured.graph, seen, evaluation is not None, max_drop)
+    if max_drop is not None and kind != "classes" and measures.held is None:
         raise InputError(
             f"an accuracy gate compares labels with classes, and the model gives {KINDS[kind]}",
             field="options.max_drop",
-            hint="Leave it out; parity.json has the agreement and the distance of the outputs.",
+            hint="Name a metric (`options.metrics`), or leave it out: parity.json has the distance of the outputs.",
         )
+
+
+def input_size(
+    quantized: Quantized, calibration: Batches | InputShape, evaluation: Batches | None
+) -> tuple[int, int] | None:
+    """(height, width) of the network's input, for a decoder; None where the input is no image."""
+    for samples in (evaluation, calibration):
+        if isinstance(samples, Batches) and samples.preparation is not None:
+            return samples.preparation.height, samples.preparation.width
+    shape = quantized.captured.input_shape
+    return (shape[-2], shape[-1]) if len(shape) == 3 else None
 
 
 def expect(

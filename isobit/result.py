@@ -24,11 +24,15 @@ class Options:
         overwrite: replace an artifact that stands at `out`.
         checkpoints: folder of per-unit checkpoints; None for none.
         resume: continue from them.
-        max_drop: most top-1 points that float -> artifact may lose; None for no accuracy gate.
+        max_drop: most that float -> artifact may lose of the first metric, in its unit; top-1 points where none is
+            named; None for no accuracy gate.
         parity_samples: how many samples the levels other than the deployed one see; None for all.
         memory: bytes that batches keep to, beside the model, the samples and one unit's caches.
         outputs: names of the network's outputs to keep; none for all.
-        decoder: finds boxes in a detector's outputs; a copy of its file goes with the artifact.
+        allow_float: operators that the target has no integer kernel for may be computed in float by a target that
+            asks for this; others do so, or never do.
+        decoder: finds boxes or a text in the outputs; a copy of its file goes with the artifact.
+        metrics: names of what is measured of every stage, or `path/to/file.py:function_or_class`.
     """
 
     profile: str | None = None
@@ -41,6 +45,8 @@ class Options:
     memory: float = BUDGET
     outputs: tuple[str, ...] = ()
     decoder: Decoder | None = None
+    allow_float: bool = False
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

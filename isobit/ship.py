@@ -9,7 +9,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -48,6 +48,7 @@ from isobit.pipeline.model.modelfile import LoadedModel
 from isobit.pipeline.proof.accuracy import judge
 from isobit.pipeline.proof.counts import FLOAT_ROUNDING
 from isobit.pipeline.proof.gates import apply_gates
+from isobit.pipeline.proof.measures import Measures
 from isobit.pipeline.proof.observed import LOOKED_AT, look, spread
 from isobit.pipeline.proof.parity import Arithmetic, ParityReport, Runner, compare
 from isobit.pipeline.recipe.allocation import Allocation, budget_text
@@ -62,6 +63,7 @@ from isobit.pipeline.watcher import Watcher
 from isobit.result import Build, GateFailed, Options
 
 GOLDEN_SAMPLES = 16
+NO_PREDICTOR = "no predict.py and no copy of the decoder: how a picture becomes the input is known of image files alone"
 # What Isobit itself reads and writes with, whatever the target; a target names its own (`Backend.packages`).
 PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnx-ir", "onnxruntime")
 
@@ -105,6 +107,7 @@ class Shipment:
         allocation: where a budget of bits was spent.
         expected: what the build was estimated to cost.
         notes: for the report, beside those of this step.
+        measures: what is measured of every stage.
     """
 
     loaded: LoadedModel
@@ -119,6 +122,7 @@ class Shipment:
     allocation: Allocation | None
     expected: Estimate
     notes: list[str]
+    measures: Measures = field(default_factory=Measures)
 
 
 def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) -> Build:
@@ -140,9 +144,11 @@ def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) 
             backend.describe(folder, preprocessing)
             if options.decoder is not None:
                 shutil.copyfile(options.decoder.file, folder / DECODER)
+        elif options.decoder is not None:
+            notes = [NO_PREDICTOR, *notes]
         evaluation, emulated = _proof_part(evaluation, backend.proof_samples(folder))
         notes = [*emulated, *notes]
-        parity = prove(shipment.calibrated, reference, backend, folder, evaluation, options, watcher)
+        parity = prove(shipment, folder, evaluation, options, watcher)
         judge_accuracy(parity, shipment.calibrated, shipment.calibration, shipment.evaluation, options.max_drop)
         session = backend.open(folder, backend.levels[0])
         arithmetic, inputs = backend.arithmetic(reference), input_names(reference.graph)
@@ -197,10 +203,10 @@ def describe_images(shipment: Shipment, decoder: Decoder | None = None) -> Prepr
 
 
 def prove(
-    calibrated: Calibrated, reference: Reference, backend: Backend, folder: Path, evaluation: Batches,
-    options: Options, watcher: Watcher,
+    shipment: Shipment, folder: Path, evaluation: Batches, options: Options, watcher: Watcher
 ) -> ParityReport:
     """Run the artifact at every optimisation level on the evaluation data and compare it with the reference."""
+    calibrated, reference, backend = shipment.calibrated, shipment.reference, shipment.backend
     quantized, device = calibrated.quantized, torch.device(options.device)
     stages = {
         "float": _on_device(quantized.captured.graph, device),
@@ -215,6 +221,7 @@ def prove(
         exact=ExactArithmetic(reference),
         other_samples=options.parity_samples,
         modules={node.name: layer_name(node) for node in reference.graph.graph.nodes},
+        measures=shipment.measures,
         progress=lambda samples: watcher.proving(samples, len(evaluation)),
     )
     report.integer_ops = dict(backend.integer_ops(folder))

@@ -15,6 +15,8 @@ from isobit.passes.canonicalize import canonicalize
 from isobit.passes.decompose import decompose
 from isobit.passes.fold_affine import fold_affine
 from isobit.passes.fold_batchnorm import fold_batchnorm
+from isobit.passes.forms.lines_as_maps import lines_as_maps
+from isobit.passes.forms.split_transposed import split_transposed
 from isobit.passes.freeze import freeze
 from isobit.passes.insert_quantizers import insert_quantizers
 from isobit.passes.mark_samples import mark_samples
@@ -33,6 +35,8 @@ from isobit.pipeline.target import Target
 PREPARE = (
     canonicalize,    # first: every later pass knows one name and one form per operator
     recognise,       # before anything is folded: a shift that goes into a layer is missing in its hard-swish
+    lines_as_maps,   # before layers are looked for: those of one axis become such as kernels know
+    split_transposed,  # before batch norms: one after a transposed convolution moves before its channels are spread
     fold_affine,     # before batch norms: a factor between a layer and its norm would hide the one from the other
     fold_batchnorm,  # before decompose: it looks for a batch norm right after its layer
     fold_affine,     # factors after batch norms

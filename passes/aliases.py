@@ -5,6 +5,7 @@
     narrow, select, unbind, tensor_split, ...    -> slice, and a reshape where an axis goes
     stack, hstack                                -> cat
     square, pow(2)                               -> mul
+    bmm                                          -> matmul
     amax over space, adaptive_max_pool2d to 1    -> max_pool2d over the whole map
     threshold(0, 0)                              -> relu
 """
@@ -166,6 +167,10 @@ def _square(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return _call(graph, node, aten.mul.Tensor, (node.args[0], node.args[0]), tensor_shape(node))
 
 
+def _product(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    return _call(graph, node, aten.matmul.default, node.args, tensor_shape(node))
+
+
 def _largest(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     args, shape = bound_args(node), tensor_shape(source_of(node))
     if len(shape) != 4 or None in shape[2:] or sorted(dim % 4 for dim in args["dim"]) != [2, 3]:
@@ -204,6 +209,7 @@ _REWRITES: dict[str, Rewrite] = {
     "stack": _stacked,
     "hstack": _beside,
     **dict.fromkeys(("square", "pow"), _square),
+    "bmm": _product,
     "amax": _largest,
     "adaptive_max_pool2d": _adaptive_largest,
     "threshold": _threshold,

@@ -10,13 +10,15 @@ from dataclasses import replace
 from torch import fx
 
 from isobit.passes.annotation.selections import Selections
+from isobit.passes.annotation.stays_float import leave_float
 from isobit.passes.annotation.structure import Structure, channel_axis
 from isobit.pipeline.errors import TargetError
-from isobit.pipeline.graph.annotation import Annotation, Kind, annotation_of, set_annotation
-from isobit.pipeline.graph.dialect import ACTIVATIONS, WEIGHTED, wide_operand
+from isobit.pipeline.graph.annotation import Annotation, Kind, annotation_of, keep_float, set_annotation
+from isobit.pipeline.graph.dialect import ACTIVATIONS, WEIGHTED, over_features, wide_operand
 from isobit.pipeline.graph.layers import layer_name
-from isobit.pipeline.graph.nodes import bound_args, op_name, source_of, tensor_dtype, where
+from isobit.pipeline.graph.nodes import bound_args, op_name, source_of, tensor_dtype, tensor_shape, where
 from isobit.pipeline.graph.ports import output_nodes
+from isobit.pipeline.operators.arithmetic import of_kind
 from isobit.pipeline.operators.unary import UNARY
 from isobit.pipeline.quant.grid import Grid, QuantSpec, RangeSearch, Tensors
 from isobit.pipeline.quant.grids import grid_kind, kinds_of
@@ -26,14 +28,16 @@ from isobit.pipeline.target import Target
 
 _PREPARED = "network input, normalised"
 # Operators that papers compute on sums as they are, so that a layer before them has no quantizer there.
-_SUMS = frozenset({"add"})
+_SUMS = of_kind("sum")
+_GATES = UNARY.keys() - ACTIVATIONS  # before a product
 
 
 def annotate(graph: fx.GraphModule, recipe: Recipe, target: Target) -> bool:
     """Write an `Annotation` on every node that gets a quantizer.
 
     Raises:
-        TargetError: the target cannot honour the recipe; names the layer and the nearest legal choice.
+        TargetError: the target cannot honour the recipe; names the layer and the nearest legal choice. Nothing would be
+            quantized.
         RecipeError: an override selects nothing, or nothing that it could change.
     """
     if recipe.placement not in target.placements:
@@ -43,6 +47,13 @@ def annotate(graph: fx.GraphModule, recipe: Recipe, target: Target) -> bool:
             hint="use placement: target, or `target=reference`",
         )
     _check_kinds(recipe, target)
+    kept = Selections(Structure(graph, target), recipe).in_float()
+    for node in graph.graph.nodes:
+        reason = kept.get(node) or target.left_float.get(node.name, "")
+        if reason:
+            keep_float(node, reason)
+    if target.float_operators == "anywhere":
+        leave_float(graph, target, kept)
     plan = _Plan(Structure(graph, target), recipe, target)
     plan.selections.check(plan.ruled, plan.points)
     for node in graph.graph.nodes:
@@ -52,6 +63,7 @@ def annotate(graph: fx.GraphModule, recipe: Recipe, target: Target) -> bool:
         if weight is not None:
             bias = target.quantized_bias and bound_args(node)["bias"] is not None
             set_annotation(node, replace(annotation_of(node) or Annotation(), weight=weight, bias=bias))
+    _check_integers(plan)
     return True
 
 
@@ -66,6 +78,19 @@ def _check_kinds(recipe: Recipe, target: Target) -> None:
                 allowed=f"{part}.levels: {', '.join(held)}", field=f"recipe.{part}.levels",
                 hint=f"`recipe.{part}.levels={held[0]}`, or another target",
             )
+
+
+def _check_integers(plan: _Plan) -> None:
+    """Refuse a plan in which no value and no weight is on a grid: there would be nothing to calibrate and to prove."""
+    if any(annotation_of(node) for node in plan.structure.nodes):
+        return
+    layers = plan.structure.weighted
+    raise TargetError(
+        f"nothing of this network runs in integers on target '{plan.target.name}': its "
+        f"{len(layers)} layer(s) stay in float, the first for this reason: {plan.rule(layers[0]).reason}",
+        where=f"layer {layer_name(layers[0])} ({where(layers[0])})", field="recipe.overrides",
+        hint="leave a layer in integers: without `float: true`, or another target",
+    )
 
 
 class _Plan:
@@ -116,11 +141,12 @@ class _Plan:
         rule = self.rule(node)
         leaves = all(user.op == "output" for user in self.values.consumers(tail))
         alone = not self.target.one_float_output or len(output_nodes(self.values.graph)) == 1
-        is_logits = alone and tail is node and op_name(node) == "linear" and not self.structure.is_joined(node)
+        rows = not self.target.one_float_output or len(tensor_shape(node)) == 2
+        is_logits = alone and rows and tail is node and over_features(node) and not self.structure.is_joined(node)
         if rule.inputs == "float" and self._needed(tail):
             spec = self._spec(self.target.float_bits, self.structure.is_positive(tail))
             return Annotation(spec, "float", note="from a float operator")
-        if rule.output == "none" or rule.inputs == "float":
+        if rule.output in ("none", "integers") or rule.inputs == "float":
             return None
         if leaves and (is_logits or self.target.input_bits is None):
             return None
@@ -172,7 +198,7 @@ class _Plan:
         inner = [bits for user in users if (bits := self.rule(user).inner_bits) is not None]
         readers = {op_name(user) for user in users}
         layer = tail is node and op_name(node) in WEIGHTED
-        gate = op_name(tail) in UNARY.keys() - ACTIVATIONS and readers == {"mul"}
+        gate = op_name(tail) in _GATES and readers <= of_kind("product")
         if (layer or gate) and len(inner) == len(users):
             return max(inner), "inner" if readers <= _SUMS else "own", f"enters only {', '.join(sorted(readers))}"
         return None

@@ -239,7 +239,7 @@ def _clamp(graph: fx.GraphModule, node: fx.Node) -> bool:
         return False
     low = -math.inf if low is None else float(low)
     high = math.inf if high is None else float(high)
-    return _replace(graph, node, aten.hardtanh.default, (node.args[0], low, high))
+    return _replace(graph, node, aten.hardtanh.default, (node.args[0], min(low, high), high))
 
 
 def _relu6(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -247,8 +247,9 @@ def _relu6(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _hardtanh(graph: fx.GraphModule, node: fx.Node) -> bool:
-    args = bound_args(node)
-    new = (node.args[0], float(args["min_val"]), float(args["max_val"]))
+    """Numbers as floats; where the ends are the wrong way round, the upper one is all there is."""
+    low, high = (float(bound_args(node)[name]) for name in ("min_val", "max_val"))
+    new = (node.args[0], min(low, high), high)
     if node.args == new:
         return False
     node.args, node.kwargs = new, {}

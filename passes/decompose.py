@@ -7,6 +7,7 @@
     avg_pool2d with a divisor     = avg_pool2d of all padding, times its window's size over the divisor
     avg_pool2d with one output    = slice to the window, mean over space
     max_pool2d(pad(x, -inf))      = max_pool2d with padding, slice; -inf or what no value of x is below
+    scaled_dot_product_attention  = matmul, mul, add of a mask that is constant, softmax, matmul
     mean(x, [2, 3])               = mean with keepdim, reshape;  mean(x, [-1, -2], keepdim) = mean(x, [2, 3], keepdim)
 """
 
@@ -23,7 +24,9 @@ from isobit.pipeline.graph.dialect import POOLS, gives_no_negatives, keeps_codes
 from isobit.pipeline.graph.nodes import (
     bound_args,
     finish,
+    get_attribute,
     insert_call,
+    insert_constant,
     op_name,
     pair,
     source_of,
@@ -62,6 +65,8 @@ def decompose(graph: fx.GraphModule) -> bool:
             new = _divided(graph, node) or _single_window(graph, node)
         elif name in ("mean", "mean_over_dims"):
             new = _mean(graph, node)
+        elif name == "scaled_dot_product_attention":
+            new = _attention(graph, node)
         if new is not None:
             new.meta["shape"] = tensor_shape(node)
             node.replace_all_uses_with(new)
@@ -155,6 +160,33 @@ def _divided(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     pooled = insert_call(graph, node, aten.avg_pool2d.default, (source, list(window), list(stride)))
     pooled.meta["shape"] = tensor_shape(node)
     return insert_call(graph, node, aten.mul.Tensor, (pooled, math.prod(window) / divisor))
+
+
+def _attention(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """None where the mask is computed, heads are shared, or something is dropped."""
+    args = bound_args(node)
+    query, key, value = args["query"], args["key"], args["value"]
+    rank, mask = len(tensor_shape(query)), args["attn_mask"]
+    if args["dropout_p"] or args.get("enable_gqa") or not (mask is None or mask.op == "get_attr"):
+        return None
+    turned = insert_call(graph, node, aten.permute.default, (key, [*range(rank - 2), rank - 1, rank - 2]))
+    turned.meta["shape"] = (*tensor_shape(key)[:-2], *tensor_shape(key)[:-3:-1])
+    scores = insert_call(graph, node, aten.matmul.default, (query, turned))
+    shape = scores.meta["shape"] = (*tensor_shape(query)[:-1], tensor_shape(key)[-2])
+    scale = args["scale"] if args["scale"] is not None else known_sizes(tensor_shape(query)[-1:])[0] ** -0.5
+    steps = [(aten.mul.Tensor, scale)]
+    if mask is not None or args["is_causal"]:
+        allowed = torch.ones(known_sizes(shape[-2:]), dtype=torch.bool).tril()
+        numbers = allowed if mask is None else get_attribute(graph, mask).detach()
+        if numbers.dtype is torch.bool:
+            numbers = torch.zeros(numbers.shape).masked_fill(~numbers, -math.inf)
+        steps.append((aten.add.Tensor, insert_constant(graph, node, f"{node.name}_mask", numbers)))
+    for target, operand_of in steps:
+        scores = insert_call(graph, node, target, (scores, operand_of))
+        scores.meta["shape"] = shape
+    shares = insert_call(graph, node, aten.softmax.int, (scores, rank - 1))
+    shares.meta["shape"] = shape
+    return insert_call(graph, node, aten.matmul.default, (shares, value))
 
 
 def _single_window(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from isobit.pipeline.errors import CaptureError
-from isobit.pipeline.graph.dialect import WEIGHTED
+from isobit.pipeline.graph.dialect import WEIGHTED, over_features
 from isobit.pipeline.graph.nodes import (
     bound_args,
     finish,
@@ -46,7 +46,9 @@ def fold_batchnorm(graph: fx.GraphModule) -> bool:
         factor, shift = _affine(graph, node)
         norm = _statistics(graph, node, factor, shift)
         source = source_of(node)
-        if op_name(source) in WEIGHTED and len(source.users) == 1:
+        # A batch norm counts axis 1; a layer over features of more axes than two has its channels on the last.
+        alike = not over_features(source) or len(tensor_shape(source)) == 2
+        if op_name(source) in WEIGHTED and alike and len(source.users) == 1:
             fold_into(graph, source, factor, shift)
             source.meta["batch_norm"] = norm
             node.replace_all_uses_with(source)

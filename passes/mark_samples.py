@@ -1,4 +1,7 @@
-"""Note where a batch's samples lie in quantized values that are not [N, ...] (`pipeline.capture.sample_layout`)."""
+"""Note where a batch's samples lie in values that are not [N, ...] (`pipeline.capture.sample_layout`).
+
+Of values that are quantized, and of such laid out anew.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ from torch import Tensor, fx
 
 from isobit.pipeline.capture.sample_layout import META, find_samples
 from isobit.pipeline.errors import CaptureError
-from isobit.pipeline.graph.nodes import is_constant, quantizer_of, tensor_dtype, tensor_shape, where
+from isobit.pipeline.graph.nodes import is_constant, op_name, quantizer_of, tensor_dtype, tensor_shape, where
 from isobit.pipeline.graph.ports import input_nodes
+from isobit.pipeline.operators.moves import is_move
 from isobit.pipeline.shapes import known_sizes
 
 
 class _Tracer(fx.Interpreter):
-    """Runs a graph and keeps which elements of quantized values are not numbers.
+    """Runs a graph and keeps which elements of quantized and of moved values are not numbers.
 
     Args:
         sample: whose values are made no number where they are read from integers, which always are numbers.
@@ -37,23 +41,25 @@ class _Tracer(fx.Interpreter):
             elif n.op != "placeholder" and self.sample is not None and value.shape[:1] == (2,):
                 value = value.clone()
                 value[self.sample] = torch.nan
-        if quantizer_of(self.quantized, n) is not None and not is_constant(n):
+        if (quantizer_of(self.quantized, n) is not None and not is_constant(n)) or is_move(op_name(n)):
             self.marked[n] = value.isnan()
         return value
 
 
 def mark_samples(graph: fx.GraphModule) -> bool:
-    """Write `meta["samples"]` of every such quantizer node, all OFF; True where there is one.
+    """Write `meta["samples"]` of every such node, quantizers all OFF; True where there is one.
 
     Of two samples first one and then the other is not a number, and neither is what depends on it.
 
     Raises:
-        CaptureError: the samples of a value lie on more than one axis.
+        CaptureError: the samples of a quantized value lie on more than one axis.
     """
     neither, first, second = (_not_numbers(graph, sample) for sample in (None, 0, 1))
     changed = False
     for node in first:
         samples = find_samples(first[node] & ~neither[node], second[node] & ~neither[node])
+        if samples is None and is_move(op_name(node)):
+            continue
         if samples is None:
             raise CaptureError(
                 "the samples of a batch do not lie along one axis of this value", where=where(node),

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from torch import fx
 
-from isobit.pipeline.graph.nodes import finish, op_name, quantizer_of
+from isobit.pipeline.graph.nodes import finish, quantizer_of
 from isobit.pipeline.target import Target
 
 
 def share_grids(graph: fx.GraphModule, target: Target) -> bool:
-    """Share in place where the target's rule for `cat` says `shared`; True where anything was shared."""
+    """Share in place where the target's rule says `shared`, as for concatenations; True where anything was shared."""
     changed = False
     for node in list(graph.graph.nodes):
-        if op_name(node) == "cat" and target.rule("cat").output == "shared":
+        if node.op == "call_function" and target.rule_of(node).output == "shared":
             changed |= _share(graph, node)
     if changed:
         finish(graph)

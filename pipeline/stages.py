@@ -35,7 +35,7 @@ class Captured:
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of one sample, by the input's name: (C, H, W) of images, (T,) of tokens."""
+        """The shapes of one sample, by the input's name: (C, H, W) of images, (T,) of tokens."""
         nodes = input_nodes(self.graph)
         sizes = [known_sizes(tensor_shape(node)[1:]) for node in nodes]
         return dict(zip(input_names(self.graph), sizes, strict=True))

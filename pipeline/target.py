@@ -8,13 +8,17 @@ from typing import Literal
 
 from torch import fx
 
+from isobit.pipeline.errors import TargetError
+from isobit.pipeline.graph.annotation import kept_float
 from isobit.pipeline.graph.nodes import absorbed, op_name
+from isobit.pipeline.operators.joined import joined_after
 from isobit.pipeline.operators.moves import MOVES
-from isobit.pipeline.operators.unary import UNARY, joined_after
+from isobit.pipeline.operators.unary import UNARY
 from isobit.pipeline.quant.grid import Grid
 
-Inputs = Literal["quantized", "residual", "accumulator", "float"]
-Output = Literal["own", "fixed", "shared", "as_input", "none"]
+Inputs = Literal["quantized", "residual", "accumulator", "integers", "float"]
+Output = Literal["own", "fixed", "shared", "as_input", "integers", "none"]
+FloatOperators = Literal["nowhere", "after_layers", "anywhere"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,11 @@ class OpRule:
     Args:
         inputs: `quantized`: every tensor that enters is on a grid; `residual`: so it is, but one operand may be the
             32-bit sum of a layer that nothing else reads, which never becomes a code of its own; `accumulator`: any
-            wide sum may enter (the papers' residual addition); `float`: the runtime computes it in float.
+            wide sum may enter (the papers' residual addition); `integers`: tokens, which have no grid; `float`: the
+            runtime computes it in float.
         output: `own`: a grid of its own; `fixed`: the grid given by `fixed`; `shared`: own, and producers that feed
-            nothing else take it over; `as_input`: a layout operator, codes pass unchanged; `none`: stays off any grid.
+            nothing else take it over; `as_input`: a layout operator, codes pass unchanged; `integers`: numbers that
+            have no grid, the place of a largest element; `none`: stays off any grid.
         fixed: scale and zero point where `output` is `fixed`.
         absorbs: operators that the runtime fuses after this one, before the output is quantized.
         inner_bits: bits of a layer's output without an activation after it that feeds only operators with this
@@ -105,6 +111,10 @@ class Target:
         fills: rule of those that move codes beside a number that the grid may not hold; None: in float.
         in_float: operators that are computed in float with the float operator before them, so that no grid stands
             between the two.
+        float_operators: where operators may be computed in float: `nowhere`, only `after_layers`
+            (`pipeline.graph.layers.after_layers`; `anywhere` where the user allows it), or `anywhere`.
+        left_float: operators of one network, by node name, that it computes in float although it has kernels for others
+            of the kind, with the reason.
         weights: limits on weight codes.
         sums: limits on integer sums.
         grids: kinds of grids (`levels` of a recipe) whose codes its kernels hold; None for every kind.
@@ -127,6 +137,8 @@ class Target:
     moves: OpRule | None = None
     fills: OpRule | None = None
     in_float: tuple[str, ...] = ()
+    float_operators: FloatOperators = "anywhere"
+    left_float: Mapping[str, str] = field(default_factory=dict)
     weights: WeightLimits = WeightLimits()
     sums: SumLimits = SumLimits()
     grids: frozenset[str] | None = frozenset({Grid.kind})
@@ -151,6 +163,24 @@ class Target:
             return self.ops.get(op, missing)
         return (self.fills if MOVES[op].own_grid else self.moves) or missing
 
+    def rule_of(self, node: fx.Node) -> OpRule:
+        """The rule of the operator that `node` is; float where the recipe keeps it so."""
+        kept = kept_float(node)
+        return OpRule("float", "none", absorbs=self.in_float, reason=kept) if kept else self.rule(op_name(node))
+
+    def with_float(self) -> Target:
+        """The same runtime where the user allows float operators anywhere.
+
+        Raises:
+            TargetError: it has none.
+        """
+        if self.float_operators == "nowhere":
+            raise TargetError(
+                f"target '{self.name}' computes no operator in float", field="options.allow_float",
+                hint="Leave it out, or `target=onnx`, which needs no permission.",
+            )
+        return replace(self, float_operators="anywhere")
+
     def holds(self, kind: str) -> bool:
         """Its kernels hold grids of this kind."""
         return self.grids is None or kind in self.grids
@@ -158,9 +188,9 @@ class Target:
     def runs_with(self, node: fx.Node) -> tuple[fx.Node, ...]:
         """The operators after `node` that the runtime computes together with it, in order."""
         op = op_name(node)
-        if self.tables is not None and op in UNARY and op not in self.ops:
+        if self.tables is not None and op in UNARY and op not in self.ops and not kept_float(node):
             return joined_after(node)
-        return absorbed(node, self.rule(op).absorbs)
+        return absorbed(node, self.rule_of(node).absorbs)
 
     def notes_for(self, weight_bits: int | str, activation_bits: int) -> list[str]:
         """The notes that concern a recipe of these bits; those of weights as its name says them, `4` or `mp3`."""

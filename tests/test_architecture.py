@@ -144,6 +144,15 @@ def without_docstring(root: Path) -> Iterator[str]:
             yield f"{path.relative_to(root)}:1: no module docstring"
 
 
+def docstrings_that_say_no_thing(root: Path) -> Iterator[str]:
+    """A docstring says first what a thing is or does; one that begins with "Of" leaves that to its name."""
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for path in sources(root):
+        for node in ast.walk(parse(path)):
+            if isinstance(node, documented) and (ast.get_docstring(node) or "").startswith("Of "):
+                yield f"{path.relative_to(root)}:{getattr(node, 'lineno', 1)}: a docstring begins with 'Of'"
+
+
 def asserts(root: Path) -> Iterator[str]:
     """`python -O` removes asserts, and an AssertionError tells a user nothing: raise a CompileError."""
     for path in sources(root):
@@ -193,7 +202,8 @@ def long_functions(root: Path) -> Iterator[str]:
 
 RULES = [
     wrong_direction, mutual_imports, outside_the_package, runtime_outside_its_backend, without_mirror,
-    without_docstring, asserts, machine_paths, crowded_folders, long_files, long_functions,
+    without_docstring, docstrings_that_say_no_thing, asserts, machine_paths, crowded_folders, long_files,
+    long_functions,
 ]
 
 
@@ -345,6 +355,12 @@ def test_missing_docstring_and_stray_assert_are_found(checkout):
     )
     assert list(without_docstring(root)) == ["pipeline/grid.py:1: no module docstring"]
     assert [finding.split(": ")[0] for finding in asserts(root)] == ["pipeline/grid.py:2", "tools/bench.py:3"]
+
+
+def test_docstrings_that_begin_with_of_are_found(checkout):
+    root = checkout({"passes/a.py": '"""Said."""\ndef f():\n    """Of a graph."""\n', "passes/b.py": '"""Of b."""\n'})
+    found = [finding.split(": ")[0] for finding in docstrings_that_say_no_thing(root)]
+    assert found == ["passes/a.py:2", "passes/b.py:1"]
 
 
 def test_bare_names_of_our_rooms_are_found(checkout):

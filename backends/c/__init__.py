@@ -11,7 +11,8 @@ from torch import fx
 
 from isobit.backends.base import BACKENDS
 from isobit.backends.c import device_predictor, device_runner
-from isobit.backends.c.emit import SOURCE, emit_program, read_description
+from isobit.backends.c.emit import HEADER, SOURCE, emit_program, read_description
+from isobit.backends.c.floats.calls import refusal
 from isobit.backends.c.golden import write_golden_header
 from isobit.backends.c.session import LEVELS, CSession
 from isobit.backends.c.target import NAME, TARGETS
@@ -26,10 +27,12 @@ from isobit.backends.c.toolchain import (
 )
 from isobit.backends.device.standalone import standalone, write_predictor
 from isobit.backends.fixed_point.arithmetic import FixedPointArithmetic
-from isobit.backends.fixed_point.lower import lower
+from isobit.backends.fixed_point.lower import float_calls, lower, readers_of_given
 from isobit.backends.fixed_point.rules import unsupported
 from isobit.pipeline.artifact.digest import RUNNER
 from isobit.pipeline.artifact.manifest import PreprocessingEntry
+from isobit.pipeline.graph.nodes import quantizer_of, tensor_dtype
+from isobit.pipeline.graph.ports import input_names, input_nodes
 from isobit.pipeline.proof.parity import Arithmetic, Runner
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
@@ -46,6 +49,7 @@ class CBackend:
     gated_levels = levels
     model_file = SOURCE
     device_needs = "a C compiler"
+    firmware = (SOURCE, HEADER)
     packages: tuple[str, ...] = ()
     tools: Mapping[str, tuple[str, ...]] = TOOLS
 
@@ -61,8 +65,18 @@ class CBackend:
     def check(self, profile: str) -> None:
         check_machine(profile)
 
-    def unsupported(self, graph: fx.GraphModule) -> Iterable[tuple[fx.Node, str]]:
-        return unsupported(graph, TARGETS[self.profiles[0]])
+    def unsupported(self, graph: fx.GraphModule, target: Target) -> Iterable[tuple[fx.Node, str]]:
+        found = list(unsupported(graph, target))
+        if found:
+            return found
+        calls = [(node, refusal(call)) for node, call in float_calls(graph, target)]
+        given = [(node, f"C's inputs are codes, and {node.name} reads an input as it is given")
+                 for node in readers_of_given(graph, target)]
+        unread = [(node, f"nothing computes with the input {name}; leave it out of the model")
+                  for node, name in zip(input_nodes(graph), input_names(graph), strict=True)
+                  if tensor_dtype(node).is_floating_point
+                  and not any(quantizer_of(graph, reader) for reader in node.users)]
+        return [*((node, reason) for node, reason in calls if reason), *(given or unread)]
 
     def emit(self, reference: Reference, folder: Path) -> list[Path]:
         quantized = reference.quantized
@@ -89,12 +103,14 @@ class CBackend:
 
     def integer_ops(self, folder: Path) -> Mapping[str, Any]:
         model = read_description(folder)
-        return {"integer": model["computing"], "float": 0, "reasons": {}, "kernels": model["kernels"]}
+        floats = model.get("floats", 0)
+        return {"integer": model["computing"], "float": floats, "reasons": {}, "kernels": model["kernels"]}
 
     def sizes(self, folder: Path) -> Mapping[str, int]:
-        """Constants and arena; with arm-none-eabi-gcc also flash, RAM and the stack within it, of a Cortex-M4."""
+        """Constants, arena, values in float; with arm-none-eabi-gcc also flash, RAM and its stack, of a Cortex-M4."""
         model = read_description(folder)
         sizes = {"model": model["constants"], "arena": model["arena"]}
+        sizes |= {"values": model["values"]} if "values" in model else {}
         if not has_arm_compiler():
             return sizes
         found = cortex_m4_footprint(folder / SOURCE)

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from isobit.backends.c.device_runner import DESCRIPTION, OPTIONS, SOURCE, checked, compiler, logit_count
-from isobit.backends.device.golden import LOGITS
-from isobit.backends.device.predictor import Infer, main
+from isobit.backends.device.golden import split_outputs
+from isobit.backends.device.predictor import Infer, predict
 
 
 def open_model(folder: Path, name: str) -> Infer:
@@ -25,7 +25,7 @@ def open_model(folder: Path, name: str) -> Infer:
     model = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as build:
         library = str(Path(build) / "model.so")
-        checked([*compiler(), *OPTIONS, "-fPIC", "-shared", SOURCE, "-o", library], folder)
+        checked([*compiler(), *OPTIONS, "-fPIC", "-shared", SOURCE, "-o", library, "-lm"], folder)
         loaded = ctypes.CDLL(library)
     quantize, run = getattr(loaded, model["name"] + "_quantize"), getattr(loaded, model["name"] + "_run")
     height, width, channels = model["tensors"][0]["shape"]
@@ -36,10 +36,10 @@ def open_model(folder: Path, name: str) -> Infer:
         logits = np.empty(logit_count(model), np.float32)
         quantize(values.ctypes.data_as(ctypes.c_void_p), codes)
         run(codes, logits.ctypes.data_as(ctypes.c_void_p))
-        return {LOGITS: logits.reshape([1] + model["logits"])}
+        return split_outputs(logits.reshape([1] + model["logits"]), model)
 
     return infer
 
 
 if __name__ == "__main__":
-    sys.exit(main(open_model))
+    sys.exit(predict(open_model))

@@ -55,12 +55,12 @@ def replay(folder: Path, build: Path, cortex_m4: bool, samples: int | None, tens
     program = str(build / "main_test")
     limit = [] if samples is None else [f"-DGOLDEN_SAMPLES={samples}"]
     if cortex_m4:
-        checked([*shlex.split(CROSS), *OPTIONS, *limit, "-T", *BOARD, TEST, "-o", program], folder)
+        checked([*shlex.split(CROSS), *OPTIONS, *limit, "-T", *BOARD, TEST, "-o", program, "-lm"], folder)
         command = [*shlex.split(EMULATOR), program]
         if shutil.which(command[0]) is None:
             raise FileNotFoundError(command[0] + " is not installed")
     else:
-        checked([*compiler(), *OPTIONS, *limit, TEST, "-o", program], folder)
+        checked([*compiler(), *OPTIONS, *limit, TEST, "-o", program, "-lm"], folder)
         command = [program]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=TIMEOUT)
     lines = done.stdout.split("\n")
@@ -76,12 +76,11 @@ def replay(folder: Path, build: Path, cortex_m4: bool, samples: int | None, tens
 def time_runs(folder: Path, build: Path, model: dict, seconds: float) -> None:
     """Say what one run on one thread takes, compiled with -O2."""
     library = str(build / "model.so")
-    checked([*compiler(), *OPTIONS, "-fPIC", "-shared", SOURCE, "-o", library], folder)
+    checked([*compiler(), *OPTIONS, "-fPIC", "-shared", SOURCE, "-o", library, "-lm"], folder)
     run = getattr(ctypes.CDLL(library), model["name"] + "_run")
-    height, width, channels = model["tensors"][0]["shape"]
-    codes = ctypes.create_string_buffer(height * width * channels)
+    inputs = [ctypes.create_string_buffer(size) for size in input_sizes(model)]
     logits = ctypes.create_string_buffer(4 * logit_count(model))
-    print_latency(lambda: run(codes, logits), seconds)
+    print_latency(lambda: run(*inputs, logits), seconds)
 
 
 def positive(text: str) -> int:
@@ -89,6 +88,15 @@ def positive(text: str) -> int:
     if int(text) < 1:
         raise ValueError(text)
     return int(text)
+
+
+def input_sizes(model: dict) -> list[int]:
+    """Bytes of each input: codes, or int32."""
+    sizes = []
+    for tensor in model["tensors"][:len(model.get("input_names", [0]))]:
+        height, width, channels = tensor["shape"]
+        sizes.append(height * width * channels * (4 if tensor.get("integers") else 1))
+    return sizes
 
 
 def logit_count(model: dict) -> int:

@@ -13,7 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isobit.backends.fixed_point.program import Buffer, Conv, Lookup, Move, Product, Program, Step, Sum
+from isobit.backends.fixed_point.operators.steps import Extreme
+from isobit.backends.fixed_point.program import (
+    Buffer,
+    Conv,
+    Lookup,
+    Move,
+    Product,
+    Program,
+    Step,
+    Sum,
+)
 
 ALIGNMENT = 4  # a word: kernels may read four codes at once
 TRIES = 2000
@@ -65,6 +75,20 @@ def plan_arena(program: Program, scratch: Mapping[int, int]) -> Plan:
     )
 
 
+def plan_values(lives: Mapping[int, tuple[int, int]], sizes: Mapping[int, int]) -> tuple[Mapping[int, int], int]:
+    """The first element of each float value in memory of their own, and how many there are.
+
+    Args:
+        lives: first and last step of each value.
+        sizes: elements of each.
+    """
+    blocks = [_Block(sizes[number], first, last, [number]) for number, (first, last) in lives.items()]
+    steps = range(1 + max((block.last for block in blocks), default=0))
+    bound = max((sum(block.size for block in blocks if block.first <= step <= block.last) for step in steps), default=0)
+    places, size = _place(blocks, bound)
+    return {block.tensors[0]: place for block, place in zip(blocks, places, strict=True)}, size
+
+
 def is_identity(step: Step, source: Buffer, output: Buffer) -> bool:
     """A `Move` that moves nothing: the output's bytes are the input's."""
     if not isinstance(step, Move) or source.size != output.size:
@@ -83,7 +107,7 @@ def _in_place(program: Program, step: Step, written: int) -> tuple[int, ...]:
     match step:
         case Conv():
             return step.inputs[1:] if step.residual and step.inputs[0] != step.inputs[1] else ()
-        case Sum() | Product():
+        case Sum() | Product() | Extreme():
             # Not over a pixel that is broadcast: it is read again.
             return tuple(number for number in step.inputs if program.buffers[number].shape == output.shape)
         case Lookup():
@@ -101,7 +125,8 @@ def _tensor_blocks(program: Program) -> list[_Block]:
         if step.output is None:
             continue
         end = last.get(step.output, index)
-        size = _aligned(program.buffers[step.output].size)
+        written = program.buffers[step.output]
+        size = _aligned(written.size * (4 if written.integers else 1))
         taken = next((holder[number] for number in _in_place(program, step, step.output)
                       if number in holder and last[number] == index and holder[number].size == size), None)
         if taken is None:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from isobit.backends.c.constants import describe_inputs
 from isobit.backends.c.emit import SOURCE, read_description, render
 from isobit.backends.c.toolchain import MACHINES, STANDARD, compile_c, compiler_of
-from isobit.backends.device.golden import split_outputs
+from isobit.backends.device.golden import port_names, split_outputs
 from isobit.pipeline.errors import ParityError
-from isobit.pipeline.samples.network_inputs import Inputs, only
+from isobit.pipeline.samples.network_inputs import Inputs, raw_inputs
 
 LEVELS = {"O2": "-O2", "Os": "-Os"}  # what firmware is compiled for: speed, size
 BATCH = 16  # samples whose tensors lie in one file
@@ -49,19 +50,24 @@ class CSession:
         compared = not self._machine.emulator
         source, program = self._folder / f"{_PROGRAM}.c", self._folder / _PROGRAM
         name = self._model["name"]
-        values = {"name": name, "guard": name.upper(), "compared": compared, "shipped_differs": _SHIPPED_DIFFERS}
+        self._inputs = describe_inputs(name, port_names(self._model)[0], [
+            (tensor["shape"], tensor.get("integers", False))
+            for tensor in self._model["tensors"][:len(port_names(self._model)[0])]
+        ])
+        values = {"name": name, "guard": name.upper(), "compared": compared, "shipped_differs": _SHIPPED_DIFFERS,
+                  "inputs": self._inputs}
         source.write_text(render(f"{_PROGRAM}.c", values), encoding="utf-8")
         command = [*compiler_of(self._model["profile"]), *STANDARD, LEVELS[level], "-I.", *self._machine.board]
-        compile_c([*command, str(source), *([SOURCE] if compared else []), "-o", str(program)], folder)
+        compile_c([*command, str(source), *([SOURCE] if compared else []), "-o", str(program), "-lm"], folder)
         self.command = [*self._machine.emulator, str(program)]
 
     def run(self, x: Inputs | np.ndarray) -> Mapping[str, np.ndarray]:
-        """uint8 codes by quantizer name in the graph's shape, and each output by name, of x float32 [N, ...].
+        """uint8 codes by quantizer name in the graph's shape, and each output by name, of x [N, ...].
 
         Raises:
             ParityError: the program fails, or reading the tensors out changed the logits.
         """
-        values = np.ascontiguousarray(np.asarray(x if isinstance(x, np.ndarray) else only(x), np.float32))
+        values = raw_inputs(x, [entry["integers"] for entry in self._inputs], port_names(self._model)[0])
         parts = [self._run(values[start:start + BATCH]) for start in range(0, max(len(values), 1), BATCH)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -89,7 +95,7 @@ class CSession:
             codes = rows[:, start:start + height * width * channels].reshape(-1, height, width, channels)
             start += height * width * channels
             if tensor["quantized"]:
-                codes = np.ascontiguousarray(codes.transpose(0, 3, 1, 2))
+                codes = codes if tensor.get("in_order") else np.ascontiguousarray(codes.transpose(0, 3, 1, 2))
                 found[tensor["name"]] = codes.reshape(len(rows), *tensor["nchw"])
         logits = np.ascontiguousarray(rows[:, start:]).view(np.float32)
         return {**found, **split_outputs(logits.reshape(len(rows), *self._model["logits"]), self._model)}

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from isobit.backends.c.constants import array, braces, float_text, pack, structure
+from isobit.backends.c.constants import braces, float_text, pack
+from isobit.backends.c.floats.writers import FLOATS
 from isobit.backends.c.plan import is_identity
+from isobit.backends.c.pooling import POOLING
+from isobit.backends.c.writer import Code, Writer, rescale_of, shape_of, window_of
 from isobit.backends.fixed_point import layout
+from isobit.backends.fixed_point.operators.steps import Extreme
 from isobit.backends.fixed_point.program import (
-    AveragePool,
     Buffer,
     Concat,
     Conv,
     Dequantize,
-    GlobalAverage,
+    LogitPlaces,
     Lookup,
-    MaxPool,
     Move,
     Product,
     Program,
@@ -27,85 +28,22 @@ from isobit.backends.fixed_point.program import (
     Sum,
     Window,
 )
-from isobit.backends.fixed_point.rescale import Rescale, Term
 from isobit.pipeline.errors import TargetError
 
 TILE = 4  # output channels that the kernels compute together
 WIDE = 8  # weights of so many bits are not packed
-LOGITS = "logits"
 
 
-@dataclass(frozen=True)
-class Code:
-    """C of one step.
-
-    Args:
-        kernels: files below `kernels/` without their ending, in the order in which they must stand.
-        constants: definitions.
-        size: bytes of the arrays among them.
-        calls: statements.
-    """
-
-    kernels: tuple[str, ...]
-    constants: tuple[str, ...]
-    size: int
-    calls: tuple[str, ...]
-
-
-class Writer:
-    """Collects the constants of one step under names that end with its number.
-
-    Args:
-        program: the network.
-        number: of the step.
-        pointer: C expression of a tensor's first code, by the tensor's number.
-        scratch: C expression of the step's scratch.
-    """
-
-    def __init__(self, program: Program, number: int, pointer: Callable[[int], str], scratch: str) -> None:
-        self.program, self.number, self.scratch = program, number, scratch
-        self.step = program.steps[number]
-        self.inputs = [program.buffers[tensor] for tensor in self.step.inputs]
-        self.x = [pointer(tensor) for tensor in self.step.inputs]
-        self.y = LOGITS if self.step.output is None else pointer(self.step.output)
-        self.constants: list[str] = []
-        self.size = 0
-
-    @property
-    def output(self) -> Buffer:
-        """The tensor that the step writes; raises ValueError where it writes the logits."""
-        if self.step.output is None:
-            raise ValueError(f"{self.step.name} writes the logits, no tensor")
-        return self.program.buffers[self.step.output]
-
-    def array(self, name: str, values: np.ndarray) -> str:
-        """Define an array; returns its name."""
-        full = f"{name}_{self.number}"
-        self.constants.append(array(full, np.ascontiguousarray(values)))
-        self.size += values.nbytes
-        return full
-
-    def structure(self, kind: str, fields: Mapping[str, str]) -> str:
-        """Define a kernel's parameters; returns the address of them."""
-        self.constants.append(structure(kind, f"{kind}_{self.number}", fields))
-        return f"&{kind}_{self.number}"
-
-    def term(self, term: Term, name: str) -> str:
-        """Initializer of `struct term`."""
-        step = 0 if len(term.multiplier) == 1 else 1
-        return braces(self.array(name, term.multiplier.astype(np.int32)), step, term.lift)
-
-    def code(self, kernels: tuple[str, ...], *calls: str) -> Code:
-        return Code(kernels, tuple(self.constants), self.size, calls)
-
-
-def write_step(program: Program, number: int, pointer: Callable[[int], str], scratch: str) -> Code:
+def write_step(
+    program: Program, number: int, pointer: Callable[[int], str], scratch: str,
+    value: Callable[[int], str] = "v{}".format,
+) -> Code:
     """See `Writer` for the arguments.
 
     Raises:
         TargetError: sums of a layer could leave 32 bits on the way.
     """
-    writer = Writer(program, number, pointer, scratch)
+    writer = Writer(program, number, pointer, scratch, value)
     return _WRITERS[type(writer.step)](writer, writer.step)
 
 
@@ -121,15 +59,6 @@ def is_depthwise(step: Conv) -> bool:
     return step.groups == len(step.weights.codes) and step.weights.codes.shape[3] == 1 and step.rescale is not None
 
 
-def _shape(buffer: Buffer) -> str:
-    return braces(*buffer.shape)
-
-
-def _window(window: Window) -> str:
-    top, left, _, _ = window.padding
-    return braces(*window.kernel, *window.stride, top, left, *window.dilation)
-
-
 def _map(source: Buffer, window: Window) -> tuple[int, int]:
     """(height, width) of what a convolution gives."""
     top, left, bottom, right = window.padding
@@ -139,17 +68,13 @@ def _map(source: Buffer, window: Window) -> tuple[int, int]:
     return rows, columns
 
 
-def _rescale(rescale: Rescale, low: int, high: int) -> str:
-    return braces(rescale.offset, rescale.shift - 32, low, high)
-
-
 def _conv(writer: Writer, step: Conv) -> Code:
     source = writer.inputs[0]
     depthwise = is_depthwise(step)
     fields = {
-        "in": _shape(source),
+        "in": shape_of(source),
         "out": braces(*_map(source, step.window), len(step.bias)),
-        "window": _window(step.window),
+        "window": window_of(step.window),
     }
     if not depthwise:
         filters, group_in = len(step.weights.codes), step.weights.codes.shape[3]
@@ -166,7 +91,7 @@ def _conv(writer: Writer, step: Conv) -> Code:
         layer = writer.structure("conv", fields)
         return writer.code((*kernels, "conv_logits"), f"conv_logits({layer}, {x}, {scale}, {writer.y}, {scratch});")
     fields |= {
-        "rescale": _rescale(step.rescale, step.low, step.high),
+        "rescale": rescale_of(step.rescale, step.low, step.high),
         "sum": writer.term(step.rescale.terms[0], "multiplier"),
     }
     residual = "0"
@@ -209,7 +134,7 @@ def _pair(writer: Writer, kind: str, fields: Mapping[str, str]) -> Code:
     a, b = writer.inputs
     pixels = {"a_pixel": _pixel_step(a, writer.output), "b_pixel": _pixel_step(b, writer.output)}
     zeros = {"a_zero": str(a.zero_point), "b_zero": str(b.zero_point)}
-    parameters = writer.structure(kind, {"out": _shape(writer.output), **pixels, **zeros, **fields})
+    parameters = writer.structure(kind, {"out": shape_of(writer.output), **pixels, **zeros, **fields})
     return writer.code((kind,), f"{kind}({parameters}, {writer.x[0]}, {writer.x[1]}, {writer.y});")
 
 
@@ -220,52 +145,24 @@ def _pixel_step(source: Buffer, output: Buffer) -> str:
 def _sum(writer: Writer, step: Sum) -> Code:
     a, b = step.rescale.terms
     return _pair(writer, "sum", {
-        "rescale": _rescale(step.rescale, step.low, step.high),
+        "rescale": rescale_of(step.rescale, step.low, step.high),
         "a_term": writer.term(a, "a_multiplier"), "b_term": writer.term(b, "b_multiplier"),
     })
 
 
+def _extreme(writer: Writer, step: Extreme) -> Code:
+    fields = {"largest": str(int(step.largest))}
+    for name, rescale in zip("ab", step.rescales, strict=True):
+        fields[f"{name}_rescale"] = rescale_of(rescale, step.low, step.high)
+        fields[f"{name}_term"] = writer.term(rescale.terms[0], f"{name}_multiplier")
+    return _pair(writer, "extreme", fields)
+
+
 def _product(writer: Writer, step: Product) -> Code:
     return _pair(writer, "product", {
-        "rescale": _rescale(step.rescale, step.low, step.high),
+        "rescale": rescale_of(step.rescale, step.low, step.high),
         "term": writer.term(step.rescale.terms[0], "multiplier"),
     })
-
-
-def _global_average(writer: Writer, step: GlobalAverage) -> Code:
-    source = writer.inputs[0]
-    height, width, _ = source.shape
-    parameters = writer.structure("global_average", {
-        "in": _shape(source), "sum_of_zeros": str(source.zero_point * height * width),
-        "rescale": _rescale(step.rescale, step.low, step.high),
-        "term": writer.term(step.rescale.terms[0], "multiplier"),
-    })
-    return writer.code(("global_average",), f"global_average({parameters}, {writer.x[0]}, {writer.y});")
-
-
-def _average_pool(writer: Writer, step: AveragePool) -> Code:
-    divisors = sorted(step.rescales)
-    scales = [
-        braces(_rescale(rescale, step.low, step.high), writer.term(rescale.terms[0], f"multiplier_by_{divisor}"))
-        for divisor, rescale in sorted(step.rescales.items())
-    ]
-    name, body = f"scales_{writer.number}", ",\n".join(f"    {scale}" for scale in scales)
-    writer.constants.append(f"static const struct average_scale {name}[{len(scales)}] = {{\n{body},\n}};")
-    choice = "0"
-    if len(divisors) > 1:
-        choice = writer.array("choice", np.searchsorted(divisors, step.divisor).astype(np.uint8))
-    parameters = writer.structure("average_pool", {
-        "in": _shape(writer.inputs[0]), "out": _shape(writer.output), "window": _window(step.window),
-        "zero_point": str(writer.inputs[0].zero_point), "scales": name, "choice": choice,
-    })
-    return writer.code(("window", "average_pool"), f"average_pool({parameters}, {writer.x[0]}, {writer.y});")
-
-
-def _max_pool(writer: Writer, step: MaxPool) -> Code:
-    parameters = writer.structure("max_pool", {
-        "in": _shape(writer.inputs[0]), "out": _shape(writer.output), "window": _window(step.window),
-    })
-    return writer.code(("window", "max_pool"), f"max_pool({parameters}, {writer.x[0]}, {writer.y});")
 
 
 def _lookup(writer: Writer, step: Lookup) -> Code:
@@ -303,7 +200,7 @@ def _move(writer: Writer, step: Move) -> Code:
         call = f"move_indexed({index}, {step.outside(source)}, {writer.x[0]}, {writer.y}, {output.size});"
         return writer.code(("move_indexed",), call)
     parameters = writer.structure("move", {
-        "in": _shape(source), "out": _shape(output),
+        "in": shape_of(source), "out": shape_of(output),
         "row_stride": str(step.stride[0]), "column_stride": str(step.stride[1]),
         "row_origin": str(step.origin[0]), "column_origin": str(step.origin[1]),
         "zero_point": str(step.outside(source)), "channels": writer.array("channels", step.channels.astype(np.int16)),
@@ -316,7 +213,7 @@ def _dequantize(writer: Writer, step: Dequantize) -> Code:
         return _dequantize_parts(writer, step)
     source = writer.inputs[0]
     call = (
-        f"dequantize((struct shape){_shape(source)}, {source.zero_point}, {float_text(source.scale)}, "
+        f"dequantize((struct shape){shape_of(source)}, {source.zero_point}, {float_text(source.scale)}, "
         f"{writer.x[0]}, {writer.y});"
     )
     return writer.code(("dequantize",), call)
@@ -328,7 +225,10 @@ def _dequantize_parts(writer: Writer, step: Dequantize) -> Code:
         calls.append(f"memset({writer.y}, 0, {logits} * sizeof *{writer.y});")
     for index, (part, source, x) in enumerate(zip(step.parts, writer.inputs, writer.x, strict=True)):
         grid = f"{source.zero_point}, {float_text(source.scale)}, {x}"
-        if len(part.logits):
+        if source.integers:
+            calls.append(_integers(writer, index, part))
+            kernels.add("dequantize_integers")
+        elif len(part.logits):
             tables = [writer.array(f"{name}_of_input_{index}", values.astype(np.int32))
                       for name, values in (("elements", part.elements), ("logits", part.logits))]
             kernels.add("dequantize_indexed")
@@ -336,13 +236,23 @@ def _dequantize_parts(writer: Writer, step: Dequantize) -> Code:
         else:
             kernels.add("dequantize_part")
             calls.append(
-                f"dequantize_part((struct shape){_shape(source)}, (struct shape){braces(*part.steps)}, {grid}, "
+                f"dequantize_part((struct shape){shape_of(source)}, (struct shape){braces(*part.steps)}, {grid}, "
                 f"{writer.y} + {part.first});"
             )
     return writer.code(tuple(sorted(kernels)), *calls)
 
 
+def _integers(writer: Writer, index: int, part: LogitPlaces) -> str:
+    """The call that makes logits of integers."""
+    size = writer.inputs[index].size
+    elements, logits = (part.elements, part.logits) if len(part.logits) else (
+        np.arange(size), part.first + part.steps[2] * np.arange(size))
+    tables = [writer.array(f"{name}_of_input_{index}", values.astype(np.int32))
+              for name, values in (("elements", elements), ("logits", logits))]
+    return f"dequantize_integers({', '.join(tables)}, {len(elements)}, {writer.x[index]}, {writer.y});"
+
+
 _WRITERS: dict[type[Step], Callable[[Writer, Any], Code]] = {
-    Conv: _conv, Sum: _sum, Product: _product, GlobalAverage: _global_average, AveragePool: _average_pool,
-    MaxPool: _max_pool, Lookup: _lookup, Concat: _concat, Move: _move, Dequantize: _dequantize,
+    Conv: _conv, Sum: _sum, Product: _product, Extreme: _extreme, Lookup: _lookup, Concat: _concat, Move: _move,
+    Dequantize: _dequantize, **POOLING, **FLOATS,
 }

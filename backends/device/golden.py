@@ -59,9 +59,9 @@ def split_outputs(values: np.ndarray, described: Mapping[str, Any]) -> dict[str,
 
 
 def port_names(described: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Names of the input and of the outputs of a described artifact."""
+    """Names of the inputs and of the outputs of a described artifact."""
     outputs = [entry["name"] for entry in described["outputs"]] if "outputs" in described else [LOGITS]
-    return [described.get("input_name", INPUT)], outputs
+    return list(described.get("input_names", [described.get("input_name", INPUT)])), outputs
 
 
 def golden_inputs(golden: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -76,15 +76,20 @@ def is_classifier(outputs: Mapping[str, np.ndarray], names: list[str] | None) ->
 
 def found_boxes(
     folder: Path, function: str, outputs: Mapping[str, np.ndarray], steps: ImagePreparation
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the artifact's decoder finds in one image: boxes [M, 4] in pixels of the input, scores [M], labels [M]."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
+    """What the artifact's decoder finds in one image: boxes [M, 4] in pixels of the input, scores [M], labels [M], or
+    a text.
+    """
     spec = importlib.util.spec_from_file_location("decoder", str(folder / DECODER))
     if spec is None or spec.loader is None:
         raise ValueError(f"{DECODER} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     decode = getattr(module, function)
-    boxes, scores, labels = decode({name: array[0] for name, array in outputs.items()}, (steps.height, steps.width))
+    found = decode({name: array[0] for name, array in outputs.items()}, (steps.height, steps.width))
+    if isinstance(found, str):
+        return found
+    boxes, scores, labels = found
     return np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(scores).reshape(-1), np.asarray(labels).reshape(-1)
 
 
@@ -107,7 +112,11 @@ def show(folder: Path, path: Path, record: Mapping[str, Any], outputs: Mapping[s
         print("\n".join(lines if lines is not None else described(outputs)))
         return
     image = open_picture(path)
-    boxes, scores, labels = found_boxes(folder, function, outputs, steps)
+    found = found_boxes(folder, function, outputs, steps)
+    if isinstance(found, str):
+        print(found)
+        return
+    boxes, scores, labels = found
     kept = np.flatnonzero(scores >= least)
     kept = kept[np.argsort(-scores[kept], kind="stable")]
     boxes, scores, labels = in_picture(boxes[kept], steps, image.size), scores[kept], labels[kept].astype(np.int64)
@@ -120,7 +129,7 @@ def show(folder: Path, path: Path, record: Mapping[str, Any], outputs: Mapping[s
     print(f"{len(boxes)} boxes with a score of {least:g} or more, drawn into {drawn}")
 
 
-def main(open_model: Callable[[Path, str], Infer]) -> int:
+def predict(open_model: Callable[[Path, str], Infer]) -> int:
     """Read the picture named on the command line and show what the network finds; 1 where it cannot be read.
 
     Args:

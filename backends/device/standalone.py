@@ -20,12 +20,13 @@ _ROOT = Path(__file__).parents[2]  # installed, the folder of the package
 
 @dataclass(frozen=True)
 class _Part:
-    """A module taken apart: docstring, imports of others, paths of ours that it imports, the code after them."""
+    """A module taken apart: docstring, imports of others, paths of ours that it imports, code, what a script starts."""
 
     docstring: str
     imports: tuple[str, ...]
     ours: tuple[Path, ...]
     body: str
+    start: str
 
 
 def standalone(path: Path, last_word: str = "FAIL") -> str:
@@ -45,7 +46,7 @@ def standalone(path: Path, last_word: str = "FAIL") -> str:
     head = [parts[path].docstring, "from __future__ import annotations", "\n".join(standard),
             _guarded(others, last_word) if others else ""]
     bodies = "\n\n\n".join(part.body for part in parts.values())
-    return "\n\n".join(text for text in head if text) + "\n\n" + bodies + "\n"
+    return "\n\n".join(text for text in head if text) + "\n\n" + bodies + "\n" + parts[path].start
 
 
 def write_predictor(folder: Path, script: Path) -> None:
@@ -75,9 +76,13 @@ def _take_apart(path: Path) -> _Part:
     imports = [node for node in module.body if isinstance(node, ast.Import | ast.ImportFrom)]
     ours = [node for node in imports if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_OURS)]
     end = max(node.end_lineno or node.lineno for node in [module.body[0], *imports])
+    last = module.body[-1]
+    starts = isinstance(last, ast.If) and "__name__" in ast.unparse(last.test)  # of the script alone
+    lines = source.splitlines()
     return _Part(
         docstring=ast.get_source_segment(source, module.body[0]) or "",
         imports=tuple(ast.unparse(node) for node in imports if node not in ours),
         ours=tuple(_ROOT / ((node.module or "").removeprefix(_OURS).replace(".", "/") + ".py") for node in ours),
-        body="\n".join(source.splitlines()[end:]).strip("\n"),
+        body="\n".join(lines[end:last.lineno - 1] if starts else lines[end:]).strip("\n"),
+        start="\n\n" + "\n".join(lines[last.lineno - 1:]) + "\n" if starts else "",
     )

@@ -67,7 +67,12 @@ Value = Codes | Tensor
 
 
 def on_grid(value: Value) -> Codes:
-    """A value that an integer kernel reads; raises TypeError for one in float, which no region hands to a kernel."""
+    """A value that an integer kernel reads; raises TypeError for one in float, which no region hands to a kernel.
+
+    Integers are their own codes.
+    """
+    if isinstance(value, Tensor) and not value.is_floating_point():
+        return Codes(value, CodeGrid(torch.tensor(1.0), 0, 0, 0))
     if not isinstance(value, Codes):
         raise TypeError("an integer kernel was given values in float")
     return value
@@ -93,7 +98,7 @@ def output_grid(graph: fx.GraphModule, region: Region) -> CodeGrid | None:
     for node in () if region.kind == "float" else _last_clamps(region):
         least, most = activation_range(node)
         first, last = grid.code_of(least), grid.code_of(most)
-        low, high = min(max(low, first), last), max(min(high, last), first)
+        low, high = min(max(low, first), last), min(max(high, first), last)
     multiples = quantizer.multiples
     if multiples is not None:
         multiples = multiples.detach().cpu().reshape(-1, *[1] * (len(tensor_shape(region.quantizer)) - 2))

@@ -28,6 +28,7 @@ from isobit.backends.execution.codes import (
 from isobit.backends.execution.layer_sums import Layer, layer_of
 from isobit.backends.regions import Region, find_regions
 from isobit.pipeline.capture.sample_layout import samples_of
+from isobit.pipeline.errors import CalibrationError
 from isobit.pipeline.graph.nodes import (
     get_attribute,
     is_constant,
@@ -206,6 +207,12 @@ class Execution:
         local: dict[fx.Node, Any] = {}
         for node in (region.anchor, *region.absorbed):
             result = local[node] = call(node, lambda n: self._float_value(n, values, local))
+        if isinstance(result, Tensor) and bool(result.isnan().any()):
+            raise CalibrationError(
+                f"the operator {op_name(region.anchor)} gives NaN, which has no code, on values that lie on a grid",
+                where=where(region.anchor), allowed="numbers, also where what it reads is exactly 0",
+                hint="Divide by something that cannot be 0: x / (y + 1e-6), or y.clamp(min=1e-6).",
+            )
         return result
 
     def _float_value(self, node: fx.Node, values: dict[fx.Node, Value], local: dict[fx.Node, Any]) -> Any:

@@ -14,6 +14,8 @@ from isobit.backends.execution.layer_sums import conv2d_sums, linear_sums, windo
 from isobit.backends.fixed_point.numbers import (
     CODES,
     average_rescale,
+    difference_rescale,
+    embedding_table,
     fill_code,
     function_table,
     layer_rescale,
@@ -21,9 +23,13 @@ from isobit.backends.fixed_point.numbers import (
     pool_divisors,
     product_rescale,
     requantize_table,
+    single_rescale,
     sum_rescale,
     window_of,
 )
+from isobit.backends.fixed_point.operators.reductions import reduced_axes, reduction_rescale
+from isobit.backends.fixed_point.operators.resampling import RESIZES, divisors_of, resample_rescales, taps_of
+from isobit.backends.fixed_point.operators.steps import Taps
 from isobit.backends.fixed_point.rescale import apply_rescale
 from isobit.backends.regions import Region
 from isobit.pipeline.graph.nodes import bound_args, op_name
@@ -36,26 +42,25 @@ from isobit.pipeline.stages import Reference
 
 
 class FixedPointArithmetic:
-    """`Arithmetic` of the fixed-point targets: no float operator, so nothing to follow.
+    """`Arithmetic` of the fixed-point targets. Float operators are PyTorch's in float32, one after the other.
 
     Args:
         reference: the frozen graph.
     """
 
-    float_boundaries: tuple[str, ...] = ()
-    float_outputs: tuple[str, ...] = ()
-
     def __init__(self, reference: Reference) -> None:
-        self.execution = Execution(reference.graph, reference.quantized.target, _kernels(), logits)
-        self.outputs = self.execution.outputs
+        self.execution = Execution(reference.graph, reference.quantized.target, _kernels(), _leaving)
+        self.float_boundaries = self.execution.boundaries
+        self.outputs, self.float_outputs = self.execution.outputs, self.execution.float_outputs
 
     def run(self, x: Inputs) -> Mapping[str, np.ndarray]:
         """uint8 codes by quantizer name in execution order, and each float32 output by its name, of x [N, ...]."""
-        return self.execution.walk(x, {})[0]
+        return self.follow(x, {}).results
 
     def follow(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
-        """`run`: there is nothing to take over."""
-        return Followed(self.run(x), {})
+        """See `pipeline.proof.parity.Arithmetic`; names of `codes` that are no float boundary are not taken over."""
+        taken = {name: torch.from_numpy(codes[name]) for name in self.float_boundaries if name in codes}
+        return Followed(*self.execution.walk(x, taken))
 
 
 def layer(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
@@ -69,7 +74,7 @@ def layer(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -
     ))
     total = sums.integers()
     values = [total] if residual is None else [total, residual.centered.long()]
-    return apply_rescale(rescale, values)
+    return apply_rescale(rescale, values, total.dim() - 1 if linear else 1)
 
 
 def logits(run: Execution, region: Region, inputs: list[Codes]) -> Tensor:
@@ -83,6 +88,21 @@ def add(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> 
     """Two tensors of codes."""
     rescale = sum_rescale(region.anchor, inputs[0].grid, inputs[1].grid, grid)
     return _of_pairs(run, region, inputs, lambda a, b: apply_rescale(rescale, [a.centered.long(), b.centered.long()]))
+
+
+def sub(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """The difference of two tensors of codes."""
+    rescale = difference_rescale(region.anchor, inputs[0].grid, inputs[1].grid, grid)
+    return _of_pairs(run, region, inputs, lambda a, b: apply_rescale(rescale, [a.centered.long(), b.centered.long()]))
+
+
+def extreme(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """The larger or the smaller of two, both brought to the grid of the result."""
+    first, second = (single_rescale(region.anchor, value.grid, grid) for value in inputs)
+    choose = torch.maximum if op_name(region.anchor) == "maximum" else torch.minimum
+    return _of_pairs(run, region, inputs, lambda a, b: choose(
+        *torch.broadcast_tensors(apply_rescale(first, [a.centered.long()]), apply_rescale(second, [b.centered.long()]))
+    ))
 
 
 def mul(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
@@ -106,6 +126,55 @@ def mean(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) ->
     count = x.codes.shape[2] * x.codes.shape[3]
     total = x.centered.long().sum((2, 3), keepdim=True)
     return apply_rescale(average_rescale(region.anchor, x.grid, count, count, grid), [total])
+
+
+def reduction(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """The sum over some axes, divided in the multiplier where it is a mean."""
+    x, node = inputs[0], region.anchor
+    axes = reduced_axes(node)
+    total = x.centered.long().sum(axes, keepdim=bool(bound_args(node).get("keepdim")))
+    return apply_rescale(reduction_rescale(node, x.grid, grid), [total], 0)
+
+
+def resample(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """Weighted sums of rows and columns, a multiplier for each divisor."""
+    x, node = inputs[0], region.anchor
+    rows, columns = taps_of(node)
+    divisors = divisors_of(rows, columns)
+    spread = [torch.from_numpy(_dense(taps, size)).double() for taps, size in zip(
+        (rows, columns), x.codes.shape[2:], strict=True)]
+    total = torch.einsum("yi,xj,ncij->ncyx", *spread, x.centered.double().cpu()).round().long()
+    result = torch.zeros_like(total)
+    for divisor, rescale in resample_rescales(node, divisors, x.grid, grid).items():
+        chosen = torch.from_numpy(divisors == divisor)
+        result = torch.where(chosen, apply_rescale(rescale, [total]), result)
+    return result.to(x.codes.device)
+
+
+def _dense(taps: Taps, size: int) -> np.ndarray:
+    """int64 [M, size]: the weight of every row of the input."""
+    found = np.zeros((len(taps.first), size), np.int64)
+    places = taps.first[:, None] + np.arange(taps.weights.shape[1])
+    np.put_along_axis(found, places, taps.weights.astype(np.int64), 1)
+    return found
+
+
+def embedding(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """Rows of a table of codes; as in the kernels, a number outside of it counts as the nearest row."""
+    table = run.once(region, lambda: torch.from_numpy(embedding_table(run.graph, region.anchor, grid)))
+    rows = inputs[0].codes.long().clamp(0, len(table) - 1)
+    return table.to(rows.device)[rows].float()
+
+
+def argmax(run: Execution, region: Region, inputs: list[Codes]) -> Tensor:
+    """Where the largest, or the smallest, code stands; of equal ones the first."""
+    node, codes = region.anchor, inputs[0].codes
+    (axis,) = reduced_axes(node)
+    keep = bool(bound_args(node).get("keepdim"))
+    end = codes.amax(axis, keepdim=True) if op_name(node) == "argmax" else codes.amin(axis, keepdim=True)
+    numbers = along(torch.arange(codes.shape[axis], device=codes.device), axis, codes.dim())
+    found = torch.where(codes == end, numbers, codes.shape[axis])
+    return found.amin(axis, keepdim=keep)
 
 
 def avg_pool2d(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
@@ -156,11 +225,26 @@ KERNELS = {
     "linear": layer,
     "add": add,
     "mul": mul,
+    "sub": sub,
+    "maximum": extreme,
+    "minimum": extreme,
     "mean": mean,
+    "sum": reduction,
+    "mean_over_dims": reduction,
+    **dict.fromkeys(RESIZES, resample),
+    "embedding": embedding,
     "avg_pool2d": avg_pool2d,
     "cat": cat,
     FILLED: filled,
 }
+
+
+# What leaves without a grid.
+LEAVING = {"linear": logits, "argmax": argmax, "argmin": argmax}
+
+
+def _leaving(run: Execution, region: Region, inputs: list[Codes]) -> Tensor:
+    return LEAVING[op_name(region.anchor)](run, region, inputs)
 
 
 def _kernels() -> dict[str, Kernel]:

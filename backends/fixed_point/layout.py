@@ -45,6 +45,19 @@ def channels_last(numbers: np.ndarray) -> np.ndarray:
     return numbers.reshape(channels_first(numbers.shape)).transpose(1, 2, 0)
 
 
+def map_shape(shape: tuple[int, ...], in_order: bool) -> tuple[int, int, int]:
+    """(height, width, channels) of a tensor of one sample; `in_order`: the channels are the last of its axes."""
+    if in_order:
+        return 1, math.prod(shape[:-1]), shape[-1]
+    channels, height, width = channels_first(shape)
+    return height, width, channels
+
+
+def as_map(numbers: np.ndarray, in_order: bool) -> np.ndarray:
+    """Numbers of one sample in the order of the graph -> [H, W, C]; see `map_shape`."""
+    return numbers.reshape(map_shape(numbers.shape, True)) if in_order else channels_last(numbers)
+
+
 def is_identity(numbers: np.ndarray) -> bool:
     """Every element [H, W, C] stays where it is."""
     return np.array_equal(numbers.reshape(-1), np.arange(numbers.size))

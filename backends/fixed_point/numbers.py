@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import fx
@@ -12,10 +14,19 @@ from isobit.backends.fixed_point.rescale import Part, Rescale, apply_rescale, ma
 from isobit.backends.regions import Region
 from isobit.pipeline.errors import TargetError
 from isobit.pipeline.graph.dialect import WEIGHTED
-from isobit.pipeline.graph.nodes import bound_args, known_sizes, op_name, pair, source_of, tensor_shape, where
+from isobit.pipeline.graph.nodes import (
+    bound_args,
+    get_attribute,
+    known_sizes,
+    op_name,
+    pair,
+    source_of,
+    tensor_shape,
+    where,
+)
 from isobit.pipeline.graph.sums import layer_sums, magnitude
+from isobit.pipeline.operators.joined import composed
 from isobit.pipeline.operators.moves import MOVES
-from isobit.pipeline.operators.unary import composed
 
 CODES = 256
 _LARGEST = CODES - 1  # magnitude of a code minus its zero point, whatever the zero point
@@ -46,6 +57,18 @@ def sum_rescale(node: fx.Node, a: CodeGrid, b: CodeGrid, grid: CodeGrid) -> Resc
     return make_rescale(parts, grid.zero_point, where(node))
 
 
+def difference_rescale(node: fx.Node, a: CodeGrid, b: CodeGrid, grid: CodeGrid) -> Rescale:
+    """The rescale of a subtraction: that of a sum, the second term negative."""
+    rescale = sum_rescale(node, a, b, grid)
+    first, second = rescale.terms
+    return replace(rescale, terms=(first, replace(second, multiplier=-second.multiplier)))
+
+
+def single_rescale(node: fx.Node, x: CodeGrid, grid: CodeGrid) -> Rescale:
+    """The rescale of codes that only change their grid."""
+    return make_rescale([Part(_ratio(float(x.scale), grid), _LARGEST)], grid.zero_point, where(node))
+
+
 def product_rescale(node: fx.Node, a: CodeGrid, b: CodeGrid, grid: CodeGrid) -> Rescale:
     """The rescale of an elementwise product."""
     ratio = _ratio(float(a.scale) * float(b.scale), grid)
@@ -63,11 +86,11 @@ def pool_divisors(node: fx.Node) -> np.ndarray:
     arguments = bound_args(node)
     kernel, stride, padding = window_of(node)[:3]
     height, width = known_sizes(tensor_shape(node)[2:])
-    if arguments["count_include_pad"]:
-        return np.full((height, width), kernel[0] * kernel[1], np.int32)
-    sizes = known_sizes(tensor_shape(source_of(node))[2:])
+    sizes, border = known_sizes(tensor_shape(source_of(node))[2:]), pair(arguments["padding"])
+    counted = border if arguments["count_include_pad"] else (0, 0)
+    # What ceil_mode reads beyond the padding is not counted.
     inside = [
-        np.minimum(start + kernel[axis], sizes[axis]) - np.maximum(start, 0)
+        np.minimum(start + kernel[axis], sizes[axis] + counted[axis]) - np.maximum(start, -counted[axis])
         for axis, count in enumerate((height, width))
         for start in [np.arange(count) * stride[axis] - padding[axis]]
     ]
@@ -100,7 +123,7 @@ def requantize_table(node: fx.Node, x: CodeGrid, grid: CodeGrid) -> np.ndarray |
     same = (float(x.scale), x.zero_point) == (float(grid.scale), grid.zero_point)
     if same and grid.low <= x.low and x.high <= grid.high:
         return None
-    rescale = make_rescale([Part(_ratio(float(x.scale), grid), _LARGEST)], grid.zero_point, where(node))
+    rescale = single_rescale(node, x, grid)
     codes = apply_rescale(rescale, [torch.arange(CODES) - x.zero_point], axis=0)
     return codes.clamp(grid.low, grid.high).numpy().astype(np.uint8)
 
@@ -109,6 +132,13 @@ def fill_code(node: fx.Node, grid: CodeGrid) -> int:
     """The code of the number that a move writes where no element comes from."""
     code = grid.code_of(float(bound_args(node)[MOVES[op_name(node)].fill]))
     return min(max(code, grid.low), grid.high)
+
+
+def embedding_table(graph: fx.GraphModule, node: fx.Node, grid: CodeGrid) -> np.ndarray:
+    """uint8 [V, D]: the codes of an embedding's table, rounded half to even from float64."""
+    values = get_attribute(graph, bound_args(node)["weight"]).detach().cpu().double().numpy()
+    codes = np.rint(values / float(grid.scale)) + grid.zero_point
+    return codes.clip(grid.low, grid.high).astype(np.uint8)
 
 
 def regrid_table(x: CodeGrid, grid: CodeGrid) -> np.ndarray:

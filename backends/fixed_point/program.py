@@ -8,11 +8,13 @@ Steps say what is computed, in integers and in full; how (layouts, tiles, instru
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from isobit.backends.fixed_point.floats.tensors import FloatTensor
 from isobit.backends.fixed_point.rescale import Rescale
 from isobit.pipeline.graph.ports import INPUT, OUTPUT
 
@@ -29,6 +31,8 @@ class Buffer:
         scale: float32 value of one step.
         quantized: parity compares it: a quantizer stands after it.
         nchw: its shape in the graph without the batch, which may hide height and width: (C,), (C, H, W).
+        in_order: its elements lie in the order of the graph, the last axis fastest, not the channels.
+        integers: int32 numbers, no codes: tokens, the places of largest elements. They lie in the order of the graph.
     """
 
     name: str
@@ -37,6 +41,8 @@ class Buffer:
     scale: float
     quantized: bool
     nchw: tuple[int, ...]
+    in_order: bool = False
+    integers: bool = False
 
     @property
     def size(self) -> int:
@@ -257,29 +263,49 @@ class Program:
     """The network.
 
     Args:
-        buffers: tensor 0 is the input: the codes of the image, `round_half_even(x / scale) + zero_point`, clipped.
+        buffers: the first are the inputs, in their order: codes, `round_half_even(x / scale) + zero_point`, clipped, or
+            integers as they are.
         steps: in execution order.
         logits: shape of one sample's logits in the graph, (classes,) mostly; of several outputs all their elements, one
             after the other.
         outputs: name and shape of one sample, of each output.
-        input_name: that users know.
+        input_names: that users know.
+        floats: what the steps of `floats` read and write, by their own numbers.
+        raw: the inputs that are read as they are given, number of the input by that among `floats`.
     """
 
     buffers: tuple[Buffer, ...]
     steps: tuple[Step, ...]
     logits: tuple[int, ...]
     outputs: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    input_name: str = INPUT
+    input_names: tuple[str, ...] = (INPUT,)
+    floats: tuple[FloatTensor, ...] = ()
+    raw: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def ports(self) -> dict[str, Any]:
         """What a description of the artifact says of names: nothing where they are `input` and `logits`."""
-        said: dict[str, Any] = {} if self.input_name == INPUT else {"input_name": self.input_name}
+        said: dict[str, Any] = {}
+        names = list(self.input_names)
+        if len(names) > 1:
+            said["input_names"] = names
+        elif names != [INPUT]:
+            said["input_name"] = names[0]
         if [name for name, _ in self.outputs] not in ([], [OUTPUT]):
             said["outputs"] = [{"name": name, "shape": list(shape)} for name, shape in self.outputs]
         return said
 
     @property
+    def inputs(self) -> tuple[Buffer, ...]:
+        """The network's inputs, in their order."""
+        return self.buffers[:len(self.input_names)]
+
+    @property
     def input(self) -> Buffer:
-        """Codes of the network's input."""
+        """The network's first input."""
         return self.buffers[0]
+
+    @property
+    def order(self) -> list[int]:
+        """Numbers of all tensors in the order in which they are there: the inputs, then what each step writes."""
+        return [*range(len(self.inputs)), *(step.output for step in self.steps if step.output is not None)]

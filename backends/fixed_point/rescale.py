@@ -46,7 +46,7 @@ class Term:
 
     Args:
         lift: bits, 0 ... 30; `value << lift` fits int32.
-        multiplier: int32 [channels] or [1], positive.
+        multiplier: int32 [channels] or [1]; positive, or negative for what is subtracted.
     """
 
     lift: int
@@ -84,7 +84,7 @@ def make_rescale(parts: Sequence[Part], zero_point: int, where: str = "") -> Res
         terms = tuple(_term(part, shift) for part in parts)
         offset = (zero_point << shift) + (1 << (shift - 1))
         if all(_fits(term, part) for term, part in zip(terms, parts, strict=True)) and (
-            offset + sum(_largest(term, part) for term, part in zip(terms, parts, strict=True)) < _SUM_LIMIT
+            offset + sum(largest_magnitude(term, part) for term, part in zip(terms, parts, strict=True)) < _SUM_LIMIT
         ):
             return Rescale(terms, shift, offset)
     ratios = ", ".join(f"{part.ratio.max():.3g} (sums up to {part.bound:,})" for part in parts)
@@ -112,8 +112,9 @@ def _fits(term: Term, part: Part) -> bool:
     return part.bound << term.lift < 1 << 31
 
 
-def _largest(term: Term, part: Part) -> int:
-    return (part.bound << term.lift) * int(term.multiplier.max())
+def largest_magnitude(term: Term, part: Part) -> int:
+    """The largest magnitude that an addend may have after its multiplication."""
+    return (part.bound << term.lift) * int(np.abs(term.multiplier.astype(np.int64)).max())
 
 
 def apply_rescale(rescale: Rescale, values: Sequence[Tensor], axis: int = 1) -> Tensor:

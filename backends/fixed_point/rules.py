@@ -7,25 +7,45 @@ from collections.abc import Iterator
 from torch import fx
 
 from isobit.backends.fixed_point.lower import refused
-from isobit.backends.rules import FILL_RULE, FUSED, IN_FLOAT, INTEGER, MOVE_RULE, UNARY_RULE, with_changes
+from isobit.backends.fixed_point.operators.resampling import RESIZES
+from isobit.backends.rules import (
+    FILL_RULE,
+    FUSED,
+    IN_FLOAT,
+    INNER_BITS,
+    INTEGER,
+    MOVE_RULE,
+    UNARY_RULE,
+    with_changes,
+)
 from isobit.pipeline.quant.codebook import CodebookGrid
 from isobit.pipeline.quant.grid import Grid
-from isobit.pipeline.target import Note, SumLimits, Target, WeightLimits
+from isobit.pipeline.target import FloatOperators, Note, OpRule, SumLimits, Target, WeightLimits
 
 # The kernels add a residual before they rescale, and every rescaled sum has ends.
-OPS = with_changes(INTEGER, {
-    "add": {"inputs": "residual"}, **{name: {"absorbs": FUSED} for name in ("mul", "mean", "avg_pool2d")},
-})
+_OWN = OpRule("quantized", "own", absorbs=FUSED)
+_OF_TWO = OpRule("quantized", "own", absorbs=FUSED, inner_bits=INNER_BITS)
+OPS = {
+    **with_changes(INTEGER, {
+        "add": {"inputs": "residual"}, **{name: {"absorbs": FUSED} for name in ("mul", "mean", "avg_pool2d")},
+    }),
+    **dict.fromkeys(("sum", "mean_over_dims", *RESIZES), _OWN),
+    **dict.fromkeys(("sub", "maximum", "minimum"), _OF_TWO),
+    **dict.fromkeys(("amax", "amin"), MOVE_RULE),
+    "embedding": OpRule("integers", "own"),
+    **dict.fromkeys(("argmax", "argmin"), OpRule("quantized", "integers", inner_bits=INNER_BITS)),
+}
 
 
 def integer_target(
     name: str, profile: str, notes: tuple[Note, ...] = (), gates: tuple[str, ...] = (),
-    sums: SumLimits | None = None,
+    sums: SumLimits | None = None, float_operators: FloatOperators = "nowhere",
 ) -> Target:
     """The target of a backend that lowers to `Program`."""
     return Target(
         name=name, profile=profile, ops=OPS, tables=UNARY_RULE, moves=MOVE_RULE, fills=FILL_RULE, in_float=IN_FLOAT,
-        one_float_output=True, weights=WeightLimits(zero_points=False), sums=sums or SumLimits(),
+        float_operators=float_operators, one_float_output=True, weights=WeightLimits(zero_points=False),
+        sums=sums or SumLimits(),
         grids=frozenset({Grid.kind, CodebookGrid.kind}), notes=notes,
         gates=("no code and no logit differs from the target's integer arithmetic", *gates),
     )

@@ -11,15 +11,20 @@ from isobit.backends.execution.codes import CodeGrid
 from isobit.backends.execution.layer_sums import layer_of
 from isobit.backends.fixed_point.numbers import (
     average_rescale,
+    difference_rescale,
     function_table,
     layer_rescale,
     logit_scale,
     pool_divisors,
     product_rescale,
     requantize_table,
+    single_rescale,
     sum_rescale,
     window_of,
 )
+from isobit.backends.fixed_point.operators.reductions import reduction_refusal
+from isobit.backends.fixed_point.operators.resampling import RESIZES, divisors_of, resample_rescales, taps_of
+from isobit.backends.fixed_point.operators.steps import Extreme, Resample
 from isobit.backends.fixed_point.program import (
     AveragePool,
     Concat,
@@ -35,13 +40,17 @@ from isobit.backends.fixed_point.program import (
 )
 from isobit.backends.regions import Region
 from isobit.pipeline.graph.dialect import POOLS
+from isobit.pipeline.graph.grid_map import data_inputs
 from isobit.pipeline.graph.nodes import bound_args, known_sizes, op_name, source_of, tensor_shape
 from isobit.pipeline.graph.quantized_tensors import quantizer_at
 from isobit.pipeline.operators.unary import UNARY
 
 _INT8_BITS = 8
 _PACKED_BITS = (2, 3, 4)
-_OF_MAPS = frozenset({"conv2d", "max_pool2d", *POOLS})  # operators that know height and width
+# Operators of two tensors, of which one may be repeated along an axis of the other.
+PAIRS = ("add", "sub", "mul", "maximum", "minimum")
+_REDUCTIONS = frozenset({"sum", "mean_over_dims", "amax", "amin", "argmax", "argmin"})
+_OF_MAPS = frozenset({"conv2d", "max_pool2d", *POOLS, *RESIZES})  # operators that know height and width
 
 
 def make_step(graph: fx.GraphModule, region: Region, grids: list[CodeGrid], grid: CodeGrid | None) -> Step:
@@ -78,6 +87,23 @@ def _layer(graph: fx.GraphModule, region: Region, grids: list[CodeGrid], grid: C
 def _add(graph: fx.GraphModule, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:
     a, b = grids
     return Sum(*_about(region), sum_rescale(region.anchor, a, b, grid), grid.low, grid.high)
+
+
+def _sub(graph: fx.GraphModule, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:
+    a, b = grids
+    return Sum(*_about(region), difference_rescale(region.anchor, a, b, grid), grid.low, grid.high)
+
+
+def _extreme(graph: fx.GraphModule, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:
+    first, second = (single_rescale(region.anchor, x, grid) for x in grids)
+    return Extreme(*_about(region), (first, second), op_name(region.anchor) == "maximum", grid.low, grid.high)
+
+
+def _resample(graph: fx.GraphModule, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:
+    rows, columns = taps_of(region.anchor)
+    divisors = divisors_of(rows, columns)
+    rescales = resample_rescales(region.anchor, divisors, grids[0], grid)
+    return Resample(*_about(region), rows, columns, divisors, rescales, grid.low, grid.high)
 
 
 def _mul(graph: fx.GraphModule, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:
@@ -133,6 +159,10 @@ _STEPS: Mapping[str, Callable[..., Step]] = {
     "conv2d": _layer,
     "linear": _layer,
     "add": _add,
+    "sub": _sub,
+    "maximum": _extreme,
+    "minimum": _extreme,
+    **dict.fromkeys(RESIZES, _resample),
     "mul": _mul,
     "mean": _mean,
     "avg_pool2d": _avg_pool2d,
@@ -148,8 +178,12 @@ def refusal(node: fx.Node) -> str:
         return UNARY[name].refusal(node)
     if name == "avg_pool2d" and arguments["divisor_override"] is not None:
         return "avg_pool2d with a divisor of its own"
-    if name == "avg_pool2d" and arguments["ceil_mode"]:
-        return "avg_pool2d with ceil_mode, whose last window may be cut off"
+    if name in PAIRS and len(data_inputs(node)) != 2:
+        return f"{name} of one tensor and of values that stand in no other"
+    if name in _REDUCTIONS:
+        return reduction_refusal(node)
+    if name == "embedding" and not (isinstance(arguments["weight"], fx.Node) and arguments["weight"].op == "get_attr"):
+        return "embedding in a table that is computed"
     if name == "cat" and joined_axis(node) == 0:
         return "concatenation along axis 0, the batch"
     if name in _OF_MAPS and len(shape) != 4:

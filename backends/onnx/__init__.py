@@ -14,7 +14,7 @@ from isobit.backends.device.processor import read_cpuinfo, this_machine
 from isobit.backends.device.standalone import standalone, write_predictor
 from isobit.backends.onnx.arithmetic import IntegerArithmetic
 from isobit.backends.onnx.device import device_predictor, device_runner
-from isobit.backends.onnx.emit import FORMS, Form, emit_model, unsupported
+from isobit.backends.onnx.emit import FORMS, Form, emit_model, unsupported, without_kernels
 from isobit.backends.onnx.metadata import add_metadata
 from isobit.backends.onnx.profiles import DEFAULT_PROFILE, why_inexact
 from isobit.backends.onnx.session import LEVELS, OnnxSession, integer_ops
@@ -39,6 +39,7 @@ class OnnxBackend:
     levels = tuple(LEVELS)
     model_file = device_runner.MODEL
     device_needs = "numpy and onnxruntime"
+    firmware: tuple[str, ...] = ()
     packages = ("onnx", "onnx-ir", "onnxruntime")
     tools: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
@@ -64,8 +65,8 @@ class OnnxBackend:
                 hint=f"Take `options.profile={DEFAULT_PROFILE}`, or build on a processor that has it.",
             )
 
-    def unsupported(self, graph: fx.GraphModule) -> Iterable[tuple[fx.Node, str]]:
-        return unsupported(graph)
+    def unsupported(self, graph: fx.GraphModule, target: Target) -> Iterable[tuple[fx.Node, str]]:
+        return [*unsupported(graph), *without_kernels(graph, target)]
 
     def emit(self, reference: Reference, folder: Path) -> list[Path]:
         model, runner = folder / self.model_file, folder / RUNNER

@@ -144,6 +144,15 @@ def mul_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
     return torch.round(product * multiplier + grid.zero_point).clamp(0, 255)
 
 
+def matmul(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
+    """QLinearMatMul of two quantized tensors: as QLinearConv."""
+    a, b = inputs
+    largest = a.codes.shape[-1] * 255 * 255
+    exact = torch.float32 if largest < 1 << 24 and a.codes.device.type == "cpu" else torch.float64
+    total = torch.matmul(a.centered.to(exact), b.centered.to(exact)).float()
+    return _requantize(total, _sum_scale(a, b.grid.scale) / grid.scale.to(total.device), grid.zero_point)
+
+
 def mean(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
     """QLinearGlobalAveragePool: an integer sum, one float32 multiplier."""
     x = inputs[0]
@@ -242,6 +251,7 @@ KERNELS: Mapping[str, Kernel] = {
     "linear": linear,
     "add": add,
     "mul": mul,
+    "matmul": matmul,
     "mean": mean,
     "avg_pool2d": avg_pool2d,
     "cat": cat,

@@ -18,13 +18,13 @@ from torch import fx
 from torch.fx.node import map_arg
 
 from isobit.backends.execution.layer_sums import explicit_padding
+from isobit.backends.fixed_point.numbers import pool_divisors, window_of
 from isobit.backends.onnx import by_torch
 from isobit.backends.onnx.graph_writer import GraphWriter
 from isobit.pipeline.graph.nodes import (
     TUPLE_ENTRY,
     bound_args,
     computes_size,
-    is_constant,
     known_sizes,
     op_name,
     pair,
@@ -120,8 +120,9 @@ def _with_values(arguments: Any, values: Callable[[fx.Node], Any]) -> Any:
 
 
 # Between DequantizeLinear and QuantizeLinear ONNX Runtime rounds their float weights to int8, one scale for the tensor
-# (WeightBiasQuantization, at every level from `basic` on); Conv and Gemm have integer weights of ours.
-ROUNDED_BY_RUNTIME = frozenset({"conv_transpose2d"})
+# (WeightBiasQuantization, at every level from `basic` on); Conv and Gemm have integer weights of ours. A product of two
+# tensors becomes one of integers.
+ROUNDED_BY_RUNTIME = frozenset({"conv_transpose2d", "matmul", "matmul_of_parameter", "matmul_of_vector"})
 
 
 def changes_between_codes(node: fx.Node) -> bool:
@@ -210,12 +211,9 @@ def conv_transpose2d(
 
 
 def linear(e: _Operands, input: ir.Value, weight: ir.Value, bias: ir.Value | None) -> ir.Value:
-    """Gemm with the weight as torch stores it; integer kernels exist for this form only."""
-    return e.call("Gemm", [input, weight, bias], {"transB": 1})
-
-
-def linear_nd(e: _Operands, input: ir.Value, weight: ir.Value, bias: ir.Value | None) -> ir.Value:
-    """MatMul and Add, for inputs of more than two dimensions."""
+    """Gemm with the weight as torch stores it; MatMul and Add for inputs of more than two axes in float."""
+    if e.rank == 2:
+        return e.call("Gemm", [input, weight, bias], {"transB": 1})
     product = [input, e.inner("Transpose", [weight], {"perm": [1, 0]})]
     return e.call("MatMul", product) if bias is None else e.call("Add", [e.inner("MatMul", product), bias])
 
@@ -235,8 +233,18 @@ def avg_pool2d(
     e: _Operands, self: ir.Value, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool,
     count_include_pad: bool, divisor_override: int | None,
 ) -> ir.Value:
-    """AveragePool."""
-    return e.call("AveragePool", [self], average_attributes(kernel_size, stride, padding, count_include_pad))
+    """AveragePool; over zeros where a window is cut off, then a factor for each position.
+
+    ONNX Runtime divides by another number than torch in such a window, or reads beyond the map.
+    """
+    if not _is_cut_off(e.node):
+        return e.call("AveragePool", [self], average_attributes(kernel_size, stride, padding, count_include_pad))
+    kernel, strides, (top, left, bottom, right), _ = window_of(e.node)
+    border = [e.ints([0, 0, top, left, 0, 0, bottom, right]), e.scalar(0.0)]
+    padded = e.inner("Pad", [self, *border], {"mode": "constant"})
+    pooled = e.inner("AveragePool", [padded], average_attributes(kernel, strides, 0, count_include_pad))
+    factors = math.prod(kernel) / pool_divisors(e.node)
+    return e.call("Mul", [pooled, e.writer.constant(factors.astype(np.float32))])
 
 
 def average_attributes(kernel_size: Any, stride: Any, padding: Any, count_include_pad: bool) -> dict[str, Any]:
@@ -315,16 +323,9 @@ def layer_norm(
     return e.call("LayerNormalization", [input, scale, bias], {"axis": -len(normalized_shape), "epsilon": float(eps)})
 
 
-def matmul(e: _Operands, self: ir.Value, **other: ir.Value) -> ir.Value:
-    """MatMul; of two computed matrices as Einsum: between Q and DQ sessions run a MatMul in integers of their own."""
-    nodes, operands = list(bound_args(e.node).values()), [self, next(iter(other.values()))]
-    ranks = [len(tensor_shape(node)) for node in nodes]
-    if min(ranks) < 2 or any(map(is_constant, nodes)):
-        return e.call("MatMul", operands)
-    for place, missing in enumerate(max(ranks) - rank for rank in ranks):
-        if missing:
-            operands[place] = e.inner("Unsqueeze", [operands[place], e.ints(range(missing))])
-    return e.call("Einsum", operands, {"equation": "...ij,...jk->...ik"})
+def matmul(e: _Operands, self: ir.Value, other: ir.Value) -> ir.Value:
+    """MatMul."""
+    return e.call("MatMul", [self, other])
 
 
 EMITTERS: dict[str, Emitter] = {
@@ -332,10 +333,10 @@ EMITTERS: dict[str, Emitter] = {
         "add": _binary("Add"), "mul": _binary("Mul"), "sub": _binary("Sub"), "rsub": rsub, "div": _binary("Div"),
     }.items() for form in ("", "_scaled", "_parameter")},
     "conv2d": conv2d, "conv2d_dynamic": conv2d, "conv_transpose2d": conv_transpose2d,
-    "linear": linear, "linear_3d": linear_nd, "linear_4d": linear_nd,
+    "linear": linear, "linear_dynamic": linear,
     "mean": mean, "mean_over_dims": mean_over_dims, "avg_pool2d": avg_pool2d, "max_pool2d": max_pool2d,
     "cat": cat, "clamp": clamp, "softmax": softmax,
-    "layer_norm": layer_norm, "matmul": matmul, "bmm": matmul,
+    "layer_norm": layer_norm, "matmul": matmul, "matmul_of_parameter": matmul, "matmul_of_vector": matmul,
 }
 
 
@@ -350,16 +351,20 @@ def _check_move(node: fx.Node, row: MoveOperator) -> str:
 def _check_average(node: fx.Node, arguments: dict[str, Any]) -> str:
     if arguments["divisor_override"] is not None:
         return "avg_pool2d with a divisor of its own"
-    if arguments["ceil_mode"] and not _divides(node, arguments):
-        return "avg_pool2d whose last window is cut off (ceil_mode)"
     return ""
 
 
-def _divides(node: fx.Node, arguments: dict[str, Any]) -> bool:
-    sizes = known_sizes(tensor_shape(arguments["self"])[2:])
-    strides = pair(arguments["stride"] or arguments["kernel_size"])
-    rows = zip(sizes, pair(arguments["kernel_size"]), strides, pair(arguments["padding"]), strict=True)
-    return all((size + 2 * pads - kernel) % stride == 0 for size, kernel, stride, pads in rows)
+def _is_cut_off(pool: fx.Node) -> bool:
+    """Whether a window reads beyond the padding, as the last ones may with ceil_mode."""
+    padding = window_of(pool)[2]
+    return any(end > before for end, before in zip(padding[2:], pair(bound_args(pool)["padding"]), strict=True))
+
+
+def without_kernel(node: fx.Node) -> str:
+    """Why no integer kernel of ONNX Runtime computes this call of an operator that has one, or an empty string."""
+    if op_name(node) == "avg_pool2d" and _is_cut_off(node):
+        return "ONNX Runtime has no integer kernel for an average whose last window is cut off (ceil_mode)"
+    return ""
 
 
 def _check_dtype(node: fx.Node, arguments: dict[str, Any]) -> str:

@@ -90,7 +90,7 @@ class OnnxSession:
 
 
 def _equal(one: np.ndarray, other: np.ndarray) -> bool:
-    """Of the same shape and the same bits."""
+    """Both have the same shape and the same bits."""
     first, second = (np.ascontiguousarray(values) for values in (one, other))
     return first.shape == second.shape and first.tobytes() == second.tobytes()
 

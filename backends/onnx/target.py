@@ -13,10 +13,14 @@ from isobit.backends.rules import IN_FLOAT, INTEGER, MOVE_RULE, UNARY_RULE
 from isobit.pipeline.quant.codebook import CodebookGrid
 from isobit.pipeline.quant.grid import Grid
 from isobit.pipeline.quant.nested import NestedGrid
-from isobit.pipeline.target import Note, Target, WeightLimits, unary_rule
+from isobit.pipeline.target import Note, OpRule, Target, WeightLimits, unary_rule
 
 NAMES = {"qdq": "onnx", "qoperator": "onnx-qoperator"}
-OPS = {**INTEGER, **{name: unary_rule(name, UNARY_RULE) for name in UNARY_KERNELS}}
+OPS = {
+    **INTEGER,
+    "matmul": OpRule("quantized", "own"),
+    **{name: unary_rule(name, UNARY_RULE) for name in UNARY_KERNELS},
+}
 
 _SATURATION = (
     "x86 CPUs with AVX2 but without VNNI add two 8-bit products in a saturating int16 (vpmaddubsw): with full 8-bit "

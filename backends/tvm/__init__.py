@@ -11,7 +11,7 @@ from torch import fx
 from isobit.backends.base import BACKENDS
 from isobit.backends.device.standalone import write_predictor
 from isobit.backends.fixed_point.arithmetic import FixedPointArithmetic
-from isobit.backends.fixed_point.lower import lower
+from isobit.backends.fixed_point.lower import float_calls, lower
 from isobit.backends.fixed_point.rules import integer_target, unsupported
 from isobit.backends.tvm import profiles
 from isobit.backends.tvm.device import device_predictor, toolchain
@@ -24,7 +24,8 @@ from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
 
 NAME = "tvm"
-_BORDER = ("quantize", "finish")  # neither computes: they bring values in and out
+_BORDER = ("quantize", "finish", "leave_float")  # none computes: they bring values in and out
+_FLOAT = "float"
 
 
 class TvmBackend:
@@ -36,6 +37,7 @@ class TvmBackend:
     gated_levels: tuple[str, ...] = levels
     model_file = MODEL
     device_needs = "apache-tvm-ffi and numpy (nothing for the C++ loader)"
+    firmware: tuple[str, ...] = ()
     packages = ("apache-tvm", "apache-tvm-ffi")
     tools: Mapping[str, tuple[str, ...]] = toolchain.TOOLS
 
@@ -47,13 +49,19 @@ class TvmBackend:
         """
         chosen = profiles.resolve(profile)
         toolchain.check(chosen)
-        return integer_target(NAME, chosen.name)
+        return integer_target(NAME, chosen.name, float_operators="after_layers")
 
     def check(self, profile: str) -> None:
         toolchain.check_tools(profiles.resolve(profile))
 
-    def unsupported(self, graph: fx.GraphModule) -> Iterable[tuple[fx.Node, str]]:
-        return unsupported(graph, integer_target(NAME, profiles.NATIVE))
+    def unsupported(self, graph: fx.GraphModule, target: Target) -> Iterable[tuple[fx.Node, str]]:
+        from isobit.backends.tvm.floats import refusal
+
+        found = list(unsupported(graph, target))
+        if found:
+            return found
+        calls = [(node, refusal(call)) for node, call in float_calls(graph, target)]
+        return [(node, reason) for node, reason in calls if reason]
 
     def emit(self, reference: Reference, folder: Path) -> list[Path]:
         from isobit.backends.tvm.build import module_builder, write_module
@@ -84,7 +92,8 @@ class TvmBackend:
     def integer_ops(self, folder: Path) -> Mapping[str, Any]:
         kernels = read_device(folder)["kernels"]
         integer = sum(count for name, count in kernels.items() if name not in _BORDER)
-        return {"integer": integer, "float": 0, "reasons": {}, "kernels": kernels}
+        floats = kernels.get(_FLOAT, 0)
+        return {"integer": integer - floats, "float": floats, "reasons": {}, "kernels": kernels}
 
     def sizes(self, folder: Path) -> Mapping[str, int]:
         libraries = sum(path.stat().st_size for path in (folder / "lib").iterdir())

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isobit.backends.fixed_point.floats.steps import Compute, Decode, Encode, FloatCall, FloatStep, Leave
+from isobit.backends.fixed_point.operators.steps import ArgMax, Extreme, Gather, Reduce, Resample
 from isobit.backends.fixed_point.program import (
     AveragePool,
     Concat,
@@ -22,12 +24,15 @@ from isobit.backends.fixed_point.program import (
     Step,
     Sum,
 )
+from isobit.backends.tvm.floats import function_of
 from isobit.backends.tvm.instructions import instruction_set
 from isobit.backends.tvm.instructions.base import InstructionSet
 from isobit.backends.tvm.instructions.x86 import X86
-from isobit.backends.tvm.kernels import moves, pointwise
+from isobit.backends.tvm.kernels import floats, moves, pointwise
 from isobit.backends.tvm.kernels.conv import conv_call
 from isobit.backends.tvm.kernels.depthwise import depthwise_call, is_depthwise
+from isobit.backends.tvm.kernels.elements.gather import gather_call
+from isobit.backends.tvm.kernels.elements.reduction import arg_max_call, reduce_call
 from isobit.backends.tvm.kernels.kernel import Call
 from isobit.backends.tvm.kernels.layout import Place, plan_places
 from isobit.backends.tvm.kernels.winograd import is_winograd, winograd_call
@@ -50,6 +55,16 @@ def step_call(step: Step, program: Program, places: list[Place], e: InstructionS
             return conv_call(step, program, places, e)
         case Sum():
             return pointwise.sum_call(step, program, places, e)
+        case Extreme():
+            return pointwise.extreme_call(step, program, places, e)
+        case Resample():
+            return pointwise.resample_call(step, program, places, e)
+        case Reduce():
+            return reduce_call(step, program, places, e)
+        case ArgMax():
+            return arg_max_call(step, program, places, e)
+        case Gather():
+            return gather_call(step, program, places, e)
         case Product():
             return pointwise.product_call(step, program, places, e)
         case GlobalAverage():
@@ -64,6 +79,12 @@ def step_call(step: Step, program: Program, places: list[Place], e: InstructionS
             return moves.concat_call(step, program, places, e)
         case Move():
             return moves.move_call(step, program, places, e)
+        case Decode():
+            return floats.decode_call(step, program, places, e)
+        case Encode():
+            return floats.encode_call(step, program, places, e)
+        case Leave():
+            return floats.leave_call(step, program, e)
         case Dequantize(parts=()):
             return moves.dequantize_call(step, program, places, e)
         case Dequantize():
@@ -84,49 +105,71 @@ class ModuleBuilder:
 
         self.program, self.e = program, instruction_set(flavour)
         self.places = plan_places(program)
-        self.calls = [step_call(step, program, self.places, self.e) for step in program.steps]
+        self.calls = [
+            step if isinstance(step, Compute) else step_call(step, program, self.places, self.e)
+            for step in program.steps
+        ]
         self._builder = relax.BlockBuilder()
         self._kernels: dict[StructuralKey, GlobalVar] = {}
         self._constants: dict[bytes, Any] = {}
+        self._functions: dict[FloatCall, GlobalVar] = {}
 
     def build(self) -> Any:
         """The IRModule."""
-        program, place = self.program, self.places[0]
-        image = ((1, *program.input.nchw), "float32")
-        codes = ((1, place.height, place.width, place.channels), "uint8")
-        self._function("main", image, moves.quantize_call(program, place, self.e), self._logits)
-        self._function("codes", codes, moves.enter_call(program, place, self.e), self._logits)
-        self._function("trace", image, moves.quantize_call(program, place, self.e), self._everything)
+        numbers = range(len(self.program.inputs))
+        values = [moves.quantize_call(self.program, number, self.places[number], self.e) for number in numbers]
+        codes = [moves.enter_call(self.program, number, self.places[number], self.e) for number in numbers]
+        self._function("main", values, self._logits)
+        if not self.program.raw:  # else codes do not say all that is read of the inputs
+            self._function("codes", codes, self._logits)
+        self._function("trace", values, self._everything)
         return self._builder.get()
 
     @property
     def traced(self) -> list[int]:
         """Numbers of the tensors that `trace` returns: the quantized ones in execution order."""
-        order = [0, *(step.output for step in self.program.steps if step.output is not None)]
-        return [number for number in order if self.program.buffers[number].quantized]
+        return [number for number in self.program.order if self.program.buffers[number].quantized]
 
     def kernel_counts(self) -> dict[str, int]:
         """How often `main` calls each kind of kernel."""
-        return dict(Counter(["quantize", *(call.name for call in self.calls), "finish"]))
+        names = ["float" if isinstance(call, Compute) else call.name for call in self.calls]
+        entered = sum(self._is_entered(number) for number in range(len(self.program.inputs)))
+        return dict(Counter([*["quantize"] * entered, *names, "finish"]))
 
-    def _function(
-        self, name: str, argument: tuple[tuple[int, ...], str], first: Call, result: Callable[[dict[int, Any]], Any]
-    ) -> None:
+    def _is_entered(self, number: int) -> bool:
+        """Something reads the codes of an input, or its integers."""
+        return self.program.buffers[number].quantized or any(number in step.inputs for step in self.program.steps)
+
+    def _function(self, name: str, entries: list[moves.Entry], result: Callable[[dict[int, Any]], Any]) -> None:
         from tvm import relax
 
-        x = relax.Var("x", _tensor_type(*argument))
-        with self._builder.function(name, [x]):
+        given = [relax.Var(f"x{number}" if number else "x", _tensor_type(entry.given.shape, entry.given.kind))
+                 for number, entry in enumerate(entries)]
+        with self._builder.function(name, given):
             with self._builder.dataflow():
-                values = {0: self._call(first, [x])}
+                values = {number: self._call(entry.call, [x])
+                          for number, (entry, x) in enumerate(zip(entries, given, strict=True))
+                          if self._is_entered(number)}
+                in_float = {number: given[place] for number, place in self.program.raw.items()}
                 for step, call in zip(self.program.steps, self.calls, strict=True):
-                    number = LOGITS if step.output is None else step.output
-                    values[number] = self._call(call, [values[i] for i in call.inputs])
+                    reads = [in_float[number] for number in step.reads] if isinstance(step, FloatStep) else []
+                    if isinstance(call, Compute):
+                        value = self._compute(call, reads)
+                    else:
+                        value = self._call(call, [*(values[number] for number in call.inputs), *reads])
+                    if isinstance(step, FloatStep) and step.writes is not None:
+                        in_float[step.writes] = value
+                    else:
+                        values[LOGITS if step.output is None else step.output] = value
                 output = self._builder.emit_output(result(values))
             self._builder.emit_func_output(output)
 
     def _logits(self, values: dict[int, Any]) -> Any:
-        last = next(call for step, call in zip(self.program.steps, self.calls, strict=True) if step.output is None)
-        return self._call(moves.finish_call(LOGITS, last.shape[0], self.program), [values[LOGITS]])
+        size = next(
+            call.shape[0] for step, call in zip(self.program.steps, self.calls, strict=True)
+            if isinstance(call, Call) and step.output is None and not isinstance(step, Decode)
+        )
+        return self._call(moves.finish_call(LOGITS, size, self.program), [values[LOGITS]])
 
     def _everything(self, values: dict[int, Any]) -> Any:
         from tvm import relax
@@ -145,6 +188,15 @@ class ModuleBuilder:
         kind = _tensor_type(call.shape, call.kind)
         return self._builder.emit(relax.call_tir(self._kernel(call), arguments, kind))
 
+    def _compute(self, step: Compute, reads: list[Any]) -> Any:
+        """A call of the function that computes a float operator."""
+        from tvm import relax
+
+        if step.call not in self._functions:
+            self._functions[step.call] = self._builder.add_func(function_of(step.call), f"float_{len(self._functions)}")
+        arguments = [*reads, *map(self._constant, step.parameters)]
+        return self._builder.emit(relax.Call(self._functions[step.call], arguments))
+
     def _kernel(self, call: Call) -> Any:
         from tvm_ffi import StructuralKey
 
@@ -157,7 +209,7 @@ class ModuleBuilder:
     def _constant(self, array: np.ndarray) -> Any:
         from tvm import relax
 
-        key = array.dtype.str.encode() + array.tobytes()
+        key = f"{array.dtype.str}{array.shape}".encode() + array.tobytes()
         if key not in self._constants:
             self._constants[key] = relax.const(np.ascontiguousarray(array), array.dtype.name)
         return self._constants[key]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from isobit.backends.device.golden import split_outputs
-from isobit.backends.tvm.device.device_runner import named, open_module, read_device, to_tensor
+from isobit.backends.tvm.device.device_runner import named, open_module, read_device, samples_of
 from isobit.pipeline.errors import ParityError
-from isobit.pipeline.samples.network_inputs import Inputs, only
+from isobit.pipeline.samples.network_inputs import Inputs, tensors
 
 
 class NativeSession:
@@ -31,23 +32,22 @@ class NativeSession:
         self._trace = machine["trace"] if taps else None
 
     def run(self, x: Inputs | np.ndarray) -> Mapping[str, np.ndarray]:
-        """uint8 codes by quantizer name (with `taps`), and each output by name, of x float32 [N, ...].
+        """uint8 codes by quantizer name (with `taps`), and each output by name, of x [N, ...].
 
         Raises:
             ParityError: reading the tensors out changed an output.
         """
-        values = np.ascontiguousarray(np.asarray(x if isinstance(x, np.ndarray) else only(x), np.float32))
-        rows = [self._run(values[i:i + 1]) for i in range(len(values))]
+        arrays = [x] if isinstance(x, np.ndarray) else [tensor.numpy() for tensor in tensors(x)]
+        rows = [self._run(sample) for sample in samples_of(arrays, self._device)]
         columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
         return named(columns, self._device) if self._trace is not None else split_outputs(columns[-1], self._device)
 
-    def _run(self, sample: np.ndarray) -> list[np.ndarray]:
+    def _run(self, given: list[Any]) -> list[np.ndarray]:
         """What `trace` returns for one sample."""
-        given = to_tensor(sample)
-        logits = self._main(given).numpy()
+        logits = self._main(*given).numpy()
         if self._trace is None:
             return [logits]
-        outputs = [output.numpy() for output in self._trace(given)]
+        outputs = [output.numpy() for output in self._trace(*given)]
         if not np.array_equal(outputs[-1].view(np.uint32), logits.view(np.uint32)):
             raise ParityError(
                 "reading the quantized tensors changes what the module computes",

@@ -8,8 +8,6 @@ on the rounded network, and nothing about them is learned.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pydantic import Field
 
 from isobit.calib.context import Calibration
@@ -18,15 +16,15 @@ from isobit.calib.methods import method
 from isobit.calib.ranges.ranges import search_activation_ranges, search_weight_ranges
 from isobit.calib.reconstruction.partition import layers
 from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
-from isobit.calib.reconstruction.schedule import RoundingParameters
+from isobit.calib.reconstruction.schedule import LearnedRounding
 from isobit.calib.reconstruction.trainer import Sampler, Settings, UnitTrainer, unit_trainer
-from isobit.calib.roundings import Descent
+from isobit.calib.roundings.soft import Descent
 from isobit.pipeline.stages import UnitLog
 
 PAPER_STEPS = 10_000
 
 
-class AdaRoundParameters(RoundingParameters):
+class AdaRoundParameters(LearnedRounding):
     """Defaults are the paper's, and where it is silent those of AIMET, the library of its authors.
 
     Args:
@@ -44,7 +42,7 @@ class AdaRoundParameters(RoundingParameters):
     @property
     def settings(self) -> Settings:
         """The step loop's settings, the rate scaled to the number of steps."""
-        return replace(self.rounding_settings(PAPER_STEPS), descent=self.descent, sampler=self.sampler)
+        return Settings(steps=self.steps, rounding=self.chosen_rounding(PAPER_STEPS), sampler=self.sampler)
 
 
 def _cost(parameters: AdaRoundParameters, facts: CostFacts) -> Cost:

@@ -8,8 +8,6 @@ activation scales of each block on the float network's values, with rounding dec
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pydantic import Field
 
 from isobit.calib.context import Calibration
@@ -19,14 +17,14 @@ from isobit.calib.ranges.ranges import search_ranges_in_order, search_weight_ran
 from isobit.calib.reconstruction.mixing import MaskSource
 from isobit.calib.reconstruction.objectives import Fisher, FullFisher, Reconstruction, fisher_weights
 from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
-from isobit.calib.reconstruction.schedule import RoundingParameters, rate_factor
+from isobit.calib.reconstruction.schedule import LearnedRounding, rate_factor
 from isobit.calib.reconstruction.trainer import MakeObjective, Sampler, Settings, UnitTrainer, unit_trainer
 from isobit.pipeline.stages import UnitLog
 
 PAPER_STEPS, PAPER_ACTIVATION_STEPS = 20_000, 5_000
 
 
-class BRECQParameters(RoundingParameters):
+class BRECQParameters(LearnedRounding):
     """Defaults are those of the released script.
 
     Args:
@@ -53,14 +51,14 @@ class BRECQParameters(RoundingParameters):
     @property
     def weight_settings(self) -> Settings:
         """Settings of the first pass."""
-        return replace(self.rounding_settings(PAPER_STEPS), sampler=self.sampler)
+        return Settings(steps=self.steps, rounding=self.chosen_rounding(PAPER_STEPS), sampler=self.sampler)
 
     @property
     def activation_settings(self) -> Settings:
         """Settings of the second pass."""
         factor = rate_factor(self.schedule, self.activation_steps, PAPER_ACTIVATION_STEPS)
         return Settings(
-            steps=self.activation_steps, scale_learning_rate=self.scale_learning_rate * factor, rounding="nearest",
+            steps=self.activation_steps, scale_learning_rate=self.scale_learning_rate * factor,
             sampler=self.sampler,
         )
 

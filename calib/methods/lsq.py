@@ -47,7 +47,7 @@ class LSQParameters(Parameters):
         """The step loop's settings, the rate scaled to the number of steps."""
         factor = rate_factor(self.schedule, self.steps, PAPER_STEPS)
         return Settings(
-            steps=self.steps, scale_learning_rate=self.scale_learning_rate * factor, rounding="nearest",
+            steps=self.steps, scale_learning_rate=self.scale_learning_rate * factor,
             gradient_factor=self.gradient_factor, sampler=self.sampler,
         )
 

@@ -8,7 +8,6 @@ the loss; and the float inputs and targets are corrected towards the batch norms
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from pydantic import Field
 
@@ -20,14 +19,14 @@ from isobit.calib.ranges.ranges import search_ranges, search_unit_ranges
 from isobit.calib.reconstruction.correction import Correction, correct
 from isobit.calib.reconstruction.objectives import PredictionDifference
 from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
-from isobit.calib.reconstruction.schedule import RoundingParameters, rate_factor
+from isobit.calib.reconstruction.schedule import LearnedRounding, rate_factor
 from isobit.calib.reconstruction.trainer import MakeObjective, Settings, UnitTrainer, unit_trainer
 from isobit.pipeline.stages import UnitLog
 
 PAPER_STEPS = 20_000
 
 
-class PDQuantParameters(RoundingParameters):
+class PDQuantParameters(LearnedRounding):
     """Defaults are the released code's for ResNet; other networks' stand in recipes of their own (section 5.4).
 
     Args:
@@ -64,8 +63,8 @@ class PDQuantParameters(RoundingParameters):
     def settings(self) -> Settings:
         """The step loop's settings, rates scaled to the number of steps."""
         factor = rate_factor(self.schedule, self.steps, PAPER_STEPS)
-        return replace(
-            self.rounding_settings(PAPER_STEPS), keep_prob=self.keep_prob,
+        return Settings(
+            steps=self.steps, rounding=self.chosen_rounding(PAPER_STEPS), keep_prob=self.keep_prob,
             scale_learning_rate=self.scale_learning_rate * factor,
         )
 

@@ -7,7 +7,6 @@ rounding and activation scales are learned in one run.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
@@ -17,14 +16,14 @@ from isobit.calib.cost import Cost, CostFacts
 from isobit.calib.methods import method
 from isobit.calib.ranges.ranges import search_ranges, search_unit_ranges
 from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
-from isobit.calib.reconstruction.schedule import RoundingParameters, rate_factor
+from isobit.calib.reconstruction.schedule import LearnedRounding, rate_factor
 from isobit.calib.reconstruction.trainer import Sampler, Settings, UnitTrainer, unit_trainer
 from isobit.pipeline.stages import UnitLog
 
 PAPER_STEPS = 20_000
 
 
-class QDropParameters(RoundingParameters):
+class QDropParameters(LearnedRounding):
     """Defaults are the paper's and its released code's, for every network and bit width.
 
     Args:
@@ -49,9 +48,10 @@ class QDropParameters(RoundingParameters):
     def settings(self) -> Settings:
         """The step loop's settings, rates scaled to the number of steps."""
         factor = rate_factor(self.schedule, self.steps, PAPER_STEPS)
-        return replace(
-            self.rounding_settings(PAPER_STEPS), keep_prob=self.keep_prob, sampler=self.sampler,
-            scale_learning_rate=self.scale_learning_rate * factor, gradient_factor=self.branch == "qdrop",
+        return Settings(
+            steps=self.steps, rounding=self.chosen_rounding(PAPER_STEPS), keep_prob=self.keep_prob,
+            sampler=self.sampler, scale_learning_rate=self.scale_learning_rate * factor,
+            gradient_factor=self.branch == "qdrop",
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from isobit.calib.ranges.histograms import Bins
 from isobit.calib.ranges.range_search import Points, best_range
 from isobit.pipeline.errors import CalibrationError
+from isobit.pipeline.graph.told_apart import EVERYTHING, Ends
 from isobit.pipeline.quant.grid import SCALE_FLOOR, QParams, QuantSpec, params_from_range
 from isobit.pipeline.samples.batching import LARGEST_BATCH
 
@@ -33,10 +34,12 @@ class RangeObserver:
         spec: per tensor.
         name: for errors.
         split: one batch comes in several calls, and `went_on` says where it ends; otherwise in one.
+        ends: what lies beyond is taken for them (`pipeline.graph.told_apart`).
     """
 
-    def __init__(self, spec: QuantSpec, name: str, split: bool = False) -> None:
+    def __init__(self, spec: QuantSpec, name: str, split: bool = False, ends: Ends = EVERYTHING) -> None:
         self.spec, self.name, self._split = spec, name, split
+        self._least, self._greatest = ends
         self.low: Tensor | None = None
         self.high: Tensor | None = None
         self._batches = 0
@@ -61,6 +64,7 @@ class RangeObserver:
     def __call__(self, x: Tensor) -> None:
         """Take in one batch [N, ...]."""
         x = x.detach()
+        x = x if (self._least, self._greatest) == EVERYTHING else x.clamp(self._least, self._greatest)
         if self._bins is not None:
             x = x.abs() if self.spec.range.kind == "percentile" else x
             self._bins.fill(x.reshape(1, -1))
@@ -125,9 +129,9 @@ class RangeObserver:
         return self.low, self.high
 
 
-def params_of(x: Tensor, spec: QuantSpec, name: str) -> QParams:
+def params_of(x: Tensor, spec: QuantSpec, name: str, ends: Ends = EVERYTHING) -> QParams:
     """Scale and zero point of an activation that is seen as one tensor, by `RangeObserver`."""
-    observer = RangeObserver(spec, name)
+    observer = RangeObserver(spec, name, ends=ends)
     observer(x)
     if observer.needs_second_pass:
         observer.start_second_pass()

@@ -14,6 +14,7 @@ from isobit.calib.reconstruction.reconstruct import UnitTask
 from isobit.pipeline.graph.nodes import bias_quantizer_of, get_attribute, nodes_by_name, quantizer_of, source_of, where
 from isobit.pipeline.graph.quantized_tensors import quantizers
 from isobit.pipeline.graph.sums import check_sums
+from isobit.pipeline.graph.told_apart import Ends, ends_told_apart
 from isobit.pipeline.quant.grid import QParams
 from isobit.pipeline.quant.quantizer import BiasQuantizer, Phase, Quantizer, StandIn, stand_in_for
 from isobit.pipeline.samples.network_inputs import run_graph
@@ -71,7 +72,10 @@ def search_ranges_in_order(calibration: Calibration, images: int) -> None:
     searched = {where(nodes[name]): quantizer for name, quantizer in calibration.activations().items()}
     _switch_on(calibration.graph)
     finest = _Finest()
-    with stand_in_for((quantizer, _ObserveOnce(quantizer, name, finest)) for name, quantizer in searched.items()):
+    ends = ends_told_apart(calibration.graph)
+    with stand_in_for(
+        (quantizer, _ObserveOnce(quantizer, name, finest, ends[quantizer])) for name, quantizer in searched.items()
+    ):
         run_graph(calibration.graph, calibration.batch_at(slice(images)))
     _check_sums(calibration)
 
@@ -100,12 +104,12 @@ class _Finest:
 class _ObserveOnce:
     """Chooses a quantizer's numbers from the first tensor that passes, and quantizes it and all later ones."""
 
-    def __init__(self, quantizer: Quantizer, name: str, finest: _Finest) -> None:
-        self._quantizer, self._name, self._finest, self._seen = quantizer, name, finest, False
+    def __init__(self, quantizer: Quantizer, name: str, finest: _Finest, ends: Ends) -> None:
+        self._quantizer, self._name, self._finest, self._ends, self._seen = quantizer, name, finest, ends, False
 
     def __call__(self, x: Tensor) -> Tensor:
         if not self._seen:
-            self._quantizer.set_params(params_of(x, self._quantizer.spec, self._name))
+            self._quantizer.set_params(params_of(x, self._quantizer.spec, self._name, self._ends))
             (self._finest.see if bool(x.any()) else self._finest.give)(self._quantizer)
             self._seen = True
         return self._quantizer.fake_quantize(x)
@@ -140,10 +144,11 @@ def search_unit_ranges(task: UnitTask, images: int) -> None:
         images: how many of the calibration images are seen.
     """
     open_ones = {*task.activations, *task.inner}
+    ends, split = ends_told_apart(task.student), task.walk_batch < EVALUATION_BATCH
     for name, quantizer in quantizers(task.student).items():
         if quantizer not in open_ones:
             continue
-        observer = RangeObserver(quantizer.spec, f"{task.unit.name}, {name}", task.walk_batch < EVALUATION_BATCH)
+        observer = RangeObserver(quantizer.spec, f"{task.unit.name}, {name}", split, ends[quantizer])
         with stand_in_for([(quantizer, _watched_by(observer))]):
             for second in (False, True)[: 1 + observer.needs_second_pass]:
                 if second:
@@ -173,7 +178,10 @@ def _all(graph: fx.GraphModule) -> list[Quantizer | BiasQuantizer]:
 @torch.no_grad()
 def _observe(calibration: Calibration, named: dict[str, Quantizer], images: int | None) -> None:
     split = calibration.batch < EVALUATION_BATCH
-    observers = {quantizer: RangeObserver(quantizer.spec, name, split) for name, quantizer in named.items()}
+    ends = ends_told_apart(calibration.graph)
+    observers = {
+        quantizer: RangeObserver(quantizer.spec, name, split, ends[quantizer]) for name, quantizer in named.items()
+    }
     for quantizer in observers:
         quantizer.phase = Phase.OBSERVE
     with stand_in_for((quantizer, _watched_by(observer)) for quantizer, observer in observers.items()):

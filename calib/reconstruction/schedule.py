@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from isobit.calib.cost import STEERED, TRAINED
-from isobit.calib.parameters import Parameters
-from isobit.calib.reconstruction.trainer import Settings
-from isobit.calib.roundings import find_rounding
+from isobit.calib.roundings import ChosenRounding, choose_rounding, find_rounding
+from isobit.calib.roundings.soft import SoftParameters
 
 Schedule = Literal["paper", "fast"]
 
@@ -23,45 +23,39 @@ def rate_factor(schedule: Schedule, steps: int, paper_steps: int) -> float:
     return paper_steps / steps if schedule == "fast" else 1.0
 
 
-class RoundingParameters(Parameters):
+class LearnedRounding(SoftParameters):
     """What is asked of the rounding, wherever it is learned.
+
+    The parameters of soft rounding, which all papers here take, stand among the method's own. Every other rounding has
+    its own, beside its name: `rounding: {name: signsgd, learning_rate: 2.0}`.
 
     Args:
         steps: of one unit.
-        rounding: one of `calib.roundings`. `soft` is AdaRound's relaxation, which all papers here take; the parameters
-            from `rounding_weight` to `beta_end` are its own and mean nothing to others.
-        rounding_weight: lambda of the regulariser, which is a sum over all weights of a unit; 0.01 in all papers, for
-            MobileNetV2 0.1 and for MnasNet 0.2 in QDrop's and PD-Quant's code.
-        learning_rate: Adam's, of the rounding variables, constant.
-        warmup: share of steps without regulariser.
-        beta_start, beta_end: exponent of the regulariser after warm-up.
+        rounding: one of `calib.roundings`, by its name, or `name` and parameters.
         schedule: with other than the paper's number of steps, `fast` multiplies learning rates by paper's / own steps,
             `paper` leaves them; the same thing at the paper's number.
     """
 
     steps: int = Field(ge=1)
-    rounding: str = "soft"
-    rounding_weight: float = Field(default=0.01, ge=0.0)
-    learning_rate: float = Field(default=1e-3, gt=0.0)
-    warmup: float = Field(default=0.2, ge=0.0, lt=1.0)
-    beta_start: float = Field(default=20.0, gt=1.0)
-    beta_end: float = Field(default=2.0, gt=1.0)
+    rounding: str | dict[str, Any] = "soft"
     schedule: Schedule = "fast"
 
-    @field_validator("rounding")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        return find_rounding(name).name
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        self.chosen_rounding(1)
+        return self
 
     @property
     def passes(self) -> float:
         """What one step costs, in forward passes of its batch."""
-        return TRAINED if find_rounding(self.rounding).learns else STEERED
+        return TRAINED if self.chosen_rounding(1).kind.learns else STEERED
 
-    def rounding_settings(self, paper_steps: int) -> Settings:
-        """The step loop's settings as far as they are about rounding, the rate scaled to the number of steps."""
-        return Settings(
-            steps=self.steps, rounding=self.rounding, rounding_weight=self.rounding_weight,
-            learning_rate=self.learning_rate * rate_factor(self.schedule, self.steps, paper_steps),
-            warmup=self.warmup, beta_start=self.beta_start, beta_end=self.beta_end,
-        )
+    def chosen_rounding(self, paper_steps: int) -> ChosenRounding:
+        """The rounding with its parameters, rates scaled to the number of steps."""
+        stated = {"name": self.rounding} if isinstance(self.rounding, str) else dict(self.rounding)
+        name = str(stated.pop("name", type(self).model_fields["rounding"].default))
+        taken = find_rounding(name).parameters
+        shared = {key: getattr(self, key) for key in taken.model_fields} if isinstance(self, taken) else {}
+        chosen = choose_rounding(name, shared | stated)
+        factor = rate_factor(self.schedule, self.steps, paper_steps)
+        return replace(chosen, parameters=chosen.parameters.scaled(factor))

@@ -22,8 +22,8 @@ from torch import Tensor
 from isobit.calib.reconstruction.mixing import MaskSource, Mixing
 from isobit.calib.reconstruction.objectives import Objective, Reconstruction
 from isobit.calib.reconstruction.reconstruct import UnitTask
-from isobit.calib.roundings import Rounding, RoundingSettings, find_rounding
-from isobit.calib.roundings.nearest import NearestRounding
+from isobit.calib.roundings import ChosenRounding, Rounding
+from isobit.calib.roundings.nearest import NEAREST
 from isobit.pipeline.quant.grid import QParams
 from isobit.pipeline.quant.quantizer import Quantizer, StandIn, stand_in_for
 
@@ -39,10 +39,12 @@ MakeObjective = Callable[[UnitTask, MaskSource], Objective]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(RoundingSettings):
-    """What a method decides about the loop, beside the rounding; rates are those of this number of steps.
+class Settings:
+    """What a method decides about the loop; rates are those of this number of steps.
 
     Args:
+        steps: of the unit.
+        rounding: of its weights.
         keep_prob: probability that an activation element, inside the unit and at its input, is quantized.
         scale_learning_rate: of activation scales, cosine to 0; 0 where they stay as they are.
         gradient_factor: LSQ's damping of the scales' gradients.
@@ -51,6 +53,8 @@ class Settings(RoundingSettings):
         learn_inner: also mix and learn the quantizers that the papers do not have (8 bits before a sum).
     """
 
+    steps: int
+    rounding: ChosenRounding = NEAREST
     keep_prob: float = 1.0
     scale_learning_rate: float = 0.0
     gradient_factor: bool = False
@@ -81,7 +85,7 @@ def _candidates(task: UnitTask, settings: Settings) -> tuple[Quantizer, ...]:
 def _learns(task: UnitTask, settings: Settings) -> bool:
     """Whether steps change anything: scales that values reach, or variables of the rounding."""
     scales = settings.scale_learning_rate > 0.0 and settings.keep_prob > 0.0 and _candidates(task, settings)
-    return bool(scales) or (bool(task.weights) and find_rounding(settings.rounding).learns)
+    return bool(scales) or (bool(task.weights) and settings.rounding.kind.learns)
 
 
 class UnitTrainer:
@@ -98,8 +102,8 @@ class UnitTrainer:
         if not _learns(task, settings):
             raise ValueError(f"nothing is left to learn in unit {task.unit.name}")
         self.task, self.settings = task, settings
-        make_rounding = find_rounding(settings.rounding).make if task.weights else NearestRounding  # has no weights
-        self.rounding: Rounding = make_rounding(task.weights, settings)
+        chosen = settings.rounding if task.weights else NEAREST
+        self.rounding: Rounding = chosen.make(task.weights, settings.steps)
         learned = settings.scale_learning_rate > 0.0 or settings.keep_prob < 1.0
         self.learned = _candidates(task, settings) if learned else ()
         self.bypassed = tuple(quantizer for quantizer in task.inner if quantizer not in self.learned)

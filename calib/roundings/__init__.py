@@ -1,48 +1,36 @@
 """How the weights of a unit are rounded while it is trained: one rounding, one file, chosen by `method.rounding`.
 
-`@rounding("name")` registers a class, or any other function of (weights, settings), that gives a `Rounding`. The step
-loop (`calib.reconstruction.trainer`) drives it and knows nothing else about it: a rounding owns its variables and how
-they descend.
+`@rounding("name", Parameters)` registers a class, or any other function of (weights, parameters, steps), that gives a
+`Rounding`. The step loop (`calib.reconstruction.trainer`) drives it and knows nothing else about it: a rounding owns
+its parameters, its variables and how they descend.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from torch import Tensor
 
+from isobit.calib.parameters import Parameters, checked_parameters
 from isobit.pipeline.errors import RecipeError
 from isobit.pipeline.quant.quantizer import Quantizer
 from isobit.pipeline.registry import Registry, discover
 
 Weights = Sequence[tuple[Quantizer, Tensor]]
-Descent = Literal["linear", "cosine"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class RoundingSettings:
-    """What a method decides about rounding; rates are those of this number of steps, already scaled.
+class RoundingParameters(Parameters):
+    """Base of the parameters that a rounding has of its own, as `method.rounding` of a recipe states them."""
 
-    Args:
-        steps: of the unit.
-        rounding: the name of the rounding.
-        rounding_weight: lambda of soft rounding's regulariser, which is a sum over all weights of the unit.
-        learning_rate: Adam's, of soft rounding's variables, constant.
-        warmup: share of steps without regulariser; then its exponent goes from `beta_start` to `beta_end`.
-        descent: how it goes there.
-    """
+    def scaled(self, factor: float) -> Self:
+        """The same with learning rates times `factor`, for another number of steps than the paper's."""
+        return self
 
-    steps: int
-    rounding: str = "soft"
-    rounding_weight: float = 0.01
-    learning_rate: float = 1e-3
-    warmup: float = 0.2
-    beta_start: float = 20.0
-    beta_end: float = 2.0
-    descent: Descent = "linear"
+
+P = TypeVar("P", bound=RoundingParameters)
 
 
 class Rounding(Protocol):
@@ -95,37 +83,65 @@ class Rounding(Protocol):
         ...
 
 
-Make = Callable[[Weights, RoundingSettings], Rounding]
-M = TypeVar("M", bound=Make)
+Make = Callable[[Weights, P, int], Rounding]
+M = TypeVar("M", bound=Callable[..., Rounding])
 
 
 @dataclass(frozen=True)
-class RoundingKind:
+class RoundingKind(Generic[P]):
     """A registered rounding.
 
     Args:
+        make: of the weights of a unit, its parameters and the number of steps.
         learns: whether it has variables, so that a unit without learned scales is worth training.
     """
 
     name: str
-    make: Make
+    parameters: type[P]
+    make: Make[P]
     learns: bool
 
 
-ROUNDINGS: Registry[RoundingKind] = Registry("rounding", RecipeError, "isobit.roundings", "recipe.method.rounding")
+@dataclass(frozen=True)
+class ChosenRounding:
+    """A rounding with its parameters, rates scaled to the number of steps."""
+
+    kind: RoundingKind[Any]
+    parameters: RoundingParameters
+
+    def make(self, weights: Weights, steps: int) -> Rounding:
+        """The rounding of these weights."""
+        return self.kind.make(weights, self.parameters, steps)
 
 
-def rounding(name: str, learns: bool = True) -> Callable[[M], M]:
+ROUNDINGS: Registry[RoundingKind[Any]] = Registry(
+    "rounding", RecipeError, "isobit.roundings", "recipe.method.rounding"
+)
+
+
+def rounding(name: str, parameters: type[P], learns: bool = True) -> Callable[[M], M]:
     """Register the decorated class or function as rounding `name`."""
 
     def register(make: M) -> M:
-        ROUNDINGS.register(name)(RoundingKind(name, make, learns))
+        ROUNDINGS.register(name)(RoundingKind(name, parameters, make, learns))
         return make
 
     return register
 
 
-def find_rounding(name: str) -> RoundingKind:
+def find_rounding(name: str) -> RoundingKind[Any]:
     """The rounding of that name; raises RecipeError where there is none, with the nearest spelling."""
     discover(sys.modules[__name__])
     return ROUNDINGS.get(name)
+
+
+def choose_rounding(name: str, values: Mapping[str, Any]) -> ChosenRounding:
+    """The rounding of that name with checked parameters.
+
+    Raises:
+        RecipeError: no such rounding, an unknown parameter or a value that is not allowed.
+    """
+    kind = find_rounding(name)
+    return ChosenRounding(
+        kind, checked_parameters(kind.parameters, values, f"rounding '{name}'", "method.rounding", ["name"])
+    )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from isobit.calib.roundings import RoundingSettings, Weights, rounding
+from isobit.calib.roundings import ROUNDINGS, ChosenRounding, RoundingParameters, Weights, rounding
 
 
 def round_to_nearest(weights: Weights) -> tuple[Tensor, ...]:
@@ -22,11 +22,11 @@ def round_to_nearest(weights: Weights) -> tuple[Tensor, ...]:
     return tuple(found)
 
 
-@rounding("nearest", learns=False)
+@rounding("nearest", RoundingParameters, learns=False)
 class NearestRounding:
     """The codes of round-half-to-even, in place while the unit is trained."""
 
-    def __init__(self, weights: Weights, settings: RoundingSettings) -> None:
+    def __init__(self, weights: Weights, parameters: RoundingParameters, steps: int) -> None:
         self._weights = weights
 
     def attach(self) -> None:
@@ -62,3 +62,6 @@ class NearestRounding:
     def flipped(self) -> float:
         """0 by definition."""
         return 0.0
+
+
+NEAREST = ChosenRounding(ROUNDINGS.get("nearest"), RoundingParameters())

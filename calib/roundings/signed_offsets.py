@@ -6,9 +6,9 @@ Findings of EMNLP 2024, arXiv 2309.05516.
     weight = scale * clamp(round(w / scale + v), qmin - zero_point, qmax - zero_point),  v in [-0.5, 0.5]
 
 The unit sees hard codes in every step and the gradient passes the rounding as if it were not there, but not a code
-that is clipped. v starts at 0, nearest rounding; step t = 0 ... T - 1 moves each v by (1 - t / T) / T against the sign
-of its gradient, half a code in all. The offsets of the step with the smallest loss are kept. The paper's learned
-factors on a range's ends are left out: the ranges are those that were searched.
+that is clipped. v starts at 0, nearest rounding; step t = 0 ... T - 1 moves each v by rate * (1 - t / T) / T against
+the sign of its gradient, half a code in all at the paper's rate of 1. The offsets of the step with the smallest loss
+are kept. The paper's learned factors on a range's ends are left out: the ranges are those that were searched.
 """
 
 from __future__ import annotations
@@ -17,15 +17,26 @@ import math
 from collections.abc import Callable
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from isobit.calib.roundings import RoundingSettings, Weights, rounding
+from isobit.calib.roundings import RoundingParameters, Weights, rounding
 from isobit.calib.roundings.buffer import FlatRounding
 
 FARTHEST = 0.5
 
 
-@rounding("signsgd")
+class SignedOffsetsParameters(RoundingParameters):
+    """Defaults are the paper's.
+
+    Args:
+        learning_rate: of the first step, times the number of steps: how far offsets could go at a constant rate.
+    """
+
+    learning_rate: float = Field(default=1.0, gt=0.0)
+
+
+@rounding("signsgd", SignedOffsetsParameters)
 class SignedOffsets(FlatRounding):
     """One offset v for every weight, learned by signed gradient descent with a rate that falls linearly to 0.
 
@@ -33,12 +44,12 @@ class SignedOffsets(FlatRounding):
         offsets: v, flat [weights].
     """
 
-    def __init__(self, weights: Weights, settings: RoundingSettings) -> None:
+    def __init__(self, weights: Weights, parameters: SignedOffsetsParameters, steps: int) -> None:
         super().__init__(weights)
         self.offsets = torch.zeros_like(self.ratio)
         self._best = torch.zeros_like(self.ratio)
         self._least = torch.full((), math.inf, device=self.ratio.device)
-        rates = [(1.0 - step / settings.steps) / settings.steps for step in range(settings.steps)]
+        rates = [parameters.learning_rate * (1.0 - step / steps) / steps for step in range(steps)]
         self._rates = torch.tensor(rates, device=self.ratio.device)
 
     def regularised(self, step: int) -> bool:

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from isobit.calib.roundings import Descent, RoundingSettings, Weights, rounding
+from isobit.calib.roundings import RoundingParameters, Weights, rounding
 from isobit.calib.roundings.buffer import FlatRounding
 
+Descent = Literal["linear", "cosine"]
 ZETA, GAMMA = 1.1, -0.1
 STRETCH = ZETA - GAMMA
 UNDECIDED = (0.01, 0.99)  # a rounding variable h strictly between these is called undecided
@@ -54,7 +57,30 @@ def beta_at(
     return end + (start - end) * (rest if descent == "linear" else 0.5 * (1.0 - math.cos(math.pi * rest)))
 
 
-@rounding("soft")
+class SoftParameters(RoundingParameters):
+    """Defaults are those that the papers share.
+
+    Args:
+        rounding_weight: lambda of the regulariser, which is a sum over all weights of a unit; 0.01 in all papers, for
+            MobileNetV2 0.1 and for MnasNet 0.2 in QDrop's and PD-Quant's code.
+        learning_rate: Adam's, of the rounding variables, constant.
+        warmup: share of steps without regulariser; then its exponent goes from `beta_start` to `beta_end`.
+        descent: how it goes there.
+    """
+
+    rounding_weight: float = Field(default=0.01, ge=0.0)
+    learning_rate: float = Field(default=1e-3, gt=0.0)
+    warmup: float = Field(default=0.2, ge=0.0, lt=1.0)
+    beta_start: float = Field(default=20.0, gt=1.0)
+    beta_end: float = Field(default=2.0, gt=1.0)
+    descent: Descent = "linear"
+
+    def scaled(self, factor: float) -> Self:
+        """The same with Adam's rate times `factor`."""
+        return self.model_copy(update={"learning_rate": self.learning_rate * factor})
+
+
+@rounding("soft", SoftParameters)
 class SoftRounding(FlatRounding):
     """A variable h in [0, 1] for every weight between its two neighbouring codes, learned by Adam at a constant rate.
 
@@ -62,7 +88,7 @@ class SoftRounding(FlatRounding):
         alpha: the flat parameter [weights] that Adam moves.
     """
 
-    def __init__(self, weights: Weights, settings: RoundingSettings) -> None:
+    def __init__(self, weights: Weights, parameters: SoftParameters, steps: int) -> None:
         super().__init__(weights)
         self._floor = torch.floor(self.ratio)
         # A weight whose code is clipped gets no gradient from the reconstruction; it still feels the regulariser.
@@ -71,18 +97,16 @@ class SoftRounding(FlatRounding):
         self.alpha = torch.nn.Parameter(initial_alpha(self.ratio - self._floor))
         self.alpha.grad = torch.zeros_like(self.alpha)
         self._sigmoid = torch.empty_like(self._floor)
-        self._make_tables(settings)
+        self._make_tables(parameters, steps)
         self.optimiser = torch.optim.Adam(
-            [self.alpha], lr=settings.learning_rate, fused=True, capturable=self.alpha.device.type == "cuda"
+            [self.alpha], lr=parameters.learning_rate, fused=True, capturable=self.alpha.device.type == "cuda"
         )
 
-    def _make_tables(self, settings: RoundingSettings) -> None:
+    def _make_tables(self, parameters: SoftParameters, steps: int) -> None:
         """The regulariser's exponents, one a step."""
-        betas = [
-            beta_at(step, settings.steps, settings.warmup, settings.beta_start, settings.beta_end, settings.descent)
-            for step in range(1, settings.steps + 1)
-        ]
-        self._strength = settings.rounding_weight
+        course = parameters.warmup, parameters.beta_start, parameters.beta_end, parameters.descent
+        betas = [beta_at(step, steps, *course) for step in range(1, steps + 1)]
+        self._strength = parameters.rounding_weight
         self._regularised = [beta is not None for beta in betas]
         self._betas = torch.tensor([beta or 0.0 for beta in betas], device=self.alpha.device)
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from isobit.calib.context import Calibration
 from isobit.calib.ranges.averages import covered
 from isobit.pipeline.errors import CalibrationError
+from isobit.pipeline.graph.annotation import kept_float
 from isobit.pipeline.graph.dialect import WEIGHTED
 from isobit.pipeline.graph.nodes import (
     bias_quantizer_of,
@@ -312,7 +313,7 @@ class Student(nn.Module):
         owners: dict[str, fx.Node] = {}
         for node in calibration.graph.graph.nodes:
             quantizer = quantizer_of(calibration.graph, node)
-            if op_name(node) in WEIGHTED:
+            if op_name(node) in WEIGHTED and not kept_float(node):
                 self._add_layer(node, weights, mode, owners)
             elif quantizer is not None and not is_constant(node):
                 if quantizer not in self._coders:

@@ -37,11 +37,13 @@ from isobit.cli.terminal import Terminal, open_console
 from isobit.pipeline.artifact.output import claim
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.model.modelfile import LoadedModel, load_model
+from isobit.pipeline.proof.measures import find_measures
 from isobit.pipeline.proof.verdicts import headlines
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.recipe.schema import Recipe
 from isobit.pipeline.samples.batching import BUDGET, plan_memory
 from isobit.pipeline.samples.data import Batches
+from isobit.pipeline.samples.decoder import load_decoder
 from isobit.pipeline.samples.inputs import (
     ImageOptions,
     InputShape,
@@ -73,9 +75,18 @@ class Request:
     calib_data: Path | None
     eval_data: Path | None
     out: Path
-    checkpoints: Path
     options: Options
     as_json: bool
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of this artifact's, beside it."""
+        return checkpoints_of(self.out)
+
+
+def checkpoints_of(out: Path) -> Path:
+    """Where the checkpoints of the artifact `out` lie."""
+    return out.parent / CHECKPOINTS / out.name
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,10 @@ def build(
     classes: cli.ClassNames = None,
     out: cli.Out = None,
     overwrite: cli.Overwrite = False,
+    allow_float: cli.AllowFloat = False,
     device: cli.DeviceName = "auto",
+    metric: cli.Metrics = None,
+    decoder: cli.DecoderName = None,
     max_drop: cli.MaxDrop = None,
     parity_samples: cli.ParitySamples = 1000,
     memory: cli.MemoryBudget = BUDGET / GIGABYTE,
@@ -140,19 +154,15 @@ def build(
         chosen, backend = load_recipe(recipe, cli.recipe_edits(sets, seed)), BACKENDS.get(target)
         check_recipe(chosen)
         out = cli.plain_out(out or cli.default_out(model.stem, chosen.name, target))
-        terminal.checkpoints = out.parent / CHECKPOINTS / out.name
+        terminal.checkpoints = checkpoints_of(out)
         options = Options(
             device_profile, cli.resolve_device(device), overwrite, terminal.checkpoints, resume, max_drop,
-            parity_samples, memory * GIGABYTE, outputs=tuple(output or ()),
+            parity_samples, memory * GIGABYTE, outputs=tuple(output or ()), allow_float=allow_float,
+            decoder=None if decoder is None else load_decoder(decoder), metrics=tuple(metric or ()),
         )
-        images = ImageOptions(
-            cli.parse_numbers("--mean", mean), cli.parse_numbers("--std", std), cli.parse_input_size(input_size),
-            cli.parse_resize(resize), cli.parse_channels(channels), cli.parse_pixel_range(pixel_range), classes,
-        )
-        images.check()
-        request = Request(
-            chosen, recipe, backend, images, calib_data, eval_data, out, terminal.checkpoints, options, as_json
-        )
+        find_measures(options.metrics, options.decoder)
+        images = cli.image_options(mean, std, input_size, resize, channels, pixel_range, classes)
+        request = Request(chosen, recipe, backend, images, calib_data, eval_data, out, options, as_json)
         of = ModelRequest(
             model, arch, trust_pickle, weights, cli.parse_arch_args(arch_args), tuple(input_shape or ()),
             not no_simplify,
@@ -167,6 +177,8 @@ def _build(terminal: Terminal, model: ModelRequest, request: Request) -> None:
         typer.Exit: the gate failed.
     """
     recipe, options = request.recipe, request.options
+    if not model.path.exists():
+        model.load()  # says so, before anything is said of the data
     check_data(recipe, request.calib_data)
     inputs = {
         "MODEL": model.path, "--recipe": Path(request.recipe_name), "--calib-data": request.calib_data,
@@ -176,7 +188,7 @@ def _build(terminal: Terminal, model: ModelRequest, request: Request) -> None:
         try:
             claimed.enter_context(claim(request.out, options.overwrite, request.checkpoints, inputs))
         except InputError as error:
-            if error.field == "out" and request.out.exists():  # the next mistake is known already: told first
+            if error.field == "out":  # a mistake in the model or the data is told first: it takes longer to mend
                 _samples(model.load(), request)
             raise
         terminal.stage("load")
@@ -234,7 +246,9 @@ def _dry_run(terminal: Terminal, model: ModelRequest, request: Request) -> None:
     if request.calib_data is not None and not makes_images(request.recipe.images):
         counts.append(samples_at(request.calib_data, wanted_inputs(loaded)))
     check_batch(request.recipe, min((count for count in counts if count is not None), default=sys.maxsize))
-    quantized = plan(loaded, request.recipe, request.backend, shape.example, options.profile, options.outputs)
+    quantized = plan(
+        loaded, request.recipe, request.backend, shape.example, options.profile, options.outputs, options.allow_float
+    )
     placement = placement_table(quantized.graph, quantized.target)
     notes = [*loaded.notes, *target_notes(quantized), *budget_notes(quantized, bit_choices(quantized))]
     expected, memory = estimate(quantized, machine=measure_machine()), plan_memory(quantized.graph, options.memory)
@@ -254,5 +268,6 @@ def _show(terminal: Terminal, build: Build, backend: Backend, as_json: bool) -> 
             )
         )
         return
-    lines = build_lines(build.folder, build.manifest, build.parity, backend.model_file, backend.device_needs)
+    lines = build_lines(
+        build.folder, build.manifest, build.parity, backend.model_file, backend.device_needs, backend.firmware)
     terminal.show_build(headlines(build.parity), lines, build.notes)

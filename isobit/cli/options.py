@@ -21,6 +21,7 @@ from isobit import backends
 from isobit.backends.base import BACKENDS
 from isobit.cli.summary import error_json
 from isobit.pipeline.errors import InputError, nearest_spelling
+from isobit.pipeline.proof.metrics import metric_names
 from isobit.pipeline.recipe.plain_yaml import parse_yaml
 from isobit.pipeline.registry import discover
 from isobit.pipeline.samples import inputs
@@ -119,6 +120,10 @@ ClassNames = Annotated[Path | None, typer.Option(
     "--classes", metavar="FILE", help="The model's classes in the order of its outputs, one a line: name, or id name. "
     "Subfolders are matched by id or name, and some of the classes suffice.",
 )]
+AllowFloat = Annotated[bool, typer.Option(
+    "--allow-float", help="Operators without an integer kernel run in float where the target can but would refuse them "
+    "(tvm, c); the plan names each with its reason. After the last layer they do so without it, and on onnx always.",
+)]
 DeviceName = Annotated[str, typer.Option(help=f"Where calibration runs: {DEVICES}.")]
 DryRun = Annotated[bool, typer.Option(
     "--dry-run", help="Check model, recipe and target, show where every layer will run; reads no data.",
@@ -127,7 +132,16 @@ Resume = Annotated[bool, typer.Option(
     "--resume", help="Go on after the last unit that an interrupted calibration finished.",
 )]
 MaxDrop = Annotated[float | None, typer.Option(
-    metavar="POINTS", help="Fail (exit code 1) where the artifact loses more top-1 points than this.",
+    metavar="POINTS", help="Fail (exit code 1) where the artifact loses more than this of the first --metric, in its "
+    "unit; without one, top-1 points.",
+)]
+Metrics = Annotated[list[str] | None, typer.Option(
+    "--metric", metavar="NAME", help="What is measured of every stage on --eval-data, repeatable: "
+    f"{', '.join(metric_names())}, or file.py:function_or_class.",
+)]
+DecoderName = Annotated[str | None, typer.Option(
+    "--decoder", metavar="file.py:function", help="Makes boxes or a text of the outputs of one sample: for metrics "
+    "that read those, and for predict.py.",
 )]
 ParitySamples = Annotated[int, typer.Option(
     min=1, metavar="N", help="A runtime may run the artifact at several optimisation levels. Every evaluation sample "
@@ -215,6 +229,19 @@ def parse_arch_args(texts: Sequence[str] | None) -> dict[str, Any]:
             raise InputError(f"the value cannot be read: {error}", where=where, field="arch_args",
                              allowed="numbers, texts, true, false, null and [lists] as YAML writes them") from error
     return found
+
+
+def image_options(
+    mean: str | None, std: str | None, input_size: str | None, resize: str | None, channels: str | None,
+    pixel_range: str, classes: Path | None,
+) -> inputs.ImageOptions:
+    """How image files become samples, as the options of these names say; raises InputError where one cannot be read."""
+    images = inputs.ImageOptions(
+        parse_numbers("--mean", mean), parse_numbers("--std", std), parse_input_size(input_size), parse_resize(resize),
+        parse_channels(channels), parse_pixel_range(pixel_range), classes,
+    )
+    images.check()
+    return images
 
 
 def parse_input_size(text: str | None) -> inputs.InputSize | None:

@@ -8,31 +8,35 @@ from pathlib import Path
 from typing import Any
 
 from isobit.cli.fields import in_options
-from isobit.pipeline.artifact.digest import RUNNER
+from isobit.pipeline.artifact.digest import PREDICTOR, RUNNER
 from isobit.pipeline.artifact.manifest import Manifest
 from isobit.pipeline.errors import CompileError, ExitCode
 from isobit.pipeline.graph.placement import PlacementRow
+from isobit.pipeline.proof.outputs import output_kind
 from isobit.pipeline.proof.parity import ParityReport
-from isobit.pipeline.proof.verdicts import float_kernels, kernels_text, level_note, steps
+from isobit.pipeline.proof.verdicts import distances, float_kernels, kernels_text, level_note, steps
 from isobit.pipeline.recipe.allocation import Allocation
-from isobit.pipeline.stages import EpochLog, Quantized, UnitLog
+from isobit.pipeline.stages import Captured, EpochLog, Quantized, UnitLog
 
 SHOWN_REASONS = 5
 SHOWN_LAYERS = 4
+SHOWN_OUTPUTS = 8
 
 
 def build_lines(
-    folder: Path, manifest: Manifest, parity: ParityReport, model_file: str, device_needs: str
+    folder: Path, manifest: Manifest, parity: ParityReport, model_file: str, device_needs: str,
+    firmware: Sequence[str] = (),
 ) -> list[str]:
     """The final screen below the verdicts: accuracies and what each step cost, kernels, size, place, next step.
 
     Args:
         folder: where the artifact stands; for a failed gate the `-failed` one.
         device_needs: what the folder needs on the device.
+        firmware: files that are compiled into a firmware instead.
     """
     recipe = _row("recipe", f"{manifest.recipe.name}, bit policy {manifest.recipe.policy}")
     data = [] if manifest.calibration is None else [_row("calibration", manifest.calibration.text)]
-    lines = ["", recipe, *data, *_accuracy_lines(parity), *_measured_lines(parity), "",
+    lines = ["", recipe, *data, *_accuracy_lines(parity), *_measured_lines(parity), *_distance_lines(parity), "",
              *_level_lines(parity)]
     divergence = parity.to_json()["first_divergence"]
     if divergence is not None:
@@ -46,7 +50,10 @@ def build_lines(
     lines.append(_row("artifact", str(folder)))
     if parity.passed and (folder / RUNNER).is_file():
         lines.append(_row("next", f"python {folder / RUNNER}"))
-        lines.append(_row("", f"copy the folder to the device; it needs {device_needs} there"))
+        if (folder / PREDICTOR).is_file():
+            lines.append(_row("", f"python {folder / PREDICTOR} picture.jpg"))
+        copied = f"copy the folder to the device; it needs {device_needs} there"
+        lines.append(_row("", f"add {' and '.join(firmware)} to the firmware" if firmware else copied))
     elif not parity.passed:
         lines.append(_row("next", f"look at {folder / 'parity.json'} and {folder / 'report.md'}"))
     return lines
@@ -86,6 +93,13 @@ def _accuracy_lines(parity: ParityReport) -> list[str]:
 
 def _measured_lines(parity: ParityReport) -> list[str]:
     return [_row("measured", said.text) for said in parity.measured.values()]
+
+
+def _distance_lines(parity: ParityReport) -> list[str]:
+    said = [f"{name}: {text}" for name, text in distances(parity).items()]
+    more = [f"{len(said) - SHOWN_OUTPUTS} more outputs, see report.md"] if len(said) > SHOWN_OUTPUTS else []
+    shown = [*said[:SHOWN_OUTPUTS], *more]
+    return [_row("to float" if place == 0 else "", text) for place, text in enumerate(shown)]
 
 
 def _level_lines(parity: ParityReport) -> list[str]:
@@ -168,12 +182,25 @@ def plan_json(
         "target": quantized.target.name,
         "profile": quantized.target.profile,
         "input_shape": list(quantized.captured.input_shape),
-        "classes": quantized.captured.num_classes,
+        "classes": class_count(quantized.captured),
         "units": [{"name": unit.name, "kind": unit.kind, "why": unit.why} for unit in quantized.units],
         "expected": dict(expected),
         "placement": [row.to_json() for row in placement],
         "notes": [in_options(note) for note in notes],
     }
+
+
+def class_count(captured: Captured) -> int | None:
+    """Between how many classes the first output chooses; None where it is no [N, C]."""
+    return captured.num_classes if output_kind(captured.output_shape) == "classes" else None
+
+
+def outputs_text(captured: Captured) -> str:
+    """`10 classes`, or the outputs with their shapes."""
+    count = class_count(captured)
+    if count is not None and len(captured.output_shapes) == 1:
+        return f"{count} classes"
+    return "outputs " + ", ".join(f"{name} {list(shape[1:])}" for name, shape in captured.output_shapes.items())
 
 
 def placement_counts(placement: Sequence[PlacementRow]) -> str:

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.text import Text
 
 from isobit.cli.fields import in_options
-from isobit.cli.summary import allocation_lines, float_lines, placement_counts
+from isobit.cli.summary import allocation_lines, float_lines, outputs_text, placement_counts
 from isobit.cli.tables import Row, show_table
 from isobit.pipeline.graph.placement import PlacementRow
 from isobit.pipeline.proof.verdicts import Headline
@@ -191,7 +191,7 @@ class Terminal:
         self._write(self.results, f"{quantized.recipe.name} on {target.name} ({target.profile}): "
                                   f"{placement_counts(placement)}; bit policy {quantized.recipe.policy}", "bold")
         self._write(self.results, shown(
-            f"input {list(captured.input_shape)} (from {source}), {captured.num_classes} classes"
+            f"input {list(captured.input_shape)} (from {source}), {outputs_text(captured)}"
         ))
         rows, footnotes = placement_cells(quantized, placement)
         show_table(self.results, [

@@ -43,9 +43,9 @@ class Selections:
         for chosen in self.all:
             override = chosen.override
             if override.activations is not None and point in chosen.entered:
-                rule, note = changed(rule, override.activations), f"input of {override.where}"
+                rule, note = changed(rule, override.activations), f"input of {override.text}"
             if override.output is not None and point in chosen.left:
-                rule, note = changed(rule, override.output), f"output of {override.where}"
+                rule, note = changed(rule, override.output), f"output of {override.text}"
         return rule, note
 
     def weight_rule(self, node: fx.Node, rule: WeightRule) -> WeightRule:
@@ -55,8 +55,20 @@ class Selections:
                 rule = changed(rule, chosen.override.weights)
         return rule
 
+    def in_float(self) -> dict[fx.Node, str]:
+        """The operators that the recipe keeps in float, with the reason; empty where it says that they are not.
+
+        Later lines win.
+        """
+        found: dict[fx.Node, str] = {}
+        for chosen in self.all:
+            if chosen.override.float is not None:
+                reason = f"recipe: {chosen.override.text}" if chosen.override.float else ""
+                found.update(dict.fromkeys(chosen.nodes, reason))
+        return found
+
     def _selection(self, override: Override) -> Selection:
-        nodes = self._selected(override.where)
+        nodes = {node for pattern in override.patterns for node in self._selected(pattern)}
         entered = {point for node in nodes for point in self.structure.points_into(node)}
         left = {point for node in nodes for point in self.structure.points_out_of(node)}
         return Selection(override, nodes, entered, left)
@@ -90,26 +102,30 @@ class Selections:
         """
         recipe = f"recipe '{self.recipe.name}'"
         for chosen in self.own:
-            pattern = chosen.override.where
-            if not chosen.nodes:
-                nodes = self.structure.nodes
-                names = sorted({self.structure.names[n] for n in self.structure.weighted})
-                known = [*POSITIONS, *names, *sorted({module_path(n) for n in nodes} - {""}),
-                         *sorted({OPERATOR + op_name(n) for n in nodes if n.op == "call_function"})]
-                raise RecipeError(
-                    f"override where: {pattern} selects nothing in this model", where=recipe,
-                    allowed=f"first, penultimate, last, op:<operator>, or a pattern of layer names "
-                    f"({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})",
-                    hint=nearest_spelling(pattern, known), field="recipe.overrides",
-                )
+            for pattern in chosen.override.patterns:
+                self._check_selected(pattern, recipe)
             if missing := self._without_effect(chosen, ruled, points):
                 raise RecipeError(
-                    f"override where: {pattern} states {missing}", where=recipe,
+                    f"override where: {chosen.override.text} states {missing}", where=recipe,
                     allowed="weights of layers, activations that enter an operator with a quantizer before it, and "
                     "output followed by a quantizer whose bits the target leaves to the recipe",
                     hint="select the layer itself: an activation function is computed with the layer before it",
                     field="recipe.overrides",
                 )
+
+    def _check_selected(self, pattern: str, recipe: str) -> None:
+        """Refuse a pattern that nothing in the graph matches."""
+        if not self._selected(pattern):
+            nodes = self.structure.nodes
+            names = sorted({self.structure.names[n] for n in self.structure.weighted})
+            known = [*POSITIONS, *names, *sorted({module_path(n) for n in nodes} - {""}),
+                     *sorted({OPERATOR + op_name(n) for n in nodes if n.op == "call_function"})]
+            raise RecipeError(
+                f"override where: {pattern} selects nothing in this model", where=recipe,
+                allowed=f"first, penultimate, last, op:<operator>, or a pattern of layer names "
+                f"({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})",
+                hint=nearest_spelling(pattern, known), field="recipe.overrides",
+            )
 
     def _without_effect(
         self, chosen: Selection, ruled: Mapping[fx.Node, bool], points: Collection[fx.Node]

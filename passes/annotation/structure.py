@@ -6,17 +6,21 @@ value that may get a grid of its own: a tail, the network input, or what a float
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import fx
 
 from isobit.pipeline.errors import TargetError
-from isobit.pipeline.graph.dialect import POOLS, WEIGHTED, adds_no_negatives, gives_no_negatives
+from isobit.pipeline.graph.dialect import POOLS, WEIGHTED, adds_no_negatives, gives_no_negatives, over_features
 from isobit.pipeline.graph.grid_map import GridMap
-from isobit.pipeline.graph.layers import layer_name, prepares_input, weighted_layers
+from isobit.pipeline.graph.layers import layer_name, multiplies, prepares_input, weighted_layers
 from isobit.pipeline.graph.nodes import bound_args, is_constant, op_name, source_of, tensor_shape
+from isobit.pipeline.operators.arithmetic import ARITHMETIC, of_kind
+from isobit.pipeline.operators.moves import MOVES
 from isobit.pipeline.target import OpRule, Target
 
 # Operators whose result is an average or a rearrangement of their input: never negative where the input is not.
-MONOTONE = POOLS | {"cat", "add", "mul"}
+MONOTONE = ARITHMETIC.keys() - WEIGHTED
 
 
 class Structure:
@@ -44,7 +48,7 @@ class Structure:
         self.nodes = [n for n in graph.graph.nodes if not is_constant(n)]
         self.weighted = weighted_layers(graph)
         if not self.weighted:
-            raise TargetError("the model has no convolution or linear layer to quantize", where="the captured graph")
+            raise TargetError(_no_layer(self.nodes), where="the captured graph")
         self.preparing = _preparing(graph, self.weighted)
         self.names = {node: layer_name(node) for node in self.nodes}
         self.anchors = {self.chain(n)[-1]: n for n in reversed(self.nodes) if n.op == "call_function"}
@@ -52,7 +56,7 @@ class Structure:
 
     def rule(self, node: fx.Node) -> OpRule:
         """The target's rule for an operator."""
-        return self.target.rule(op_name(node))
+        return self.target.rule_of(node)
 
     def chain(self, node: fx.Node) -> tuple[fx.Node, ...]:
         """`node` and the activations that the target fuses after it; the last one is the tail."""
@@ -89,7 +93,7 @@ class Structure:
         """The points that hold what leaves `operator`: after its activation, and on through pools."""
         tail = self.chain(operator)[-1]
         # x * gate(x), a hard-swish in parts, is the activation of the layer before it.
-        gated = [user for user in tail.users if op_name(user) == "mul" and any(
+        gated = [user for user in tail.users if op_name(user) in of_kind("product") and any(
             tail in factor.all_input_nodes for factor in user.all_input_nodes)]
         found: set[fx.Node] = set()
         waiting = [tail, *gated]
@@ -98,6 +102,12 @@ class Structure:
             found.add(point)
             waiting.extend(self.chain(user)[-1] for user in self.values.consumers(point) if op_name(user) in POOLS)
         return found
+
+
+def _no_layer(nodes: Iterable[fx.Node]) -> str:
+    others = ", ".join(dict.fromkeys(op_name(node) for node in nodes if multiplies(node)))
+    told = f": {others} stays in float" if others else ""
+    return f"the model has no convolution or linear layer to quantize{told}"
 
 
 def _preparing(graph: fx.GraphModule, weighted: list[fx.Node]) -> set[fx.Node]:
@@ -114,21 +124,11 @@ def channel_axis(node: fx.Node) -> int | None:
     """The axis of a value on which the channels lie; None where a layout operator hides it."""
     name = op_name(node)
     sources = [source for source in node.all_input_nodes if not is_constant(source)]
+    if over_features(node):
+        return len(tensor_shape(node)) - 1
     if node.op != "call_function" or name in WEIGHTED or not sources:
         return 1
-    if name.startswith("linear_"):
-        return len(tensor_shape(node)) - 1
-    axis = channel_axis(sources[0])
-    if name == "view":
-        return _axis_after_view(axis, tensor_shape(sources[0]), tensor_shape(node))
-    if name == "permute" and axis is not None:
-        rank = len(tensor_shape(node))
-        return [dim % rank for dim in bound_args(node)["dims"]].index(axis)
-    return axis
-
-
-def _axis_after_view(axis: int | None, before: tuple[int | None, ...], after: tuple[int | None, ...]) -> int | None:
-    """An axis with everything before it untouched stays; features and maps have channels of their own."""
-    if axis is not None and before[:axis + 1] == after[:axis + 1]:
+    axis, move = channel_axis(sources[0]), MOVES.get(name)
+    if move is None or move.channels is None:
         return axis
-    return 1 if len(after) in (2, 4) else None
+    return move.channels(axis, tensor_shape(sources[0]), tensor_shape(node), bound_args(node))

@@ -17,7 +17,8 @@ from torch import fx
 
 from isobit.passes.recognise.rewriting import aten, call
 from isobit.pipeline.graph.nodes import is_constant, op_name, tensor_shape
-from isobit.pipeline.operators.unary import PAIRS, UNARY, Array, composed, operand
+from isobit.pipeline.operators.joined import PAIRS, composed
+from isobit.pipeline.operators.unary import UNARY, Array, operand
 
 # (row, ATen operator, its arguments by name), what holds others first.
 FUNCTIONS: tuple[tuple[str, Any, dict[str, Any]], ...] = (

@@ -58,7 +58,7 @@ def _clamp(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     high = math.inf if args["max"] is None else number_of(graph, args["max"])
     if low is None or high is None or tensor_shape(args["self"]) != tensor_shape(node):
         return None
-    return _bounded(graph, node, args["self"], low, high)
+    return _bounded(graph, node, args["self"], min(low, high), high)  # the upper end wins
 
 
 def _ends(node: fx.Node) -> tuple[float, float] | None:

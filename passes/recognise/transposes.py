@@ -10,7 +10,8 @@ from torch import fx
 
 from isobit.passes.recognise.rewriting import aten, call, is_call, parameter
 from isobit.pipeline.graph.nodes import bound_args, finish, get_attribute, insert_call, op_name, source_of, tensor_shape
-from isobit.pipeline.operators.unary import PAIRS, UNARY
+from isobit.pipeline.operators.joined import PAIRS
+from isobit.pipeline.operators.unary import UNARY
 
 # Operators that make one number of one number, or of two in the same place; `prelu` counts its channels from axis 1.
 ELEMENTWISE = UNARY.keys() - {"prelu"} | PAIRS.keys() | {f"{name}_parameter" for name in (*PAIRS, "rsub")}

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from isobit.pipeline.graph.dialect import WEIGHTED, keeps_codes
+from isobit.pipeline.graph.dialect import POOLS, WEIGHTED, keeps_codes, over_features
 from isobit.pipeline.graph.nodes import bound_args, is_constant, op_name, tensor_shape
+from isobit.pipeline.operators.arithmetic import of_kind
 
-JOINS = ("add", "mul", "cat")
+JOINS = of_kind("sum", "product", "joined")
 # Layers of a region that is a block; the papers' largest have fewer.
 LARGEST = 8
 JOINED = "branches join in it"
@@ -118,7 +119,7 @@ def _dominators(nodes: Sequence[fx.Node], place: dict[fx.Node, int]) -> dict[fx.
 
 
 def _outermost(found: Sequence[Region]) -> list[Region]:
-    """Of regions that overlap the largest; `found` begins with it."""
+    """The largest of regions that overlap; `found` begins with it."""
     chosen: list[Region] = []
     taken: set[fx.Node] = set()
     for region in found:
@@ -135,7 +136,7 @@ def _signature(region: Region, found: Sequence[Region]) -> str:
     """What the inside of a residual region with an identity beside it reads like, where it ends with a layer."""
     join, inside = region.nodes[-1], set(region.nodes)
     beside = [source for source in join.all_input_nodes if source not in inside]
-    if op_name(join) != "add" or len(beside) != 1 or len(region.layers) < 2:
+    if op_name(join) not in of_kind("sum") or len(beside) != 1 or len(region.layers) < 2:
         return ""
     within = [other for other in found if other is not region and inside.issuperset(other.nodes)]
     text, _ = _tokens(region.nodes[:-1], _outermost(within))
@@ -160,19 +161,19 @@ def _tokens(nodes: Sequence[fx.Node], gates: Sequence[Region]) -> tuple[str, lis
         last = step
         groups.append([node])
         gate = owner.get(node)
-        letters.append(_letter(node) if gate is None else "G" if op_name(gate.nodes[-1]) == "mul" else "B")
+        letters.append(_letter(node) if gate is None else "G" if op_name(gate.nodes[-1]) in of_kind("product") else "B")
     return "".join(letters), groups
 
 
 def _letter(node: fx.Node) -> str:
-    if op_name(node) == "linear":
+    if over_features(node):
         return "L"
-    if op_name(node) == "conv2d":
+    if op_name(node) in WEIGHTED:
         weight, groups = tensor_shape(bound_args(node)["weight"]), bound_args(node)["groups"]
         if weight[1] == 1 and groups > 1:
             return "D"
         return "P" if weight[2:] == (1, 1) else "S"
-    return "." if keeps_codes(op_name(node)) or op_name(node) in ("mean", "avg_pool2d") else "a"
+    return "." if keeps_codes(op_name(node)) or op_name(node) in POOLS else "a"
 
 
 def _alike(nodes: Sequence[fx.Node], chosen: Sequence[Region], signatures: set[str]) -> list[Region]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import jinja2
 from isobit.pipeline.artifact.manifest import Manifest, TensorEntry, packed_bytes
 from isobit.pipeline.graph.placement import PlacementRow
 from isobit.pipeline.proof.parity import ParityReport
-from isobit.pipeline.proof.verdicts import float_kernels, headlines, kernels_text, level_note, steps
+from isobit.pipeline.proof.verdicts import distances, float_kernels, headlines, kernels_text, level_note, steps
 from isobit.pipeline.quant.grids import grid_kind
 from isobit.pipeline.recipe.allocation import Allocation, budget_text
 from isobit.pipeline.stages import EpochLog, UnitLog
@@ -22,6 +23,8 @@ EPOCH_ROWS = 22  # the first, the last, and twenty between them
 FRONTIER = "frontier.svg"
 NO_PICTURE = f"{FRONTIER} is not drawn: matplotlib is not installed (pip install 'isobit[report]')"
 FRONTIER_POINTS = 2000  # that a curve on a screen can show
+_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
+_MARKUP = re.compile(rf"{_BREAKS.pattern}|[`|*<>\\&]|\]\(|^_.*_$")
 
 
 def draw_frontier(allocation: Allocation, path: Path) -> bool:
@@ -73,6 +76,7 @@ def render_report(
         allocation: of weight bits, where the recipe has a budget; `FRONTIER` lies beside the report then.
     """
     environment = jinja2.Environment(trim_blocks=False, autoescape=False, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"cell": cell, "one_line": one_line}
     calibration = manifest.calibration
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         manifest=manifest,
@@ -83,7 +87,7 @@ def render_report(
         level_note=level_note,
         kernels=kernels_text(parity.integer_ops),
         float_kernels=float_kernels(parity.integer_ops),
-        distances=_distances(parity),
+        distances=distances(parity),
         calibration="none" if calibration is None else calibration.text,
         pictures=PICTURES if PICTURES in manifest.files else None,
         trainings={title: _epoch_table(epochs) for title, epochs in (trainings or {}).items() if epochs},
@@ -100,17 +104,26 @@ def render_report(
     )
 
 
+def one_line(text: str) -> str:
+    """A text without line breaks and other control characters."""
+    return _BREAKS.sub(" ", text)
+
+
+def cell(name: str) -> str:
+    """A name of the user's, for a cell of a table or a line: in backticks where Markdown would read marks in it."""
+    if not _MARKUP.search(name):
+        return name
+    runs = [len(run) for run in re.findall("`+", name)]
+    fence = "`" * (max(runs, default=0) + 1)
+    inside = one_line(name).replace("|", r"\|")
+    return f"{fence} {inside} {fence}" if runs else f"{fence}{inside}{fence}"
+
+
 def _chosen_omegas(allocation: Allocation | None) -> dict[str, str]:
     """Omega of the open layers at the bits that they got."""
     if allocation is None:
         return {}
     return {path: f"{known[allocation.bits[path]]:.3g}" for path, known in allocation.sensitivities.items()}
-
-
-def _distances(parity: ParityReport) -> str:
-    """`calibrated 20.1 dB, ...` of the stages that differ from float."""
-    known = {} if parity.answers is None else parity.answers.signal_to_noise
-    return ", ".join(f"{stage} {value:.1f} dB" for stage, value in known.items() if value is not None)
 
 
 def _levels(tensors: Sequence[TensorEntry]) -> list[str]:

@@ -20,6 +20,7 @@ from isobit.pipeline.capture.mutation import keep_outside
 from isobit.pipeline.capture.program import BATCH, check_sizes, plain_graph
 from isobit.pipeline.capture.samplewise import check_samplewise
 from isobit.pipeline.errors import CaptureError, CompileError
+from isobit.pipeline.graph.file_nodes import note_file_nodes
 from isobit.pipeline.graph.nodes import finish
 from isobit.pipeline.graph.ports import name_ports
 from isobit.pipeline.quiet import quiet
@@ -52,6 +53,8 @@ def capture(
     exported = isinstance(model, torch.export.ExportedProgram)
     program = model if exported else _export(model, example, named)
     graph = plain_graph(program, tuple(named))
+    if not exported:
+        note_file_nodes(graph, model)
     name_ports(graph, *ports)
     keep_outputs(graph, outputs)
     check_inputs(graph, example)
@@ -98,7 +101,7 @@ def _explained(error: Exception, shapes: Sequence[tuple[int, ...]]) -> CaptureEr
     line = _user_line(error)
     if isinstance(error, TypeError) and "argument" in first:
         return CaptureError(
-            f"the model takes other inputs than the {len(shapes)} given: {first[:300]}", field="input_size",
+            f"the model takes other inputs than the {len(shapes)} given: {first[:300]}", field="calibration",
             hint="give data of every input, in the order of forward's arguments or by their names",
         )
     if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:

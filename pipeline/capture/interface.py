@@ -50,7 +50,7 @@ def check_inputs(graph: fx.GraphModule, example: Inputs) -> None:
     nodes, names, given = input_nodes(graph), input_names(graph), tensors(example)
     if len(nodes) != len(given):
         raise CaptureError(
-            f"the model takes {len(nodes)} inputs ({', '.join(names)}), the data has {len(given)}", field="input_size",
+            f"the model takes {len(nodes)} inputs ({', '.join(names)}), the data has {len(given)}", field="calibration",
             hint="give data of every input",
         )
     for node, name, tensor in zip(nodes, names, given, strict=True):

@@ -75,7 +75,7 @@ def _output_names(program: torch.export.ExportedProgram, count: int, taken: Sequ
     for path, name in paths:
         keys = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path]
         told = any(not isinstance(key, _pytree.SequenceKey) for key in path)
-        name = ".".join(keys) if told else name
+        name = (".".join(filter(None, keys)) if told else "") or name
         while name in names or name in taken:
             name += "_"
         names.append(name)

@@ -111,7 +111,7 @@ def _alone(graph: fx.GraphModule, x: Inputs) -> Inputs:
 
 
 def _worst(one: Inputs, other: Inputs) -> _Difference:
-    """Of the output whose answers are furthest apart, as a share of their spread; of those with any spread."""
+    """The difference of the output whose answers are furthest apart, as a share of their spread where they have any."""
     pairs = zip(tensors(one), tensors(other), strict=True)
     found = [_difference(first.double(), second.double()) for first, second in pairs if first.numel()]
     varied = [difference for difference in found if difference.spread]

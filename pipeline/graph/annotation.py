@@ -9,7 +9,7 @@ from torch import fx
 
 from isobit.pipeline.quant.grid import QuantSpec
 
-META = "quant"
+META, META_FLOAT = "quant", "kept_float"
 
 # input: the network's input. own: what an operator computes, at the recipe's bits or those of its readers. inner: a
 # branch that enters only residual sums, which papers leave in float. float: what a float operator hands to an integer
@@ -36,6 +36,16 @@ class Annotation:
     weight: QuantSpec | None = None
     bias: bool = False
     note: str = ""
+
+
+def kept_float(node: fx.Node) -> str:
+    """Why the recipe keeps an operator in float that the target computes in integers; empty where it does not."""
+    return node.meta.get(META_FLOAT, "")
+
+
+def keep_float(node: fx.Node, reason: str) -> None:
+    """Keep an operator in float; an empty reason forgets an earlier one."""
+    node.meta[META_FLOAT] = reason
 
 
 def annotation_of(node: fx.Node) -> Annotation | None:

@@ -15,6 +15,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from isobit.pipeline.errors import CaptureError
+from isobit.pipeline.graph.annotation import kept_float
 from isobit.pipeline.graph.nodes import (
     TUPLE_ENTRY,
     bias_quantizer_of,
@@ -28,19 +29,22 @@ from isobit.pipeline.graph.nodes import (
     tensor_shape,
     where,
 )
+from isobit.pipeline.operators.arithmetic import ARITHMETIC, of_kind
 from isobit.pipeline.operators.moves import MOVES, is_move
 from isobit.pipeline.operators.unary import UNARY
 from isobit.pipeline.quant.quantizer import BiasQuantizer, Phase, Quantizer
 from isobit.pipeline.target import Target
 
 # Layers: a weight, an optional bias.
-WEIGHTED = frozenset({"conv2d", "linear"})
+WEIGHTED = of_kind("layer")
 # Averages over space.
-POOLS = frozenset({"mean", "avg_pool2d"})
+POOLS = of_kind("average")
 # Clamps: what they do to a value, the ends of a grid do to its code.
-ACTIVATIONS = frozenset({"relu", "hardtanh"})
+ACTIVATIONS = frozenset(name for name, row in UNARY.items() if row.fused == "clamp")
+# The largest or smallest of some elements of one tensor.
+EXTREMES = frozenset({"max_pool2d", "amax", "amin"})
 # What integer kernels of every target compute.
-COMPUTE = WEIGHTED | POOLS | {"add", "mul", "cat"} | {name for name, row in UNARY.items() if row.portable} - ACTIVATIONS
+COMPUTE = frozenset(ARITHMETIC) | {name for name, row in UNARY.items() if row.portable} - ACTIVATIONS
 # Besides these, the rows of `pipeline.operators.moves.MOVES`.
 CANONICAL = COMPUTE | ACTIVATIONS | {"max_pool2d"}
 
@@ -93,8 +97,14 @@ def whitelist_table() -> str:
 
 
 def keeps_codes(name: str) -> bool:
-    """Whether the operator called `name` gives codes of what it reads: it moves them, or takes the largest."""
-    return is_move(name) or name == "max_pool2d"
+    """Whether the operator called `name` gives codes of what it reads: it moves them, or takes some of them."""
+    return is_move(name) or name in EXTREMES
+
+
+def over_features(node: fx.Node) -> bool:
+    """A layer whose channels are the last axis, as a classifier's."""
+    row = ARITHMETIC.get(op_name(node))
+    return row is not None and row.features
 
 
 def adds_no_negatives(node: fx.Node) -> bool:
@@ -115,12 +125,12 @@ def wide_operand(node: fx.Node, target: Target) -> fx.Node | None:
     Of two layers the one computed last: the other's codes are there when its sum is complete. The same answer before
     and after quantizers are inserted, because only this operand is left without one.
     """
-    if node.op != "call_function" or target.rule(op_name(node)).inputs != "residual":
+    if node.op != "call_function" or target.rule_of(node).inputs != "residual":
         return None
     left, right = source_of(node, 0), source_of(node, 1)
     layers = [
         source for source in (left, right)
-        if left is not right and op_name(source) in WEIGHTED and len(source.users) == 1
+        if left is not right and op_name(source) in WEIGHTED and not kept_float(source) and len(source.users) == 1
         and tensor_shape(source) == tensor_shape(node)
     ]
     return next((source for source in reversed(node.graph.nodes) if source in layers), None)

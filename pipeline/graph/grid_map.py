@@ -102,7 +102,7 @@ class GridMap:
                 yield user
 
     def _rule(self, node: fx.Node) -> OpRule:
-        return _ANYWHERE if self.target is None else self.target.rule(op_name(node))
+        return _ANYWHERE if self.target is None else self.target.rule_of(node)
 
     def _moves_codes(self, node: fx.Node) -> bool:
         return keeps_codes(op_name(node)) and self._rule(node).output == "as_input"

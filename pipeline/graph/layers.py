@@ -14,6 +14,9 @@ from isobit.pipeline.graph.nodes import bound_args, is_constant, module_path, mo
 
 # Modules that are a layer themselves, however often they are called.
 _LAYERS = ("torch.nn.modules.conv.", "torch.nn.modules.linear.")
+# Operators, by the beginning of their names, that multiply what they read by weights or by one another.
+_WITH_PRODUCTS = ("conv", "linear", "lstm", "gru", "rnn", "matmul", "bmm", "mm", "addmm", "baddbmm", "einsum",
+                  "bilinear", "scaled_dot_product", "mv", "addmv", "dot", "vdot", "outer", "addr", "addbmm")
 # Parameters that a pass made, whose names say nothing about the model.
 _MADE = ("constants.", "folded.")
 
@@ -68,6 +71,24 @@ def last_layers(layers: Sequence[fx.Node]) -> list[fx.Node]:
     """The layers that no other lies after: the classifier, or every head of a network with several."""
     covered = {before for layer in layers for before in _layers_before(layer)}
     return [layer for layer in layers if layer not in covered]
+
+
+def after_layers(graph: fx.GraphModule) -> set[fx.Node]:
+    """The operators that no layer lies after and that are none themselves: a softmax, boxes decoded from offsets.
+
+    Layers here are recurrent ones and products of two tensors as well.
+    """
+    found: set[fx.Node] = set()  # quantizers, too
+    for node in reversed(graph.graph.nodes):
+        ends = all(user in found or user.op == "output" for user in node.users)
+        if ends and node.op != "output" and not multiplies(node):
+            found.add(node)
+    return {node for node in found if node.op == "call_function"}
+
+
+def multiplies(node: fx.Node) -> bool:
+    """Whether it multiplies what it reads by weights or by one another: a layer, recurrent or not, or a product."""
+    return op_name(node).startswith(_WITH_PRODUCTS)
 
 
 def _numbers(value: object) -> list[int]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -19,11 +20,13 @@ from isobit.pipeline.shapes import known_sizes
 
 # The batch whose sizes `meta["example"]` holds; torch.export would take 0 and 1 for fixed sizes.
 EXAMPLE_BATCH = 2
-ORIGIN_KEYS = ("nn_module_stack", "stack_trace", "source_fn_stack", "unit")
+ORIGIN_KEYS = ("nn_module_stack", "stack_trace", "source_fn_stack", "file_node", "unit")
 
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
-_TORCH = str(Path(torch.__file__).parent)
+# Code that no user wrote: torch's, here or where an exported program was made; ours; and what torch generates.
+_FOREIGN = tuple(f"{path}{os.sep}" for path in (Path(torch.__file__).parent, Path(__file__).parents[1]))
+_FOREIGN_ANYWHERE = re.compile(r"^<|[/\\](site|dist)-packages[/\\]torch[/\\]")
 
 # Takes one tensor of those that an operator returns.
 TUPLE_ENTRY = "python_getitem"
@@ -37,8 +40,8 @@ def op_name(node: fx.Node) -> str:
     A call in a form that integer kernels do not have gets a qualified name, so that no rule takes it by mistake:
     `add_constant` (an operand is a number, or has one for each channel), `add_parameter` (one that differs within
     channels), `mean_over_dims` (not the global average), `pad_reflect`,
-    `linear_3d`, `conv2d_dynamic` (weight or bias is computed), `upsample_nearest2d_uneven` (pixels are not repeated
-    equally often), `repeat_interleave_self_Tensor` (an overload that no row of `MOVES` names),
+    `matmul_of_parameter`, `conv2d_dynamic` (weight or bias is computed), `upsample_nearest2d_uneven` (pixels are not
+    repeated equally often), `repeat_interleave_self_Tensor` (an overload that no row of `MOVES` names),
     `expand_of_parameter` (a class token, as often as there are samples), `python_mul` (of sizes, not of tensors).
     """
     if node.op != "call_function":
@@ -99,10 +102,15 @@ def _pad(node: fx.Node) -> str:
 
 def _weighted(node: fx.Node) -> str:
     args = bound_args(node)
-    if not is_constant(args["weight"]) or (args["bias"] is not None and not is_constant(args["bias"])):
-        return "_dynamic"
-    rank = len(tensor_shape(source_of(node)))
-    return f"_{rank}d" if node.target is torch.ops.aten.linear.default and rank not in (0, 2) else ""
+    computed = not is_constant(args["weight"]) or (args["bias"] is not None and not is_constant(args["bias"]))
+    return "_dynamic" if computed else ""
+
+
+def _product(node: fx.Node) -> str:
+    sources = node.all_input_nodes
+    if any(map(is_constant, sources)):
+        return "_of_parameter"
+    return "_of_vector" if any(len(tensor_shape(source)) < 2 for source in sources) else ""
 
 
 def _resized(node: fx.Node) -> str:
@@ -113,7 +121,7 @@ def _resized(node: fx.Node) -> str:
 _QUALIFIERS = {
     "add": _operands, "mul": _operands, "mean": _mean, "pad": _pad, "conv2d": _weighted, "linear": _weighted,
     "upsample_nearest2d": _resized, "sub": _second_operand, "rsub": _second_operand, "div": _quotient,
-    "pow": _power,
+    "pow": _power, "matmul": _product,
 }
 
 
@@ -182,10 +190,15 @@ def module_stack(node: fx.Node) -> list[tuple[str, str]]:
 
 
 def source_line(node: fx.Node) -> str:
-    """`file.py:58` of the user's code that made this node (torch's own layers are not), or the empty string."""
+    """Where the user finds what made this node: its file's node, `file.py:58` of the user's code, or nothing.
+
+    torch's own layers are no user's code, and neither is what reads a file.
+    """
+    if "file_node" in node.meta:
+        return node.meta["file_node"]
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    own = [frame for frame in frames if not frame[0].startswith(_TORCH)]
-    return f"{Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
+    own = [file for file in frames if not file[0].startswith(_FOREIGN) and not _FOREIGN_ANYWHERE.search(file[0])]
+    return f"{PureWindowsPath(own[-1][0]).name}:{own[-1][1]}" if own else ""  # takes both kinds of separators
 
 
 def where(node: fx.Node) -> str:
@@ -255,6 +268,15 @@ def insert_call(
     with place:
         node = graph.graph.create_node("call_function", target, tuple(args), name=name)
     copy_origin(node, origin)
+    return node
+
+
+def insert_constant(graph: fx.GraphModule, origin: fx.Node, name: str, value: torch.Tensor) -> fx.Node:
+    """A `get_attr` of `value` before `origin`, among the constants that passes make."""
+    set_attribute(graph, f"constants.{name}", value)
+    with graph.graph.inserting_before(origin):
+        node = graph.graph.create_node("get_attr", f"constants.{name}")
+    node.meta["shape"] = tuple(value.shape)
     return node
 
 

@@ -79,7 +79,7 @@ def check_sums(graph: fx.GraphModule, target: Target) -> None:
 def _bound(values: GridMap, node: fx.Node, target: Target) -> int | None:
     """Magnitude that the sum of `node` can reach, or a lower bound of it; None where it adds no codes."""
     name = op_name(node)
-    if name not in WEIGHTED | POOLS or target.rule(name).inputs == "float":
+    if name not in WEIGHTED | POOLS or target.rule_of(node).inputs == "float":
         return None
     source = values.quantizer(source_of(node))
     if source is None:

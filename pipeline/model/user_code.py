@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
+import inspect
 import socket
 import sys
 import threading
@@ -52,23 +53,40 @@ def function_in_file(text: str, argument: str) -> Callable[..., Any]:
     if not path.endswith(".py") or not name.isidentifier():
         raise InputError("this names no function in a file", where=where, allowed="path/to/file.py:function",
                          field=argument)
-    return _attribute(module_of_file(Path(path), where), name, where)
+    return _attribute(module_of_file(Path(path), where, argument), name, where, argument)
 
 
-def module_of_file(path: Path, where: str = "") -> ModuleType:
+def check_call(function: Callable[..., Any], given: tuple[Any, ...], where: str, field: str, form: str) -> None:
+    """Refuse a user's function that cannot be called with as many arguments as are `given`.
+
+    Args:
+        form: how it is called, for the message.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        inspect.signature(function).bind(*given)
+    except TypeError as error:
+        raise InputError(f"the function cannot be called: {error}", where=where, field=field, allowed=form) from error
+    except ValueError:  # what is not written in Python tells nothing
+        return
+
+
+def module_of_file(path: Path, where: str = "", field: str = "arch") -> ModuleType:
     """The module of a Python file, imported anew; raises InputError with the cause and the line."""
     where = where or arch_argument(str(path))
     if not path.is_file():
-        raise InputError(f"there is no file '{path}'", where=where, field="arch", hint=f"Paths start at {Path.cwd()}.")
+        raise InputError(f"there is no file '{path}'", where=where, field=field, hint=f"Paths start at {Path.cwd()}.")
     # Registered, because dataclasses and pickled classes look their module up; prefixed, to hide nothing.
     spec = importlib.util.spec_from_file_location(f"_arch_{path.stem}", path.resolve())
     if spec is None or spec.loader is None:
         raise InputError(
-            f"'{path}' is not a file of Python", where=where, field="arch", allowed="a file whose name ends in .py"
+            f"'{path}' is not a file of Python", where=where, field=field, allowed="a file whose name ends in .py"
         )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    with importable(path.resolve().parent), cause_shown(where, f"'{path}' does not import"):
+    with importable(path.resolve().parent), cause_shown(where, f"'{path}' does not import", field):
         spec.loader.exec_module(module)
     return module
 
@@ -86,12 +104,12 @@ def arch_argument(arch: str) -> str:
     return f"`arch={arch}`"
 
 
-def _attribute(module: Any, name: str, where: str) -> Callable[..., Any]:
+def _attribute(module: Any, name: str, where: str, field: str = "arch") -> Callable[..., Any]:
     factory = getattr(module, name, None)
     if not callable(factory):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         what = f"'{name}' is not callable" if hasattr(module, name) else f"there is no '{name}' in it"
-        raise InputError(what, where=where, field="arch", hint=nearest_spelling(name, known))
+        raise InputError(what, where=where, field=field, hint=nearest_spelling(name, known))
     return factory
 
 
@@ -104,9 +122,10 @@ def cause_shown(where: str, what: str, field: str = "arch") -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-        frames = [frame for frame in frames if _is_users(frame.filename)] or frames
-        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "at an import"
-        raise InputError(f"{what}: {first_line(error)}", where=f"{where} ({place})", field=field) from error
+        users = [frame for frame in frames if _is_users(frame.filename)]
+        frames = users or [frame for frame in frames if not _is_ours(frame.filename)]
+        place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+        raise InputError(f"{what}: {first_line(error)}", where=f"{where}{place}", field=field) from error
 
 
 @contextlib.contextmanager
@@ -132,6 +151,11 @@ def no_downloads(arch: str) -> Iterator[None]:
         yield
     finally:
         socket.socket.connect, socket.getaddrinfo = connect, lookup
+
+
+def _is_ours(file: str) -> bool:
+    path = Path(file).resolve()
+    return path.is_relative_to(OUR_ROOT) and "site-packages" not in path.relative_to(OUR_ROOT).parts
 
 
 def _is_users(file: str) -> bool:

@@ -57,6 +57,9 @@ class OnnxBuilder(Protocol[Value]):
         ...
 
 
+Sizes = tuple[int | None, ...]
+# (axis of the channels or None, shape before, shape after, the call's arguments) -> their axis after.
+ChannelAxis = Callable[[int | None, Sizes, Sizes, Mapping[str, Any]], int | None]
 # (builder, the tensor, the call's arguments by the names of its schema) -> the result.
 OnnxForm = Callable[[OnnxBuilder[Any], Any, Mapping[str, Any]], Any]
 
@@ -70,12 +73,14 @@ class MoveOperator:
         onnx: writes it on codes or floats; None: ONNX gathers the elements by the index map.
         fill: name of the argument that holds the number written where no element comes from; empty where all do.
         own_grid: that number may be off the input's grid: the result has a grid of its own, calibrated with it.
+        channels: on which axis they lie after it; None where they stay on theirs.
     """
 
     overloads: tuple[torch._ops.OpOverload, ...]
     onnx: OnnxForm | None = None
     fill: str = ""
     own_grid: bool = False
+    channels: ChannelAxis | None = None
 
 
 def is_move(name: str) -> bool:
@@ -145,12 +150,26 @@ def _lead(e: OnnxBuilder[Value], channels: int | None) -> tuple[list[int], int]:
     return ([-1] if len(e.before) == 4 else []), -1 if channels is None else channels
 
 
+# -- where channels go --------------------------------------------------------------------------------------------
+
+
+def _channels_after_view(axis: int | None, before: Sizes, after: Sizes, arguments: Mapping[str, Any]) -> int | None:
+    """An axis with everything before it untouched stays; features and maps have channels of their own."""
+    if axis is not None and before[:axis + 1] == after[:axis + 1]:
+        return axis
+    return 1 if len(after) in (2, 4) else None
+
+
+def _channels_after_permute(axis: int | None, before: Sizes, after: Sizes, arguments: Mapping[str, Any]) -> int | None:
+    return None if axis is None else [dim % len(after) for dim in arguments["dims"]].index(axis)
+
+
 # -- rows ---------------------------------------------------------------------------------------------------------
 
 _PAD = (aten.pad.default,)
 MOVES: dict[str, MoveOperator] = {
-    "view": MoveOperator((aten.reshape.default, aten.view.default), _reshape),
-    "permute": MoveOperator((aten.permute.default,), _transpose),
+    "view": MoveOperator((aten.reshape.default, aten.view.default), _reshape, channels=_channels_after_view),
+    "permute": MoveOperator((aten.permute.default,), _transpose, channels=_channels_after_permute),
     "slice": MoveOperator((aten.slice.Tensor,), _slice),
     "pad": MoveOperator(_PAD, _pad, fill="value"),
     "pad_with_value": MoveOperator(_PAD, _pad, fill="value", own_grid=True),

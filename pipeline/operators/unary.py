@@ -8,9 +8,9 @@ ONNX Runtime. Below `least` an argument counts as `least` (`passes.decompose`); 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,8 +22,6 @@ from isobit.pipeline.graph.nodes import (
     differs_by_channel,
     get_attribute,
     is_constant,
-    op_name,
-    source_of,
     tensor_shape,
 )
 
@@ -32,6 +30,8 @@ Value = TypeVar("Value")
 # The least positive normal number of float32: square roots and logarithms of less count as those of this.
 TINY = float(torch.finfo(torch.float32).tiny)
 _ABOVE_MINUS_ONE = -1.0 + 2.0**-24
+_BYTE = (1 / 255, 0)  # the grid of values 0 ... 1
+Ends = tuple[float, float]
 
 
 class Builder(Protocol[Value]):
@@ -70,6 +70,13 @@ class UnaryOperator:
         no_negatives: no value is negative, whatever the operator reads; may depend on the parameters.
         least: an argument below it counts as it; may depend on the parameters. None where all arguments are allowed.
         portable: every runtime has an integer kernel for it: what stands after it finds codes.
+        ends: arguments below the first give what the first gives, above the second what the second gives; may depend
+            on the parameters.
+        code_ends: the same of the nearest code on the grid of `fixed`; None where that is no different.
+        fused: with the operator before it: a `clamp` is the ends of that one's codes; `float` where that is in float.
+        homogeneous: f(s x) = s f(x) for s > 0, and channels may be equalized through it.
+        logarithm: what it reads needs the same relative error everywhere.
+        keeps_relative_errors: it hands them on as they are, as powers do; an end below which values count as one, too.
     """
 
     formula: Callable[..., Array]
@@ -80,6 +87,12 @@ class UnaryOperator:
     no_negatives: bool | Callable[..., bool] = False
     least: float | Callable[..., float | None] | None = None
     portable: bool = False
+    ends: Ends | Callable[..., Ends] = (-math.inf, math.inf)
+    code_ends: Ends | None = None
+    fused: Literal["", "clamp", "float"] = ""
+    homogeneous: bool = False
+    logarithm: bool = False
+    keeps_relative_errors: bool = False
 
     def arguments(self, node: fx.Node) -> dict[str, Any]:
         """The parameters of a call as it holds them: numbers, strings, nodes."""
@@ -120,6 +133,21 @@ class UnaryOperator:
         known = self.no_negatives
         return known if isinstance(known, bool) else known(**self.arguments(node))
 
+    def ends_of(self, node: fx.Node, coded: bool) -> Ends:
+        """Beyond which arguments the call tells none from another.
+
+        Args:
+            coded: its results are codes on the grid of `fixed`.
+        """
+        if coded and self.code_ends is not None:
+            return self.code_ends
+        return self.ends(**self.arguments(node)) if callable(self.ends) else self.ends
+
+    @property
+    def is_gate(self) -> bool:
+        """It goes from 0 to 1: where it is 0 whatever it is multiplied by is gone."""
+        return self.fixed == _BYTE
+
     def least_of(self, node: fx.Node) -> float | None:
         """The least argument that the call tells from lower ones."""
         return self.least(**self.arguments(node)) if callable(self.least) else self.least
@@ -128,58 +156,6 @@ class UnaryOperator:
 def operand(node: fx.Node) -> fx.Node:
     """The tensor that an operator of one tensor reads."""
     return next(source for source in node.all_input_nodes if not is_constant(source))
-
-
-def joined_after(anchor: fx.Node) -> tuple[fx.Node, ...]:
-    """The operators after `anchor`, one of this table, that with it are one function of its operand.
-
-    Operators of this table and of `PAIRS`, in the graph's order, that read nothing but the operand of `anchor`,
-    constants and each other; only the value of the last is read outside. So x * sigmoid(1.7 * x) is one function.
-    """
-    source = operand(anchor)
-    known, order = {source, anchor}, [anchor]
-    unseen, node = {user for user in (*source.users, *anchor.users) if anchor < user}, anchor.next
-    while unseen:
-        unseen.discard(node)
-        if _joins(node, known):
-            known.add(node)
-            order.append(node)
-            unseen.update(node.users)
-        node = node.next
-    return next((found for last in reversed(order) if (found := _whole(anchor, last, known))), ())
-
-
-def _joins(node: fx.Node, known: Collection[fx.Node]) -> bool:
-    """`node` computes with values of `known` alone, number by number."""
-    name, read = op_name(node), set(node.all_input_nodes)
-    if name in UNARY:
-        read = {source for source in read if not is_constant(source)}
-    return name in UNARY.keys() | PAIRS.keys() and bool(read) and read <= set(known)
-
-
-def _whole(anchor: fx.Node, last: fx.Node, known: Collection[fx.Node]) -> tuple[fx.Node, ...]:
-    """What `last` is computed from after `anchor`, and itself; empty where `anchor` or another has other readers."""
-    inside, waiting = {last}, [last]
-    while waiting:
-        sources = [node for node in waiting.pop().all_input_nodes if node in known and node is not operand(anchor)]
-        waiting.extend(node for node in sources if node not in inside)
-        inside.update(sources)
-    if anchor not in inside or any(user not in inside for node in inside - {last} for user in node.users):
-        return ()
-    return tuple(sorted(inside - {anchor}))
-
-
-def composed(graph: fx.GraphModule, nodes: Sequence[fx.Node], x: Array) -> Array:
-    """float64 [n] or [channels, n]: what operators of one tensor make of `x` [n]; see `joined_after`."""
-    values = {operand(nodes[0]): x}
-    for node in nodes:
-        pair = PAIRS.get(op_name(node))
-        if pair is None:
-            values[node] = UNARY[op_name(node)].values(graph, node, values[operand(node)])
-        else:
-            with np.errstate(all="ignore"):
-                values[node] = pair(*(values[source_of(node, place)] for place in (0, 1)))
-    return values[nodes[-1]]
 
 
 def _along_channels(value: torch.Tensor) -> Array | float:
@@ -313,25 +289,25 @@ def _from_other(e: Builder[Value], x: Value, other: Value | float) -> Value:
     return e.call("Sub", [e.operand(other), x])
 
 
-# What joins two functions of one tensor in a third.
-PAIRS: Mapping[str, Callable[[Array, Array], Array]] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide,
-}
-_BYTE = (1 / 255, 0)  # the grid of values 0 ... 1
+_SATURATED = math.log(509)  # where a sigmoid is half a step of that grid from 1
 UNARY: dict[str, UnaryOperator] = {
     # activations
-    "relu": UnaryOperator(lambda x: np.maximum(x, 0.0), "Relu", no_negatives=True, portable=True),
+    "relu": UnaryOperator(
+        lambda x: np.maximum(x, 0.0), "Relu", no_negatives=True, portable=True, fused="clamp",
+        ends=(0.0, math.inf), homogeneous=True, keeps_relative_errors=True,
+    ),
     "hardtanh": UnaryOperator(
         lambda x, min_val, max_val: np.minimum(np.maximum(x, min_val), max_val), _clip, ("min_val", "max_val"),
-        no_negatives=lambda min_val, max_val: min(min_val, max_val) >= 0, portable=True,
+        no_negatives=lambda min_val, max_val: min(min_val, max_val) >= 0, portable=True, fused="clamp",
+        ends=lambda min_val, max_val: (float(min_val), float(max_val)), keeps_relative_errors=True,
     ),
     "threshold": UnaryOperator(
         lambda x, threshold, value: np.where(x > threshold, x, value), _threshold_form, ("threshold", "value"),
-        no_negatives=lambda threshold, value: min(threshold, value) >= 0,
+        no_negatives=lambda threshold, value: min(threshold, value) >= 0, keeps_relative_errors=True,
     ),
     "leaky_relu": UnaryOperator(
         lambda x, negative_slope: np.where(x >= 0, x, negative_slope * x), _leaky_form, ("negative_slope",),
-        portable=True,
+        portable=True, fused="float", homogeneous=True,
     ),
     "prelu": UnaryOperator(
         lambda x, weight: np.where(x >= 0, x, weight * x), _prelu_form, ("weight",), by_channel=True,
@@ -345,19 +321,25 @@ UNARY: dict[str, UnaryOperator] = {
         _softplus, _softplus_form, ("beta", "threshold"),
         no_negatives=lambda beta, threshold: min(beta, threshold) > 0),
     "silu": UnaryOperator(lambda x: x * _sigmoid(x), _silu_form),
-    "sigmoid": UnaryOperator(_sigmoid, "Sigmoid", fixed=_BYTE, no_negatives=True, portable=True),
+    "sigmoid": UnaryOperator(
+        _sigmoid, "Sigmoid", fixed=_BYTE, no_negatives=True, portable=True,
+        code_ends=(-_SATURATED, _SATURATED),
+    ),
     "log_sigmoid": UnaryOperator(lambda x: -np.logaddexp(0.0, -x), _log_sigmoid_form),
     "hardsigmoid": UnaryOperator(
         lambda x: np.clip(x + 3.0, 0.0, 6.0) / 6.0, _hardsigmoid_form, fixed=_BYTE, no_negatives=True, portable=True,
+        ends=(-3.0, 3.0),
     ),
-    "hardswish": UnaryOperator(lambda x: x * np.clip(x + 3.0, 0.0, 6.0) / 6.0, "HardSwish"),
+    "hardswish": UnaryOperator(
+        lambda x: x * np.clip(x + 3.0, 0.0, 6.0) / 6.0, "HardSwish", ends=(-3.0, math.inf),
+    ),
     "hardshrink": UnaryOperator(lambda x, lambd: np.where(np.abs(x) > lambd, x, 0.0), _hard_shrink_form, ("lambd",)),
     "softshrink": UnaryOperator(
         lambda x, lambd: np.sign(x) * np.maximum(np.abs(x) - lambd, 0.0), _soft_shrink_form, ("lambd",),
     ),
     "tanh": UnaryOperator(lambda x: np.tanh(x), "Tanh"),
     # functions
-    "abs": UnaryOperator(lambda x: np.abs(x), "Abs", no_negatives=True),
+    "abs": UnaryOperator(lambda x: np.abs(x), "Abs", no_negatives=True, keeps_relative_errors=True),
     "neg": UnaryOperator(lambda x: -x, "Neg"),
     "erf": UnaryOperator(lambda x: _erf(x), "Erf"),
     "sin": UnaryOperator(lambda x: np.sin(x), "Sin"),
@@ -369,27 +351,35 @@ UNARY: dict[str, UnaryOperator] = {
     "exp": UnaryOperator(lambda x: np.exp(x), "Exp", no_negatives=True),
     "exp2": UnaryOperator(lambda x: np.exp2(x), _power_of_form(2.0), no_negatives=True),
     "expm1": UnaryOperator(lambda x: np.expm1(x), lambda e, x: e.call("Sub", [e.inner("Exp", [x]), e.scalar(1.0)])),
-    "log": UnaryOperator(lambda x: np.log(x), "Log", least=TINY),
-    "log2": UnaryOperator(lambda x: np.log2(x), _log_form(2.0), least=TINY),
-    "log10": UnaryOperator(lambda x: np.log10(x), _log_form(10.0), least=TINY),
+    "log": UnaryOperator(lambda x: np.log(x), "Log", least=TINY, logarithm=True),
+    "log2": UnaryOperator(lambda x: np.log2(x), _log_form(2.0), least=TINY, logarithm=True),
+    "log10": UnaryOperator(lambda x: np.log10(x), _log_form(10.0), least=TINY, logarithm=True),
     "log1p": UnaryOperator(
         lambda x: np.log1p(x), lambda e, x: e.call("Log", [e.inner("Add", [x, e.scalar(1.0)])]), least=_ABOVE_MINUS_ONE,
     ),
-    "sqrt": UnaryOperator(lambda x: np.sqrt(x), "Sqrt", no_negatives=True, least=TINY),
+    "sqrt": UnaryOperator(
+        lambda x: np.sqrt(x), "Sqrt", no_negatives=True, least=TINY, keeps_relative_errors=True,
+    ),
     "rsqrt": UnaryOperator(lambda x: 1.0 / np.sqrt(x), _rsqrt_form, no_negatives=True, least=TINY),
     "reciprocal": UnaryOperator(lambda x: 1.0 / x, "Reciprocal"),
     # arithmetic with a constant: a number, or a parameter that has one number for each channel
     "pow": UnaryOperator(
         lambda x, exponent: np.power(x, float(exponent)), _pow_form, ("exponent",),
         no_negatives=lambda exponent: exponent % 2 != 1,
-        least=lambda exponent: None if float(exponent).is_integer() else TINY,
+        least=lambda exponent: None if float(exponent).is_integer() else TINY, keeps_relative_errors=True,
     ),
     "pow_of_number": UnaryOperator(
         lambda x, self: np.power(float(self), x), _pow_base_form, ("self",), no_negatives=True,
     ),
-    "add_constant": UnaryOperator(lambda x, other: x + other, _with_other("Add"), ("other",)),
+    "add_constant": UnaryOperator(
+        lambda x, other: x + other, _with_other("Add"), ("other",), keeps_relative_errors=True,
+    ),
     "sub_constant": UnaryOperator(lambda x, other: x - other, _with_other("Sub"), ("other",)),
     "rsub_constant": UnaryOperator(lambda x, other: other - x, _from_other, ("other",)),
-    "mul_constant": UnaryOperator(lambda x, other: x * other, _with_other("Mul"), ("other",)),
-    "div_constant": UnaryOperator(lambda x, other: x / other, _with_other("Div"), ("other",)),
+    "mul_constant": UnaryOperator(
+        lambda x, other: x * other, _with_other("Mul"), ("other",), keeps_relative_errors=True,
+    ),
+    "div_constant": UnaryOperator(
+        lambda x, other: x / other, _with_other("Div"), ("other",), keeps_relative_errors=True,
+    ),
 }

@@ -10,20 +10,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from isobit.pipeline.proof.answers import Answers
+from isobit.pipeline.proof.distances import OutputDistance
+from isobit.pipeline.proof.findings import ORDER, AccuracyVerdict, Finding, Rule, Status, Subject
+from isobit.pipeline.proof.metrics import Metric
 from isobit.pipeline.proof.observed import InputLook, Seen
 from isobit.pipeline.proof.outputs import KINDS
-from isobit.pipeline.proof.verdicts import Rule
-
-Status = Literal["ok", "unknown", "warning", "failed"]
-ORDER: tuple[Status, ...] = ("ok", "unknown", "warning", "failed")
 
 MOST_POINTS = 5.0  # that the artifact may lose without a warning
 MOST_SHARE = 0.1  # of what float has above chance, the same; the smaller of the two counts
+# Without labels, decibels by which what varies in an output must exceed the artifact's difference to it. At 20 the
+# differences are a tenth of the size of what varies: such a difference rarely moves a decision. Below 10 they hold more
+# than a tenth of its power, where few tasks keep their accuracy. Between the two only the task's own metric tells.
+GOOD_DECIBEL, LEAST_DECIBEL = 20.0, 10.0
 CHANCE_RISK = 0.01  # a float accuracy that chance reaches this often is not told from chance
 SAMPLING = 1.645  # standard errors (one in twenty) by which a loss must exceed what is allowed
 INTERVAL = 1.96  # standard errors to either side of a stated loss
@@ -39,54 +41,6 @@ OUTSIDE = 0.2  # share of values outside of what calibration saw
 SPAN = 4.0  # ratio of two sets' spans (1 % to 99 %)
 OFFSET = 20.0  # standard deviations of a mean that normalised in another scale
 PIXELS = 16.0  # span from which inputs are taken for pixels of 0 to 255
-
-Subject = Literal["calibration", "evaluation", "float", "artifact"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that makes the artifact worth less: what is seen, of what, its likely cause, what to do."""
-
-    about: Subject
-    what: str
-    cause: str
-    do: str
-
-    @property
-    def text(self) -> str:
-        """In sentences."""
-        return f"{self.what}. Likely cause: {self.cause}. {self.do[:1].upper()}{self.do[1:]}."
-
-
-@dataclass(frozen=True)
-class AccuracyVerdict:
-    """What can be said of the artifact's use.
-
-    Args:
-        status: `failed` where `options.max_drop` is broken; `unknown` where the samples do not tell.
-        text: one line.
-        findings: with causes, the likeliest first.
-        chance: percent of the samples that the commonest label has; None without labels.
-        allowed: most points that may be lost without a warning; None where nothing was measured.
-        rule: of the gate; None where `judge` was given no bound, or measured no accuracy.
-    """
-
-    status: Status
-    text: str
-    findings: tuple[Finding, ...] = ()
-    chance: float | None = None
-    allowed: float | None = None
-    rule: Rule | None = None
-
-    @property
-    def blames_calibration(self) -> bool:
-        """The calibration data is at fault, so that no loss says anything about the method."""
-        return any(finding.about == "calibration" for finding in self.findings)
-
-    def to_json(self) -> dict[str, Any]:
-        """Its part of `parity.json`."""
-        return {"status": self.status, "text": self.text, "chance": self.chance, "allowed": self.allowed,
-                "findings": [asdict(finding) for finding in self.findings]}
 
 
 def points_lost(accuracy: Mapping[str, float | None]) -> float | None:
@@ -104,19 +58,23 @@ def judge(answers: Answers, seen: Seen | None = None, max_drop: float | None = N
         max_drop: most points that may be lost, in place of the default; more of them fail the build.
     """
     data = _data_findings(seen) if seen is not None else []
-    if answers.labels:
-        found = _by_labels(answers, seen, max_drop)
-    elif answers.kind == "values":
-        found = _by_distance(answers)
+    if answers.held_metric is not None:
+        found = _by_metric(answers, answers.held_metric, max_drop)
+        found = _with_others(found, answers) if answers.held_metric.chooses else found
+    elif answers.labels:
+        found = _with_others(_by_labels(answers, seen, max_drop), answers)
+    elif answers.kind == "classes":
+        found = _with_others(_by_agreement(answers), answers)
     else:
-        found = _by_agreement(answers)
-    if not answers.labels and found.status == "ok" and (strange := _scaling(seen)):
+        found = _by_distance(answers.outputs, _choices_text(answers))
+    told = answers.labels or answers.measures.held is not None
+    if not told and found.status == "ok" and (strange := _scaling(seen)):
         # Float and artifact may agree on inputs of which neither makes anything; only labels would show it.
         found = replace(found, status="unknown", findings=(*found.findings, *strange))
-    if answers.has_labels and not answers.labels and answers.kind is not None:
+    if answers.has_labels and not told and answers.kind is not None:
         shape = ", ".join(["N", *map(str, answers.shape)])
         found = replace(found, text=f"{found.text}; labels are not compared, the outputs [{shape}] are "
-                                     f"{KINDS[answers.kind]}")
+                                     f"{KINDS[answers.kind]}: `options.metrics` names what compares them")
     blamed = any(finding.about == "calibration" for finding in data)
     # Bad calibration data explains a loss; few bits are not to blame then.
     rest = [finding for finding in found.findings if not (blamed and finding.about == "artifact")]
@@ -166,38 +124,108 @@ def _by_labels(answers: Answers, seen: Seen | None, max_drop: float | None) -> A
     return verdict("warning", text, *weak, _why_lost(accuracy))
 
 
+def _by_metric(answers: Answers, metric: Metric, max_drop: float | None) -> AccuracyVerdict:
+    values, unit = answers.measured[metric.name].values, f" {metric.unit}" if metric.unit else ""
+    before, after = values["float"], values["artifact"]
+    held = f"{metric.title} lost from float to artifact{f', {metric.unit}' if metric.unit else ''}"
+    if before is None or after is None:
+        rule = None if max_drop is None else Rule(held, "accuracy", "nothing", max_drop, False)
+        return AccuracyVerdict("unknown" if rule is None else "failed", f"{metric.title} was not measured", rule=rule)
+    lost = round(metric.loss(before, after), 6)
+    has = 100 - before if metric.unit == "%" and not metric.higher_is_better else abs(before)
+    most = MOST_POINTS if metric.unit == "%" else math.inf
+    allowed = max(0.0, min(most, MOST_SHARE * has)) if max_drop is None else max_drop
+    rule = None if max_drop is None else Rule(held, "accuracy", lost, max_drop, lost <= max_drop)
+    text = f"{metric.title} {before:.6g}{unit} (float) -> {after:.6g}{unit} (artifact): {lost:.4g}{unit} " \
+           f"{'lost' if metric.higher_is_better else 'more'} ({answers.samples:,} samples)"
+    nothing = metric.unit == "%" and (before <= 0 if metric.higher_is_better else before >= 100)
+    if nothing and (rule is None or rule.passed):
+        return AccuracyVerdict("warning", f"{text}; the float network itself has nothing right", (_NOTHING_RIGHT,),
+                               allowed=max_drop, rule=rule)
+    if lost <= allowed:
+        return AccuracyVerdict("ok", text, allowed=round(allowed, 6), rule=rule)
+    text += f", `options.max_drop` allows {max_drop:g}" if rule is not None else f", more than {allowed:.4g}{unit}"
+    return AccuracyVerdict("warning" if rule is None else "failed", text, (_why_lost(values, metric.loss, unit),),
+                           allowed=round(allowed, 6), rule=rule)
+
+
+def _with_others(found: AccuracyVerdict, answers: Answers) -> AccuracyVerdict:
+    """A verdict on the first output, with the distance of all others: the worse of both."""
+    others = dict(list(answers.outputs.items())[1:])
+    if not others:
+        return found
+    rest = _by_distance(others, "")
+    status = max(found.status, rest.status, key=ORDER.index)
+    text = f"{found.text}; of the other outputs, {rest.text.removeprefix(_UNMEASURED)}"
+    return replace(found, status=status, text=text, findings=tuple(dict.fromkeys((*found.findings, *rest.findings))))
+
+
+_UNMEASURED = "no accuracy was measured; "
+
+
 def _by_agreement(answers: Answers) -> AccuracyVerdict:
-    share = answers.agreement["float"]
-    agreement, positions = (share.percent or 0.0) / 100, share.seen
-    if not positions:
+    """Without labels, for an output [N, C]: the choices of float and artifact, beside the distance of its values."""
+    agreement = (answers.agreement["float"].percent or 0.0) / 100
+    if not answers.agreement["float"].seen:
         return AccuracyVerdict("unknown", "nothing was measured")
     common = max(answers.chosen.values()) / answers.chosen.total()
-    where = "" if answers.kind == "classes" else f" at {positions:,} positions"
-    text = (f"no accuracy was measured; float and artifact choose the same class for {100 * agreement:.2f} % of "
-            f"{answers.samples:,} samples{where}")
+    far, _, kept = _distance(next(iter(answers.outputs.values())))
+    text, kept = _UNMEASURED + _choices_text(answers), f"; the outputs {kept}"
     if common == 1:
-        return AccuracyVerdict("unknown", f"{text}, but float chooses one class for everything")
+        return AccuracyVerdict("unknown", f"{text}, but float chooses one class for everything{kept}")
     allowed = MOST_SHARE * (1 - common)
     points = round(100 * allowed, 4)
     if 1 - agreement <= allowed:
-        return AccuracyVerdict("ok", text, allowed=points)
+        return AccuracyVerdict("ok", f"{text}{kept}", allowed=points)
     if 1 - agreement - SAMPLING * answers.agreement_error <= allowed:
-        return AccuracyVerdict("unknown", f"{text}; so few samples may err by that much", allowed=points)
-    return AccuracyVerdict("warning", f"{text}, less than {100 * (1 - allowed):.2f} %", (_FEW_BITS,), allowed=points)
+        return AccuracyVerdict("unknown", f"{text}; so few samples may err by that much{kept}", allowed=points)
+    text += f", less than {100 * (1 - allowed):.2f} %{kept}"
+    if far == "ok":  # the largest of an embedding's values, or of a regression's, is no choice
+        return AccuracyVerdict("unknown", f"{text}; that is much only where the largest value is the answer",
+                               allowed=points)
+    return AccuracyVerdict("warning", text, (_few_bits(),), allowed=points)
 
 
-def _by_distance(answers: Answers) -> AccuracyVerdict:
-    ratio, share = answers.signal_to_noise["artifact"], answers.unexplained
-    text = "no accuracy was measured; " + (
-        "the artifact's outputs equal the float network's" if ratio is None
-        else f"the artifact's outputs are {ratio:.1f} dB above their difference from float"
-    )
+def _choices_text(answers: Answers) -> str:
+    share = answers.agreement["float"]
+    where = "" if answers.kind == "classes" else f" at {share.seen:,} positions"
+    return "" if share.percent is None else (
+        f"float and artifact choose the same class for {share.percent:.2f} % of {answers.samples:,} samples{where}")
+
+
+def _by_distance(outputs: Mapping[str, OutputDistance], choices: str) -> AccuracyVerdict:
+    """The worst output decides; the least signal to noise is the worst."""
+    if not outputs:
+        return AccuracyVerdict("unknown", "nothing was measured")
+    of_all = {name: _distance(output) for name, output in outputs.items()}
+    name = max(of_all, key=lambda name: (ORDER.index(of_all[name][0]), -of_all[name][1]))
+    status, _, text = of_all[name]
+    bad = [name for name, found in of_all.items() if found[0] == "warning"]
+    subject = f"the worst of {len(outputs)} outputs is '{name}': its values" if len(outputs) > 1 else \
+        f"the values of the output '{name}'"
+    text = f"{_UNMEASURED}{subject} {text}" + (f"; {choices}" if choices else "")
+    return AccuracyVerdict(status, text, (_few_bits(bad),) if bad else ())
+
+
+def _distance(output: OutputDistance) -> tuple[Status, float, str]:
+    """(status, decibels of what varies, what the values of an output do in words that follow them)."""
+    noise = output.noise["artifact"]
+    share, ratio = noise.unexplained, noise.ratio
+    if not math.isfinite(noise.noise):
+        return "warning", -math.inf, "are not all finite"
+    kept = "equal the float network's" if noise.noise == 0 else (
+        f"lie {ratio:.1f} dB above their difference to float, which is {100 * 10 ** (-ratio / 20):.2g} % of their size"
+        if ratio is not None else "differ where the float network gives 0")
     if share is None:
-        return AccuracyVerdict("unknown", f"{text}, but float gives one value for everything")
-    if share <= MOST_SHARE:
-        return AccuracyVerdict("ok", text)
-    text += f", which is {100 * share:.0f} % of what varies from sample to sample"
-    return AccuracyVerdict("warning", text, (_FEW_BITS,))
+        return "unknown", math.inf, f"{kept}, but float gives one value for everything"
+    decibel = math.inf if share == 0 else -10 * math.log10(share)
+    if ratio is not None and ratio - decibel > 1:  # a large constant in the output makes the signal look stronger
+        kept += f" and {100 * math.sqrt(share):.2g} % of what varies in them"
+    if decibel >= GOOD_DECIBEL:
+        return "ok", decibel, kept
+    if decibel >= LEAST_DECIBEL:
+        return "unknown", decibel, f"{kept}: only a metric of the task (`options.metrics`) tells whether that matters"
+    return "warning", decibel, f"{kept}: too much for most tasks"
 
 
 def _tail(hits: int, samples: int, chance: float) -> float:
@@ -212,24 +240,37 @@ def _tail(hits: int, samples: int, chance: float) -> float:
 
 # --- causes ---
 
-_FEW_BITS = Finding(
-    "artifact", "the artifact answers otherwise than the float network", "few bits, as this recipe calibrates them",
-    "take more bits, more of method.steps, another method, or more and other calibration images",
+_FEW_BITS, _MORE_BITS = "few bits, as this recipe calibrates them", \
+    "take more bits, more of method.steps, another method, or more and other calibration images"
+
+
+_NOTHING_RIGHT = Finding(
+    "float", "what the float network gives has nothing to do with the targets",
+    "targets of other samples or in another form, a decoder of another network, or inputs prepared otherwise than in "
+    "training", "evaluate the network on these files in your own program",
 )
 
 
-def _why_lost(accuracy: Mapping[str, float | None]) -> Finding:
-    known = {name: share for name, share in accuracy.items() if share is not None}
-    lost = {after: known[before] - known[after] for before, after in itertools.pairwise(known)}
+def _few_bits(outputs: Sequence[str] = ()) -> Finding:
+    """What is said where nothing else explains a loss; `outputs` are the ones at fault, where that is known."""
+    where = f" at {'output' if len(outputs) == 1 else 'outputs'} {', '.join(map(repr, outputs))}" if outputs else ""
+    return Finding("artifact", f"the artifact answers otherwise than the float network{where}", _FEW_BITS, _MORE_BITS)
+
+
+def _why_lost(
+    values: Mapping[str, float | None], loss: Callable[[float, float], float] = float.__sub__, unit: str = " points"
+) -> Finding:
+    """The stage that loses most, by a metric's values and its loss from one to the next."""
+    known = {name: value for name, value in values.items() if value is not None}
+    lost = {after: loss(known[before], known[after]) for before, after in itertools.pairwise(known)}
     worst = max(lost, key=lambda name: lost[name])
     if worst == "reference":
-        return Finding("artifact", f"{lost[worst]:.2f} points are lost from calibrated to reference",
+        return Finding("artifact", f"{lost[worst]:.2f}{unit} are lost from calibrated to reference",
                        "what the target cannot hold as calibrated", "see the notes, or take another target or profile")
     if worst == "artifact":
-        return Finding("artifact", f"{lost[worst]:.2f} points are lost from reference to artifact",
+        return Finding("artifact", f"{lost[worst]:.2f}{unit} are lost from reference to artifact",
                        "the files do not compute what the reference does", "see the verdict on parity")
-    return Finding("artifact", f"{lost[worst]:.2f} points are lost from float to calibrated", _FEW_BITS.cause,
-                   _FEW_BITS.do)
+    return Finding("artifact", f"{lost[worst]:.2f}{unit} are lost from float to calibrated", _FEW_BITS, _MORE_BITS)
 
 
 def _evident(answers: Answers, seen: Seen | None) -> list[Finding]:

@@ -6,45 +6,53 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from isobit.pipeline.proof.metrics import Outputs, all_metrics
+from isobit.pipeline.proof.distances import Distances, OutputDistance
+from isobit.pipeline.proof.measures import Measures, guarded
+from isobit.pipeline.proof.metrics import METRICS, Measurement, Metric, Outputs, first_output
 from isobit.pipeline.proof.metrics.agreement import Agreement
-from isobit.pipeline.proof.metrics.signal_to_noise import SignalToNoise
 from isobit.pipeline.proof.metrics.top1 import Top1
 from isobit.pipeline.proof.moments import Moments
-from isobit.pipeline.proof.outputs import Kind, Share, choices, output_kind
+from isobit.pipeline.proof.outputs import Kind, Share, choices
+from isobit.pipeline.samples.arrays import Targets, are_labels
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a metric without a place of its own says of a build; `values` by stage."""
+    """What a metric says of a build; `values` by stage, None where it says nothing."""
 
     title: str
+    unit: str
+    higher_is_better: bool
     values: Mapping[str, float | None]
 
     @property
     def text(self) -> str:
-        """In one line: `peak signal to noise ratio, dB: calibrated 31.2, artifact 31.2`."""
-        known = [f"{stage} {value:g}" for stage, value in self.values.items() if value is not None]
-        return f"{self.title}: {', '.join(known)}"
+        """In one line: `mean intersection over union, %: float 71.2, artifact 70.9`."""
+        known = [f"{stage} {value:.6g}" for stage, value in self.values.items() if value is not None]
+        return f"{self.title}{f', {self.unit}' if self.unit else ''}: {', '.join(known) or 'not measured'}"
 
 
 class Answers:
     """The answers of every stage, batch by batch; `float` and `artifact` are among them.
 
+    Labels and choices are of the first output.
+
     Attributes:
-        kind, shape: of the outputs; of the first batch.
+        kind, shape: of the first output; of the first batch.
         samples: seen.
         labels, chosen: how often each label occurs, how often the float network chooses each class; labels count where
             outputs are `classes`.
         pairs: how often the float network chooses class c for label l, by (l, c).
         lost, won: samples that the float network names right and the artifact wrong, and the reverse.
+        has_labels: there are targets.
+        measures: what is measured beside.
     """
 
-    def __init__(self, stages: Sequence[str]) -> None:
+    def __init__(self, stages: Sequence[str], measures: Measures | None = None) -> None:
         self.kind: Kind | None = None
         self.shape: tuple[int, ...] = ()
         self.samples = 0
@@ -53,51 +61,79 @@ class Answers:
         self.pairs: Counter[tuple[int, int]] = Counter()
         self.lost = self.won = 0
         self.has_labels = False
+        self.measures = measures or Measures()
+        self._stages = tuple(stages)
         self._alike = Moments()  # of each sample's share of positions where float and artifact agree
-        self._top1, self._agreement, self._noise = Top1(stages), Agreement(stages), SignalToNoise(stages)
-        own = {"top1": self._top1, "agreement": self._agreement, "signal_to_noise": self._noise}
-        self._metrics = [(metric, own.get(metric.name) or metric.make(stages)) for metric in all_metrics()]
+        self._top1 = {stage: Top1() for stage in stages}
+        self._agreement = {stage: Agreement() for stage in stages if stage != "artifact"}
+        self._distances = Distances(stages)
+        self._counted: dict[str, Mapping[str, Measurement]] = {
+            metric.name: {stage: guarded(metric) for stage in stages if stage != metric.against}
+            for metric in self.measures.metrics if metric.name not in self._always or metric.against == "target"
+        }
+        self._measured: dict[str, Measured] | None = None
 
-    def add(self, results: Mapping[str, np.ndarray], labels: Tensor | None) -> None:
+    @property
+    def _always(self) -> dict[str, Mapping[str, Measurement]]:
+        """What is counted whether it was named or not, by the name of the metric that makes it."""
+        counted: tuple[Mapping[str, Measurement], ...] = (
+            self._top1, self._agreement, self._distances.noise, self._distances.cosines)
+        return {metric.name: by_stage for by_stage in counted for metric in METRICS.loaded().values()
+                if metric.published and any(type(one) is metric.make for one in by_stage.values())}
+
+    def add(self, results: Mapping[str, Outputs], target: Targets | None) -> None:
         """Count one batch.
 
         Args:
-            results: float32 outputs [N, ...] by stage.
-            labels: int64 [N] or None.
+            results: by stage, float32 arrays [N, ...] by output name.
+            target: what is known of the samples: int64 [N] are labels; None for nothing.
         """
-        reference = results["float"]
-        if self.kind is None:
-            self.kind, self.shape = output_kind(reference.shape), tuple(reference.shape[1:])
+        first = {stage: first_output(outputs) for stage, outputs in results.items()}
+        reference = first["float"]
+        kind, self._measured = self.see(reference, target), None
         self.samples += len(reference)
-        self.has_labels |= labels is not None
-        chosen = {name: choice for name, logits in results.items() if (choice := choices(logits)) is not None}
-        named = labels.numpy() if labels is not None and len(labels) == len(reference) else None
-        outputs = Outputs(self.kind, results, chosen, named)
-        for metric, counter in self._metrics:
-            if metric.applies(outputs):
-                counter.add(outputs)
-        if not chosen:
+        self.has_labels |= target is not None
+        self._distances.add(results)
+        self._measure(results, target)
+        chosen = {stage: choice for stage, logits in first.items() if (choice := choices(logits)) is not None}
+        if kind == "values" or not chosen:
             return
+        for stage, agreement in self._agreement.items():
+            agreement.update(results[stage], results["artifact"])
         alike = (chosen["float"] == chosen["artifact"]).reshape(len(reference), -1)
         self._alike.add(alike.mean(axis=1))
         self.chosen.update(dict(zip(*_counted(chosen["float"]), strict=True)))
-        if named is not None and self.kind == "classes":
+        if kind == "classes" and self.measures.judge_labels and are_labels(target) and len(target) == len(reference):
+            named = target.numpy()
+            for stage, top1 in self._top1.items():
+                top1.update(results[stage], named)
             self._name(chosen, named)
+
+    def see(self, first: np.ndarray, target: Targets | None) -> Kind:
+        """What the first output [N, ...] is, as the first batch says that is seen."""
+        if self.kind is None:
+            self.kind, self.shape = self.measures.kind_of(first.shape, target), tuple(first.shape[1:])
+        return self.kind
+
+    @property
+    def outputs(self) -> dict[str, OutputDistance]:
+        """The distance to float, by output name."""
+        return self._distances.outputs
 
     @property
     def right(self) -> dict[str, Share]:
         """By stage, how many labelled samples it names right; labels count where outputs are `classes`."""
-        return self._top1.shares
+        return {stage: top1.share for stage, top1 in self._top1.items()}
 
     @property
     def agreement(self) -> dict[str, Share]:
         """By stage, at how many positions it chooses as the artifact does."""
-        return self._agreement.shares
+        return {stage: agreement.share for stage, agreement in self._agreement.items()}
 
     @property
     def accuracy(self) -> dict[str, float | None]:
         """Top-1 in percent by stage; None without labels that apply."""
-        return self._top1.values
+        return {stage: top1.compute() for stage, top1 in self._top1.items()}
 
     @property
     def chance(self) -> float | None:
@@ -110,25 +146,49 @@ class Answers:
         return math.sqrt(self._alike.variance / max(1, self._alike.count))
 
     @property
-    def unexplained(self) -> float | None:
-        """Mean square of artifact - float, as a share of the variance of the float outputs; None where they are equal
-        for all samples.
-        """
-        return self._noise.unexplained
+    def signal_to_noise(self) -> dict[str, float | None]:
+        """That of the first output; see `OutputDistance`."""
+        first = next(iter(self.outputs.values()), None)
+        return {} if first is None else first.signal_to_noise
 
     @property
-    def signal_to_noise(self) -> dict[str, float | None]:
-        """Decibel by stage: power of the float outputs over that of the difference to them; None where either is 0."""
-        return self._noise.values
+    def held_metric(self) -> Metric | None:
+        """The metric that was named and judges the build; None where top-1 on labels does, or nothing."""
+        held = self.measures.held
+        return None if held is None or (held.published and self.labels) else held
 
     @property
     def measured(self) -> dict[str, Measured]:
-        """What further metrics say, by name; those alone that say anything."""
-        said = {
-            metric.name: Measured(metric.title, dict(counter.values))
-            for metric, counter in self._metrics if not metric.published
-        }
-        return {name: of for name, of in said.items() if any(value is not None for value in of.values.values())}
+        """What the metrics say that were named, in their order."""
+        if self._measured is None:  # of boxes it takes a while
+            self._measured = {metric.name: self._said(metric, self._always | self._counted)
+                              for metric in self.measures.metrics}
+        return self._measured
+
+    @property
+    def all_measured(self) -> dict[str, Measured]:
+        """The same, after the metrics that are always counted and say something."""
+        always = self._always
+        said = {name: self._said(METRICS.get(name), always) for name in always}
+        known = {name: one for name, one in said.items() if any(value is not None for value in one.values.values())}
+        return known | self.measured
+
+    def _said(self, metric: Metric, counted: Mapping[str, Mapping[str, Measurement]]) -> Measured:
+        of = counted[metric.name]
+        return Measured(metric.title, metric.unit, metric.higher_is_better,
+                        {stage: of[stage].compute() if stage in of else None for stage in self._stages})
+
+    def _measure(self, results: Mapping[str, Outputs], target: Targets | None) -> None:
+        asked = [metric for metric in self.measures.metrics if metric.name in self._counted]
+        if not asked:
+            return
+        decoded = {stage: self.measures.decoded(results[stage]) for stage in self._stages}
+        for metric in asked:
+            given: Mapping[str, Any] = decoded if metric.decoded else results
+            for stage, counted in self._counted[metric.name].items():
+                against = target if metric.against == "target" else given[metric.against]
+                if against is not None:
+                    counted.update(given[stage], against)
 
     def _name(self, chosen: Mapping[str, np.ndarray], labels: np.ndarray) -> None:
         before, after = chosen["float"] == labels, chosen["artifact"] == labels

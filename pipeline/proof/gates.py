@@ -6,8 +6,8 @@ import numpy as np
 
 from isobit.pipeline.graph.ports import OUTPUT
 from isobit.pipeline.proof.counts import FLOAT_ROUNDING
+from isobit.pipeline.proof.findings import Rule
 from isobit.pipeline.proof.parity import LevelReport, ParityReport
-from isobit.pipeline.proof.verdicts import Rule
 
 
 def apply_gates(report: ParityReport) -> None:
@@ -17,10 +17,17 @@ def apply_gates(report: ParityReport) -> None:
             report.rules += _level_rules(level)
 
 
+def _compared(level: LevelReport) -> str:
+    """What must be equal to the bit; values that float operators give are held to float rounding instead."""
+    exact = [count.in_float is None for count in level.outputs.values()]
+    if all(exact):
+        return "code or logit"
+    return "code or output value that integer kernels compute" if any(exact) else "code that integer kernels compute"
+
+
 def _level_rules(level: LevelReport) -> list[Rule]:
     differing = level.codes.differing + level.exact_differing
-    exact = any(count.in_float is None for count in level.outputs.values())
-    what = "code or logit" if exact or not level.outputs else "code"
+    what = _compared(level)
     compared = level.codes.compared + sum(count.compared for count in level.boundaries.values())
     rules = [Rule(
         f"no {what} differs from the target's integer arithmetic at level '{level.level}'", "parity", differing, 0,

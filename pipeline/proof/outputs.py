@@ -12,15 +12,30 @@ Kind = Literal["classes", "maps", "values"]
 KINDS: dict[Kind, str] = {
     "classes": "one choice of a class for each sample",
     "maps": "a choice of a class for each position",
-    "values": "one value, no choice between classes",
+    "values": "numbers, no choice between classes",
 }
+IGNORED = 255  # the label of a position without one
 
 
-def output_kind(shape: Sequence[int | None]) -> Kind:
-    """What an output of this shape is: [N, C], [N, C, positions ...], or [N, 1, ...]. Classes lie on axis 1."""
-    if len(shape) < 2 or shape[1] == 1:
+def output_kind(shape: Sequence[int | None], dense: bool = False) -> Kind:
+    """What an output of this shape is; classes lie on axis 1.
+
+    A shape says little: [N, 21, 64, 64] may be a map of classes, a heat map or features, [N, 4420, 4] are boxes. So
+    [N, C] alone is a choice by itself, and [N, C, positions ...] one where it is known that classes are meant.
+
+    Args:
+        dense: a metric that was named, or labels of the positions, say that classes lie on axis 1.
+    """
+    if len(shape) < 2 or shape[1] == 1 or (len(shape) > 2 and not dense):
         return "values"
     return "classes" if len(shape) == 2 else "maps"
+
+
+def labels_positions(labels: np.ndarray, shape: Sequence[int]) -> bool:
+    """Whether these are labels of every position of an output [N, C, positions ...]: whole numbers below C, or 255."""
+    if len(shape) < 3 or labels.shape != (shape[0], *shape[2:]) or not np.issubdtype(labels.dtype, np.integer):
+        return False
+    return bool(((labels >= 0) & ((labels < shape[1]) | (labels == IGNORED))).all())
 
 
 @dataclass
@@ -42,8 +57,8 @@ class Share:
 
 
 def choices(logits: np.ndarray) -> np.ndarray | None:
-    """The class chosen at every position, [N] or [N, positions ...]; None where there is no choice."""
-    return None if output_kind(logits.shape) == "values" else logits.argmax(axis=1)
+    """The index of the largest value along axis 1, [N] or [N, positions ...]; None where there is but one."""
+    return None if output_kind(logits.shape, dense=True) == "values" else logits.argmax(axis=1)
 
 
 def same_choice(one: np.ndarray, other: np.ndarray) -> np.ndarray:

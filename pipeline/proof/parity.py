@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from isobit.pipeline.graph.ports import OUTPUT
-from isobit.pipeline.proof.accuracy import AccuracyVerdict
 from isobit.pipeline.proof.answers import Answers, Measured
 from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, FloatOutput, OutputCount
-from isobit.pipeline.proof.distances import Distances
+from isobit.pipeline.proof.findings import AccuracyVerdict, Rule
+from isobit.pipeline.proof.measures import Measures
 from isobit.pipeline.proof.observed import Seen
 from isobit.pipeline.proof.outputs import Share, same_choice
-from isobit.pipeline.proof.verdicts import Rule, headlines
-from isobit.pipeline.samples.arrays import Targets, are_labels
+from isobit.pipeline.proof.verdicts import headlines
+from isobit.pipeline.samples.arrays import Targets
 from isobit.pipeline.samples.network_inputs import Inputs, copied, part, sample_count, tensors
 
 LOGITS = OUTPUT  # the name of an output that has none of its own
@@ -131,7 +131,6 @@ class ParityReport:
         seen: what the samples look like.
         judged: the verdict on accuracy.
         exact_samples: how many samples the exact reference saw, for `moved_by_requantization`.
-        distances: signal to noise ratio in decibel, by output and stage.
     """
 
     samples: int
@@ -146,7 +145,6 @@ class ParityReport:
     seen: Seen | None = None
     judged: AccuracyVerdict | None = None
     exact_samples: int = 0
-    distances: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     @property
     def deployed(self) -> LevelReport:
@@ -178,8 +176,7 @@ class ParityReport:
             "samples": self.samples,
             "outputs": None if self.answers is None else self.answers.kind,
             "output_values": {
-                name: {**count.to_json(), "signal_to_noise_db": self.distances.get(name, {})}
-                for name, count in self.deployed.outputs.items()
+                name: {**count.to_json(), **self._distance(name)} for name, count in self.deployed.outputs.items()
             },
             "signal_to_noise_db": {} if self.answers is None else self.answers.signal_to_noise,
             "inputs": self._inputs(),
@@ -194,12 +191,19 @@ class ParityReport:
             "integer_ops": self.integer_ops,
             "levels": [self._level(level) for level in self.levels],
             "moved_by_requantization": {"samples": self.exact_samples, **asdict(self.moved_by_requantization)},
-        } | ({"metrics": {name: asdict(said) for name, said in self.measured.items()}} if self.measured else {})
+            "metrics": {} if self.answers is None else {
+                name: asdict(said) for name, said in self.answers.all_measured.items()
+            },
+        }
 
     @property
     def measured(self) -> dict[str, Measured]:
-        """What metrics without a field of their own say, by name."""
+        """What the metrics say that were named."""
         return {} if self.answers is None else self.answers.measured
+
+    def _distance(self, output: str) -> dict[str, Any]:
+        known = None if self.answers is None else self.answers.outputs.get(output)
+        return {} if known is None else known.to_json()
 
     def _inputs(self) -> dict[str, Any]:
         sets = {} if self.seen is None else {"calibration": self.seen.calibration, "evaluation": self.seen.evaluation}
@@ -237,6 +241,7 @@ def compare(
     other_samples: int | None = None,
     information_samples: int = INFORMATION_SAMPLES,
     modules: Mapping[str, str] | None = None,
+    measures: Measures | None = None,
     progress: Callable[[int], None] = lambda samples: None,
 ) -> ParityReport:
     """Run everything on the same batches and compare.
@@ -252,43 +257,47 @@ def compare(
         other_samples: how many samples the levels after the first see; None for all.
         information_samples: the same of `exact` and of levels that are not gated, unless `other_samples` is None.
         modules: layer or module path by tensor name, for the report.
+        measures: the metrics that were named.
         progress: called with the number of samples done.
     """
-    answers = Answers(named := (*stages, "reference", "artifact"))
-    distances = Distances(named, arithmetic.outputs)
+    answers = Answers((*stages, "reference", "artifact"), measures)
     gated = set(gated)
     levels = [LevelReport(name, name in gated) for name in sessions]
     same_top1 = [Share() for _ in levels]
     moved, samples, exact_seen = CodeCount(), 0, 0
-    first = arithmetic.outputs[0]
-    for x, labels in batches:
+    for x, target in batches:
         count, expected = sample_count(x), arithmetic.run(x)
+        chooses = answers.see(expected[arithmetic.outputs[0]], target) != "values"
         results = {name: _by_output(arithmetic.outputs, stage(copied(x))) for name, stage in stages.items()}
-        results["reference"] = expected
+        results["reference"] = _outputs_of(arithmetic, expected)
         for index, (level, session) in enumerate(zip(levels, sessions.values(), strict=True)):
             keep = count if index == 0 else _left(level, other_samples, information_samples, count)
             if keep:
                 got = session.run(seen := part(x, slice(keep)))
-                same_top1[index].add(_compare_batch(level, arithmetic, seen, expected, got))
+                same_top1[index].add(_compare_batch(level, arithmetic, seen, expected, got, chooses))
                 if index == 0:
-                    results["artifact"] = got
+                    results["artifact"] = _outputs_of(arithmetic, got)
         if exact is not None and (keep := min(count, information_samples - samples)) > 0:
             exact_seen += keep
             _count_moved(moved, exact.run(part(x, slice(keep))), expected, arithmetic.outputs)
-        distances.add(results)
-        answers.add({name: given[first] for name, given in results.items()}, labels if are_labels(labels) else None)
+        answers.add(results, target)
         progress(samples := samples + count)
     for level, same in zip(levels, same_top1, strict=True):
         level.top1_agreement = same.percent
     agreement = {name: answers.agreement[name].percent for name in stages}
     return ParityReport(
         samples, answers.accuracy, agreement, levels, {**(modules or {})}, moved, answers=answers,
-        exact_samples=exact_seen, distances=distances.decibel,
+        exact_samples=exact_seen,
     )
 
 
 def _by_output(names: Sequence[str], outputs: Inputs) -> Mapping[str, np.ndarray]:
     return dict(zip(names, map(_as_numpy, tensors(outputs)), strict=True))
+
+
+def _outputs_of(arithmetic: Arithmetic, results: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """The outputs alone, in the network's order, of a run that gives every tensor's codes as well."""
+    return {name: results[name] for name in arithmetic.outputs}
 
 
 def _count_moved(
@@ -308,9 +317,9 @@ def _left(level: LevelReport, other: int | None, information: int, batch: int) -
 
 def _compare_batch(
     level: LevelReport, arithmetic: Arithmetic, x: Inputs, plain: Mapping[str, np.ndarray],
-    got: Mapping[str, np.ndarray],
+    got: Mapping[str, np.ndarray], chooses: bool,
 ) -> np.ndarray:
-    """Count one batch at one level; returns where the first output's choice is that of the plain run."""
+    """Count one batch at one level; returns where the first output's choice is that of the plain run, if it chooses."""
     count, first = sample_count(x), arithmetic.outputs[0]
     if arithmetic.float_boundaries or arithmetic.float_outputs:
         followed = arithmetic.follow(x, got)
@@ -323,7 +332,7 @@ def _compare_batch(
         counted = level.outputs.setdefault(name, OutputCount())
         counted.add(followed.results[name], got.get(name), name in arithmetic.float_outputs)
     level.samples += count
-    return same_choice(plain[first][:count], got[first])
+    return same_choice(plain[first][:count], got[first]) if chooses else np.zeros(0, bool)
 
 
 def _compare_tensor(level: LevelReport, name: str, followed: Followed, got: np.ndarray | None) -> None:

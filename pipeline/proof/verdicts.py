@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from isobit.pipeline.proof.parity import LevelReport, ParityReport
@@ -15,28 +15,6 @@ STAGES = {
     "artifact": "the files: nothing may be lost here",
 }
 BAD_CALIBRATION = "calibration data that does not fit, see ACCURACY"
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a build is held to.
-
-    Args:
-        rule: in words.
-        of: the verdict that it belongs to.
-        measured, allowed: numbers; `measured` is a word where there is no finite one.
-    """
-
-    rule: str
-    of: Literal["parity", "accuracy"]
-    measured: float | str
-    allowed: float
-    passed: bool
-
-    @property
-    def text(self) -> str:
-        """In one line."""
-        return f"{self.rule}: measured {self.measured}, allowed {self.allowed}"
 
 
 @dataclass(frozen=True)
@@ -115,6 +93,21 @@ def steps(report: ParityReport) -> list[Step]:
         rows.append(Step(stage, value, change, BAD_CALIBRATION if blamed and stage == "calibrated" else cause))
         before = value
     return rows
+
+
+def distances(report: ParityReport) -> dict[str, str]:
+    """By output, `calibrated 20.1 dB (cosine 0.9951), ...`: signal to noise and cosine of every stage that differs from
+    float; outputs that none changes are left out.
+    """
+    found = {}
+    for name, output in ({} if report.answers is None else report.answers.outputs).items():
+        known = ", ".join(
+            f"{stage} {value:.1f} dB" + (f" (cosine {cosine:.4f})" if (cosine := output.cosine[stage]) is not None
+                                         else "")
+            for stage, value in output.signal_to_noise.items() if value is not None
+        )
+        found |= {name: known} if known else {}
+    return found
 
 
 def level_note(level: LevelReport) -> str:

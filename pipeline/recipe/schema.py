@@ -150,26 +150,44 @@ class RuleChange(Frozen):
     _fits = model_validator(mode="after")(_parameter_fits_range)
 
 
+Where = Annotated[str, Field(min_length=1)]
+
+
 class Override(Frozen):
     """One line of `overrides`: later lines win.
 
     `where` is `first`, `penultimate` or `last` (layer with weights), `op:` and an operator name (`op:conv2d`), or a
-    glob on names of layers and module paths (`layer3.*`). `activations` means the activations that enter the layer,
-    `output` what leaves it, after its activation function.
+    glob on names of layers and module paths (`layer3.*`), or a list of these. `activations` means the activations that
+    enter the layer, `output` what leaves it, after its activation function. `float: true` leaves the operators out of
+    quantization: a target that computes in float computes them so, between the grids of their neighbours.
     """
 
-    where: Annotated[str, Field(min_length=1)]
+    where: Where | Annotated[tuple[Where, ...], Field(strict=False, min_length=1)]
+    float: bool | None = None
     weights: RuleChange | None = None
     activations: RuleChange | None = None
     output: RuleChange | None = None
 
     @model_validator(mode="after")
     def _changes_something(self) -> Override:
-        if self.weights is None and self.activations is None and self.output is None:
-            raise ValueError("an override states weights, activations or output, or several of them")
-        if self.where == "op:":
+        changes = (self.weights, self.activations, self.output)
+        if not any(changes) and self.float is None:
+            raise ValueError("an override states weights, activations or output, or several of them, or float")
+        if any(changes) and self.float:
+            raise ValueError("an override with float: true states nothing else: there are no grids to change")
+        if "op:" in self.patterns:
             raise ValueError("'op:' is followed by an operator name, for example op:conv2d")
         return self
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """What it selects, one pattern or several."""
+        return (self.where,) if isinstance(self.where, str) else self.where
+
+    @property
+    def text(self) -> str:
+        """What it selects, for tables and errors."""
+        return ", ".join(self.patterns)
 
 
 class ImagesRule(Frozen):
@@ -265,6 +283,8 @@ class Recipe(Frozen):
         if isinstance(self.weights.bits, BitBudget):
             content["weights"]["bits"]["options"] = list(self.weights.bits.options)
         content["overrides"], content["passes"] = list(content["overrides"]), list(content["passes"])
+        for override in content["overrides"]:
+            override["where"] = override["where"] if isinstance(override["where"], str) else list(override["where"])
         return yaml.safe_dump(content, sort_keys=False, width=120)
 
     @property

@@ -45,7 +45,7 @@ class Samples(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of several inputs; nothing where there is one, which serves whatever the model calls it."""
+        """Names of several inputs; nothing where there is one, which serves whatever the model calls it."""
         ...
 
     @property
@@ -133,12 +133,12 @@ class Batches:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample of the first input: (C, H, W) of images."""
+        """The shape of one sample of the first input: (C, H, W) of images."""
         return self.samples.shape
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of one sample, input by input."""
+        """The shapes of one sample, input by input."""
         return self.samples.shapes
 
     @property
@@ -348,18 +348,17 @@ def shuffled(available: int, count: int | None, seed: int) -> list[int]:
 
 
 def check_against_model(
-    batches: Batches, input_shape: Sequence[int] | Sequence[Sequence[int]], num_classes: int | None
+    batches: Batches, input_shapes: Sequence[Sequence[int]], num_classes: int | None
 ) -> None:
     """Raises InputError where samples or labels do not fit the model.
 
     Args:
         batches: what the model is to run on, its inputs in the model's order.
-        input_shape: (C, H, W) that the model takes, or the shape of each of its inputs.
+        input_shapes: of each input of the model, without the batch: ((C, H, W),) of an image.
         num_classes: outputs of the model; None where it is no classifier, then labels are not judged.
     """
     where = str(batches.path)
-    several = [tuple(shape) for shape in input_shape if not isinstance(shape, int)]
-    expected = tuple(several or [tuple(size for size in input_shape if isinstance(size, int))])
+    expected = tuple(map(tuple, input_shapes))
     if expected != batches.shapes:
         meaning = " (channels, height, width)" if len(batches.shape) == 3 else ""
         raise InputError(

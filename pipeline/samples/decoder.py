@@ -1,9 +1,10 @@
-"""Boxes out of a detector's outputs: the user's own function, which `--decoder file.py:function` names.
+"""Boxes or a text out of a network's outputs: the user's own function, which `--decoder file.py:function` names.
 
 A decoder is `function(outputs, size)`, where `outputs` maps each output's name to its array for one image, without the
 batch dimension, and `size` is (height, width) of the network's input. It returns (boxes, scores, labels): [M, 4] in
 pixels of the input as x1 y1 x2 y2, [M], and [M] classes counted from 0. M may be 0. Suppression of double boxes is its
-own business. The artifact's `predict.py` runs a copy of the file, so it should import numpy alone.
+own business. A decoder of texts returns one text. The artifact's `predict.py` runs a copy of the file, so it should
+import numpy alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from isobit.pipeline.errors import InputError
-from isobit.pipeline.model.user_code import cause_shown, function_in_file
+from isobit.pipeline.model.user_code import cause_shown, check_call, function_in_file
 
 
 @dataclass(frozen=True)
@@ -47,31 +48,32 @@ class Decoder:
     name: str
     function: Callable[[Mapping[str, np.ndarray], tuple[int, int]], Any]
 
-    def __call__(self, outputs: Mapping[str, np.ndarray], size: tuple[int, int]) -> Detections:
-        """The boxes of one image.
+    def __call__(self, outputs: Mapping[str, np.ndarray], size: tuple[int, int]) -> Detections | str:
+        """The boxes of one image, or the text of one sample.
 
         Args:
             outputs: float32 arrays by output name, without the batch dimension.
             size: (height, width) of the network's input.
 
         Raises:
-            InputError: the function fails, or does not return boxes, scores and labels; names the user's line.
+            InputError: the function fails, or returns neither boxes, scores and labels nor a text; names the line.
         """
         where = f"`decoder={self.file}:{self.name}`"
         with cause_shown(where, "the decoder fails"):
             found = self.function(dict(outputs), size)
-        return _checked(found, where)
+        return found if isinstance(found, str) else _checked(found, where)
 
 
 def load_decoder(text: str) -> Decoder:
     """The function that `path/to/file.py:function` names; raises InputError with the cause and the line."""
     function = function_in_file(text, "decoder")
+    check_call(function, ({}, (0, 0)), f"`decoder={text}`", "decoder", "f(outputs, (height, width))")
     file, _, name = text.rpartition(":")
     return Decoder(Path(file), name, function)
 
 
 def _checked(found: Any, where: str) -> Detections:
-    allowed = "(boxes [M, 4], scores [M], labels [M])"
+    allowed = "(boxes [M, 4], scores [M], labels [M]), or a text"
     if not isinstance(found, tuple | list) or len(found) != 3:
         raise InputError(f"the decoder returns {type(found).__name__}", where=where, allowed=allowed, field="decoder")
     with cause_shown(where, "the decoder returns what are no arrays of numbers"):

@@ -243,7 +243,7 @@ class InputShape:
     def of_several(
         cls, shapes: Sequence[tuple[int, ...]], kinds: Sequence[torch.dtype], source: str = ""
     ) -> InputShape:
-        """Of several inputs, in the model's order."""
+        """The shape of several inputs, in the model's order."""
         return cls(shapes[0], source, tuple(shapes[1:]), tuple(kinds))
 
     @property
@@ -358,7 +358,7 @@ def _opened(
             batch_size=batch_size, purpose=purpose,
         )
     if size is not None and len(batches.shapes) == 1:
-        check_against_model(batches, (size.channels or batches.shape[0], size.height, size.width), None)
+        check_against_model(batches, [(size.channels or batches.shape[0], size.height, size.width)], None)
     return batches
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from isobit.pipeline.errors import InputError
 
 # One tensor [N, ...], or a tuple of such in the order of the graph's inputs, all with the same N.
 Inputs = Tensor | tuple[Tensor, ...]
@@ -53,8 +56,40 @@ def copied(inputs: Inputs) -> Inputs:
 
 
 def shapes(inputs: Inputs) -> tuple[tuple[int, ...], ...]:
-    """Of one sample of each input, (C, H, W) of images [N, C, H, W]."""
+    """The shape of one sample of each input, (C, H, W) of images [N, C, H, W]."""
     return tuple(tuple(tensor.shape[1:]) for tensor in tensors(inputs))
+
+
+def raw_inputs(inputs: Inputs | np.ndarray, integers: Sequence[bool], names: Sequence[str] = ()) -> np.ndarray:
+    """uint8 [N, bytes]: each sample as devices read it, one input after the other: float32, or int32 for `integers`.
+
+    Args:
+        inputs: [N, ...] each.
+        integers: whether each holds integers.
+        names: of the inputs, for the error.
+
+    Raises:
+        InputError: an integer that int32 does not hold.
+    """
+    values = (inputs,) if isinstance(inputs, np.ndarray) else tuple(tensor.numpy() for tensor in tensors(inputs))
+    for place, (value, whole) in enumerate(zip(values, integers, strict=True)):
+        if whole:
+            _check_int32(value, names[place] if names else str(place))
+    rows = [
+        np.ascontiguousarray(value, np.int32 if whole else np.float32).reshape(len(value), -1).view(np.uint8)
+        for value, whole in zip(values, integers, strict=True)
+    ]
+    return np.concatenate(rows, 1)
+
+
+def _check_int32(value: np.ndarray, name: str) -> None:
+    limits = np.iinfo(np.int32)
+    outside = value[(value < limits.min) | (value > limits.max)]
+    if outside.size:
+        raise InputError(
+            f"input '{name}' holds {outside.flat[0]}, which devices cannot read: they read int32",
+            allowed=f"integers from {limits.min} to {limits.max}",
+        )
 
 
 def run_graph(graph: Callable[..., Inputs], inputs: Inputs) -> tuple[Tensor, ...]:

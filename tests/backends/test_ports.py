@@ -9,7 +9,7 @@ import pytest
 
 from isobit import passes
 from isobit.backends.device.golden import golden_inputs, golden_outputs, port_names, split_outputs
-from isobit.backends.fixed_point.lower import lower, refused
+from isobit.backends.fixed_point.lower import lower
 from isobit.backends.fixed_point.rules import integer_target
 from isobit.calib.calibrate import calibrate
 from isobit.pipeline.capture.capture import capture
@@ -19,7 +19,7 @@ from tests.examples import ports
 
 OUTPUTS = {
     "detector": ("boxes", "scores"), "segmenter": ("out", "aux"), "siamese": ("logits",),
-    "steered": ("output_0", "output_1"), "tokens": ("logits",),
+    "steered": ("output_0", "output_1"), "tokens": ("logits",), "audio": ("logits",),
     "ranks": ("output_0", "output_1", "output_2", "output_3"), "odd": ("rows", "again", "middle", "image"),
 }
 
@@ -63,11 +63,10 @@ def test_units_with_several_inputs_and_outputs_learn(name, method, tmp_path):
     assert level.codes.compared > 0 and (level.codes.differing, level.exact_differing) == (0, 0)
 
 
-@pytest.mark.parametrize("target", ["c", "tvm"])
-def test_integer_targets_refuse_a_second_input_by_name(target):
-    quantized, _ = ports.placed("siamese", "reference")
-    node, reason = next(iter(refused(quantized.graph, integer_target(target, "generic"))))
-    assert node.name == "right" and "left, right" in reason
+@pytest.mark.parametrize("name", ["siamese", "steered", "tokens", "audio"])
+@pytest.mark.parametrize("target", ["c", pytest.param("tvm", marks=pytest.mark.tvm)])
+def test_integer_targets(name, target, tmp_path):
+    check(name, target, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["detector", "segmenter", "odd"])

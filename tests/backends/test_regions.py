@@ -7,7 +7,7 @@ from isobit.backends.regions import find_regions
 from isobit.pipeline.graph.grid_map import data_inputs
 from isobit.pipeline.graph.nodes import is_constant, op_name, quantizer_of
 from tests.examples.ends import frozen_end
-from tests.examples.onnx_cases import FLOAT_MIDDLES, MIDDLES, frozen
+from tests.examples.onnx_cases import FLOAT_MIDDLES, MIDDLES, PRODUCT_MIDDLES, frozen
 from tests.examples.tiny import frozen_reference
 
 TARGET = TARGETS["generic"]
@@ -48,7 +48,7 @@ def test_every_operator_is_in_exactly_one_region(name):
     assert len(inside) == len(set(inside)) and set(inside) == set(expected)
 
 
-@pytest.mark.parametrize("name", MIDDLES)
+@pytest.mark.parametrize("name", [*MIDDLES, *sorted(PRODUCT_MIDDLES)])
 def test_inputs_are_made_before_they_are_read(name):
     graph, regions = regions_of(name)
     made = {node for node in graph.graph.nodes if node.op == "placeholder"}
@@ -57,13 +57,13 @@ def test_inputs_are_made_before_they_are_read(name):
         made.add(region.value)
 
 
-@pytest.mark.parametrize("name", MIDDLES)
+@pytest.mark.parametrize("name", [*MIDDLES, *sorted(PRODUCT_MIDDLES)])
 def test_everything_that_the_target_lists_runs_in_integers(name):
     _, regions = regions_of(name)
     assert all(region.integer and not region.reason for region in regions)
 
 
-@pytest.mark.parametrize("name", FLOAT_MIDDLES)
+@pytest.mark.parametrize("name", sorted({*FLOAT_MIDDLES} - PRODUCT_MIDDLES))
 def test_what_does_not_says_why(name):
     _, regions = regions_of(name)
     floating = [region for region in regions if not region.integer]

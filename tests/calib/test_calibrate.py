@@ -78,6 +78,25 @@ def test_images_of_another_shape_are_refused() -> None:
         calibrate(quantized, images[:, :1])
 
 
+class Rows(nn.Module):
+    """Looks up what it computes, so that nobody can tell from the data whether there is such a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.last = nn.Embedding(4, 3), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.rows(x * 2).mean(1))
+
+
+def test_a_number_outside_of_a_table_is_a_mistake_of_the_data() -> None:
+    numbers = torch.ones(8, 5, dtype=torch.int64)
+    quantized = passes.quantize(capture(Rows().eval(), numbers[:1]), load_recipe("minmax_w8a8"), TARGETS["generic"])
+    with pytest.raises(CalibrationError, match="outside of its table") as error:
+        calibrate(quantized, numbers * 2)
+    assert error.value.field == "calibration" and error.value.allowed
+
+
 def test_less_than_a_batch_is_refused() -> None:
     quantized, images = net()
     with pytest.raises(CalibrationError, match="do not fill one batch of 8"):

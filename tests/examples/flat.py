@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx
 from torch import fx
 
 from isobit.pipeline.graph.dialect import WEIGHTED
@@ -28,3 +29,21 @@ def named(graph: fx.GraphModule) -> fx.GraphModule:
             leaf = path if op_name(node) in {*WEIGHTED, "batch_norm"} else f"{path}.{node.name}".lstrip(".")
             node.meta["nn_module_stack"] = {"": ("", "file.Network"), leaf: (leaf, "file.Node")}
     return graph
+
+
+def without_names(file: onnx.ModelProto) -> onnx.ModelProto:
+    """The file with nodes n0, n1, ..., values v0, v1, ... and nothing that an exporter wrote beside them, in place."""
+    kept = {port.name for port in [*file.graph.input, *file.graph.output]}
+    names: dict[str, str] = {"": ""}
+
+    def renamed(name: str) -> str:
+        return name if name in kept else names.setdefault(name, f"v{len(names)}")
+
+    for number, node in enumerate(file.graph.node):
+        node.name = f"n{number}"
+        node.input[:], node.output[:] = map(renamed, node.input), map(renamed, node.output)
+        del node.metadata_props[:]
+    for tensor in file.graph.initializer:
+        tensor.name = renamed(tensor.name)
+    del file.graph.value_info[:]
+    return file

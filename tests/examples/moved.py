@@ -59,7 +59,7 @@ def moved_reference(
         model, images = Moved(move).eval(), torch.randn(12, CHANNELS, SIZE, SIZE)
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
     quantized = passes.quantize(capture(model, images[:1]), recipe, backend.target(backend.profiles[0]))
-    assert not list(backend.unsupported(quantized.graph))
+    assert not list(backend.unsupported(quantized.graph, quantized.target))
     with torch.no_grad():
         return passes.legalize(calibrate_by_range(quantized, images))[0], images, model(images)
 

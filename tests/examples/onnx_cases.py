@@ -37,8 +37,8 @@ class Net(nn.Module):
         self.head = nn.Linear(6, 5)
         self.middle = middle
         with torch.random.fork_rng():  # the numbers drawn after these stay what they are without them
-            self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
-            self.spread = nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1, output_padding=1, groups=4, bias=False)
+            self.up = nn.ConvTranspose2d(8, 8, 2, stride=2, dilation=2)
+            self.spread = nn.ConvTranspose2d(8, 8, 3, stride=2, padding=2, groups=4, bias=False, dilation=2)
             self.tokens = nn.Linear(8, 8)
             self.slopes = nn.PReLU(8)
             self.halves = nn.Conv2d(4, 4, 3, padding=1)
@@ -128,7 +128,7 @@ FOLDED_MIDDLES = {
     "gelu_folded": (lambda net, x: F.gelu(net.halves(x.reshape(-1, 4, 9, 9))).view(-1, 8, 9, 9), 8),
 }
 
-# What the target computes in float.
+# What a target computes in float.
 FLOAT_MIDDLES = {
     "scaled": (lambda net, x: F.relu(torch.add(x, x, alpha=2)), 8),
     "gelu": (lambda net, x: F.gelu(net.second(F.relu(x))), 8),
@@ -156,7 +156,10 @@ FLOAT_MIDDLES = {
     "matmul_broadcast": (lambda net, x: torch.matmul(x, net.second(x).mean(1).transpose(1, 2).unsqueeze(1)), 8),
     "gelu_read_twice": (lambda net, x: F.gelu(x) + net.second(F.gelu(x).softmax(1)), 8),
 }
-# Of these, what integer targets run as a table.
+# Of these, what the ONNX targets run in integers.
+PRODUCT_MIDDLES = frozenset({"tokens", "matmul", "bmm"})
+# Of these, what integer targets have kernels for, and what they run as a table.
+INTEGER_MIDDLES = frozenset({"tokens", "sub", "mean_over_channels"})
 TABLE_MIDDLES = frozenset({"gelu", "prelu", "elu", "mish", "softplus", "tanh", "exp", "sqrt", "abs"})
 
 

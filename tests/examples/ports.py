@@ -170,9 +170,16 @@ def placed(
 ) -> tuple[Quantized, Inputs]:
     """Captured and placed for a target."""
     model, x = network(name)
+    return place(model, x, name, target, recipe, edits), x
+
+
+def place(
+    model: nn.Module, x: Inputs, name: str, target: str, recipe: str = "minmax_w8a8", edits: tuple[str, ...] = ()
+) -> Quantized:
+    """A module captured and placed for a target."""
     backend = BACKENDS.get(target)
     captured = capture(model, part(x, slice(1)), name=name)
-    return passes.quantize(captured, load_recipe(recipe, edits), backend.target(backend.profiles[0])), x
+    return passes.quantize(captured, load_recipe(recipe, edits), backend.target(backend.profiles[0]))
 
 
 def frozen(
@@ -194,7 +201,11 @@ class Proven:
 
 def proven(name: str, target: str, folder: Path, recipe: str = "minmax_w8a8", edits: tuple[str, ...] = ()) -> Proven:
     """From the module to files that were run."""
-    reference, x = frozen(name, target, recipe, edits)
+    return prove(*frozen(name, target, recipe, edits), target, folder)
+
+
+def prove(reference: Reference, x: Inputs, target: str, folder: Path) -> Proven:
+    """From a frozen graph to files that were run."""
     backend = BACKENDS.get(target)
     backend.emit(reference, folder)
     captured = reference.quantized.captured

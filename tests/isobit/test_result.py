@@ -3,7 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-from isobit.pipeline.proof.verdicts import Rule
+from isobit.pipeline.proof.findings import Rule
 from isobit.result import GateFailed
 
 

@@ -17,6 +17,7 @@ from isobit.pipeline.errors import TargetError
 from isobit.pipeline.graph.annotation import annotation_of
 from isobit.pipeline.graph.nodes import op_name
 from isobit.pipeline.recipe.file import load_recipe
+from isobit.pipeline.recipe.schema import Override
 from isobit.pipeline.target import OpRule
 from tests.examples import nets, tiny
 from tests.passes.plans import GENERIC, Call, annotations, out, outputs, plan, weights
@@ -177,6 +178,12 @@ def test_placement_paper():
 def test_nothing_to_quantize():
     with pytest.raises(TargetError, match="no convolution or linear layer"):
         plan(nn.ReLU())
+
+
+def test_a_network_all_of_which_stays_in_float_is_refused_with_the_reason():
+    with pytest.raises(TargetError, match="nothing of this network runs in integers.* 1 layer") as error:
+        plan(nn.Conv2d(3, 4, 1), overrides=[Override(where="op:conv2d", float=True)])
+    assert error.value.what.endswith("reason: recipe: op:conv2d") and "float: true" in error.value.hint
 
 
 def test_a_layer_that_the_target_computes_in_float_has_no_grid():

@@ -81,6 +81,8 @@ def test_tensors_without_elements_leave_a_concatenation(function, expected):
         (lambda m, x: x.clamp(-1, 2), ["hardtanh"]),
         (lambda m, x: x.clamp(max=2), ["hardtanh"]),
         (lambda m, x: x.clamp(min=0.5), ["hardtanh"]),
+        (lambda m, x: x.clamp(0.5, -0.5), ["hardtanh"]),
+        (lambda m, x: torch.ops.aten.hardtanh(x, 0.5, -0.5), ["hardtanh"]),
         (lambda m, x: torch.flatten(x, 1), ["view"]),
         (lambda m, x: x.view(x.size(0), -1), ["view"]),
         (lambda m, x: x.reshape(-1, 4 * 36).unsqueeze(1).squeeze(1), ["view", "view", "view"]),

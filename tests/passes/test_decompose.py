@@ -139,3 +139,21 @@ def test_a_number_that_stands_for_infinity_is_refused(function, refused):
         return
     with pytest.raises(CaptureError, match="border of -10000 before a max pool"):
         decompose(stage.graph)
+
+
+@pytest.mark.parametrize(("settings", "between"), [
+    ({}, ["mul_constant"]), ({"scale": 0.3}, ["mul_constant"]),
+    ({"is_causal": True}, ["mul_constant", "add_parameter"]),
+    ({"attn_mask": torch.eye(6).bool()}, ["mul_constant", "add_parameter"]),
+    ({"attn_mask": torch.arange(36.0).reshape(6, 6)}, ["mul_constant", "add_parameter"]),
+])
+def test_attention_is_two_products_around_a_softmax(settings, between):
+    stage, x = nets.captured_of(Pooled(lambda x: F.scaled_dot_product_attention(x, x + 1, x * 2, **settings)), 4, 6, 5)
+    graph = stage.graph
+    canonicalize(graph)
+    before = nets.run(graph, x)
+    decompose(graph)
+    names = nets.operators(graph)
+    assert names[names.index("permute"):] == ["permute", "matmul", *between, "softmax", "matmul"]
+    torch.testing.assert_close(nets.run(graph, x), before, rtol=1e-5, atol=1e-5)
+    assert not decompose(graph)

@@ -77,7 +77,7 @@ def test_other_convolutions(layer, shape):
 def test_linear_counts_its_channels_from_the_end():
     model = Affine(lambda m, x: m.layer(x) * m.g.flatten() + m.b.flatten(), nn.Linear(6, 4))
     assert nets.operators(folded(model, 6)) == ["linear"]
-    assert nets.operators(folded(model, 5, 6)) == ["linear_3d"]
+    assert nets.operators(folded(model, 5, 6)) == ["linear"]
 
 
 def test_numbers_are_those_of_float64():

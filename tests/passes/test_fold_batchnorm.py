@@ -80,7 +80,7 @@ def test_other_ranks_become_a_convolution_between_reshapes(shape):
 def test_linear_over_sequences_is_not_mistaken_for_features():
     """Batch norm counts axis 1 as channels, a linear layer over [N, 4, 4] the last one."""
     graph = folded(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), 4, 4)
-    assert nets.operators(graph) == ["linear_3d", "view", "conv2d", "view"]
+    assert nets.operators(graph) == ["linear", "view", "conv2d", "view"]
 
 
 def test_a_layer_read_twice_is_left_alone():

@@ -11,7 +11,7 @@ from isobit.backends.onnx.target import TARGETS
 from isobit.passes import mark_samples
 from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.capture.sample_layout import META, Samples
-from isobit.pipeline.graph.nodes import is_constant, quantizer_of
+from isobit.pipeline.graph.nodes import op_name, quantizer_of
 from isobit.pipeline.recipe.file import load_recipe
 from tests.examples import nets
 
@@ -36,9 +36,11 @@ def placed(model, images):
 
 def test_folded_and_moved_batches_are_marked():
     graph = placed(Folded(), torch.randn(2, 3, 6, 6))
-    found = {node.name: node.meta[META] for node in graph.graph.nodes if META in node.meta}
-    assert list(found.values()) == [Samples(0, 1, 2), Samples(1, 1, 1)]
-    assert all(quantizer_of(graph, node) for node in graph.graph.nodes if node.name in found)
+    found = {node: node.meta[META] for node in graph.graph.nodes if META in node.meta}
+    quantized = [samples for node, samples in found.items() if quantizer_of(graph, node)]
+    assert quantized == [Samples(0, 1, 2), Samples(1, 1, 1)]
+    moved = {op_name(node): samples for node, samples in found.items() if not quantizer_of(graph, node)}
+    assert moved == {"view": Samples(0, 1, 2), "permute": Samples(1, 1, 1), "flip": Samples(1, 1, 1)}
     assert mark_samples(graph)
 
 
@@ -46,8 +48,8 @@ def test_folded_and_moved_batches_are_marked():
 def test_ordinary_networks_have_no_marks(name):
     captured, _ = nets.captured_net(name)
     graph = passes.quantize(captured, load_recipe("minmax_w8a8"), TARGETS["generic"]).graph
-    assert not mark_samples(graph)
-    assert not any(META in node.meta for node in graph.graph.nodes if not is_constant(node))
+    mark_samples(graph)
+    assert not any(META in node.meta for node in graph.graph.nodes if quantizer_of(graph, node) is not None)
 
 
 class Standardised(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import onnx
 import pytest
 import torch
 import torchvision
@@ -15,6 +16,7 @@ from isobit.passes.units.regions import LARGEST
 from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.graph.layers import weighted_layers
 from isobit.pipeline.graph.nodes import is_constant
+from isobit.pipeline.model.onnx.door import load_onnx
 from isobit.pipeline.recipe.file import load_recipe
 from tests.examples import flat, nets, tiny
 
@@ -59,7 +61,7 @@ def test_units_of_every_net_are_a_convex_partition(name, recipe):
         ("shuffle", ["stem.0", "blocks.0", "blocks.1", "fc"]),
         ("pre_activation", ["stem", "blocks.0", "blocks.1", "batch_norm", "fc"]),
         ("dense", ["stem.0", "layers.0", "layers.1", "layers.2", "norm", "fc"]),
-        ("unet", ["enter.0", "down.1", "down.4", "mix.0", "out"]),
+        ("unet", ["enter.0", "down.1", "down.4", "up", "mix.0", "out"]),
         ("tied", ["stem", "conv", "conv#2", "one", "two", "fc"]),
         ("perceptron", ["1", "4"]),
     ],
@@ -203,6 +205,25 @@ def test_a_flat_graph_has_the_units_of_the_module_classes(name, count, flatten):
     check_partition(quantized)
     assert layers_of_units(quantized.teacher) == wanted
     assert len(wanted) == count
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's older exporter warns of itself
+@pytest.mark.parametrize(("name", "count", "dynamo"), [
+    ("resnet18", 10, False), ("resnet50", 18, False), ("mobilenet_v2", 20, False), ("resnet18", 10, True),
+    pytest.param("resnet50", 18, True, marks=pytest.mark.slow),
+    pytest.param("mobilenet_v2", 20, True, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_units_of_the_papers_through_onnx(name, count, dynamo, tmp_path, capfd):
+    """Read back from a file of either exporter, with its names and with none, units are those of the Python network."""
+    model, x = torchvision_net(name, 32)
+    wanted = layers_of_units(prepare(capture(model, x).graph))
+    assert len(wanted) == count
+    named, bare = tmp_path / "named.onnx", tmp_path / "bare.onnx"
+    torch.onnx.export(model, (x,), named, dynamo=dynamo)
+    onnx.save(flat.without_names(onnx.load(named)), bare)
+    for path in (named, bare):
+        network, _, _ = load_onnx(path, simplify=False)
+        assert layers_of_units(prepare(capture(network, x).graph)) == wanted, path.name
 
 
 @pytest.mark.parametrize("flatten", [flat.nameless, flat.named])

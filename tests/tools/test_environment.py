@@ -179,10 +179,11 @@ def test_ci_installs_what_the_device_profiles_ask_for(clone):
     cross = {profile.machine.cross_package for profile in PROFILES.values() if profile.machine.name != "x86_64"}
     assert {"g++", EMULATOR_PACKAGE, *cross} <= set(installed)
     assert {"gcc-arm-none-eabi", "libnewlib-arm-none-eabi", "qemu-system-arm"} <= set(installed)
-    assert "tvm" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    pip = next(line for line in calls if "pip install" in line)
-    assert pip.endswith("--editable .[tvm]")
-    assert calls.index("make .venv/ready") < calls.index(pip) < calls.index("make test")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"tvm", "detection"} <= set(extras)
+    pip = [line for line in calls if "pip install" in line]
+    assert [line.split("--editable ")[1] for line in pip] == [".[tvm]", ".[detection]"]
+    assert calls.index("make .venv/ready") < calls.index(pip[0]) < calls.index(pip[1]) < calls.index("make test")
 
 
 def test_ci_leaves_apt_alone_where_every_tool_is_there(clone):
@@ -205,10 +206,10 @@ def test_ci_tries_three_times_and_says_what_it_did_without(clone, failing, attem
     assert (done.returncode, last) == (0, "5 passed, 1 skipped in 0.10s")
 
 
-def test_ci_runs_without_the_tvm_packages_and_says_so(clone):
+def test_ci_runs_without_the_extras_and_says_so(clone):
     done, calls = integrate(clone, PIP_FAILS="1")
-    assert sum("pip install" in line for line in calls) == 3
-    assert done.returncode == 0 and "not installed, so tests were skipped: .[tvm]" in done.stdout
+    assert sum("pip install" in line for line in calls) == 6
+    assert done.returncode == 0 and "not installed, so tests were skipped: .[tvm] .[detection]" in done.stdout
 
 
 def test_ci_fails_where_the_tests_fail(clone):

@@ -33,7 +33,7 @@ from tools.documents import command_text, fill, read_json, write_json
 
 SECTIONS = ("accuracy", "size", "parity", "latency", "calibration")
 FROM_BUILDS = {"accuracy", "size", "parity"}
-RECIPES = ("qdrop_w8a8", "mse_w8a8", "qdrop_w4a8", "qdrop_w4a4", "qdrop_w3a3", "qdrop_w2a4", "qdrop_w2a2")
+RECIPES = ("qdrop_w8a8", "nearest_w8a8", "qdrop_w4a8", "qdrop_w4a4", "qdrop_w3a3", "qdrop_w2a4", "qdrop_w2a2")
 TIMED = {W8A8: "qdrop_w8a8", W4A8: "qdrop_w4a8", W4A4: "qdrop_w4a4"}
 ROUNDS = 31
 QUICK_STEPS, QUICK_ROUNDS, QUICK_IMAGES, QUICK_SIZE = 5, 2, 32, 64

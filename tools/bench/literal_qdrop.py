@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from isobit.calib.context import Calibration
-from isobit.calib.methods.qdrop import QDropParameters
+from isobit.calib.methods.qdrop import PAPER_STEPS, QDropParameters
 from isobit.calib.ranges.ranges import search_ranges
+from isobit.calib.roundings.soft import SoftParameters
 from isobit.pipeline.graph.nodes import get_attribute, nodes_by_name, quantizer_of
 from isobit.pipeline.graph.quantized_tensors import quantized_tensors
 from isobit.pipeline.graph.subgraphs import extract
@@ -107,7 +108,9 @@ def _train(
     graph: fx.GraphModule, names: tuple[str, ...], student: fx.GraphModule, quantized_inputs: list[Tensor],
     teacher_inputs: list[Tensor], targets: list[Tensor], parameters: QDropParameters,
 ) -> None:
-    settings = parameters.settings
+    settings, soft_rounding = parameters.settings, parameters.chosen_rounding(PAPER_STEPS).parameters
+    if not isinstance(soft_rounding, SoftParameters):
+        raise ValueError("this trainer knows soft rounding alone")
     activations: dict[Quantizer, LiteralActivation] = {}
     roundings: dict[Quantizer, tuple[LiteralRounding, Tensor]] = {}
     for tensor in quantized_tensors(graph).within(names):
@@ -122,7 +125,7 @@ def _train(
             activations[quantizer] = LiteralActivation(quantizer)
             activations[quantizer].keep_prob = settings.keep_prob
             quantizer.attach(activations[quantizer])
-    rounding_optimiser = torch.optim.Adam([r.alpha for r, _ in roundings.values()], lr=settings.learning_rate)
+    rounding_optimiser = torch.optim.Adam([r.alpha for r, _ in roundings.values()], lr=soft_rounding.learning_rate)
     scales = [a.scale for a in activations.values()] or [nn.Parameter(torch.zeros(()))]
     scale_optimiser = torch.optim.Adam(scales, lr=settings.scale_learning_rate)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(scale_optimiser, T_max=settings.steps, eta_min=0.0)
@@ -137,12 +140,12 @@ def _train(
         scale_optimiser.zero_grad()
         outputs = student(*inputs)
         loss = sum((o - t[index]).abs().pow(2.0).sum(1).mean() for o, t in zip(outputs, targets, strict=True))
-        if step >= settings.warmup * settings.steps:
-            rest = (step - settings.warmup * settings.steps) / (settings.steps * (1.0 - settings.warmup))
-            beta = settings.beta_end + (settings.beta_start - settings.beta_end) * max(0.0, 1.0 - rest)
+        if step >= soft_rounding.warmup * settings.steps:
+            rest = (step - soft_rounding.warmup * settings.steps) / (settings.steps * (1.0 - soft_rounding.warmup))
+            beta = soft_rounding.beta_end + (soft_rounding.beta_start - soft_rounding.beta_end) * max(0.0, 1.0 - rest)
             for rounding, _ in roundings.values():
                 soft = rounding.soft()
-                loss = loss + settings.rounding_weight * (1.0 - ((soft - 0.5).abs() * 2.0).pow(beta)).sum()
+                loss = loss + soft_rounding.rounding_weight * (1.0 - ((soft - 0.5).abs() * 2.0).pow(beta)).sum()
         loss.backward()
         rounding_optimiser.step()
         scale_optimiser.step()

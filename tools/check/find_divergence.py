@@ -1,7 +1,8 @@
 """Where an artifact stops computing what it was proven to compute: the first region that differs on the same inputs.
 
 Every region of the integer arithmetic is given the codes that the runtime itself computed before it, so a
-difference is reported where it arises and not in everything after it.
+difference is reported where it arises and not in everything after it. Networks whose float weights or biases the
+recipe changed (`mse_*`) cannot be restored from model and manifest, and are refused.
 """
 
 from __future__ import annotations

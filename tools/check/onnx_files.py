@@ -172,7 +172,8 @@ def static(
 
 
 def ours(
-    path: Path, calibration: np.ndarray, evaluation: np.ndarray, folder: Path, target: str, recipe: str
+    path: Path, calibration: np.ndarray, evaluation: np.ndarray, folder: Path, target: str, recipe: str,
+    profile: str | None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """(signal to noise ratio by output, parity.json) of one build; the first is of the artifact's own answers."""
     for name, x in {"calib": calibration, "eval": evaluation}.items():
@@ -180,20 +181,21 @@ def ours(
     calib = open_data(folder / "calib.npz", batch_size=8, purpose="calib", count=len(calibration))
     judged = open_data(folder / "eval.npz", batch_size=8, purpose="eval")
     made = compile_model(
-        load_model(path), load_recipe(recipe, ["images.batch_size=8"]), target, calib, judged, folder / "out", Options()
+        load_model(path), load_recipe(recipe, ["images.batch_size=8"]), target, calib, judged, folder / "out",
+        Options(profile=profile),
     )
     report = made.parity.to_json()
     return {name: said["signal_to_noise_db"]["artifact"] for name, said in report["output_values"].items()}, report
 
 
-def measure(name: str, data: Path, target: str, recipe: str, compared: bool) -> dict[str, Any]:
+def measure(name: str, data: Path, target: str, recipe: str, profile: str | None, compared: bool) -> dict[str, Any]:
     """All that is known of one file."""
     file = FILES[name]
     path = data / "onnx" / file.path
     calibration, evaluation = samples(file, data)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            mine, report = ours(path, calibration, evaluation, Path(folder), target, recipe)
+            mine, report = ours(path, calibration, evaluation, Path(folder), target, recipe, profile)
         except CompileError as error:
             return {"file": name, "target": target, "error": str(error)}
         other = static(file, path, calibration, evaluation, Path(folder)) if compared else {}
@@ -222,12 +224,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--target", default="onnx")
     parser.add_argument("--recipe", default="mse_w8a8")
+    parser.add_argument("--profile", help="device profile of the target; default: its first")
     parser.add_argument("--alone", action="store_true", help="without quantize_static")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args(arguments)
     rows = []
     for name in options.names or FILES:
-        rows.append(measure(name, options.data, options.target, options.recipe, not options.alone))
+        rows.append(measure(name, options.data, options.target, options.recipe, options.profile, not options.alone))
         show(rows[-1])
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -1,11 +1,14 @@
 """Every network that must go through without per-model code: build each with random weights and prove its artifact.
 
-    python tools/check/zoo.py [--size N] [--recipe minmax_w8a8] [--target onnx] [--through-onnx] [--write-docs] [NAME]
+    python tools/check/zoo.py [--size N] [--recipe minmax_w8a8] [--target onnx] [--allow-float] [--through-onnx]
+        [--write-docs] [NAME]
 
 The networks of `networks.py`: random weights with refreshed batch-norm statistics, min-max ranges and nearest rounding
 (weights that nobody trained need no search and no reconstruction). What is shown is structure, parity and the distance
 of the first output from float, not accuracy: how many regions run in integers, which stay in float and why, how many
-codes differ at each gated optimisation level. `--through-onnx` exports each with torch.onnx and compiles that file.
+codes differ at each gated optimisation level. Beside the distance stands what the float network itself makes of inputs
+that are disturbed by 40 dB: random weights and batch norm make small errors large. `--through-onnx` exports each with
+torch.onnx and compiles that file.
 """
 
 from __future__ import annotations
@@ -35,7 +38,9 @@ from tools.documents import command_text, fill, markdown, write_json
 
 IMAGES, CALIBRATION = 16, 8
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "models.md"
-COLUMNS = ("network", "recipe", "units", "integer", "layout", "float", "codes compared", "differing", "dB")
+COLUMNS = (
+    "network", "recipe", "units", "integer", "layout", "float", "codes compared", "differing", "dB", "float at 40 dB",
+)
 
 
 def through_onnx(network: Network, size: int | None, path: Path) -> LoadedModel:
@@ -48,7 +53,9 @@ def through_onnx(network: Network, size: int | None, path: Path) -> LoadedModel:
     return load_model(path)
 
 
-def build(name: str, recipe_name: str, target: str, size: int | None, onnx: bool = False) -> Build:
+def build(
+    name: str, recipe_name: str, target: str, size: int | None, onnx: bool = False, allow_float: bool = False,
+) -> Build:
     """Build and prove one network on `IMAGES` random samples.
 
     Raises:
@@ -71,14 +78,17 @@ def build(name: str, recipe_name: str, target: str, size: int | None, onnx: bool
             images, batch_size=CALIBRATION, purpose="calib", count=CALIBRATION, wanted=wanted
         )
         evaluation = open_data(images, batch_size=CALIBRATION, purpose="eval", wanted=wanted)
-        return compile_model(loaded, recipe, target, calibration, evaluation, Path(folder) / "out", Options())
+        options = Options(allow_float=allow_float)
+        return compile_model(loaded, recipe, target, calibration, evaluation, Path(folder) / "out", options)
 
 
-def row(name: str, recipe: str, target: str, size: int | None, onnx: bool = False) -> dict[str, Any]:
+def row(
+    name: str, recipe: str, target: str, size: int | None, onnx: bool = False, allow_float: bool = False,
+) -> dict[str, Any]:
     """What is known of one network: regions by where they run, codes, bytes of the model; an error is a row too."""
     about, start = {"network": name, "recipe": recipe}, time.monotonic()
     try:
-        made, passed = build(name, recipe, target, size, onnx), True
+        made, passed = build(name, recipe, target, size, onnx, allow_float), True
     except ParityError as error:
         made, passed = error.build, False
     except CompileError as error:
@@ -91,21 +101,22 @@ def row(name: str, recipe: str, target: str, size: int | None, onnx: bool = Fals
         "layout": runs.count("layout"), "float": floats, "compared": made.parity.deployed.codes.compared,
         "differing": {level.level: level.codes.differing for level in gated}, "passed": passed,
         "decibel": None if made.parity.answers is None else made.parity.answers.signal_to_noise["artifact"],
-        "bytes": made.manifest.sizes["model"], "seconds": round(time.monotonic() - start, 1),
+        "steadiness": NETWORKS[name].steadiness(size), "bytes": made.manifest.sizes["model"],
+        "seconds": round(time.monotonic() - start, 1),
     }
 
 
 def cells(found: Mapping[str, Any]) -> tuple[str, ...]:
     """A row as words."""
     if "error" in found:
-        return (found["network"], found["recipe"], *[""] * 6, f"not built: {found['error']}")
+        return (found["network"], found["recipe"], *[""] * 7, f"not built: {found['error']}")
     kinds = Counter(note.partition(":")[0] for note in found["float"])
     floats = "; ".join(f"{count} {op}" for op, count in kinds.items())
     differing = ", ".join(str(count) for count in dict.fromkeys(found["differing"].values()))
     return (
         found["network"], found["recipe"], *(str(found[key]) for key in ("units", "integer", "layout")),
         floats or "0", f"{found['compared']:,}", differing + ("" if found["passed"] else " (gate FAILED)"),
-        f"{found['decibel']:.1f}" if found.get("decibel") is not None else "",
+        *(f"{found[key]:.1f}" if found.get(key) is not None else "" for key in ("decibel", "steadiness")),
     )
 
 
@@ -117,12 +128,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--recipe", action="append", help="whose bits are taken; default: minmax_w8a8")
     parser.add_argument("--through-onnx", action="store_true", help="export each network and compile that file")
     parser.add_argument("--target", default="onnx")
+    parser.add_argument("--allow-float", action="store_true", help="operators without an integer kernel run in float")
     parser.add_argument("--write-docs", action="store_true")
     options = parser.parse_args(arguments)
     rows = []
     for recipe in options.recipe or ["minmax_w8a8"]:
         for name in options.names or NETWORKS:
-            rows.append(row(name, recipe, options.target, options.size, options.through_onnx))
+            rows.append(row(
+                name, recipe, options.target, options.size, options.through_onnx, options.allow_float))
             print("  ".join(cells(rows[-1])), f"{rows[-1].get('seconds', '')} s", flush=True)
     if options.write_docs:
         command = command_text("tools/check/zoo.py", list(arguments if arguments is not None else sys.argv[1:]))

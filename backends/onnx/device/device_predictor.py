@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from isobit.backends.device.predictor import Infer, main
+from isobit.backends.device.predictor import Infer, predict
 
 MODEL_FILE = "model.onnx"
 
@@ -34,4 +34,4 @@ def open_model(folder: Path, name: str) -> Infer:
 
 
 if __name__ == "__main__":
-    sys.exit(main(open_model))
+    sys.exit(predict(open_model))

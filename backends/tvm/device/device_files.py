@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from isobit.backends.device.standalone import standalone
-from isobit.backends.fixed_point.program import Conv, Program
+from isobit.backends.fixed_point.program import Buffer, Conv, Program
 from isobit.backends.tvm.device import device_runner
-from isobit.backends.tvm.device.device_runner import DEVICE, FOLDER, HEADER, LIBRARIES, LOADER, SOURCE
+from isobit.backends.tvm.device.device_runner import (
+    DEVICE,
+    FOLDER,
+    HEADER,
+    LIBRARIES,
+    LOADER,
+    SOURCE,
+    described_inputs,
+)
 from isobit.backends.tvm.device.runtime_libs import copy_runtime
 from isobit.backends.tvm.device.toolchain import REQUIREMENTS, compiler
 from isobit.backends.tvm.profiles import DeviceProfile, profiles_of
@@ -53,7 +61,7 @@ def describe(
     profile: DeviceProfile, program: Program, traced: Iterable[int], kernels: Mapping[str, int]
 ) -> dict[str, Any]:
     """The content of device.json: what runs where, and what goes in and comes out, in order."""
-    image, outputs = program.input, [program.buffers[number] for number in traced]
+    inputs, outputs = [_described_input(buffer) for buffer in program.inputs], [program.buffers[i] for i in traced]
     return {
         "profile": profile.name,
         "machine": profile.machine.name,
@@ -61,13 +69,23 @@ def describe(
         "cpu_features": list(profile.features),
         "profiles": {name: list(required) for name, required in profiles_of(profile.machine.name).items()},
         "packages": {name: metadata.version(name) for name in REQUIREMENTS},
-        "input": {"dtype": "float32", "shape": list(image.nchw)},
-        "codes": {"dtype": "uint8", "nhwc": list(image.shape), "scale": image.scale, "zero_point": image.zero_point},
-        "trace": [{"name": entry.name, "nhwc": list(entry.shape), "shape": list(entry.nchw)} for entry in outputs],
+        **(inputs[0] if len(inputs) == 1 else {"inputs": inputs}),
+        "trace": [{"name": entry.name, "nhwc": list(entry.shape), "shape": list(entry.nchw),
+                   **({"in_order": True} if entry.in_order else {})} for entry in outputs],
         "logits": list(program.logits),
         **program.ports,
         "multiply_accumulates": multiply_accumulates(program),
         "kernels": dict(sorted(kernels.items())),
+    }
+
+
+def _described_input(buffer: Buffer) -> dict[str, Any]:
+    """What `main` and `codes` read of one input."""
+    if buffer.integers:
+        return {key: {"dtype": "int32", "shape": list(buffer.nchw)} for key in ("input", "codes")}
+    return {
+        "input": {"dtype": "float32", "shape": list(buffer.nchw)},
+        "codes": {"dtype": "uint8", "nhwc": list(buffer.shape), "scale": buffer.scale, "zero_point": buffer.zero_point},
     }
 
 
@@ -84,12 +102,20 @@ def header(facts: dict[str, Any]) -> str:
     """C++ form of what `loader.cc` wants to know of device.json."""
     profiles = ", ".join(f'{{"{name}", "{" ".join(required)}"}}' for name, required in facts["profiles"].items())
     features = ", ".join(f'"{name}"' for name in facts["cpu_features"])
-    shapes = {"kInputShape": [1, *facts["input"]["shape"]], "kCodesShape": [1, *facts["codes"]["nhwc"]]}
-    lines = [f"constexpr int64_t {name}[] = {{{', '.join(map(str, shape))}}};" for name, shape in shapes.items()]
+    lines = []
+    for name, key in (("kInputs", "input"), ("kCodes", "codes")):
+        rows = [_header_input(entry[key]) for entry in described_inputs(facts)]
+        lines.append(f"const std::vector<Input> {name} = {{{', '.join(rows)}}};")
     return "\n".join([
         "// What loader.cc must know of this artifact; device.json says the same and more.",
         "#pragma once",
         "#include <cstdint>",
+        "#include <string>",
+        "#include <vector>",
+        "struct Input {",
+        "  std::string type;  // float32, uint8 or int32",
+        "  std::vector<int64_t> shape;",
+        "};",
         "struct Profile {",
         "  const char* name;",
         "  const char* features;  // words of /proc/cpuinfo",
@@ -100,9 +126,15 @@ def header(facts: dict[str, Any]) -> str:
     ])
 
 
+def _header_input(entry: dict[str, Any]) -> str:
+    shape = [1, *(entry.get("nhwc") or entry["shape"])]
+    return f'{{"{entry["dtype"]}", {{{", ".join(map(str, shape))}}}}}'
+
+
 def build_loader(folder: Path, profile: DeviceProfile) -> Path:
     """Compile the artifact's loader for the profile's machine; the libraries are found in lib/ beside it."""
-    headers = Path(str(metadata.distribution("apache-tvm-ffi").locate_file(_FFI_HEADERS)))
+    # As the compiler names them in messages: without links.
+    headers = Path(str(metadata.distribution("apache-tvm-ffi").locate_file(_FFI_HEADERS))).resolve()
     libraries = [f"-l{name.removeprefix('lib').removesuffix('.so')}" for name in LIBRARIES]
     done = subprocess.run(
         [

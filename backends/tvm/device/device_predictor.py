@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from isobit.backends.device.golden import LOGITS
-from isobit.backends.device.predictor import Infer, main
+from isobit.backends.device.golden import split_outputs
+from isobit.backends.device.predictor import Infer, predict
 from isobit.backends.tvm.device.device_runner import open_module, read_device, to_tensor, why_not_here
 
 
@@ -27,10 +27,10 @@ def open_model(folder: Path, name: str) -> Infer:
 
     def infer(x: np.ndarray) -> dict[str, np.ndarray]:
         logits = np.from_dlpack(function(to_tensor(x)))
-        return {LOGITS: logits.reshape([1] + device["logits"])}
+        return split_outputs(logits.reshape([1] + device["logits"]), device)
 
     return infer
 
 
 if __name__ == "__main__":
-    sys.exit(main(open_model))
+    sys.exit(predict(open_model))

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -96,9 +96,23 @@ def to_tensor(values: np.ndarray) -> Any:
     return tvm_ffi.from_dlpack(np.array(values))
 
 
-def trace(function: Callable[..., Any], x: np.ndarray, device: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Codes by name in the graph's shapes, and `logits`, of x float32 [N, ...], one sample after the other."""
-    rows = [[np.from_dlpack(tensor) for tensor in function(to_tensor(x[i : i + 1]))] for i in range(len(x))]
+def described_inputs(device: dict[str, Any]) -> list[dict[str, Any]]:
+    """What `main` reads (`input`) and what `codes` reads (`codes`), of each input in order."""
+    return device.get("inputs", [device])
+
+
+def samples_of(arrays: Sequence[np.ndarray], device: dict[str, Any]) -> list[list[Any]]:
+    """The arguments of `main` for each sample, of every input [N, ...] in order."""
+    kinds = [entry["input"]["dtype"] for entry in described_inputs(device)]
+    ready = [np.asarray(array, kind) for array, kind in zip(arrays, kinds)]  # noqa: B905 (Python 3.8)
+    return [[to_tensor(array[i : i + 1]) for array in ready] for i in range(len(ready[0]))]
+
+
+def trace(
+    function: Callable[..., Any], arrays: Sequence[np.ndarray], device: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """Codes by name in the graph's shapes, and every output, of all inputs [N, ...], one sample after the other."""
+    rows = [[np.from_dlpack(tensor) for tensor in function(*sample)] for sample in samples_of(arrays, device)]
     return named([np.concatenate(column) for column in zip(*rows)], device)  # noqa: B905 (Python 3.8)
 
 
@@ -110,7 +124,8 @@ def named(columns: list[np.ndarray], device: dict[str, Any]) -> dict[str, np.nda
     """
     results = {}
     for entry, codes in zip(device["trace"], columns):  # noqa: B905 (the logits are left)
-        results[entry["name"]] = codes.transpose(0, 3, 1, 2).reshape([len(codes)] + entry["shape"])
+        codes = codes if entry.get("in_order") else codes.transpose(0, 3, 1, 2)
+        results[entry["name"]] = codes.reshape([len(codes)] + entry["shape"])
     results.update(split_outputs(columns[-1].reshape([len(columns[-1])] + device["logits"]), device))
     return results
 
@@ -133,13 +148,13 @@ def replay(folder: Path, seconds: float) -> list[str]:
     if reason:
         return [reason]
     module = open_module(folder)
-    (x,) = golden_inputs(golden).values()
-    problems = compare_golden(golden, trace(module["trace"], x, device))
-    function, samples = module["main"], [to_tensor(x[i : i + 1]) for i in range(len(x))]
-    logits = np.concatenate([np.from_dlpack(function(sample)) for sample in samples])
-    outputs = split_outputs(logits.reshape([len(x)] + device["logits"]), device)
+    given = inputs_of(golden, device)
+    problems = compare_golden(golden, trace(module["trace"], given, device))
+    function, samples = module["main"], samples_of(given, device)
+    logits = np.concatenate([np.from_dlpack(function(*sample)) for sample in samples])
+    outputs = split_outputs(logits.reshape([len(samples)] + device["logits"]), device)
     problems += ["main: " + line for line in output_differences(outputs, golden)]
-    print_latency(lambda: function(samples[0]), seconds)
+    print_latency(lambda: function(*samples[0]), seconds)
     return problems
 
 
@@ -158,11 +173,21 @@ def traced(device: dict[str, Any]) -> list[str]:
     return [entry["name"] for entry in device["trace"]]
 
 
+def inputs_of(golden: dict[str, np.ndarray], device: dict[str, Any]) -> list[np.ndarray]:
+    """The golden samples of every input, in the order of the module's arguments."""
+    found = golden_inputs(golden)
+    return [found[name] for name in port_names(device)[0]]
+
+
 def write_input(folder: Path, path: Path) -> int:
-    """Write the golden inputs as `loader` reads them: float32 samples one after the other."""
+    """Write the golden inputs as `loader` reads them: sample by sample every input, float32 or int32."""
     device = read_device(folder)
-    (x,) = golden_inputs(read_golden(folder, traced(device), *port_names(device))).values()
-    path.write_bytes(x.astype("<f4").tobytes())
+    given = inputs_of(read_golden(folder, traced(device), *port_names(device)), device)
+    kinds = ["<i4" if entry["input"]["dtype"] == "int32" else "<f4" for entry in described_inputs(device)]
+    with path.open("wb") as file:
+        for i in range(len(given[0])):
+            for array, kind in zip(given, kinds):  # noqa: B905 (Python 3.8)
+                file.write(array[i].astype(kind).tobytes())
     return 0
 
 

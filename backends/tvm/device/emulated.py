@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from isobit.backends.tvm.device.device_files import LOADER
-from isobit.backends.tvm.device.device_runner import MODEL, read_device, read_results
+from isobit.backends.tvm.device.device_runner import MODEL, described_inputs, read_device, read_results
 from isobit.pipeline.errors import ParityError
-from isobit.pipeline.samples.network_inputs import Inputs, only
+from isobit.pipeline.samples.network_inputs import Inputs, raw_inputs
 
 BATCH = 16  # samples for each start of the emulator
 # A proof under the emulator: at least the golden samples, and at most what takes seconds for small networks and two
@@ -44,19 +44,20 @@ class EmulatedSession:
         self._device = read_device(folder)
 
     def run(self, x: Inputs | np.ndarray) -> Mapping[str, np.ndarray]:
-        """uint8 codes by quantizer name in the graph's shapes, and each output by name, of x float32 [N, ...].
+        """uint8 codes by quantizer name in the graph's shapes, and each output by name, of x [N, ...].
 
         Raises:
             ParityError: the loader ended with an error, or wrote something else than its results.
         """
-        values = np.ascontiguousarray(np.asarray(x if isinstance(x, np.ndarray) else only(x), np.float32))
+        kinds = [entry["input"]["dtype"] for entry in described_inputs(self._device)]
+        values = raw_inputs(x, [kind == "int32" for kind in kinds])
         parts = [self._run(values[start:start + BATCH]) for start in range(0, len(values), BATCH)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _run(self, x: np.ndarray) -> dict[str, np.ndarray]:
         with tempfile.TemporaryDirectory() as folder:
             given, written = Path(folder) / "input.bin", Path(folder) / "output.bin"
-            given.write_bytes(x.astype("<f4").tobytes())
+            given.write_bytes(x.tobytes())
             loader = [str(self._folder / LOADER), "trace", str(self._folder / MODEL), str(given), str(written)]
             done = subprocess.run([*self._command, *loader], capture_output=True, text=True)
             if done.returncode:

@@ -4,7 +4,8 @@
 //             codes   input codes (a camera's bytes) to logits
 //             trace   images to the codes of every quantized tensor, then the logits
 //   MODEL     model.so
-//   INPUT     raw samples one after the other: float32 [C, H, W] each, for `codes` uint8 [H, W, C]
+//   INPUT     raw samples one after the other: float32 [C, H, W] each, for `codes` uint8 [H, W, C], int32 where the
+//             network reads integers; of several inputs one after the other for each sample
 //   OUTPUT    is written: for each sample its results one after the other, uint8 codes as [H, W, C] in the order of
 //             `trace` in device.json, logits as float32
 //
@@ -115,15 +116,23 @@ ffi::Function Load(const std::string& path, const std::string& name) {
   return machine->GetFunction(name).value();
 }
 
+ffi::Tensor MakeTensor(const Input& input) {
+  const DLDataType type = input.type == "uint8"   ? DLDataType{kDLUInt, 8, 1}
+                          : input.type == "int32" ? DLDataType{kDLInt, 32, 1}
+                                                  : DLDataType{kDLFloat, 32, 1};
+  return ffi::Tensor::FromNDAlloc(Memory(), ffi::ShapeView(input.shape.data(), input.shape.size()), type,
+                                  DLDevice{kDLCPU, 0});
+}
+
 void Run(const std::string& name, const std::string& model, const std::string& in, const std::string& out) {
   CheckProcessor();
-  const bool codes = name == "codes";
-  const std::vector<int64_t> shape = codes ? std::vector<int64_t>(std::begin(kCodesShape), std::end(kCodesShape))
-                                           : std::vector<int64_t>(std::begin(kInputShape), std::end(kInputShape));
-  const DLDataType type = codes ? DLDataType{kDLUInt, 8, 1} : DLDataType{kDLFloat, 32, 1};
-  ffi::Tensor input = ffi::Tensor::FromNDAlloc(Memory(), ffi::ShapeView(shape.data(), shape.size()), type,
-                                               DLDevice{kDLCPU, 0});
-  const size_t size = ffi::GetDataSize(*input.GetDLTensorPtr());
+  std::vector<ffi::Tensor> inputs;
+  size_t size = 0;
+  for (const Input& input : name == "codes" ? kCodes : kInputs) {
+    inputs.push_back(MakeTensor(input));
+    size += ffi::GetDataSize(*inputs.back().GetDLTensorPtr());
+  }
+  const std::vector<ffi::AnyView> arguments(inputs.begin(), inputs.end());
   const std::vector<char> samples = Read(in);
   if (samples.empty() || samples.size() % size != 0) {
     throw std::runtime_error(in + ": " + std::to_string(samples.size()) + " bytes are no whole number of samples of " +
@@ -133,9 +142,15 @@ void Run(const std::string& name, const std::string& model, const std::string& i
   std::ofstream file(out, std::ios::binary);
   std::vector<double> times;
   for (size_t start = 0; start < samples.size(); start += size) {
-    std::memcpy(input.data_ptr(), samples.data() + start, size);
+    const char* bytes = samples.data() + start;
+    for (const ffi::Tensor& input : inputs) {
+      const size_t count = ffi::GetDataSize(*input.GetDLTensorPtr());
+      std::memcpy(input.data_ptr(), bytes, count);
+      bytes += count;
+    }
     const auto begin = std::chrono::steady_clock::now();
-    const ffi::Any result = function(input);
+    ffi::Any result;
+    function.CallPacked(arguments.data(), static_cast<int32_t>(arguments.size()), &result);
     times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
     if (name == "trace") {
       for (const ffi::Any& tensor : result.cast<ffi::Array<ffi::Any>>()) Write(file, tensor.cast<ffi::Tensor>());

@@ -69,11 +69,15 @@ def plan_places(program: Program) -> list[Place]:
         if isinstance(step, Conv | AveragePool):
             border = borders[step.inputs[0]]
             border[:] = [max(pair) for pair in zip(border, step.window.padding, strict=True)]
-    return [
-        Place(*buffer.shape, 1 if _is_plane(program, number) else pixel_bytes(buffer.shape[2], image=number == 0),
-              (border[0], border[1], border[2], border[3]))
-        for number, (buffer, border) in enumerate(zip(program.buffers, borders, strict=True))
-    ]
+    return [_place(program, number, border) for number, border in enumerate(borders)]
+
+
+def _place(program: Program, number: int, border: list[int]) -> Place:
+    buffer, image = program.buffers[number], number < len(program.inputs)
+    if buffer.integers:  # in a row, which numbers of 32 bits each
+        return Place(*buffer.shape, max(buffer.size, NARROW))
+    pixel = 1 if _is_plane(program, number) else pixel_bytes(buffer.shape[2], image)
+    return Place(*buffer.shape, pixel, (border[0], border[1], border[2], border[3]))
 
 
 def _is_plane(program: Program, number: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -43,13 +44,23 @@ def _codes(name: str, place: Place) -> Argument:
     return Argument(name, (place.size,), "uint8")
 
 
-def quantize_call(program: Program, place: Place, e: InstructionSet) -> Call:
-    """float32 [1, C, H, W] -> codes: `round_half_even(x / scale) + zero_point`, clipped.
+@dataclass(frozen=True)
+class Entry:
+    """How an input comes in: what a user gives, and the kernel that reads it."""
+
+    given: Argument
+    call: Call
+
+
+def quantize_call(program: Program, number: int, place: Place, e: InstructionSet) -> Entry:
+    """float32 [1, C, H, W] -> codes: `round_half_even(x / scale) + zero_point`, clipped; integers as they are.
 
     Division, rounding to even and the clip are exact in IEEE arithmetic, so every device gives the same codes. An image
     of up to four channels is written as whole pixels: one int32 lane is a pixel.
     """
-    buffer, numbers = program.input, Parameters()
+    buffer, numbers = program.inputs[number], Parameters()
+    if buffer.integers:
+        return _copy_integers(buffer.nchw, place)
     scale, zero = numbers.splat(int(np.float32(buffer.scale).view(np.int32))), numbers.splat(buffer.zero_point)
     lanes = max(lanes for lanes in (1, 4, 8, e.lanes) if lanes <= place.width)
 
@@ -65,7 +76,32 @@ def quantize_call(program: Program, place: Place, e: InstructionSet) -> Call:
             code.store(output, _element(place, y, x, c), e.cast("uint8", value))
 
     image = Argument("image", (1, *buffer.nchw), "float32")
-    return _call("quantize", (), [image], {"numbers": numbers.array}, _codes("output", place), write, foreign=True)
+    return Entry(image, _call(
+        "quantize", (), [image], {"numbers": numbers.array}, _codes("output", place), write, foreign=True))
+
+
+def _copy_integers(shape: tuple[int, ...], place: Place) -> Entry:
+    """int32 [1, ...] as they are, flat."""
+    size, given = place.channels, Argument("integers", (1, *shape), "int32")
+    whole = Argument("output", (place.size,), "int32")
+
+    def write(code: Code) -> None:
+        with code.loop("number", size) as i:
+            code.store(code["output"], i, code["integers"][*unraveled(i, (1, *shape))])
+        if place.size > size:  # the rest of the least place that a tensor takes
+            with code.loop("rest", place.size - size) as rest:
+                code.store(code["output"], rest + size, code.T.int32(0))
+
+    return Entry(given, _call("integers", (), [given], {}, whole, write, foreign=True))
+
+
+def unraveled(number: Expr, shape: tuple[int, ...]) -> list[Index]:
+    """The index in a tensor of `shape` of its element of that number."""
+    indices, rest = [], number
+    for axis in reversed(range(1, len(shape))):
+        indices.insert(0, rest % shape[axis] if axis > 1 else rest)
+        rest = rest // shape[axis]
+    return [0, *indices]
 
 
 def _write_pixels(code: Code, place: Place, e: InstructionSet, scale: int, zero: int) -> None:
@@ -82,10 +118,12 @@ def _write_pixels(code: Code, place: Place, e: InstructionSet, scale: int, zero:
         code.store(code["output"], pixels, e.join(codes), NARROW * e.lanes)
 
 
-def enter_call(program: Program, place: Place, e: InstructionSet) -> Call:
-    """Codes uint8 [1, H, W, C] into the place of the input."""
+def enter_call(program: Program, number: int, place: Place, e: InstructionSet) -> Entry:
+    """Codes uint8 [1, H, W, C] into the place of the input; integers as they are."""
     numbers = Parameters()
-    zero = numbers.splat(program.input.zero_point)
+    if program.inputs[number].integers:
+        return _copy_integers(program.inputs[number].nchw, place)
+    zero = numbers.splat(program.inputs[number].zero_point)
 
     def write(code: Code) -> None:
         fill_border(code, place, e.cast("uint8", code["numbers"][zero]), code["output"])
@@ -93,7 +131,8 @@ def enter_call(program: Program, place: Place, e: InstructionSet) -> Call:
             code.store(code["output"], _element(place, y, x, c), code["codes"][0, y, x, c])
 
     codes = Argument("codes", (1, place.height, place.width, place.channels), "uint8")
-    return _call("enter", (), [codes], {"numbers": numbers.array}, _codes("output", place), write, foreign=True)
+    return Entry(codes, _call(
+        "enter", (), [codes], {"numbers": numbers.array}, _codes("output", place), write, foreign=True))
 
 
 def leave_call(number: int, place: Place) -> Call:
@@ -112,11 +151,7 @@ def finish_call(number: int, padded: int, program: Program) -> Call:
 
     def write(code: Code) -> None:
         with code.loop("logit", size) as i:
-            indices, rest = [], i
-            for axis in reversed(range(len(program.logits))):
-                indices.insert(0, rest % program.logits[axis] if axis else rest)
-                rest = rest // program.logits[axis]
-            code.store(code["logits"], (0, *indices), code["padded"][i])
+            code.store(code["logits"], unraveled(i, (1, *program.logits)), code["padded"][i])
 
     logits = Argument("logits", (1, *program.logits), "float32")
     return _call("finish", (number,), [Argument("padded", (padded,), "float32")], {}, logits, write)
@@ -127,8 +162,10 @@ def _add_grid(numbers: Parameters, scale: float, zero_point: int) -> tuple[int, 
     return numbers.splat(zero_point), numbers.splat(int(np.float32(scale).view(np.int32)))
 
 
-def _value(e: InstructionSet, code: Code, codes: Buffer, element: Index, grid: tuple[int, int]) -> Expr:
-    """float32 of one code."""
+def _value(e: InstructionSet, code: Code, codes: Buffer, element: Index, grid: tuple[int, int] | None) -> Expr:
+    """float32 of one code; of an integer where there is no grid."""
+    if grid is None:
+        return e.cast("float32", codes[element])
     zero, scale = (code["numbers"][place] for place in grid)
     return e.cast("float32", e.cast("int32", codes[element]) - zero) * e.bits("float32", scale)
 
@@ -154,7 +191,7 @@ def dequantize_parts_call(step: Dequantize, program: Program, places: list[Place
     numbers, tables = Parameters(), {}
     size = int(np.prod(program.logits))
     buffers = [program.buffers[number] for number in step.inputs]
-    grids = [_add_grid(numbers, buffer.scale, buffer.zero_point) for buffer in buffers]
+    grids = [None if buffer.integers else _add_grid(numbers, buffer.scale, buffer.zero_point) for buffer in buffers]
     sources = [places[number] for number in step.inputs]
     for i, (part, place) in enumerate(zip(step.parts, sources, strict=True)):
         if len(part.logits):
@@ -175,7 +212,8 @@ def dequantize_parts_call(step: Dequantize, program: Program, places: list[Place
                     value = _value(e, code, code[f"input{i}"], _element(place, y, x, c), grid)
                     code.store(code["logits"], part.first + y * rows + x * columns + c * channels, value)
 
-    arguments = [_codes(f"input{i}", place) for i, place in enumerate(sources)]
+    arguments = [Argument(f"input{i}", (place.size,), "int32" if buffer.integers else "uint8")
+                 for i, (place, buffer) in enumerate(zip(sources, buffers, strict=True))]
     return _call("dequantize", step.inputs, arguments, {"numbers": numbers.array, **tables},
                  Argument("logits", (size,), "float32"), write)
 

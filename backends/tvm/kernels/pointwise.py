@@ -5,12 +5,21 @@ Vectors of channels, one pixel after the other. An input of one pixel is broadca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from isobit.backends.fixed_point.program import AveragePool, GlobalAverage, MaxPool, Product, Program, Sum
+from isobit.backends.fixed_point.operators.steps import Extreme, Resample
+from isobit.backends.fixed_point.program import (
+    AveragePool,
+    GlobalAverage,
+    MaxPool,
+    Product,
+    Program,
+    Step,
+    Sum,
+)
 from isobit.backends.fixed_point.rescale import Rescale
 from isobit.backends.tvm.instructions.base import Buffer, Expr, Index, InstructionSet
 from isobit.backends.tvm.kernels.kernel import Argument, Call, Code, fill_border, make_kernel
@@ -20,6 +29,7 @@ from isobit.backends.tvm.kernels.rescaling import Vectors, add_rescale
 
 _NAMES = {
     Sum: "sum", Product: "product", GlobalAverage: "global_average", AveragePool: "average_pool", MaxPool: "max_pool",
+    Extreme: "extreme", Resample: "resample",
 }
 
 
@@ -38,8 +48,7 @@ class _Frame:
     Everything is added to the numbers before the kernel is written: their count is part of its signature.
     """
 
-    def __init__(self, step: Sum | Product | GlobalAverage | AveragePool | MaxPool, program: Program,
-                 places: list[Place], e: InstructionSet) -> None:
+    def __init__(self, step: Step, program: Program, places: list[Place], e: InstructionSet) -> None:
         self.step, self.program, self.e = step, program, e
         self.name = _NAMES[type(step)]
         self.sources = [places[number] for number in step.inputs]
@@ -123,6 +132,21 @@ def sum_call(step: Sum, program: Program, places: list[Place], e: InstructionSet
     return frame.call(write)
 
 
+def extreme_call(step: Extreme, program: Program, places: list[Place], e: InstructionSet) -> Call:
+    """The larger or the smaller of two, each brought to the output's grid."""
+    frame = _Frame(step, program, places, e)
+    zeros, rescales = frame.zeros(), [frame.rescale(rescale) for rescale in step.rescales]
+    choose = e.larger if step.largest else e.smaller
+
+    def write(code: Code, at: _Position, _: Buffer) -> None:
+        values = frame.centered(code, zeros, at)
+        a, b = (rescale.apply(e, code["numbers"], [value], at.n * e.lanes)
+                for rescale, value in zip(rescales, values, strict=True))
+        frame.store(code, choose(a, b), at)
+
+    return frame.call(write)
+
+
 def product_call(step: Product, program: Program, places: list[Place], e: InstructionSet) -> Call:
     """a * b."""
     frame = _Frame(step, program, places, e)
@@ -181,19 +205,53 @@ def average_pool_call(step: AveragePool, program: Program, places: list[Place], 
             corner = place.at(-window.padding[0], -window.padding[1])
             return corner + row * place.row + column * place.pixel + at.n * e.lanes
 
-        def finish(rescale: Vectors) -> None:
-            frame.store(code, rescale.apply(e, code["numbers"], [e.load(total, 0)], at.n * e.lanes), at)
-
         _write_window_sum(code, e, total, start, window.kernel, address)
-        if len(rescales) == 1:
-            finish(*rescales.values())
-            return
-        for divisor, rescale in rescales.items():
-            with code.when(e.equal(code["divisors"][at.y * frame.target.width + at.x], divisor)):
-                finish(rescale)
+        _write_divided(code, frame, rescales, total, at)
 
     tables = {} if len(rescales) == 1 else {"divisors": step.divisor.astype(np.int32).ravel()}
     return frame.call(write, "int32", tables)
+
+
+def resample_call(step: Resample, program: Program, places: list[Place], e: InstructionSet) -> Call:
+    """Weighted sums of rows and columns. One rescale a divisor, by pixel."""
+    frame = _Frame(step, program, places, e)
+    place, zeros = frame.sources[0], frame.zeros()
+    rescales = {divisor: frame.rescale(step.rescales[divisor]) for divisor in sorted(step.rescales)}
+    tall, wide = step.rows.weights.shape[1], step.columns.weights.shape[1]
+
+    def write(code: Code, at: _Position, total: Buffer) -> None:
+        code.store(total, 0, e.splat(e.number("int32", 0)), e.lanes)
+        with code.loop("tap_row", tall) as r, code.loop("tap_column", wide) as s:
+            row, column = code["first_rows"][at.y] + r, code["first_columns"][at.x] + s
+            address = place.at(0, 0) + row * place.row + column * place.pixel + at.n * e.lanes
+            value = e.widen(e.load(code["input0"], address))
+            value = value if zeros[0] is None else value - e.load(code["numbers"], zeros[0])
+            weight = code["row_weights"][at.y * tall + r] * code["column_weights"][at.x * wide + s]
+            code.store(total, 0, e.load(total, 0) + value * e.splat(weight), e.lanes)
+        _write_divided(code, frame, rescales, total, at)
+
+    tables = {"first_rows": step.rows.first, "row_weights": step.rows.weights.ravel(),
+              "first_columns": step.columns.first, "column_weights": step.columns.weights.ravel()}
+    if len(rescales) > 1:
+        tables["divisors"] = step.divisor.ravel()
+    return frame.call(write, "int32", {name: table.astype(np.int32) for name, table in tables.items()})
+
+
+def _write_divided(
+    code: Code, frame: _Frame, rescales: Mapping[int, Vectors], total: Buffer, at: _Position
+) -> None:
+    """Store a vector of sums, rescaled by the divisor of its pixel."""
+    e = frame.e
+
+    def finish(rescale: Vectors) -> None:
+        frame.store(code, rescale.apply(e, code["numbers"], [e.load(total, 0)], at.n * e.lanes), at)
+
+    if len(rescales) == 1:
+        finish(*rescales.values())
+        return
+    for divisor, rescale in rescales.items():
+        with code.when(e.equal(code["divisors"][at.y * frame.target.width + at.x], divisor)):
+            finish(rescale)
 
 
 def max_pool_call(step: MaxPool, program: Program, places: list[Place], e: InstructionSet) -> Call:

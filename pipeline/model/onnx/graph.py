@@ -35,9 +35,10 @@ class Node:
 
     @property
     def where(self) -> str:
-        """The node as a person finds it in a viewer."""
+        """The node as a person finds it in a viewer: its type and name, or that of its first value."""
         name = self.name or next(filter(None, self.outputs), "")
-        return f"{self.op} (node '{name[:MAX_NAME]}')"
+        shown = "".join(sign if sign.isprintable() else "?" for sign in name[:MAX_NAME])
+        return f"{self.op} node '{shown}'"
 
 
 @dataclass(frozen=True)

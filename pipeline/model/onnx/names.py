@@ -6,6 +6,7 @@ is `layer1.0.conv1`); then the name of its weight (`backbone.0.weight` is of `ba
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -17,7 +18,9 @@ from isobit.pipeline.model.onnx.graph import Graph, Node
 LONGEST_PART, DEEPEST = 80, 32
 _INVALID = re.compile(r"\W+", re.ASCII)
 _WEIGHT = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*\.weight", re.ASCII)
-_RESERVED = frozenset(dir(nn.Module())) | {"graph", "paths", "node", "names", "numbers", "opset", "batch_axes"}
+_RESERVED = frozenset(dir(nn.Module())) | {
+    "graph", "paths", "node", "file_node", "names", "numbers", "opset", "batch_axes",
+}  # fmt: skip
 
 
 def module_paths(graph: Graph) -> tuple[str, ...]:
@@ -80,6 +83,6 @@ def _of_path(name: str, op: str) -> list[str]:
 
 
 def _valid(part: str) -> str:
-    """One part of a path: letters, digits and underscores, and no name that a module has already."""
+    """One part of a path: letters, digits and underscores; no word of Python, and no name that a module has already."""
     cleaned = _INVALID.sub("_", part).strip("_")[:LONGEST_PART] or "node"
-    return f"{cleaned}_" if cleaned in _RESERVED else cleaned
+    return f"{cleaned}_" if cleaned in _RESERVED or keyword.iskeyword(cleaned) else cleaned

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isobit.pipeline.errors import CompileError, InputError, first_line, nearest_spelling
+from isobit.pipeline.graph.file_nodes import FileNode
 from isobit.pipeline.model.onnx import operators as _operators  # noqa: F401 - they register themselves
 from isobit.pipeline.model.onnx.call import OPERATORS, BatchAxis, Call, Result, Value, as_host
 from isobit.pipeline.model.onnx.graph import Graph, Node
@@ -18,11 +19,11 @@ SMALL, SMALL_INTEGERS = 4096, 1 << 20  # elements of constants that are kept as 
 Step = Callable[["OnnxNode", Sequence[Value | None]], Result]
 
 
-class OnnxNode(nn.Module):
+class OnnxNode(FileNode):
     """One node with the constants that it reads; every operator type has a class of its own below this one."""
 
     def __init__(self, node: Node, opset: int, constants: Mapping[int, Tensor]) -> None:
-        super().__init__()
+        super().__init__(node.where)
         self.node, self.opset = node, opset
         self.batch_axes: tuple[BatchAxis, ...] = ()
         self.names: dict[int, str] = {}

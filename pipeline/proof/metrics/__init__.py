@@ -1,100 +1,156 @@
 """What is measured of the outputs of every stage, beside the codes. One metric, one file.
 
-`@metric("name", "title", {"classes"})` registers a class: it is made from the names of the stages, counts batch by
-batch, and says a number for each stage. Where the outputs are of another kind, or labels are needed and there are none,
-it sees nothing and says None. `parity.json` has it under `metrics`; the screen and the report show it in a line.
+`@metric("name", "title", unit="%")` registers what makes a metric: a class without arguments, one of whose objects sees
+one stage. It has two methods. `update(outputs, target)` counts one batch: `outputs` maps each output's name, in the
+network's order, to its float32 array [N, ...]; of a metric with `decoded=True` it is a list of what the decoder
+returned for each of the N samples. `compute()` says the number, or None where there is none. A metric adds up and keeps
+no batch where it can.
 
-Three came before there were others and have a field of their own in `parity.json`: `top1`, `agreement` and
-`signal_to_noise`.
+`target` is what the evaluation data gives for the batch: a tensor [N, ...], or a sequence of N things. A metric with
+`against="float"` or `"artifact"` compares stages with one another and gets what that stage gives in its place.
+
+`parity.json` has the numbers under `metrics`, the screen and the report in a line.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from isobit.pipeline.errors import InputError
-from isobit.pipeline.proof.outputs import Kind
 from isobit.pipeline.registry import Registry, discover
 
-
-@dataclass(frozen=True)
-class Outputs:
-    """One batch of N samples.
-
-    Args:
-        kind: what the outputs are.
-        results: float32 outputs [N, C, ...] by stage; `float` and `artifact` are among them.
-        chosen: the class at every position by stage, int64 [N] or [N, positions ...]; empty for the kind `values`.
-        labels: int64 [N, ...], or None.
-    """
-
-    kind: Kind
-    results: Mapping[str, np.ndarray]
-    chosen: Mapping[str, np.ndarray]
-    labels: np.ndarray | None
+Outputs = Mapping[str, np.ndarray]  # float32 [N, ...] by output name, in the network's order
+Against = Literal["target", "float", "artifact"]
 
 
 class Measurement(Protocol):
-    """A metric at work on one build."""
+    """A metric at work on one stage of one build."""
 
-    def add(self, outputs: Outputs) -> None:
-        """Count one batch, of a kind that the metric is for."""
+    def update(self, outputs: Any, target: Any) -> None:
+        """Count one batch; see the module."""
         ...
 
-    @property
-    def values(self) -> Mapping[str, float | None]:
-        """By stage, in their order; None where it cannot be said."""
+    def compute(self) -> float | None:
+        """The number over all batches; None where nothing can be said."""
         ...
 
 
-M = TypeVar("M", bound=Callable[[Sequence[str]], Measurement])
+M = TypeVar("M", bound=Callable[[], Measurement])
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A registered metric.
+    """A registered metric, or one of the user's.
 
     Args:
-        title: what the numbers are, with their unit, for people: `peak signal to noise ratio, dB`.
-        kinds: of outputs that it is for.
-        make: makes one from the names of the stages.
-        labels: whether it needs them.
-        published: it has a field of its own in `parity.json`, and its own place on the screen and in the report.
+        title: what the number is, for people: `top-1 accuracy`.
+        make: makes one, for one stage.
+        unit: of the number: `%`, `dB`, or an empty string.
+        higher_is_better: more of it is good.
+        against: what a stage is compared with: the targets of the evaluation data, or another stage.
+        decoded: `update` gets what the decoder returned, and not the network's outputs.
+        chooses: it reads the first output as choices between classes on axis 1, whatever its rank.
+        published: it is always measured and has a place of its own in `parity.json`, on the screen and in the report.
     """
 
     name: str
     title: str
-    kinds: Set[Kind]
-    make: Callable[[Sequence[str]], Measurement]
-    labels: bool = False
+    make: Callable[[], Measurement]
+    unit: str = ""
+    higher_is_better: bool = True
+    against: Against = "target"
+    decoded: bool = False
+    chooses: bool = False
     published: bool = False
 
-    def applies(self, outputs: Outputs) -> bool:
-        """Whether it can count this batch."""
-        return outputs.kind in self.kinds and (outputs.labels is not None or not self.labels)
+    def loss(self, before: float, after: float) -> float:
+        """By how much `after` is worse than `before`, in the metric's unit."""
+        return before - after if self.higher_is_better else after - before
 
 
-METRICS: Registry[Metric] = Registry("metric", InputError, "isobit.metrics")
+METRICS: Registry[Metric] = Registry("metric", InputError, "isobit.metrics", "options.metrics")
 
 
 def metric(
-    name: str, title: str, kinds: Set[Kind], labels: bool = False, published: bool = False
+    name: str, title: str, *, unit: str = "", higher_is_better: bool = True, against: Against = "target",
+    decoded: bool = False, chooses: bool = False, published: bool = False,
 ) -> Callable[[M], M]:
-    """Register the decorated class as metric `name`."""
+    """Register what is decorated as metric `name`; see `Metric`."""
 
     def register(make: M) -> M:
-        METRICS.register(name)(Metric(name, title, frozenset(kinds), make, labels, published))
+        METRICS.register(name)(
+            Metric(name, title, make, unit, higher_is_better, against, decoded, chooses, published)
+        )
         return make
 
     return register
 
 
-def all_metrics() -> list[Metric]:
-    """Every metric by name, those of plug-ins too; raises InputError where one of them cannot be had."""
+def find_metric(name: str) -> Metric:
+    """The metric of that name, those of plug-ins too; raises InputError where there is none or it does not import."""
     discover(sys.modules[__name__])
-    return [METRICS.get(name) for name in METRICS.names()]
+    return METRICS.get(name)
+
+
+def metric_names() -> list[str]:
+    """All names, sorted; plug-ins are not imported for this."""
+    discover(sys.modules[__name__])
+    return METRICS.names()
+
+
+def first_output(outputs: Outputs) -> np.ndarray:
+    """The network's first output, [N, ...]: the one that labels are for."""
+    return next(iter(outputs.values()))
+
+
+def class_output(outputs: Outputs, metric: str) -> np.ndarray:
+    """The first output, [N, classes, ...]; raises InputError where it makes no choice between classes."""
+    given = first_output(outputs)
+    if given.ndim < 2 or given.shape[1] == 1:
+        raise InputError(
+            f"the metric '{metric}' is for outputs that choose a class, and the first output is "
+            f"[{', '.join(['N', *map(str, given.shape[1:])])}]", field="options.metrics", allowed="[N, classes, ...]",
+        )
+    return given
+
+
+def whole_numbers(target: Any, shape: tuple[int, ...], metric: str) -> np.ndarray:
+    """Targets as int64 of a shape.
+
+    Args:
+        target: a tensor, an array, or nested lists.
+        shape: that is wanted, N first.
+        metric: whose targets they are, for errors.
+
+    Raises:
+        InputError: they are of another shape or no whole numbers.
+    """
+    found = as_array(target, metric)
+    if found.shape != shape or not np.issubdtype(found.dtype, np.integer):
+        raise InputError(
+            f"the metric '{metric}' cannot compare with targets of shape {list(found.shape)} and type {found.dtype}",
+            field="evaluation", allowed=f"whole numbers of shape {list(shape)}, a class for each",
+        )
+    return found.astype(np.int64)
+
+
+def as_array(target: Any, metric: str) -> np.ndarray:
+    """Targets as one array; raises InputError where the samples' targets are no numbers of one shape."""
+    if isinstance(target, Tensor):
+        return target.detach().cpu().numpy()
+    try:
+        found = np.asarray([np.asarray(one) for one in target])
+    except (TypeError, ValueError):
+        found = np.asarray(None)
+    if not np.issubdtype(found.dtype, np.number):
+        raise InputError(
+            f"the metric '{metric}' cannot compare with targets of type {type(target).__name__}", field="evaluation",
+            allowed="numbers, of one shape for every sample",
+        )
+    return found

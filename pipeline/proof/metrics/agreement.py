@@ -1,28 +1,24 @@
-"""Agreement: at how many positions each stage chooses the class that the artifact does."""
+"""Agreement: at how many positions a stage chooses the class that the artifact does."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from isobit.pipeline.proof.metrics import Outputs, metric
-from isobit.pipeline.proof.outputs import Share
+from isobit.pipeline.proof.metrics import Outputs, first_output, metric
+from isobit.pipeline.proof.outputs import Share, same_choice
 
 
-@metric("agreement", "same choice as the artifact, %", {"classes", "maps"}, published=True)
+@metric("agreement", "same choice as the artifact", unit="%", against="artifact", chooses=True, published=True)
 class Agreement:
     """Attributes:
-    shares: by stage; not of the artifact with itself.
+    share: of positions of the first output.
     """
 
-    def __init__(self, stages: Sequence[str]) -> None:
-        self.shares = {name: Share() for name in stages if name != "artifact"}
+    def __init__(self) -> None:
+        self.share = Share()
 
-    def add(self, outputs: Outputs) -> None:
-        """Compare the choices of each stage with the artifact's."""
-        for name, share in self.shares.items():
-            share.add(outputs.chosen[name] == outputs.chosen["artifact"])
+    def update(self, outputs: Outputs, target: Outputs) -> None:
+        """Compare a stage's choices with the artifact's."""
+        self.share.add(same_choice(first_output(outputs), first_output(target)))
 
-    @property
-    def values(self) -> dict[str, float | None]:
+    def compute(self) -> float | None:
         """In percent; None where there is no choice."""
-        return {name: share.percent for name, share in self.shares.items()}
+        return self.share.percent

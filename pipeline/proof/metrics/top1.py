@@ -1,28 +1,34 @@
-"""Top-1 accuracy: how many labelled samples each stage names right."""
+"""Top-1 accuracy: how many labelled samples a stage names right."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
-from isobit.pipeline.proof.metrics import Outputs, metric
-from isobit.pipeline.proof.outputs import Share
+from isobit.pipeline.proof.metrics import Outputs, class_output, metric, whole_numbers
+from isobit.pipeline.proof.outputs import IGNORED, Share
 
 
-@metric("top1", "top-1 accuracy, %", {"classes"}, labels=True, published=True)
+@metric("top1", "top-1 accuracy", unit="%", chooses=True, published=True)
 class Top1:
     """Attributes:
-    shares: by stage.
+    share: of samples that are named right.
     """
 
-    def __init__(self, stages: Sequence[str]) -> None:
-        self.shares = {name: Share() for name in stages}
+    def __init__(self) -> None:
+        self.share = Share()
 
-    def add(self, outputs: Outputs) -> None:
-        """Compare what each stage chooses with the labels [N]."""
-        for name, share in self.shares.items():
-            share.add(outputs.chosen[name] == outputs.labels)
+    def update(self, outputs: Outputs, target: Any) -> None:
+        """Compare the class of the largest value along axis 1 with the label, at every position of the first output.
 
-    @property
-    def values(self) -> dict[str, float | None]:
-        """In percent; None without labels."""
-        return {name: share.percent for name, share in self.shares.items()}
+        Args:
+            outputs: of which the first is [N, classes], or [N, classes, positions ...].
+            target: labels [N], or [N, positions ...]; positions that are `IGNORED` count for nothing.
+        """
+        chosen = class_output(outputs, "top1").argmax(axis=1)
+        labels = whole_numbers(target, chosen.shape, "top1")
+        right = chosen == labels
+        self.share.add(right if chosen.ndim == 1 else right[labels != IGNORED])
+
+    def compute(self) -> float | None:
+        """In percent."""
+        return self.share.percent

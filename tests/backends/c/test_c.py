@@ -1,12 +1,14 @@
 """`--target c` from a model to an artifact: what it refuses, what it ships, what it proves and what it says."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from isobit import build as driver
 from isobit.backends.base import BACKENDS
@@ -15,8 +17,8 @@ from isobit.backends.c.toolchain import has_arm_compiler
 from isobit.pipeline.errors import TargetError
 from isobit.pipeline.model.modelfile import LoadedModel
 from isobit.pipeline.samples.data import array_batches
-from tests.backends.c.compiled import needs_arm, needs_emulator, needs_gcc
-from tests.examples.onnx_cases import FLOAT_MIDDLES, MIDDLES, TABLE_MIDDLES, Net, frozen, recipe_of
+from tests.backends.c.compiled import STRICT, needs_arm, needs_emulator, needs_gcc
+from tests.examples.onnx_cases import FLOAT_MIDDLES, INTEGER_MIDDLES, MIDDLES, TABLE_MIDDLES, Net, frozen, recipe_of
 
 BACKEND = BACKENDS.get("c")
 BITS = {
@@ -57,11 +59,103 @@ def test_the_shipped_c_gives_every_code_of_the_arithmetic(name, tmp_path):
 
 
 @needs_gcc
-@pytest.mark.parametrize("name", sorted({*FLOAT_MIDDLES} - TABLE_MIDDLES))
+@pytest.mark.parametrize("name", sorted({*FLOAT_MIDDLES} - TABLE_MIDDLES - INTEGER_MIDDLES))
 def test_what_runs_in_float_elsewhere_stops_before_calibration(name):
     loaded = LoadedModel(Net(*FLOAT_MIDDLES[name]).eval(), None, name, "", None)
-    with pytest.raises(TargetError, match=r"target 'c' can compute .* neither in integers nor in float(.|\n)*where:"):
+    with pytest.raises(TargetError, match=r"target 'c' cannot compute .* in integers(.|\n)*where:"):
         driver.plan(loaded, recipe_of(8, 8), BACKEND, torch.zeros(1, 3, 9, 9))
+
+
+class ReadsItsInput(nn.Module):
+    """A softmax of the input as it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        return self.conv(torch.softmax(x, 1))
+
+
+@needs_gcc
+def test_a_float_operator_that_reads_the_input_as_it_is_given_is_refused():
+    loaded = LoadedModel(ReadsItsInput().eval(), None, "net", "", None)
+    with pytest.raises(TargetError, match="C's inputs are codes, and softmax reads an input as it is given"):
+        driver.plan(loaded, recipe_of(8, 8), BACKEND, torch.zeros(1, 3, 6, 6), allow_float=True)
+
+
+class ReadsOneInput(nn.Module):
+    """Two inputs, of which the second is not read."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x, mask):
+        return self.conv(x)
+
+
+@needs_gcc
+def test_an_input_that_nothing_reads_is_refused_by_its_name():
+    loaded = LoadedModel(ReadsOneInput().eval(), None, "net", "", None)
+    with pytest.raises(TargetError, match="nothing computes with the input mask"):
+        driver.plan(loaded, recipe_of(8, 8), BACKEND, (torch.zeros(1, 3, 6, 6), torch.zeros(1, 2)))
+
+
+class FloatMiddle(nn.Module):
+    """A softmax between two convolutions, and two outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
+
+    def forward(self, x):
+        y = torch.softmax(self.first(x), 1)
+        return self.last(y).mean((2, 3)), y.argmax(1)
+
+
+@pytest.fixture(scope="module")
+def float_middle(tmp_path_factory):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, images = FloatMiddle().eval(), torch.randn(16, 3, 9, 9)
+    batches = array_batches(images, None, 8, "calib", "random images")
+    return driver.compile_model(
+        LoadedModel(model, None, "net", "", None), recipe_of(8, 8), "c", batches, batches,
+        tmp_path_factory.mktemp("float") / "artifact", driver.Options(allow_float=True))
+
+
+@needs_gcc
+def test_codes_after_a_float_operator_are_replayed_and_followed(float_middle, tmp_path):
+    assert float_middle.passed and "#define GOLDEN_NEAR 1" in (float_middle.folder / "golden.h").read_text()
+    assert replayed(float_middle.folder, tmp_path)[-1] == "PASS"
+    # Codes of another float operator are told, and what comes next is computed from the golden ones.
+    text = (float_middle.folder / "model.c").read_text()
+    wrong = text.replace("code < low ? low : code > high ? high : code)", "low + high - code)")
+    assert wrong != text
+    other = tmp_path / "other"
+    shutil.copytree(float_middle.folder, other)
+    (other / "model.c").write_text(wrong)
+    *told, counts, verdict = replayed(other, tmp_path)
+    assert verdict == "FAIL" and len({line.split(": ")[1] for line in told}) == 1 and "softmax" in told[0]
+    assert counts.endswith(f"differing: {len(told)}")
+
+
+def replayed(folder, tmp_path):
+    """What the test program of an artifact says; compiled with every warning."""
+    program = str(tmp_path / "main_test")
+    subprocess.run(["gcc", *STRICT, "-O2", "main_test.c", "-o", program, "-lm"], cwd=folder, check=True)
+    return subprocess.run([program], capture_output=True, text=True).stdout.splitlines()
+
+
+@needs_gcc
+def test_the_header_says_where_each_output_lies_and_the_sizes_count_values(float_middle):
+    header = (float_middle.folder / "model.h").read_text()
+    for line in ("NET_OUTPUT_0_OFFSET 0 /* output_0: [5]", "NET_OUTPUT_0_COUNT 5",
+                 "NET_OUTPUT_1_OFFSET 5 /* output_1: [7][7]", "NET_OUTPUT_1_COUNT 49"):
+        assert f"#define {line}" in header
+    values = BACKEND.sizes(float_middle.folder)["values"]
+    assert f"{values} bytes of values of operators in float" in header
 
 
 def test_a_machine_without_a_compiler_stops_before_calibration(monkeypatch, tmp_path):

@@ -5,7 +5,19 @@ import re
 import numpy as np
 import pytest
 
-from isobit.backends.c.constants import WIDTH, array, braces, float_text, integer_text, number_lines, pack, structure
+from isobit.backends.c.constants import (
+    WIDTH,
+    argument_names,
+    array,
+    braces,
+    describe_inputs,
+    describe_outputs,
+    float_text,
+    integer_text,
+    number_lines,
+    pack,
+    structure,
+)
 from isobit.backends.fixed_point.program import Weights
 
 
@@ -28,6 +40,19 @@ def test_floats_are_read_back_to_the_bit():
     read = np.array([float.fromhex(value.removesuffix("f")) for value in values_of(array("f", values))], np.float32)
     assert np.array_equal(read.view(np.uint32), values.view(np.uint32))
     assert [float_text(value) for value in (0.5, 0.75, 0.0)] == ["0x1p-1f", "0x1.8p-1f", "0x0p+0f"]
+
+
+def test_floats_that_are_not_finite_are_the_macros_of_c():
+    assert [float_text(value) for value in (np.inf, -np.inf, np.nan)] == ["INFINITY", "(-INFINITY)", "NAN"]
+
+
+@pytest.mark.parametrize("names", [["x", "X", "x_1"], ["v", "default", "if", "values", "softmax"], ["", "a", "model"]])
+def test_arguments_are_distinct_and_no_word_of_c(names):
+    arguments = argument_names(names)
+    assert len(set(arguments)) == len(names) and all(name.startswith("in_") for name in arguments)
+    found = describe_inputs("net", names, [((1, 1, 1), False)] * len(names))
+    assert len({entry["guard"] for entry in found}) == len({entry["quantize"] for entry in found}) == len(names)
+    assert argument_names(["default"]) == ["codes"]
 
 
 def test_wide_and_least_integers():
@@ -57,3 +82,12 @@ def test_packed_weights_take_their_bits_and_no_more(bits, size, expected):
     for row, own, wanted in zip(packed.reshape(6, -1), offset, codes.reshape(6, -1), strict=True):
         stream = int.from_bytes(row.tobytes(), "little")
         assert [(stream >> bits * i & (1 << bits) - 1) - own for i in range(size)] == wanted.tolist()
+
+
+def test_macros_of_outputs_are_distinct_and_their_comments_end_where_they_should():
+    found = describe_outputs("net", ["x", "mask"], [("x", (2, 3)), ("a b", (4,)), ("a-b", ()), ("*/", (1,))])
+    guards = [entry["guard"] for entry in found]
+    assert len(set(guards)) == 4 and all(guard.startswith("NET_") and guard.isidentifier() for guard in guards)
+    assert "NET_X" not in guards and not any("*/" in entry["comment"] for entry in found)
+    assert [(entry["offset"], entry["count"]) for entry in found] == [(0, 6), (6, 4), (10, 1), (11, 1)]
+    assert describe_outputs("net", ["x"], [("logits", (5,))]) == []

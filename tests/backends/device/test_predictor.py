@@ -38,7 +38,7 @@ def artifact(tmp_path, monkeypatch):
             seen.append((folder, name))
             return lambda x: seen.append(x) or outputs
 
-        return predictor.main(open_model), seen
+        return predictor.predict(open_model), seen
 
     return runs
 

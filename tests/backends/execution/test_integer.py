@@ -1,6 +1,7 @@
 """Codes through layout operators, runs of any batch, and what float rounding explains."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -9,6 +10,7 @@ from isobit.backends.execution.exact import ExactArithmetic
 from isobit.backends.execution.integer import Execution, _explained
 from isobit.backends.onnx.arithmetic import KERNELS, logits
 from isobit.backends.onnx.target import TARGETS
+from isobit.pipeline.errors import CalibrationError
 from isobit.pipeline.graph.quantized_tensors import quantizers
 from tests.examples.onnx_cases import frozen
 from tests.examples.tiny import frozen_levels, frozen_reference
@@ -78,3 +80,42 @@ def test_float_rounding_is_a_share_of_the_sample_s_values_or_of_the_grid_whichev
     low, high = _explained(value, GRID)
     assert low[:, 0].tolist() == [37, 37, 38] and high[:, 0].tolist() == [38, 38, 38]
     assert low.dtype == high.dtype == torch.uint8 and high[1, 1] == 255
+
+
+class Between(nn.Module):
+    """A function between two convolutions."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.first, self.last = function, nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        return self.last(self.function(self.first(x)))
+
+
+def executed(function):
+    images = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Between(function).eval()
+    reference, _ = frozen_reference(TARGETS["generic"], "minmax_w8a8", model, images)
+    with torch.no_grad():
+        results = Execution(reference.graph, TARGETS["generic"], KERNELS, logits).run(images)
+        return results["logits"], model(images)
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: torch.clamp(x, 0.5, -0.5) + x, lambda x: torch.clamp(x, 2.0, 1.0) * x,
+    lambda x: torch.clamp(x, torch.tensor(0.5), torch.tensor(-0.5)) + x,
+])  # fmt: skip
+def test_a_clamp_whose_ends_are_the_wrong_way_round_gives_its_upper_end(function):
+    found, expected = executed(function)
+    error = (found - expected).square().mean() / expected.square().mean()
+    assert float(error) < 1e-3  # 30 dB; as a range between both ends it is 14
+
+
+@pytest.mark.parametrize("function", [lambda x: x / x, lambda x: x + x / x])
+def test_nan_has_no_code_and_the_operator_that_gives_it_is_named(function):
+    with pytest.raises(CalibrationError, match="the operator div gives NaN") as refusal:
+        executed(function)
+    assert "node div (test_integer.py:" in refusal.value.where

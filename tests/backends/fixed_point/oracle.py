@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from isobit.backends.fixed_point.operators.steps import ArgMax, Extreme, Gather, Reduce, Resample
 from isobit.backends.fixed_point.program import (
     AveragePool,
     Buffer,
@@ -62,6 +63,18 @@ def compute(program: Program, step: Step, inputs: Sequence[np.ndarray]) -> np.nd
             return clip(step, apply_rescale(step.rescale, [centered[0].sum((1, 2), keepdims=True)]))
         case AveragePool():
             return _average(step, centered[0])
+        case Extreme():
+            ends = [apply_rescale(rescale, [x]) for rescale, x in zip(step.rescales, centered, strict=True)]
+            return clip(step, (np.maximum if step.largest else np.minimum)(*ends))
+        case Reduce():
+            return _reduce(step, inputs[0], centered[0], program.buffers[step.output].shape)
+        case ArgMax():
+            return _places(step, inputs[0])
+        case Gather():
+            rows = step.table.astype(np.int64)[inputs[0].clip(0, len(step.table) - 1)]
+            return rows.reshape(len(rows), 1, -1, step.table.shape[1])
+        case Resample():
+            return _resample(step, centered[0])
         case MaxPool():
             return np.stack(windows(inputs[0], step.window, 0)).max(0)
         case Lookup():
@@ -79,6 +92,47 @@ def compute(program: Program, step: Step, inputs: Sequence[np.ndarray]) -> np.nd
         case Dequantize():
             return _parts(program, step, centered)
     raise TypeError(type(step).__name__)
+
+
+def _along(follows: tuple[int, int, int], x: np.ndarray, position: tuple[int, ...]) -> np.ndarray:
+    """The elements that belong to a position of the output, [N, ...]."""
+    index: list[Any] = [slice(None)] * 4
+    for axis, place in zip(follows, position, strict=True):
+        if axis >= 0:
+            index[axis + 1] = place
+    return x[tuple(index)].reshape(len(x), -1)
+
+
+def _reduce(step: Reduce, x: np.ndarray, centered: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    result = np.zeros((len(x), *shape), np.int64)
+    for position in np.ndindex(shape):
+        if step.rescale is not None:
+            total = _along(step.follows, centered, position).sum(1)[:, None]
+            result[(slice(None), *position)] = clip(step, apply_rescale(step.rescale, [total]))[:, 0]
+        else:
+            found = _along(step.follows, x, position)
+            result[(slice(None), *position)] = found.max(1) if step.largest else found.min(1)
+    return result
+
+
+def _places(step: ArgMax, x: np.ndarray) -> np.ndarray:
+    sizes = [1 if axis < 0 else x.shape[axis + 1] for axis in step.follows]
+    found = [_along(step.follows, x, position) for position in np.ndindex(*sizes)]
+    return np.stack([part.argmax(1) if step.largest else part.argmin(1) for part in found], 1).reshape(len(x), 1, 1, -1)
+
+
+def _resample(step: Resample, centered: np.ndarray) -> np.ndarray:
+    total = np.zeros((len(centered), *step.divisor.shape, centered.shape[3]), np.int64)
+    for y, x in np.ndindex(*step.divisor.shape):
+        for i, row in enumerate(step.rows.weights[y]):
+            for j, column in enumerate(step.columns.weights[x]):
+                code = centered[:, step.rows.first[y] + i, step.columns.first[x] + j]
+                total[:, y, x] += int(row) * int(column) * code
+    result = np.zeros_like(total)
+    for divisor, rescale in step.rescales.items():
+        chosen = (step.divisor == divisor)[None, :, :, None]
+        result = np.where(chosen, clip(step, apply_rescale(rescale, [total])), result)
+    return result
 
 
 def _parts(program: Program, step: Dequantize, centered: Sequence[np.ndarray]) -> np.ndarray:

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from isobit.backends.fixed_point.rescale import LEAST_SHIFT, MOST_SHIFT, Part, apply_rescale, make_rescale
+from isobit.backends.fixed_point.rescale import (
+    LEAST_SHIFT,
+    MOST_SHIFT,
+    Part,
+    Term,
+    apply_rescale,
+    largest_magnitude,
+    make_rescale,
+)
 from isobit.pipeline.errors import TargetError
 
 
@@ -77,3 +85,8 @@ def test_what_cannot_be_held_names_the_layer():
     with pytest.raises(TargetError, match=r"node conv9.*`target=onnx`|tiny beside its sums") as error:
         make_rescale([Part(np.array([1000.0]), 1 << 30)], 0, "node conv9")
     assert "node conv9" in str(error.value)
+
+
+def test_a_subtracted_addend_counts_with_its_magnitude():
+    term = Term(1, np.array([-(2**31 - 1), 3], np.int32))
+    assert largest_magnitude(term, Part(np.array([1.0]), 5)) == 10 * (2**31 - 1)

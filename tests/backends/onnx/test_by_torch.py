@@ -47,15 +47,12 @@ FUNCTIONS = {
     "einsum": lambda x: torch.einsum("nchw,nkhw->nck", x, x),
     "index_select": lambda x: x.index_select(1, torch.tensor([4, 0, 4])),
     "adaptive": lambda x: F.adaptive_avg_pool2d(x, (5, 3)),
-    "average_cut_off": lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True),
     "std": lambda x: x.std(1),
     "amax": lambda x: x.amax((1, 3)),
     "logsumexp": lambda x: x.logsumexp(1),
     "cumsum": lambda x: x.cumsum(2),
     "roll_by_batch": lambda x: x.roll((1, 2), (1, 2)).cumsum(1),
     "top": lambda x: x.topk(2, 1)[0],
-    "sdpa": lambda x: F.scaled_dot_product_attention(x, x, x),
-    "conv1d": lambda x: F.conv1d(x.flatten(2), torch.ones(2, 6, 3), torch.ones(2), stride=2),
     "conv3d": lambda x: F.conv3d(x.unsqueeze(1), torch.ones(2, 1, 3, 3, 3), padding=1),
 }
 LAYERS = {

@@ -53,6 +53,9 @@ PLAIN = {
     "mean_channels": lambda x: x.mean(1, keepdim=True),
     "avg_pool": lambda x: F.avg_pool2d(x, 3, 2, 1),
     "avg_pool_inside": lambda x: F.avg_pool2d(x, (3, 2), (2, 1), 1, count_include_pad=False),
+    **{f"avg_pool_cut_off_{place}": lambda x, window=window: F.avg_pool2d(x, *window) for place, window in enumerate([
+        (3, 2, 0, True), (3, 2, 1, True), (3, 2, 1, True, False), ((3, 2), 3, (1, 1), True, False), (2, 3, 1, True),
+    ])},
     "max_pool": lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True),
     "slice": lambda x: x[:, 1:5, ::2],
     "pad": lambda x: F.pad(x, (1, 2, 0, 3)),
@@ -126,7 +129,7 @@ def test_every_canonical_operator_has_an_emitter():
 
 
 @pytest.mark.parametrize("function", [
-    lambda x: torch.cumsum(x, 1), lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True),
+    lambda x: torch.cumsum(x, 1),
     lambda x: torch.div(x, 0.3, rounding_mode="floor"), lambda x: x.long(),
     lambda x: torch.zeros(x.shape[0], 2) + x[:, 0, :2, 0],
 ])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from isobit import passes
 from isobit.backends.describe import tensor_table
 from isobit.backends.execution import integer
 from isobit.backends.onnx import OnnxBackend
@@ -16,17 +17,22 @@ from isobit.backends.onnx.arithmetic import IntegerArithmetic
 from isobit.backends.onnx.device.device_runner import compare_runs
 from isobit.backends.onnx.session import integer_ops
 from isobit.backends.onnx.target import TARGETS
+from isobit.pipeline.capture.capture import capture
+from isobit.pipeline.graph.annotation import kept_float
 from isobit.pipeline.graph.nodes import op_name
 from isobit.pipeline.graph.quantized_tensors import quantizers
 from isobit.pipeline.proof.counts import FLOAT_ROUNDING
 from isobit.pipeline.proof.gates import apply_gates
 from isobit.pipeline.proof.parity import compare
+from isobit.pipeline.recipe.file import load_recipe
+from isobit.pipeline.recipe.schema import Override
+from isobit.place import place
 from isobit.ship import write_golden
 from tests.backends.onnx.device.test_device_runner import run as run_device
 from tests.examples.nets import build
 from tests.examples.onnx_cases import FOLDED_MIDDLES, frozen
 from tests.examples.sealed import change_golden, seal, write_documents
-from tests.examples.tiny import frozen_reference
+from tests.examples.tiny import calibrate_by_range, frozen_reference
 from tools.check.mutate_artifact import judge_here, mutants, survivors
 
 F = nn.functional
@@ -59,12 +65,23 @@ def floats_net():
     return frozen_reference(TARGETS["generic"], "qdrop_w4a4", build("floats")[0], images)
 
 
+def kept_net(*where):
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        images = torch.randn(24, 3, 12, 12)
+    recipe = load_recipe("minmax_w8a8")
+    overrides = (Override(where=where, float=True),)
+    return frozen_reference(TARGETS["generic"], recipe.model_copy(update={"overrides": overrides}), None, images)
+
+
 NETS = {
+    "kept_layers": lambda: kept_net("op:conv2d"),
+    "kept_sums": lambda: kept_net("op:add", "op:mean"),
     **{name: lambda name=name: frozen(name, 4, 4) for name in ("softmax", "layer_norm_gelu", "gelu_read_twice")},
     "gelu": lambda: frozen("gelu", 8, 8),
     # Weights in float: a session must not round them, at any level (gates allow what float rounding explains).
     **{name: lambda name=name: frozen(name, 8, 8) for name in (
-        "conv_transpose", "conv_transpose_grouped", "conv_transpose_twice", "tokens", "matmul_constant", "prelu",
+        "conv_transpose", "conv_transpose_grouped", "conv_transpose_twice", "matmul_constant", "prelu",
     )},
     "floats": floats_net,
     "softmax_tail": lambda: tail_net(lambda x: x.softmax(-1)),
@@ -142,6 +159,23 @@ def test_a_network_with_float_operators_is_proven(name, form, tmp_path):
     assert bool(expected.float_boundaries) != name.endswith("_tail")
     counted = found["codes"]["compared"] + sum(e["compared"] for e in found["float_boundaries"].values())
     assert counted == sum(value.size for key, value in expected.run(images).items() if key != "logits")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("window", [(2, 2, 0, True), (3, 2, 1, True), ((3, 2), 2, (1, 1), True, False)])
+def test_an_average_whose_last_window_is_cut_off_is_left_in_float_and_proven(window, form, tmp_path):
+    class Cut(nn.Sequential):
+        def forward(self, x):
+            return self[1](F.avg_pool2d(self[0](x), *window)).mean((2, 3))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(6)
+        model, images = Cut(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 1)).eval(), torch.randn(24, 3, 8, 9)
+    quantized = place(capture(model, images[:1]), load_recipe("minmax_w8a8"), OnnxBackend(form), None, False)
+    reasons = {op_name(node): kept_float(node) for node in quantized.graph.graph.nodes if kept_float(node)}
+    assert list(reasons) == ["avg_pool2d"] and "cut off" in reasons["avg_pool2d"]
+    report = prove(passes.legalize(calibrate_by_range(quantized, images))[0], images, tmp_path, form)
+    assert report.passed and report.deployed.codes.compared > 0 and len(report.deployed.boundaries) == 1
 
 
 def test_boundaries_are_the_tensors_after_float_operators_and_no_others():

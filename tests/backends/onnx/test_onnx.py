@@ -30,7 +30,7 @@ def test_emit_open_and_count(form, tmp_path):
     backend = OnnxBackend(form)
     reference, images = frozen("relu", 4, 4)
     backend.emit(reference, tmp_path)
-    assert not list(backend.unsupported(reference.graph))
+    assert not list(backend.unsupported(reference.graph, reference.quantized.target))
     expected = backend.arithmetic(reference).run(images)
     for level in backend.gated_levels:
         got = backend.open(tmp_path, level).run(images)

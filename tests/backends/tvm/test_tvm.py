@@ -55,8 +55,9 @@ def test_an_unknown_profile_is_named():
 
 def test_operators_without_integer_kernels_are_refused():
     backend = TvmBackend()
-    graph = passes.quantize(captured_case("softmax")[0], recipe_of(8, 8), integer_target("tvm", "native")).graph
-    assert [reason for _, reason in backend.unsupported(graph)] == ["tvm has no integer kernel for softmax"]
+    target = integer_target("tvm", "native")
+    graph = passes.quantize(captured_case("softmax")[0], recipe_of(8, 8), target).graph
+    assert [reason for _, reason in backend.unsupported(graph, target)] == ["tvm has no integer kernel for softmax"]
 
 
 def test_it_is_registered():

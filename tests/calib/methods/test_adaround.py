@@ -13,15 +13,17 @@ from tests.examples.units import Notes, calibrated, calibration, output_error, r
 
 def test_defaults_are_the_papers() -> None:
     settings = AdaRoundParameters().settings
-    assert (settings.steps, settings.rounding_weight, settings.learning_rate) == (10_000, 0.01, 1e-3)
-    assert (settings.warmup, settings.beta_start, settings.beta_end, settings.descent) == (0.2, 20.0, 2.0, "cosine")
+    rounding = settings.rounding.parameters
+    assert (settings.steps, rounding.rounding_weight, rounding.learning_rate) == (10_000, 0.01, 1e-3)
+    assert (rounding.warmup, rounding.beta_start, rounding.beta_end, rounding.descent) == (0.2, 20.0, 2.0, "cosine")
     assert (settings.sampler, settings.keep_prob, settings.scale_learning_rate) == ("permutation", 1.0, 0.0)
 
 
 @pytest.mark.parametrize("steps", [100, 10_000, 15_000])
 def test_reach_does_not_depend_on_the_steps(steps: int) -> None:
-    assert AdaRoundParameters(steps=steps).settings.learning_rate * 0.8 * steps == pytest.approx(8.0)
-    assert AdaRoundParameters(steps=steps, schedule="paper").settings.learning_rate == 1e-3
+    rounding = AdaRoundParameters(steps=steps).settings.rounding.parameters
+    assert rounding.learning_rate * 0.8 * steps == pytest.approx(8.0)
+    assert AdaRoundParameters(steps=steps, schedule="paper").settings.rounding.parameters.learning_rate == 1e-3
 
 
 def test_better_than_nearest() -> None:

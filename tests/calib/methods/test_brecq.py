@@ -25,10 +25,12 @@ SMALL = {"steps": 40, "activation_steps": 20, "init_images": 16}
 def test_defaults_are_the_released_scripts() -> None:
     parameters = BRECQParameters()
     weights, activations = parameters.weight_settings, parameters.activation_settings
-    assert (weights.steps, weights.learning_rate, weights.rounding_weight) == (20_000, 1e-3, 0.01)
-    assert (weights.warmup, weights.beta_start, weights.beta_end, weights.descent) == (0.2, 20.0, 2.0, "linear")
+    soft = weights.rounding.parameters
+    assert (weights.steps, soft.learning_rate, soft.rounding_weight) == (20_000, 1e-3, 0.01)
+    assert (soft.warmup, soft.beta_start, soft.beta_end, soft.descent) == (0.2, 20.0, 2.0, "linear")
     assert (weights.keep_prob, weights.scale_learning_rate, weights.sampler) == (1.0, 0.0, "permutation")
-    assert (activations.steps, activations.scale_learning_rate, activations.rounding) == (5_000, 4e-4, "nearest")
+    assert (activations.steps, activations.scale_learning_rate) == (5_000, 4e-4)
+    assert activations.rounding.kind.name == "nearest"
     assert (activations.keep_prob, activations.gradient_factor) == (1.0, False)
     assert (parameters.activation_exponent, parameters.init_images) == (2.4, 64)
     assert (parameters.fisher, parameters.skip_stem) == ("off", True)
@@ -37,7 +39,7 @@ def test_defaults_are_the_released_scripts() -> None:
 @pytest.mark.parametrize("steps", [100, 5_000])
 def test_each_passes_rate_follows_its_own_steps(steps: int) -> None:
     parameters = BRECQParameters(steps=2 * steps, activation_steps=steps)
-    assert parameters.weight_settings.learning_rate * 2 * steps == pytest.approx(20.0)
+    assert parameters.weight_settings.rounding.parameters.learning_rate * 2 * steps == pytest.approx(20.0)
     assert parameters.activation_settings.scale_learning_rate * steps == pytest.approx(2.0)
 
 
@@ -107,7 +109,7 @@ def test_what_each_pass_trains_on(monkeypatch: pytest.MonkeyPatch, name: str) ->
             index = torch.arange(task.count)
             fed = self.objective.inputs(index)
             same = all(torch.equal(a, b.rows(index)) for a, b in zip(fed, task.float_inputs, strict=True))
-            seen["weights" if settings.rounding == "soft" else "activations"].append(same)
+            seen["weights" if settings.rounding.kind.name == "soft" else "activations"].append(same)
             (target,) = task.targets
             torch.testing.assert_close(
                 task.teacher(*(value.rows(index) for value in task.float_inputs))[0], target.rows(index)

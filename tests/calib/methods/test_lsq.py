@@ -14,7 +14,7 @@ MINMAX = "activations.range=minmax"  # leaves something to improve
 def test_defaults_are_qdrops_numbers_without_rounding_and_drop() -> None:
     settings = LSQParameters().settings
     assert (settings.steps, settings.scale_learning_rate, settings.gradient_factor) == (20_000, 4e-5, True)
-    assert (settings.keep_prob, settings.rounding, settings.sampler) == (1.0, "nearest", "replacement")
+    assert (settings.keep_prob, settings.rounding.kind.name, settings.sampler) == (1.0, "nearest", "replacement")
 
 
 @pytest.mark.parametrize("steps", [100, 20_000])

@@ -18,9 +18,10 @@ SMALL = {"steps": 40, "init_images": 16, "precision": "float32"}
 def test_defaults_are_the_released_codes_for_resnet() -> None:
     parameters = PDQuantParameters()
     settings, correction = parameters.settings, parameters.correction
-    assert (settings.steps, settings.learning_rate, settings.scale_learning_rate) == (20_000, 3e-3, 4e-5)
-    assert (settings.keep_prob, settings.rounding_weight, settings.warmup) == (0.5, 0.01, 0.2)
-    assert (settings.beta_start, settings.beta_end, settings.descent) == (20.0, 2.0, "linear")
+    rounding = settings.rounding.parameters
+    assert (settings.steps, rounding.learning_rate, settings.scale_learning_rate) == (20_000, 3e-3, 4e-5)
+    assert (settings.keep_prob, rounding.rounding_weight, rounding.warmup) == (0.5, 0.01, 0.2)
+    assert (rounding.beta_start, rounding.beta_end, rounding.descent) == (20.0, 2.0, "linear")
     assert (settings.gradient_factor, settings.sampler) == (False, "replacement")
     assert (parameters.temperature, parameters.reconstruction_weight, parameters.init_images) == (4.0, 0.1, 256)
     assert (correction.steps, correction.learning_rate, correction.tie) == (500, 1e-3, 0.02)
@@ -29,11 +30,12 @@ def test_defaults_are_the_released_codes_for_resnet() -> None:
 @pytest.mark.parametrize("steps", [100, 1000, 20_000, 40_000])
 def test_reach_does_not_depend_on_the_steps(steps: int) -> None:
     parameters = PDQuantParameters(steps=steps)
-    assert parameters.settings.learning_rate * 0.8 * steps == pytest.approx(48.0)
+    assert parameters.settings.rounding.parameters.learning_rate * 0.8 * steps == pytest.approx(48.0)
     assert parameters.correction.steps == min(500, max(1, round(500 * steps / 20_000 + 0.49)))
     assert parameters.correction.learning_rate == 1e-3  # Adam's first steps are whole rates: fewer, not larger
     paper = PDQuantParameters(steps=steps, schedule="paper")
-    assert (paper.settings.learning_rate, paper.correction.learning_rate, paper.correction.steps) == (3e-3, 1e-3, 500)
+    assert paper.settings.rounding.parameters.learning_rate == 3e-3
+    assert (paper.correction.learning_rate, paper.correction.steps) == (1e-3, 500)
 
 
 def test_better_than_nearest() -> None:

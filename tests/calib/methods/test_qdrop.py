@@ -10,18 +10,19 @@ from tests.examples.units import calibration, recipe
 
 def test_defaults_are_the_papers() -> None:
     settings = QDropParameters().settings
-    assert (settings.steps, settings.keep_prob, settings.rounding_weight) == (20_000, 0.5, 0.01)
-    assert (settings.learning_rate, settings.scale_learning_rate, settings.warmup) == (1e-3, 4e-5, 0.2)
-    assert (settings.beta_start, settings.beta_end, settings.gradient_factor) == (20.0, 2.0, True)
+    rounding = settings.rounding.parameters
+    assert (settings.steps, settings.keep_prob, rounding.rounding_weight) == (20_000, 0.5, 0.01)
+    assert (rounding.learning_rate, settings.scale_learning_rate, rounding.warmup) == (1e-3, 4e-5, 0.2)
+    assert (rounding.beta_start, rounding.beta_end, settings.gradient_factor) == (20.0, 2.0, True)
 
 
 @pytest.mark.parametrize("steps", [100, 1000, 20_000, 40_000])
 def test_reach_does_not_depend_on_the_steps(steps: int) -> None:
     settings = QDropParameters(steps=steps).settings
-    assert settings.learning_rate * 0.8 * steps == pytest.approx(16.0)
+    assert settings.rounding.parameters.learning_rate * 0.8 * steps == pytest.approx(16.0)
     assert settings.scale_learning_rate * steps / 2 == pytest.approx(0.4)
     fixed = QDropParameters(steps=steps, schedule="paper").settings
-    assert (fixed.learning_rate, fixed.scale_learning_rate) == (1e-3, 4e-5)
+    assert (fixed.rounding.parameters.learning_rate, fixed.scale_learning_rate) == (1e-3, 4e-5)
 
 
 def test_every_unit_improves_on_nearest() -> None:

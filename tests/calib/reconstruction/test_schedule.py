@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from isobit.calib.cost import STEERED, TRAINED
-from isobit.calib.reconstruction.schedule import RoundingParameters, rate_factor
+from isobit.calib.reconstruction.schedule import LearnedRounding, rate_factor
 
 
 @pytest.mark.parametrize("steps", [1, 100, 20_000, 80_000])
@@ -20,13 +20,13 @@ def test_at_the_papers_steps_both_are_the_paper() -> None:
 
 
 def test_defaults_are_the_papers() -> None:
-    made = RoundingParameters(steps=1)
+    made = LearnedRounding(steps=1)
     assert (made.rounding_weight, made.learning_rate, made.warmup) == (0.01, 1e-3, 0.2)
     assert (made.beta_start, made.beta_end, made.schedule, made.rounding) == (20.0, 2.0, "fast", "soft")
 
 
 def test_a_rounding_that_learns_nothing_costs_less_a_step() -> None:
-    costs = [RoundingParameters(steps=1, rounding=name).passes for name in ("soft", "signsgd", "nearest")]
+    costs = [LearnedRounding(steps=1, rounding=name).passes for name in ("soft", "signsgd", "nearest")]
     assert costs == [TRAINED, TRAINED, STEERED]
 
 
@@ -37,4 +37,4 @@ def test_a_rounding_that_learns_nothing_costs_less_a_step() -> None:
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        RoundingParameters(**{"steps": 10, **wrong})
+        LearnedRounding(**{"steps": 10, **wrong})

@@ -9,6 +9,7 @@ from isobit.calib.reconstruction.objectives import PredictionDifference
 from isobit.calib.reconstruction.reconstruct import UnitTask
 from isobit.calib.reconstruction.tail import Tail
 from isobit.calib.reconstruction.trainer import Settings, UnitTrainer
+from isobit.calib.roundings import choose_rounding
 from isobit.pipeline.graph.quantized_tensors import quantizers
 from tests.examples.tiny import model_and_images
 from tests.examples.units import answer, calibration, recipe, task_at
@@ -86,7 +87,8 @@ def test_nothing_in_the_tail_is_updated() -> None:
     quantized = {name: q for name, q in quantizers(made.graph).items() if name in after}
     before = {name: (q.scale.clone(), q.zero_point.clone()) for name, q in quantized.items()}
     parameters = {name: value.clone() for name, value in made.graph.named_parameters()}
-    settings = Settings(steps=20, keep_prob=0.5, scale_learning_rate=0.1, learning_rate=0.1)
+    soft = choose_rounding("soft", {"learning_rate": 0.1})
+    settings = Settings(steps=20, rounding=soft, keep_prob=0.5, scale_learning_rate=0.1)
     trainer = UnitTrainer(
         task, settings,
         lambda task, masks: PredictionDifference(

@@ -21,8 +21,8 @@ from isobit.calib.reconstruction.boundary import Boundary
 from isobit.calib.reconstruction.mixing import MaskSource
 from isobit.calib.reconstruction.reconstruct import UnitTask
 from isobit.calib.reconstruction.trainer import Settings, UnitTrainer
-from isobit.calib.roundings import ROUNDINGS, find_rounding
-from isobit.calib.roundings.soft import SoftRounding, regulariser
+from isobit.calib.roundings import ROUNDINGS, ChosenRounding, choose_rounding, find_rounding
+from isobit.calib.roundings.soft import SoftParameters, SoftRounding, regulariser
 from isobit.pipeline.quant.grid import QParams
 from tests.examples.tiny import quantized_net
 from tests.examples.units import CPU, PAPER, Notes, answer, calibration, everything, net, recipe, task_at
@@ -34,6 +34,10 @@ find_rounding("soft")  # all are registered
 def task_of(unit: int, *sets: str) -> tuple[UnitTask, Boundary]:
     """A unit before its training, everything before it rounded to nearest."""
     return task_at(calibration(recipe("qdrop_w4a4", *sets)), unit)
+
+
+def soft_rounding(**parameters: float) -> ChosenRounding:
+    return choose_rounding("soft", parameters)
 
 
 def settings(**changes: object) -> Settings:
@@ -89,7 +93,7 @@ def row(bits: int, steps: int, rate: float) -> Row:
     nearest = summed_error(task)
     for quantizer, _ in task.weights:
         quantizer.codes = None
-    trainer = UnitTrainer(task, Settings(steps=steps, learning_rate=rate))
+    trainer = UnitTrainer(task, Settings(steps=steps, rounding=soft_rounding(learning_rate=rate)))
     trainer.train(lambda count: None)
     soft, undecided, flipped = summed_error(task), trainer.undecided(), trainer.flipped()
     trainer.harden()
@@ -154,7 +158,7 @@ def test_the_first_loss_is_clipping_error_only(stretch: float) -> None:
     quantizer.set_params(QParams(quantizer.scale * stretch, quantizer.zero_point))
     scale, zero_point = quantizer.aligned(weight)
     clipped = weight.clamp(-zero_point * scale, (15 - zero_point) * scale)
-    rounding = SoftRounding(list(task.weights), SETTINGS)
+    rounding = SoftRounding(list(task.weights), SETTINGS.rounding.parameters, SETTINGS.steps)
     rounding.attach()
     rounding.refresh()
     torch.testing.assert_close(quantizer(weight), clipped, rtol=1e-5, atol=1e-6)
@@ -168,7 +172,8 @@ def test_no_regulariser_before_its_turn_on() -> None:
     """During warm-up its weight changes nothing, bit for bit; at step w * T it does."""
     alphas = []
     for strength in (0.0, 1e3):
-        trainer = UnitTrainer(toy(4), Settings(steps=100, learning_rate=1e-2, rounding_weight=strength))
+        rounding = soft_rounding(learning_rate=1e-2, rounding_weight=strength)
+        trainer = UnitTrainer(toy(4), Settings(steps=100, rounding=rounding))
         trainer.rounding.attach()
         for regularised in trainer._regularised[:19]:
             trainer._step(regularised)
@@ -181,7 +186,7 @@ def test_no_regulariser_before_its_turn_on() -> None:
 
 def test_what_the_regulariser_is_worth_at_turn_on() -> None:
     """1 - 1/21 of the weights for uniform fractions, less what warm-up already decided: 0.89 to 0.95."""
-    trainer = UnitTrainer(toy(4), Settings(steps=2000, learning_rate=1e-2))
+    trainer = UnitTrainer(toy(4), Settings(steps=2000, rounding=soft_rounding(learning_rate=1e-2)))
     trainer.rounding.attach()
 
     def worth() -> float:
@@ -202,7 +207,7 @@ def test_rates_alpha_constant_scales_cosine_to_zero() -> None:
         trainer._step(False)
         groups = [*trainer.rounding.optimiser.param_groups, *trainer.optimiser.param_groups]
         seen.append(tuple(float(group["lr"]) for group in groups))
-    assert {rate for rate, _ in seen} == {SETTINGS.learning_rate}
+    assert {rate for rate, _ in seen} == {SETTINGS.rounding.parameters.learning_rate}
     rate = [0.005 * (1 + math.cos(math.pi * step / 10)) for step in range(11)]  # of step T it would be 0
     assert [found for _, found in seen] == pytest.approx(rate[:10], rel=1e-5) and rate[10] == 0.0
 
@@ -217,9 +222,9 @@ def test_the_scales_schedule_leaves_alphas_rate_alone() -> None:
         trainer._attach()
         trainer._step(False)
         moves.append(trainer.rounding.alpha.detach() - start)
-        assert trainer.rounding.optimiser.param_groups[0]["lr"] == SETTINGS.learning_rate
+        assert trainer.rounding.optimiser.param_groups[0]["lr"] == SETTINGS.rounding.parameters.learning_rate
     assert torch.equal(*moves)
-    assert float(moves[0].abs().max()) == pytest.approx(SETTINGS.learning_rate, rel=1e-3)
+    assert float(moves[0].abs().max()) == pytest.approx(SETTINGS.rounding.parameters.learning_rate, rel=1e-3)
 
 
 def at_the_start(task: UnitTask, keep: float) -> UnitTrainer:
@@ -329,7 +334,7 @@ def test_an_interrupted_run_gives_every_quantizer_back(rounding: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        UnitTrainer(task, settings(rounding=rounding, scale_learning_rate=0.01)).train(stop)
+        UnitTrainer(task, settings(rounding=choose_rounding(rounding, {}), scale_learning_rate=0.01)).train(stop)
     assert all(quantizer.stand_in is None and quantizer.codes is None for quantizer in members)
     assert all(torch.equal(quantizer.scale, scale) for quantizer, scale in zip(members, before, strict=True))
     assert torch.equal(answer(task), answered)
@@ -355,7 +360,8 @@ def test_the_same_seed_gives_the_same_unit() -> None:
 def test_the_step_descends_the_stated_loss() -> None:
     """The gradient that reaches alpha and the scales is autograd's of loss and regulariser, for one fixed batch."""
     task, _ = task_of(1)
-    trainer = UnitTrainer(task, settings(keep_prob=1.0, gradient_factor=False, learning_rate=0.0))
+    still = dataclasses.replace(soft_rounding(), parameters=SoftParameters().scaled(0.0))
+    trainer = UnitTrainer(task, settings(keep_prob=1.0, gradient_factor=False, rounding=still))
     trainer.rounding.attach()
     trainer._indices[:] = torch.arange(task.batch_size)
     trainer._step(False)

@@ -5,17 +5,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from isobit import build as story
 from isobit.calib.methods import find_method
 from isobit.calib.ranges.observers import weight_params
 from isobit.calib.reconstruction.trainer import UnitTrainer
-from isobit.calib.roundings import ROUNDINGS, Rounding, RoundingKind, RoundingSettings, Weights, find_rounding
+from isobit.calib.roundings import (
+    ROUNDINGS,
+    Rounding,
+    RoundingKind,
+    RoundingParameters,
+    Weights,
+    choose_rounding,
+    find_rounding,
+    rounding,
+)
 from isobit.calib.roundings.nearest import NearestRounding
 from isobit.pipeline.errors import RecipeError
 from isobit.pipeline.quant.grid import Grid, QuantSpec, RangeSearch
@@ -29,7 +40,7 @@ from tests.examples.units import calibrated, calibration, recipe, task_at
 find_rounding("soft")  # discovers all of them
 NAMES = tuple(ROUNDINGS.names())
 STEPS = 40
-SETTINGS = RoundingSettings(steps=STEPS, learning_rate=0.3, rounding_weight=1e-3)
+OWN = {"soft": {"learning_rate": 0.3, "rounding_weight": 1e-3}}  # parameters for so few steps
 LEARNED = ("adaround", "brecq", "pdquant", "qdrop")
 
 
@@ -53,6 +64,10 @@ def kind(request: pytest.FixtureRequest) -> RoundingKind:
 @pytest.fixture
 def weights() -> Weights:
     return layers()
+
+
+def made(name: str, weights: Weights) -> Rounding:
+    return choose_rounding(name, OWN.get(name, {})).make(weights, STEPS)
 
 
 def error(weights: Weights) -> float:
@@ -83,7 +98,7 @@ def train(rounding: Rounding, weights: Weights) -> None:
 
 def test_before_the_first_step_the_unit_is_no_worse_than_nearest(kind: RoundingKind, weights: Weights) -> None:
     nearest = error(weights)
-    rounding = kind.make(weights, SETTINGS)
+    rounding = made(kind.name, weights)
     rounding.attach()
     rounding.refresh()
     assert error(weights) <= nearest * (1 + 1e-5) and rounding.flipped() == 0.0
@@ -92,7 +107,7 @@ def test_before_the_first_step_the_unit_is_no_worse_than_nearest(kind: RoundingK
 def test_what_is_hardened_is_on_the_grid_next_to_the_weight_and_at_home(kind: RoundingKind, weights: Weights) -> None:
     nearest = [quantizer.quantize(weight) for quantizer, weight in weights]
     worst = error(weights)
-    rounding = kind.make(weights, SETTINGS)
+    rounding = made(kind.name, weights)
     train(rounding, weights)
     flipped = rounding.flipped()
     codes = rounding.harden()
@@ -110,7 +125,7 @@ def test_what_is_hardened_is_on_the_grid_next_to_the_weight_and_at_home(kind: Ro
 
 
 def test_hardening_again_changes_nothing(kind: RoundingKind, weights: Weights) -> None:
-    rounding = kind.make(weights, SETTINGS)
+    rounding = made(kind.name, weights)
     train(rounding, weights)
     first = [codes.clone() for codes in rounding.harden()]
     assert all(torch.equal(*pair) for pair in zip(first, rounding.harden(), strict=True))
@@ -118,7 +133,7 @@ def test_hardening_again_changes_nothing(kind: RoundingKind, weights: Weights) -
 
 def test_detached_the_quantizers_round_to_nearest_as_before(kind: RoundingKind, weights: Weights) -> None:
     before = [quantizer(weight) for quantizer, weight in weights]
-    rounding = kind.make(weights, SETTINGS)
+    rounding = made(kind.name, weights)
     train(rounding, weights)
     rounding.detach()
     for (quantizer, weight), value in zip(weights, before, strict=True):
@@ -130,7 +145,7 @@ def test_detached_the_quantizers_round_to_nearest_as_before(kind: RoundingKind, 
 def test_a_rounding_refuses_quantizers_that_are_taken_and_takes_none(name: str, weights: Weights) -> None:
     weights[1][0].attach(torch.neg)
     with pytest.raises(RuntimeError, match="one stand-in"):
-        find_rounding(name).make(weights, SETTINGS).attach()
+        made(name, weights).attach()
     assert weights[0][0].stand_in is None and weights[1][0].stand_in is torch.neg
 
 
@@ -149,15 +164,43 @@ def test_an_unknown_rounding_is_answered_with_the_nearest_spelling() -> None:
         find_method(MethodChoice(name="qdrop", parameters={"rounding": "signsdg"}))
 
 
+@pytest.mark.parametrize(("rounding", "where"), [
+    ({"name": "signsgd", "beta_start": 3.0}, "method.rounding.beta_start"), ({"name": "nearest", "rate": 1.0}, "rate"),
+    ({"name": "signsgd", "learning_rate": 0.0}, "method.rounding.learning_rate"), ({"warmup": 2.0}, "warmup"),
+    ({"name": 3}, "no rounding '3'"), ({"name": "sofd"}, "'soft'"),
+])  # fmt: skip
+def test_parameters_belong_to_the_rounding_that_they_stand_with(rounding: dict[str, Any], where: str) -> None:
+    with pytest.raises(RecipeError) as refusal:
+        find_method(MethodChoice(name="qdrop", parameters={"rounding": rounding}))
+    assert where in str(refusal.value) and refusal.value.field.startswith("recipe.method.rounding")
+
+
+def test_settings_of_soft_rounding_do_not_reach_another() -> None:
+    """A recipe's `learning_rate` is Adam's; the same word beside another rounding's name is that rounding's."""
+    def chosen(**parameters: Any) -> dict[str, Any]:
+        _, found = find_method(MethodChoice(name="qdrop", parameters={"steps": 10_000, **parameters}))
+        return found.settings.rounding.parameters.model_dump()
+
+    assert chosen(learning_rate=0.5, rounding="signsgd") == {"learning_rate": 1.0}
+    assert chosen(learning_rate=0.5, rounding={"name": "signsgd", "learning_rate": 2.0}) == {"learning_rate": 2.0}
+    assert chosen(warmup=0.3, rounding={"learning_rate": 0.25}) == chosen(warmup=0.3, learning_rate=0.25)
+    assert chosen(learning_rate=0.25)["learning_rate"] == 0.5  # twice the rate at half the paper's steps
+    assert find_method(MethodChoice(name="qdrop"))[1].passes > 0
+
+
 # --- a new rounding -------------------------------------------------------------------------------------------------
 
 
-class Down(NearestRounding):
-    """Every weight to the code below it: a rounding that nobody wants, in ten lines."""
+class DownParameters(RoundingParameters):
+    by: int = Field(default=0, ge=0)
 
-    def __init__(self, weights: Weights, settings: RoundingSettings) -> None:
-        super().__init__(weights, settings)
-        self.moved = 0
+
+class Down(NearestRounding):
+    """Every weight to the code below it, or further: a rounding that nobody wants, in ten lines."""
+
+    def __init__(self, weights: Weights, parameters: DownParameters, steps: int) -> None:
+        super().__init__(weights, parameters, steps)
+        self.moved, self.by = 0, parameters.by
 
     def attach(self) -> None:
         self.harden()
@@ -169,7 +212,7 @@ class Down(NearestRounding):
     def harden(self) -> tuple[Tensor, ...]:
         for quantizer, weight in self._weights:
             scale, zero_point = quantizer.aligned(weight)
-            codes = torch.floor(weight / scale) + zero_point
+            codes = torch.floor(weight / scale) + zero_point - self.by
             quantizer.harden(codes.clamp(quantizer.spec.grid.qmin, quantizer.spec.grid.qmax))
         return tuple(quantizer.codes for quantizer, _ in self._weights)
 
@@ -179,7 +222,8 @@ class Down(NearestRounding):
 
 @pytest.fixture
 def down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ROUNDINGS._entries, "down", RoundingKind("down", Down, learns=False))
+    monkeypatch.setattr(ROUNDINGS, "_entries", dict(ROUNDINGS._entries))
+    rounding("down", DownParameters, learns=False)(Down)
 
 
 @pytest.mark.usefixtures("down")
@@ -201,6 +245,6 @@ def test_a_new_rounding_builds_end_to_end(tmp_path: Path) -> None:
     model, images = tiny.model_and_images(samples=32)
     np.savez(tmp_path / "calib.npz", x=images.numpy())
     data = open_data(tmp_path / "calib.npz", batch_size=8, purpose="calib")
-    sets = ("method.rounding=down", "method.steps=5", "images.count=32", "images.batch_size=8")
+    sets = ("method.rounding={name: down, by: 1}", "method.steps=5", "images.count=32", "images.batch_size=8")
     build = story.compile_model(model, load_recipe("qdrop_w4a4", sets), "reference", data, None, tmp_path / "a")
-    assert build.passed and "down" in (tmp_path / "a" / "manifest.json").read_text()
+    assert build.passed and "rounding:\n    name: down\n    by: 1\n" in build.manifest.recipe.text

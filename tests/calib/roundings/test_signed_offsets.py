@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from isobit.calib.roundings import RoundingSettings
-from isobit.calib.roundings.signed_offsets import SignedOffsets
+from isobit.calib.roundings.signed_offsets import SignedOffsets, SignedOffsetsParameters
 from isobit.pipeline.quant.grid import Grid, QParams, QuantSpec
 from isobit.pipeline.quant.quantizer import Phase, Quantizer
 
@@ -18,7 +17,7 @@ def one(values: list[float], steps: int = 10) -> tuple[SignedOffsets, Quantizer,
     quantizer.set_params(QParams(torch.ones(1), torch.zeros(1, dtype=torch.int32)))
     quantizer.phase = Phase.ON
     weight = torch.tensor([values])
-    rounding = SignedOffsets([(quantizer, weight)], RoundingSettings(steps=steps))
+    rounding = SignedOffsets([(quantizer, weight)], SignedOffsetsParameters(), steps)
     rounding.attach()
     return rounding, quantizer, weight
 

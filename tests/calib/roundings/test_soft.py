@@ -9,12 +9,19 @@ import torch
 from torch import Tensor
 
 from isobit.calib.ranges.observers import weight_params
-from isobit.calib.roundings import Descent, RoundingSettings
-from isobit.calib.roundings.soft import SoftRounding, beta_at, initial_alpha, rectified_sigmoid, regulariser
+from isobit.calib.roundings.soft import (
+    Descent,
+    SoftParameters,
+    SoftRounding,
+    beta_at,
+    initial_alpha,
+    rectified_sigmoid,
+    regulariser,
+)
 from isobit.pipeline.quant.grid import Grid, QParams, QuantSpec, RangeSearch, along
 from isobit.pipeline.quant.quantizer import Phase, Quantizer
 
-SETTINGS = RoundingSettings(steps=10)
+STEPS, PARAMETERS = 10, SoftParameters()
 
 
 def layer(shape: tuple[int, ...], bits: int, seed: int = 0, search: str = "mse") -> tuple[Quantizer, Tensor]:
@@ -27,7 +34,7 @@ def layer(shape: tuple[int, ...], bits: int, seed: int = 0, search: str = "mse")
 
 def test_soft_weight_starts_as_the_clipped_float_weight() -> None:
     layers = [layer((5, 4, 3, 3), 4), layer((7, 20), 2, seed=1)]
-    rounding = SoftRounding(layers, SETTINGS)
+    rounding = SoftRounding(layers, PARAMETERS, STEPS)
     rounding.attach()
     rounding.refresh()
     for quantizer, weight in layers:
@@ -54,7 +61,7 @@ def test_saturation_and_middle() -> None:
 def test_hardening_the_start_is_nearest_rounding() -> None:
     quantizer, weight = layer((6, 4, 3, 3), 4)
     nearest = quantizer.quantize(weight)
-    rounding = SoftRounding([(quantizer, weight)], SETTINGS)
+    rounding = SoftRounding([(quantizer, weight)], PARAMETERS, STEPS)
     assert rounding.flipped() == 0.0
     rounding.harden()
     assert torch.equal(quantizer.codes, nearest.to(torch.int32))
@@ -67,7 +74,7 @@ def test_a_tie_goes_up_where_nearest_goes_to_even() -> None:
     quantizer.set_params(QParams(torch.ones(1), torch.zeros(1, dtype=torch.int32)))
     weight = torch.tensor([[0.5, 1.5, 2.5, 2.49, 2.51, 4.0]])
     nearest = quantizer.quantize(weight)
-    SoftRounding([(quantizer, weight)], SETTINGS).harden()
+    SoftRounding([(quantizer, weight)], PARAMETERS, STEPS).harden()
     assert nearest.tolist() == [[0.0, 2.0, 2.0, 2.0, 3.0, 4.0]]
     assert quantizer.codes.tolist() == [[1, 2, 3, 2, 3, 4]]
 
@@ -104,7 +111,7 @@ def test_regulariser_gradient_pushes_away_from_one_half() -> None:
     weight = torch.tensor([[0.5, 0.3, 0.7, 15.0]])
     quantizer.spec = QuantSpec(Grid(4, signed=False), True, 0)
     quantizer.set_params(weight_params(torch.tensor([[15.0]]), quantizer.spec, "w"))
-    rounding = SoftRounding([(quantizer, weight)], SETTINGS)
+    rounding = SoftRounding([(quantizer, weight)], PARAMETERS, STEPS)
     rounding.refresh()
     rounding.differentiate(1.0, torch.tensor([3.0]))
     middle, below, above, _ = rounding.alpha.grad.tolist()
@@ -115,7 +122,7 @@ def test_regulariser_gradient_pushes_away_from_one_half() -> None:
 @pytest.mark.parametrize("beta", [None, 2.0, 9.5])
 def test_gradient_is_autograds(beta: float | None) -> None:
     layers = [layer((5, 4, 3, 3), 3), layer((7, 20), 2, seed=1)]
-    rounding = SoftRounding(layers, SETTINGS)
+    rounding = SoftRounding(layers, PARAMETERS, STEPS)
     rounding.attach()
     rounding.refresh()
     pulls = [torch.randn(weight.shape, generator=torch.Generator().manual_seed(9)) for _, weight in layers]
@@ -141,7 +148,7 @@ def test_gradient_is_autograds(beta: float | None) -> None:
 
 def test_no_weight_moves_by_more_than_one_step() -> None:
     quantizer, weight = layer((6, 4, 3, 3), 4)
-    rounding = SoftRounding([(quantizer, weight)], SETTINGS)
+    rounding = SoftRounding([(quantizer, weight)], PARAMETERS, STEPS)
     with torch.no_grad():
         rounding.alpha.copy_(torch.randn(rounding.alpha.shape, generator=torch.Generator().manual_seed(5)))
     assert rounding.flipped() > 0.1
@@ -157,7 +164,7 @@ def test_no_weight_moves_by_more_than_one_step() -> None:
 
 
 def test_undecided_counts_h_strictly_inside() -> None:
-    rounding = SoftRounding([layer((1, 4), 4)], SETTINGS)
+    rounding = SoftRounding([layer((1, 4), 4)], PARAMETERS, STEPS)
     with torch.no_grad():
         rounding.alpha.copy_(initial_alpha(torch.tensor([0.005, 0.5, 0.02, 0.995])))
     assert rounding.undecided() == 0.5
@@ -169,7 +176,7 @@ def test_a_gradient_reaches_a_weight_on_its_grid_and_none_that_is_saturated(alph
     quantizer = Quantizer(QuantSpec(Grid(4, signed=False), True, 0))
     quantizer.set_params(QParams(torch.ones(1), torch.zeros(1, dtype=torch.int32)))
     weight = torch.arange(1.0, 9.0).reshape(1, 8)
-    rounding = SoftRounding([(quantizer, weight)], SETTINGS)
+    rounding = SoftRounding([(quantizer, weight)], PARAMETERS, STEPS)
     if alpha is not None:
         with torch.no_grad():
             rounding.alpha.fill_(alpha)

@@ -19,6 +19,7 @@ from tests.isobit.commands import CLASSES, ROOT, SAMPLES, refused
 
 def test_model_files_that_cannot_be_read(command, files, tmp_path):
     refused(command(model=files / "modle.pth"), "does not exist", "Did you mean 'model.pth'?")
+    refused(command(model=files / "modle.pth", calib=None), "does not exist", "Did you mean 'model.pth'?")
     broken = tmp_path / "broken.pth"
     broken.write_bytes((files / "model.pth").read_bytes()[:900])
     refused(command(model=broken), "truncated, corrupt", str(broken), "Save or copy it again")

@@ -3,26 +3,33 @@
 import json
 from dataclasses import replace
 
+import numpy as np
+
 from isobit.backends.placement import placement_table
 from isobit.backends.reference import TARGET
 from isobit.cli.summary import (
     allocation_lines,
     build_json,
     build_lines,
+    class_count,
     error_json,
     float_lines,
+    outputs_text,
     placement_counts,
     plan_json,
 )
 from isobit.pipeline.artifact.manifest import Manifest, ModelEntry, RecipeEntry, TargetEntry
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.graph.placement import PlacementRow
+from isobit.pipeline.proof.answers import Answers
 from isobit.pipeline.proof.counts import BoundaryCount, CodeCount
+from isobit.pipeline.proof.findings import Rule
 from isobit.pipeline.proof.parity import LevelReport, ParityReport
-from isobit.pipeline.proof.verdicts import Rule, headlines
+from isobit.pipeline.proof.verdicts import headlines
 from isobit.pipeline.recipe.allocation import Allocation, Point
 from isobit.pipeline.recipe.budget import BitBudget
 from isobit.pipeline.stages import UnitLog
+from tests.examples import ports
 from tests.examples.tiny import quantized_net
 
 MANIFEST = Manifest(
@@ -60,7 +67,10 @@ def test_a_passing_build_shows_costs_kernels_size_and_the_next_step(tmp_path):
     assert "  codes       0 of 1,000,000 differ at level 'all'" in lines
     assert "30 of 20,000 differ at level 'basic' (float kernels, not gated)" in text
     assert "33 integer, 0 float" in text and "149,200 bytes in model.onnx, weight codes alone 140,300" in text
-    assert f"next        python {tmp_path / 'run.py'}" in text
+    assert f"next        python {tmp_path / 'run.py'}" in text and "predict.py" not in text
+    (tmp_path / "predict.py").touch()
+    assert f"  python {tmp_path / 'predict.py'} picture.jpg" in "\n".join(
+        build_lines(tmp_path, MANIFEST, parity(), "model.onnx", "numpy and onnxruntime"))
 
 
 def test_what_a_device_holds_is_shown_where_the_target_says_it(tmp_path):
@@ -68,6 +78,13 @@ def test_what_a_device_holds_is_shown_where_the_target_says_it(tmp_path):
     lines = build_lines(tmp_path, MANIFEST.model_copy(update={"sizes": sizes}), parity(), "model.c", "a C compiler")
     assert any(line.strip() == "bytes on the device: flash 284,732, arena 49,152" for line in lines)
     assert not any("bytes on the device" in line for line in build_lines(tmp_path, MANIFEST, parity(), "m", "numpy"))
+
+
+def test_files_of_a_firmware_are_named_instead_of_the_folder(tmp_path):
+    (tmp_path / "run.py").touch()
+    text = "\n".join(
+        build_lines(tmp_path, MANIFEST, parity(), "model.c", "a C compiler", ("model.c", "model.h")))
+    assert "add model.c and model.h to the firmware" in text and "copy the folder" not in text
 
 
 def test_no_runner_no_advice_to_run_it(tmp_path):
@@ -93,6 +110,23 @@ def test_without_labels_no_accuracy_is_shown(tmp_path):
     report = parity(accuracy=dict.fromkeys(ACCURACY))
     text = "\n".join(build_lines(tmp_path, MANIFEST, report, "model.onnx", "numpy and onnxruntime"))
     assert not [stage for stage in ACCURACY if f"  {stage} " in text.replace("  artifact    " + str(tmp_path), "")]
+
+
+def test_each_output_s_distance_is_shown_but_not_without_end(tmp_path):
+    answers, names = Answers(tuple(ACCURACY)), [f"out{index}" for index in range(10)]
+    given = {name: np.ones((2, 3), np.float32) for name in names}
+    near = {name: np.float32(1.1) * value for name, value in given.items()}
+    answers.add(dict.fromkeys(ACCURACY, given) | {"artifact": near}, None)
+    lines = build_lines(tmp_path, MANIFEST, parity(answers=answers), "model.onnx", "numpy and onnxruntime")
+    assert "  to float    out0: artifact 20.0 dB (cosine 1.0000)" in lines
+    assert any(line.strip() == "2 more outputs, see report.md" for line in lines) and "out8" not in "\n".join(lines)
+
+
+def test_outputs_are_told_as_classes_or_by_their_shapes():
+    quantized, _ = quantized_net(TARGET, "minmax_w8a8")
+    assert outputs_text(quantized.captured) == "5 classes" and class_count(quantized.captured) == 5
+    detector, _ = ports.placed("detector", "reference")
+    assert class_count(detector.captured) is None and outputs_text(detector.captured).startswith("outputs ")
 
 
 def test_json_holds_the_parity_and_what_it_was_made_from(tmp_path):

@@ -10,7 +10,7 @@ from torch import nn
 from isobit.backends.onnx.target import TARGETS
 from isobit.backends.reference import TARGET as PAPER
 from isobit.pipeline.errors import RecipeError
-from isobit.pipeline.graph.annotation import annotation_of
+from isobit.pipeline.graph.annotation import annotation_of, kept_float
 from isobit.pipeline.graph.nodes import op_name
 from isobit.pipeline.quant.grid import RangeSearch
 from isobit.pipeline.recipe.file import load_recipe
@@ -305,3 +305,33 @@ def test_a_name_that_is_nearly_right_is_corrected():
     with pytest.raises(RecipeError) as error:
         plan(nets.Functional(), overrides=[Override(where="iner.2", weights=RuleChange(bits=3))])
     assert "'inner.2'" in error.value.hint and "w0" in error.value.allowed
+
+
+# --- operators that the recipe keeps in float ----------------------------------------------------------------------
+
+
+def kept(overrides, target=None):
+    graph = plan("residual", overrides=overrides, **({} if target is None else {"target": target}))
+    return {node.name: kept_float(node) for node in graph.graph.nodes if kept_float(node)}, graph
+
+
+def test_a_layer_in_float_has_no_grids_of_its_own_and_its_neighbours_have():
+    names, graph = kept([Override(where="blocks.0.conv1", float=True)])
+    assert list(names.values()) and set(names.values()) == {"recipe: blocks.0.conv1"}
+    layer = next(node for node in graph.graph.nodes if node.name in names and op_name(node) == "conv2d")
+    others = weights(graph)
+    assert annotation_of(layer) is None or annotation_of(layer).weight is None
+    assert len(others) == len(weights(plan("residual", overrides=[]))) - 1
+    after = next(iter(layer.users))
+    assert annotation_of(after).kind == "float"
+
+
+def test_several_names_are_one_override_and_a_later_line_takes_one_back():
+    both, _ = kept([Override(where=("first", "last"), float=True)])
+    one, _ = kept([Override(where=("first", "last"), float=True), Override(where="last", float=False)])
+    assert len(one) == 1 < len(both) == 2 and set(both.values()) == {"recipe: first, last"}
+
+
+def test_each_of_several_names_selects_something():
+    with pytest.raises(RecipeError, match="nowhere selects nothing"):
+        kept([Override(where=("first", "nowhere"), float=True)])

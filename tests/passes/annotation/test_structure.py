@@ -79,5 +79,10 @@ def test_channels_lie_on_axis_1_until_a_layout_operator_moves_them():
 
 
 def test_a_network_without_layers_is_refused():
-    with pytest.raises(TargetError, match="no convolution or linear layer"):
+    with pytest.raises(TargetError, match=r"no convolution or linear layer to quantize\n"):
         structure(lambda m, x: F.relu(x))
+
+
+def test_a_network_whose_only_layer_has_no_kernel_is_told_which():
+    with pytest.raises(TargetError, match="no convolution or linear layer to quantize: conv3d stays in float"):
+        structure(lambda m, x: F.conv3d(x.unsqueeze(1), torch.ones(2, 1, 1, 3, 3)))

@@ -16,11 +16,11 @@ from tests.passes.recognise.recognised import Parts, names
     [
         (lambda m, x: torch.matmul(x, m.w), (6,), ["linear"]),
         (lambda m, x: torch.mm(x, m.w), (6,), ["linear"]),
-        (lambda m, x: x @ m.w, (4, 6), ["linear_3d"]),
+        (lambda m, x: x @ m.w, (4, 6), ["linear"]),
         (lambda m, x: torch.addmm(m.v, x, m.w), (6,), ["linear"]),
         (lambda m, x: torch.addmm(m.v, x, m.w, beta=0.5, alpha=2), (6,), ["linear"]),
         (lambda m, x: x @ m.w @ m.w.t(), (6,), ["linear", "linear"]),
-        (lambda m, x: m.w.t() @ x, (6, 3), ["matmul"]),
+        (lambda m, x: m.w.t() @ x, (6, 3), ["matmul_of_parameter"]),
         (lambda m, x: x @ x.transpose(1, 2), (4, 6), ["permute", "matmul"]),
     ],
 )

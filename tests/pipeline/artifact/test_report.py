@@ -15,13 +15,12 @@ from isobit.pipeline.artifact.manifest import (
     TargetEntry,
     TensorEntry,
 )
-from isobit.pipeline.artifact.report import FRONTIER, NO_PICTURE, draw_frontier, render_report
+from isobit.pipeline.artifact.report import FRONTIER, NO_PICTURE, cell, draw_frontier, render_report
 from isobit.pipeline.graph.placement import PlacementRow
-from isobit.pipeline.proof.accuracy import AccuracyVerdict, Finding
 from isobit.pipeline.proof.answers import Answers
 from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, FloatOutput, OutputCount
+from isobit.pipeline.proof.findings import AccuracyVerdict, Finding, Rule
 from isobit.pipeline.proof.parity import LevelReport, ParityReport
-from isobit.pipeline.proof.verdicts import Rule
 from isobit.pipeline.recipe.allocation import Allocation, Point
 from isobit.pipeline.recipe.budget import BitBudget
 from isobit.pipeline.stages import UnitLog
@@ -98,10 +97,29 @@ def test_both_verdicts_stand_on_top_with_causes_and_no_data_s_loss_is_the_method
 
 def test_outputs_without_a_choice_have_no_top1_and_the_distance_is_said():
     answers = Answers(("float", "calibrated", "reference", "artifact"))
-    ones = np.ones((4, 1), np.float32)
-    answers.add({"float": ones, "calibrated": 1.1 * ones, "reference": 1.1 * ones, "artifact": ones}, None)
+    ones, near = ({"value": np.float32(factor) * np.ones((4, 1), np.float32)} for factor in (1, 1.1))
+    answers.add({"float": ones, "calibrated": near, "reference": near, "artifact": ones}, None)
     text = render(parity(answers=answers, levels=[LevelReport("all", True, 4, CodeCount(10, 0, 0), None)]))
-    assert "| no choice |" in text and "calibrated 20.0 dB, reference 20.0 dB." in text
+    assert "| no choice |" in text
+    assert "\n* value: calibrated 20.0 dB (cosine 1.0000), reference 20.0 dB (cosine 1.0000)\n" in text
+
+
+@pytest.mark.parametrize(("name", "shown"), [
+    ("layer1.0.conv_q", "layer1.0.conv_q"), ("/head/Conv:0", "/head/Conv:0"), ("", ""), ("a|b", r"`a\|b`"),
+    ("a\r\n# b", "`a # b`"), ("<img>", "`<img>`"), ("a`b", "`` a`b ``"), ("__a__", "`__a__`"), ("*a*", "`*a*`"),
+])
+def test_names_are_no_markdown(name, shown):
+    assert cell(name) == shown
+
+
+def test_names_of_the_user_break_no_table_and_no_line():
+    answers = Answers(("float", "calibrated", "reference", "artifact"))
+    ones, near = ({"a|b\n# c": np.float32(factor) * np.ones((4, 1), np.float32)} for factor in (1, 1.1))
+    answers.add({"float": ones, "calibrated": near, "reference": near, "artifact": ones}, None)
+    report = parity(answers=answers, judged=AccuracyVerdict("ok", "the output 'a|b\n# c' is near"))
+    text = render_report(MANIFEST, report, [replace(ROW, module="a|b")], [replace(LOG, name="x|y")], ())
+    assert "\n# c" not in text and "\n* `a\\|b # c`: calibrated 20.0 dB" in text
+    assert "| relu_q | `a\\|b` | conv2d+relu |" in text and "| `x\\|y` | 1000 |" in text
 
 
 def test_a_method_without_units_has_no_calibration_table():

@@ -36,6 +36,7 @@ def program_of(function):
         (lambda y, x: (y, (y + 1, y + 2)), ("output_0", "output_1", "output_2")),
         (lambda y, x: {"out": y}, ("out",)),
         (lambda y, x: {"a": [y, y], "b": {"c": y}}, ("a.0", "a.1", "b.c")),
+        (lambda y, x: {"": y, "b": {"": y}}, ("output_0", "b")),
         (lambda y, x: {"a": [y], "a.0": y, "x": y}, ("a.0", "a.0_", "x_")),
         (lambda y, x: Found(y, y), ("boxes", "scores")),
         (lambda y, x: ({"deep": y}, y), ("0.deep", "output_1")),

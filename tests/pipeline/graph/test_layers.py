@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 
 from isobit.backends.onnx.target import TARGETS
 from isobit.passes import prepare, quantize
 from isobit.pipeline.graph.dialect import WEIGHTED
-from isobit.pipeline.graph.layers import is_scaling, last_layers, layer_name, prepares_input
+from isobit.pipeline.graph.layers import after_layers, is_scaling, last_layers, layer_name, prepares_input
 from isobit.pipeline.graph.nodes import is_constant, module_path, op_name
 from isobit.pipeline.recipe.file import load_recipe
 from tests.examples import nets
+
+aten = torch.ops.aten
 
 
 class Standardized(nn.Conv2d):
@@ -114,3 +116,34 @@ def test_every_head_is_last():
 
     graph = prepare(nets.captured_of(Heads())[0].graph)
     assert [layer_name(node) for node in last_layers(layers(graph))] == ["box", "score"]
+
+
+class Scored(nn.Module):
+    """A softmax and a product before the last layer, a softmax and a sum after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        y = torch.softmax(self.first(x), 1)
+        scores = torch.softmax(self.last(y), 1)
+        return scores + 1, torch.exp(y)
+
+
+@pytest.mark.parametrize("name", ["mv", "dot", "outer"])
+def test_products_of_vectors_are_layers_too(name):
+    graph = fx.Graph()
+    x, y = graph.placeholder("x"), graph.placeholder("y")
+    before = graph.call_function(aten.exp.default, (x,))
+    product = graph.call_function(getattr(aten, name).default, (before, y))
+    after = graph.call_function(aten.abs.default, (product,))
+    graph.output(after)
+    made = fx.GraphModule({}, graph)
+    assert [op_name(node) for node in made.graph.nodes if node in after_layers(made)] == ["abs"]
+
+
+def test_what_lies_after_the_last_layer():
+    graph = prepare(nets.captured_of(Scored().eval(), 4)[0].graph)
+    assert [op_name(node) for node in graph.graph.nodes if node in after_layers(graph)] == [
+        "softmax", "add_constant", "exp"]

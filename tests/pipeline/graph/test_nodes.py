@@ -68,7 +68,7 @@ def call(target, *args, shape=(None, 4, 6, 6), constants=0, **kwargs):
         (aten.conv2d.default, ("x", "w"), {}, "conv2d"),
         (aten.conv2d.default, ("x", "y"), {}, "conv2d_dynamic"),
         (aten.conv2d.default, ("x", "w", "y"), {}, "conv2d_dynamic"),
-        (aten.linear.default, ("x", "w"), {}, "linear_4d"),
+        (aten.linear.default, ("x", "w"), {}, "linear"),
         (aten.relu.default, ("x",), {}, "relu"),
         (operator.mul, ("x", "y"), {}, "python_mul"),
         (operator.getitem, ("x", 0), {}, "python_getitem"),
@@ -114,6 +114,28 @@ def test_origin_of_a_layer_is_the_line_of_the_user(residual):
     assert G.source_line(conv).startswith("nets.py:")
     assert G.where(conv) == f"node {conv.name} (blocks.0.conv1, {G.source_line(conv)})"
     assert [kind.rpartition(".")[2] for _, kind in G.module_stack(conv)][-2:] == ["Block", "Conv2d"]
+
+
+FOREIGN = (
+    f"{torch.__path__[0]}/nn/modules/conv.py", "/elsewhere/site-packages/torch/nn/functional.py",
+    r"C:\py\site-packages\torch\nn\modules\conv.py", G.__file__, "<eval_with_key>.3", "<string>",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "expected"), [
+    ((), ""), (("/a/net.py",), "net.py:1"), (("/a/net.py", "/b/block.py"), "block.py:2"),
+    ((r"C:\a\net.py", *FOREIGN), "net.py:1"), (FOREIGN, ""), (("/a/torch/net.py",), "net.py:1"),
+])  # fmt: skip
+def test_a_line_is_of_the_user_never_of_torch_or_ours(files, expected):
+    node = fx.Graph().placeholder("x")
+    node.meta["stack_trace"] = "".join(f'  File "{file}", line {n + 1}, in forward\n' for n, file in enumerate(files))
+    assert G.source_line(node) == expected
+
+
+def test_what_a_file_s_node_became_names_that_node():
+    node = fx.Graph().placeholder("x")
+    node.meta.update(stack_trace='File "/a/net.py", line 3', file_node="Conv node 'stem'")
+    assert (G.source_line(node), G.where(node)) == ("Conv node 'stem'", "node x (Conv node 'stem')")
 
 
 def test_a_node_without_origin_has_no_phrase():

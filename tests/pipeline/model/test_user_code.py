@@ -176,3 +176,9 @@ def test_other_threads_may_connect_meanwhile():
         thread.start()
         thread.join()
     assert found[0]
+
+
+def test_no_line_of_ours_is_told_as_the_place():
+    with pytest.raises(InputError, match="fails: ValueError") as error, user_code.cause_shown("`decoder=f`", "fails"):
+        float("word")
+    assert error.value.where == "`decoder=f`"

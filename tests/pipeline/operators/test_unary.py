@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 
 import numpy as np
@@ -27,6 +28,7 @@ from tests.examples.tiny import frozen_reference
 
 aten = torch.ops.aten
 CHANNELS = 4
+NO_ENDS = (-math.inf, math.inf)
 SLOPES = torch.tensor([0.25, -0.5, 1.0, 0.0])
 FACTORS = SLOPES.reshape(CHANNELS, 1, 1)
 # Per row one call or several, each of a tensor of four channels.
@@ -293,3 +295,28 @@ def test_signs_depend_on_parameters(operator, never):
     [node] = [node for node in graph.graph.nodes if op_name(node) in UNARY]
     assert UNARY[op_name(node)].has_no_negatives(node) is never
     assert not never or operator(torch.linspace(-9, 9, 999)).min() >= 0
+
+
+@pytest.mark.parametrize("name", [name for name, row in UNARY.items() if row.code_ends or row.ends != NO_ENDS])
+def test_beyond_its_ends_an_operator_tells_nothing_apart(name):
+    row, step = UNARY[name], 1 / 255 if UNARY[name].code_ends else 0.0
+    parameters = {"min_val": -0.5, "max_val": 2.0} if callable(row.ends) else {}
+    low, high = row.code_ends or (row.ends(**parameters) if callable(row.ends) else row.ends)
+    for end, far in ((low, low - 50.0), (high, high + 50.0)):
+        if math.isfinite(end):
+            at, beyond = row.formula(np.float64([end, far]), **parameters)
+            assert abs(at - beyond) <= step / 2 + 1e-12
+
+
+@pytest.mark.parametrize("name", [name for name, row in UNARY.items() if row.homogeneous])
+def test_homogeneous_operators_hand_a_positive_factor_on(name):
+    row, x = UNARY[name], np.linspace(-3, 3, 25)
+    given = dict.fromkeys(row.parameters, 0.1)
+    np.testing.assert_allclose(row.formula(5 * x, **given), 5 * row.formula(x, **given), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name, row in UNARY.items() if row.logarithm])
+def test_a_logarithm_turns_a_factor_into_a_difference(name):
+    row, x = UNARY[name], np.linspace(0.1, 3, 25)
+    difference = row.formula(2 * x) - row.formula(x)
+    np.testing.assert_allclose(difference, difference[0], rtol=1e-9)

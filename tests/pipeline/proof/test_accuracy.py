@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from isobit.pipeline.proof.accuracy import Finding, judge, points_lost
+from isobit.pipeline.proof.accuracy import judge, points_lost
 from isobit.pipeline.proof.answers import Answers
+from isobit.pipeline.proof.findings import Finding
+from isobit.pipeline.proof.measures import find_measures
 from isobit.pipeline.proof.observed import Seen, look_at
 
 STAGES = ("float", "calibrated", "reference", "artifact")
@@ -18,7 +20,7 @@ def answered(labels, right, artifact_right, *, wrong_by=3, calibrated_right=None
 
     def logits(hits):
         chosen = np.where(np.arange(len(labels)) < hits, labels, (labels + wrong_by) % CLASSES)
-        return np.eye(CLASSES, dtype=np.float32)[chosen]
+        return {"logits": np.eye(CLASSES, dtype=np.float32)[chosen]}
 
     answers = Answers(STAGES)
     calibrated = logits(artifact_right if calibrated_right is None else calibrated_right)
@@ -82,7 +84,7 @@ def test_a_float_network_at_chance_is_a_warning_whatever_the_artifact_does():
     labels = balanced(1000)
     answers = Answers(STAGES)
     chosen = np.random.default_rng(0).permutation(labels)
-    logits = np.eye(CLASSES, dtype=np.float32)[chosen]
+    logits = {"logits": np.eye(CLASSES, dtype=np.float32)[chosen]}
     answers.add(dict.fromkeys(STAGES, logits), torch.tensor(labels))
     found = judge(answers)
     assert found.status == "warning" and "at or near chance level" in found.text
@@ -168,26 +170,105 @@ def test_without_labels_agreement_stands_in():
     assert judge(answered(balanced(1000), 1000, 1000, given=False), Seen(PIXELS)).status == "unknown"
 
 
-@pytest.mark.parametrize(("noise", "status"), [(0.01, "ok"), (1.0, "warning")])
-@pytest.mark.parametrize("shape", [(50, 1), (50, 1, 4, 4)])
+def test_values_beside_choices_tell_whether_other_choices_matter():
+    """An embedding [N, C] near to float's chooses otherwise where its largest values are nearly the same."""
+    drawn = np.random.default_rng(0)
+    signal = (drawn.normal(size=(500, 1)) * np.ones(8) + 0.01 * drawn.normal(size=(500, 8))).astype(np.float32)
+    near = signal + np.float32(0.02) * drawn.normal(size=signal.shape).astype(np.float32)
+    found = judge(outputs_of({"embedding": signal}, {"embedding": near}))
+    assert found.status == "unknown" and "dB above" in found.text and "the largest value is the answer" in found.text
+
+
+def outputs_of(signal, artifact, target=None, metrics=()):
+    """Answers of float and of an artifact, by output name; the other stages are float."""
+    answers = Answers(STAGES, find_measures(metrics))
+    answers.add(dict.fromkeys(STAGES, signal) | {"artifact": artifact}, target)
+    return answers
+
+
+@pytest.mark.parametrize(("noise", "status"), [(0.01, "ok"), (0.2, "unknown"), (1.0, "warning"), (np.inf, "warning")])
+@pytest.mark.parametrize("shape", [(50, 1), (50, 1, 4, 4), (50, 3, 4, 4), (50, 12, 4)])
 def test_of_values_the_distance_stands_in(noise, status, shape):
     random = np.random.default_rng(0)
     signal = 100 + random.normal(size=shape).astype(np.float32)
-    answers = Answers(STAGES)
-    answers.add(dict.fromkeys(STAGES[:3], signal) | {"artifact": signal + np.float32(noise)},
-                torch.zeros(50, dtype=torch.int64))
-    found = judge(answers)
-    assert found.status == status and "dB above" in found.text and "labels are not compared" in found.text
-    assert ("[N, 1" in found.text) and "no choice between classes" in found.text
+    with np.errstate(invalid="ignore"):
+        found = judge(outputs_of({"value": signal}, {"value": signal + np.float32(noise)}, torch.zeros(50).long()))
+    assert found.status == status and ("dB above" in found.text) == bool(np.isfinite(noise))
+    assert "labels are not compared" in found.text and "no choice between classes" in found.text
+    assert f"[N, {', '.join(map(str, shape[1:]))}]" in found.text
+
+
+def test_boxes_and_scores_at_positions_are_no_classes():
+    """Scores [N, positions, 2] and boxes [N, positions, 4]: the largest of 50 positions says nothing."""
+    random = np.random.default_rng(0)
+    signal = {"scores": np.float32(random.normal(size=(4, 50, 2))), "boxes": np.float32(random.normal(size=(4, 50, 4)))}
+    found = judge(outputs_of(signal, {name: value + np.float32(0.01) for name, value in signal.items()}))
+    assert found.status == "ok" and "same class" not in found.text and "positions" not in found.text
+
+
+@pytest.mark.parametrize("order", [("good", "bad"), ("bad", "good")])
+def test_the_worst_output_decides_and_is_named(order):
+    random = np.random.default_rng(0)
+    signal = {name: np.float32(random.normal(size=(4, 50, 2))) for name in order}
+    artifact = {name: value + np.float32(2.0 if name == "bad" else 0.01) for name, value in signal.items()}
+    found = judge(outputs_of(signal, artifact))
+    assert found.status == "warning" and "the worst of 2 outputs is 'bad': its values lie -6." in found.text
+    assert "otherwise than the float network at output 'bad'" in whole(found)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_outputs_after_the_classes_count_too(labels):
+    eye, random = np.eye(CLASSES, dtype=np.float32)[balanced(200)], np.random.default_rng(0)
+    boxes = np.float32(random.normal(size=(200, 4)))
+    target = torch.as_tensor(balanced(200)) if labels else None
+    for moved, status in ((0.01, "ok"), (2.0, "warning")):
+        found = judge(outputs_of({"logits": eye, "boxes": boxes}, {"logits": eye, "boxes": boxes + np.float32(moved)},
+                                 target))
+        assert found.status == status and "of the other outputs, the values of the output 'boxes'" in found.text
+        assert ("top-1 100.00 % (float)" in found.text) == labels
 
 
 def test_labels_for_maps_are_said_not_to_be_compared():
-    maps = np.random.default_rng(0).normal(size=(20, 4, 5, 5)).astype(np.float32)
-    answers = Answers(STAGES)
-    answers.add(dict.fromkeys(STAGES, maps), torch.zeros(20, dtype=torch.int64))
-    found = judge(answers)
+    maps = {"map": np.random.default_rng(0).normal(size=(20, 4, 5, 5)).astype(np.float32)}
+    found = judge(outputs_of(maps, maps, torch.zeros(20, 5, 5, dtype=torch.int64)))
     assert found.status == "ok" and "100.00 % of 20 samples at 500 positions" in found.text
     assert "labels are not compared, the outputs [N, 4, 5, 5]" in found.text
+    assert "at 500 positions" not in judge(outputs_of(maps, maps, torch.zeros(20, dtype=torch.int64))).text
+
+
+def test_a_metric_that_was_named_judges():
+    values = {"value": np.arange(1, 51, dtype=np.float32)[:, None]}
+    target = torch.zeros(50, 1)
+    near = judge(outputs_of(values, {"value": values["value"] * np.float32(1.05)}, target, ["mean_absolute_error"]))
+    assert near.status == "ok" and near.text == (
+        "mean absolute error 25.5 (float) -> 26.775 (artifact): 1.275 more (50 samples)")
+    far = judge(outputs_of(values, {"value": values["value"] * np.float32(1.2)}, target, ["mean_absolute_error"]))
+    assert far.status == "warning" and "5.1 more (50 samples), more than 2.55" in far.text
+    assert "are lost from reference to artifact" in whole(far)
+    gated = judge(outputs_of(values, values, target, ["mean_absolute_error"]), max_drop=0.5)
+    assert gated.status == "ok" and gated.rule.passed and gated.rule.of == "accuracy"
+    broken = judge(outputs_of(values, {"value": values["value"] + 1}, target, ["mean_absolute_error"]), max_drop=0.5)
+    assert broken.status == "failed" and "`options.max_drop` allows 0.5" in broken.text and broken.rule.measured == 1.0
+
+
+def test_a_metric_that_compares_with_float_judges_nothing_by_itself():
+    values = {"value": np.arange(50, dtype=np.float32)[:, None]}
+    found = judge(outputs_of(values, values, None, ["cosine"]))
+    assert found.status == "ok" and "no accuracy was measured; the values of the output 'value' equal" in found.text
+
+
+def test_a_float_network_that_the_metric_finds_nothing_right_in_is_a_warning():
+    maps = {"map": np.eye(2, dtype=np.float32)[np.zeros((8, 3, 3), np.int64)].transpose(0, 3, 1, 2)}
+    found = judge(outputs_of(maps, maps, torch.ones(8, 3, 3, dtype=torch.int64), ["mean_iou"]))
+    assert found.status == "warning" and "the float network itself has nothing right" in found.text
+    assert found.findings[0].about == "float"
+
+
+def test_a_gate_does_not_hide_that_the_float_network_has_nothing_right():
+    maps = {"map": np.eye(2, dtype=np.float32)[np.zeros((8, 3, 3), np.int64)].transpose(0, 3, 1, 2)}
+    found = judge(outputs_of(maps, maps, torch.ones(8, 3, 3, dtype=torch.int64), ["mean_iou"]), max_drop=1.0)
+    assert found.status == "warning" and found.findings[0].about == "float"
+    assert found.rule.passed and found.allowed == 1.0
 
 
 def test_points_and_sentences():

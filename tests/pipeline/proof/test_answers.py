@@ -5,14 +5,16 @@ import pytest
 import torch
 
 from isobit.pipeline.proof.answers import Answers
+from isobit.pipeline.proof.measures import find_measures
+from isobit.pipeline.proof.metrics import METRICS
 
 STAGES = ("float", "calibrated", "artifact")
 
 
-def counted(float_outputs, artifact, labels=None, calibrated=None):
-    answers = Answers(STAGES)
-    results = [np.asarray(x, np.float32) for x in (float_outputs, artifact if calibrated is None else calibrated,
-                                                   artifact)]
+def counted(float_outputs, artifact, labels=None, calibrated=None, metrics=()):
+    answers = Answers(STAGES, find_measures(metrics))
+    results = [{"logits": np.asarray(x, np.float32)} for x in
+               (float_outputs, artifact if calibrated is None else calibrated, artifact)]
     answers.add(dict(zip(STAGES, results, strict=True)), None if labels is None else torch.tensor(labels))
     return answers
 
@@ -32,7 +34,10 @@ def test_labels_are_no_measure_of_maps_and_values_and_no_share_exceeds_a_hundred
     outputs = np.random.default_rng(1).normal(size=shape)
     answers = counted(outputs, outputs, labels=[0] * 6)
     assert answers.accuracy == dict.fromkeys(STAGES) and answers.has_labels and answers.chance is None
-    assert answers.agreement["float"].percent == (None if shape[1] == 1 else 100.0)
+    assert answers.kind == "values" and answers.agreement["float"].percent is None
+    named = counted(outputs, outputs, labels=np.zeros((6, *shape[2:]), np.int64) if len(shape) > 2 else [0] * 6)
+    assert named.agreement["float"].percent == (None if shape[1] == 1 else 100.0)
+    assert named.accuracy == dict.fromkeys(STAGES) and named.chance is None
 
 
 def test_agreement_of_maps_is_a_share_of_all_positions():
@@ -40,7 +45,8 @@ def test_agreement_of_maps_is_a_share_of_all_positions():
     maps[:, 1] = 1
     other = maps.copy()
     other[0, 1, 0] = -1
-    answers = counted(maps, other)
+    answers = counted(maps, other, metrics=["agreement"])
+    assert answers.kind == "maps" and answers.measured["agreement"].values["calibrated"] == 100.0
     assert answers.agreement["float"].percent == 87.5 and answers.agreement["float"].seen == 32
     # One of two samples differs, in a quarter of its places: positions of a sample are not independent.
     assert answers.agreement_error == pytest.approx(0.125 / np.sqrt(2))
@@ -49,12 +55,50 @@ def test_agreement_of_maps_is_a_share_of_all_positions():
 def test_the_distance_to_float_is_in_decibel_and_over_all_batches():
     answers = Answers(STAGES)
     for value in (1.0, 3.0):
-        signal = np.full((5, 1), value, np.float32)
-        answers.add({"float": signal, "calibrated": signal, "artifact": signal + 1}, None)
+        signal = {"value": np.full((5, 1), value, np.float32)}
+        answers.add({"float": signal, "calibrated": signal, "artifact": {"value": signal["value"] + 1}}, None)
     assert answers.signal_to_noise == {"calibrated": None, "artifact": pytest.approx(10 * np.log10(5), abs=0.01)}
-    assert answers.unexplained == pytest.approx(1.0) and answers.samples == 10
+    assert answers.outputs["value"].noise["artifact"].unexplained == pytest.approx(1.0) and answers.samples == 10
 
 
 def test_a_network_that_says_one_thing_leaves_nothing_to_explain():
-    assert counted(np.full((5, 1), 0.1), np.full((5, 1), 0.3)).unexplained is None
-    assert counted(np.zeros((5, 1)), np.zeros((5, 1))).unexplained is None
+    for given, artifact in ((np.full((5, 1), 0.1), np.full((5, 1), 0.3)), (np.zeros((5, 1)), np.zeros((5, 1)))):
+        assert counted(given, artifact).outputs["logits"].noise["artifact"].unexplained is None
+
+
+def test_a_metric_that_was_named_says_a_number_for_every_stage_it_compares():
+    eye, metrics = np.eye(3), ["top5", "top1", "signal_to_noise", "cosine"]
+    answers = counted(eye[[0, 1, 2, 0]], eye[[0, 2, 1, 1]], [0, 1, 2, 1], eye[[0, 1, 2, 1]], metrics)
+    said = answers.measured
+    assert list(said) == metrics and said["top5"].values == dict.fromkeys(STAGES, 100.0)
+    assert said["top1"].values == answers.accuracy == {"float": 75.0, "calibrated": 100.0, "artifact": 50.0}
+    assert said["signal_to_noise"].values == {"float": None} | answers.signal_to_noise
+    assert said["signal_to_noise"].text == "signal to noise ratio, dB: calibrated 3.01, artifact -1.76"
+    assert answers.measures.held.name == "top5" and answers.held_metric.name == "top5"
+
+
+def test_what_is_always_counted_is_said_without_being_named_and_never_counted_twice():
+    eye = np.eye(3)
+    answers = counted(eye[[0, 1]], eye[[0, 2]])
+    assert answers.measured == {} and list(answers.all_measured) == ["agreement", "signal_to_noise", "cosine"]
+    published = {name for name, metric in METRICS.loaded().items() if metric.published}
+    assert set(counted(eye[[0, 1]], eye[[0, 2]], [0, 1]).all_measured) == published
+    assert answers.all_measured["agreement"].values == {"float": 50.0, "calibrated": 100.0, "artifact": None}
+    named = counted(eye[[0, 1]], eye[[0, 2]], metrics=["signal_to_noise"])
+    noise = named.outputs["logits"].noise["artifact"]
+    assert noise.signal.count == 6 and named.measured["signal_to_noise"].values["artifact"] == noise.ratio
+
+
+def test_a_metric_of_decoded_outputs_may_compare_with_those_of_float(tmp_path):
+    from isobit.pipeline.samples.decoder import load_decoder
+
+    (tmp_path / "own.py").write_text(
+        "def text(outputs, size):\n    return 'ab'[int(outputs['logits'].argmax())]\n\n"
+        "def same(given, wanted):\n    return [a == b for a, b in zip(given, wanted)]\n\n"
+        "same.against, same.decoded = 'float', True\n"
+    )
+    measures = find_measures([f"{tmp_path}/own.py:same"], load_decoder(f"{tmp_path}/own.py:text"))
+    answers = Answers(STAGES, measures)
+    outputs = {"logits": np.eye(2, dtype=np.float32)}
+    answers.add(dict.fromkeys(STAGES, outputs) | {"artifact": {"logits": outputs["logits"][[0, 0]]}}, None)
+    assert answers.measured["same"].values == {"float": None, "calibrated": 1.0, "artifact": 0.5}

@@ -31,6 +31,7 @@ def test_a_logit_counts_as_a_code_where_integers_give_it():
     assert [rule.measured for rule in gated(level).rules] == [1]
     level.outputs["logits"].in_float = FloatOutput(2, 0.0)
     assert [rule.measured for rule in gated(level).rules] == [0, 0.0]
+    assert gated(level).rules[0].rule.startswith("no code that integer kernels compute differs")
 
 
 def test_every_output_that_a_float_operator_gives_has_a_rule_of_its_own():
@@ -38,6 +39,7 @@ def test_every_output_that_a_float_operator_gives_has_a_rule_of_its_own():
                "count": OutputCount(4, 1)}
     rules = gated(LevelReport("all", True, codes=CodeCount(8), outputs=outputs)).rules
     assert [(rule.measured, rule.passed) for rule in rules] == [(1, False), (1.0, False), (0.0, True)]
+    assert rules[0].rule.startswith("no code or output value that integer kernels compute differs")
     assert "output 'boxes'" in rules[1].rule and "output 'scores'" in rules[2].rule
 
 

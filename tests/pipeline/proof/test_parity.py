@@ -9,6 +9,8 @@ import torch
 from isobit.pipeline.proof.accuracy import judge
 from isobit.pipeline.proof.counts import FLOAT_ROUNDING, CodeCount
 from isobit.pipeline.proof.gates import apply_gates
+from isobit.pipeline.proof.measures import Measures
+from isobit.pipeline.proof.metrics import Metric
 from isobit.pipeline.proof.parity import Followed, compare
 
 LABELS = torch.tensor([0, 1, 1, 0])
@@ -122,10 +124,28 @@ def test_no_share_of_any_output_exceeds_a_hundred_percent(shape):
     logits = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     given = results(logits=logits)
     stages = {name: lambda x: torch.from_numpy(logits[:len(x)]) for name in ("float", "calibrated")}
-    report = compare([(torch.zeros(4, 1), LABELS)], stages, Fixed(**given), {"all": Fixed(**given)}, gated=["all"])
+    labels = LABELS if shape[1] == 1 else torch.zeros(4, *shape[2:], dtype=torch.int64)
+    report = compare([(torch.zeros(4, 1), labels)], stages, Fixed(**given), {"all": Fixed(**given)}, gated=["all"])
     share = None if shape[1] == 1 else 100.0
     assert report.deployed.top1_agreement == share and report.agreement == {"float": share, "calibrated": share}
     assert set(report.accuracy.values()) == {None}
+
+
+def test_metrics_see_the_outputs_alone_and_every_stage_s():
+    seen = []
+
+    class Kept:
+        def update(self, outputs, target):
+            seen.append(tuple(outputs))
+
+        def compute(self):
+            return 1.0
+
+    measures = Measures((Metric("kept", "kept", Kept),))
+    report = report_of(results(), measures=measures)
+    assert seen == [("logits",)] * 8  # two batches of four stages, the codes of two of which are there as well
+    assert report.to_json()["metrics"]["kept"]["values"] == dict.fromkeys(
+        ("float", "calibrated", "reference", "artifact"), 1.0)
 
 
 def test_no_labels_gives_no_accuracy():

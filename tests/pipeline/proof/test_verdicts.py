@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from isobit.pipeline.proof.accuracy import AccuracyVerdict, Finding
 from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, OutputCount
+from isobit.pipeline.proof.findings import AccuracyVerdict, Finding, Rule
 from isobit.pipeline.proof.parity import LevelReport, ParityReport
-from isobit.pipeline.proof.verdicts import Rule, float_kernels, headlines, kernels_text, level_note, parity_text, steps
+from isobit.pipeline.proof.verdicts import float_kernels, headlines, kernels_text, level_note, parity_text, steps
 
 ACCURACY = {"float": 88.0, "calibrated": 80.0, "reference": 79.5, "artifact": 79.5}
 LEVEL = LevelReport("all", True, 50, CodeCount(1000, 0, 0), 100.0)

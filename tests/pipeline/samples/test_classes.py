@@ -44,9 +44,9 @@ def test_a_folder_may_have_some_of_the_classes_in_any_order(tmp_path):
     batches = open_data(tmp_path / "set", batch_size=2, purpose="eval", classes=names)
     assert batches.classes == ("n09 zebra", "n01 tench", "n02 shark")
     assert torch.equal(batches.labels, torch.tensor([2, 0]))
-    check_against_model(batches, (3, 8, 8), 3)
+    check_against_model(batches, [(3, 8, 8)], 3)
     with pytest.raises(InputError, match="the file of classes has 3 classes and the model 4"):
-        check_against_model(batches, (3, 8, 8), 4)
+        check_against_model(batches, [(3, 8, 8)], 4)
 
 
 def test_a_folder_that_is_none_of_the_classes_is_named(tmp_path):

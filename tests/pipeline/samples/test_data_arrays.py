@@ -191,31 +191,31 @@ def test_the_hash_of_arrays_covers_samples_and_labels(tmp_path):
 
 
 def test_what_fits_the_model_passes(folder, tmp_path):
-    check_against_model(opened(folder), (3, 8, 8), 3)
-    check_against_model(opened(folder, "calib"), (3, 8, 8), 10)
-    check_against_model(opened(folder), (3, 8, 8), None)
-    check_against_model(opened(npz(tmp_path, x=GOOD)), (1, 2, 2), 2)
-    check_against_model(opened(npz(tmp_path, x=GOOD, y=np.zeros(4, int))), (1, 2, 2), 9)
+    check_against_model(opened(folder), [(3, 8, 8)], 3)
+    check_against_model(opened(folder, "calib"), [(3, 8, 8)], 10)
+    check_against_model(opened(folder), [(3, 8, 8)], None)
+    check_against_model(opened(npz(tmp_path, x=GOOD)), [(1, 2, 2)], 2)
+    check_against_model(opened(npz(tmp_path, x=GOOD, y=np.zeros(4, int))), [(1, 2, 2)], 9)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 9), (3, 224, 224), (8, 8)])
 def test_another_shape_names_both(folder, shape):
     with pytest.raises(InputError, match=r"samples have the shape \[3, 8, 8\]") as caught:
-        check_against_model(opened(folder), shape, 3)
+        check_against_model(opened(folder), [shape], 3)
     assert str(list(shape)) in caught.value.allowed
 
 
 def test_labels_outside_the_classes_are_refused(folder, tmp_path):
     with pytest.raises(InputError, match="the label 2 is outside") as caught:
-        check_against_model(opened(folder, "calib"), (3, 8, 8), 2)
+        check_against_model(opened(folder, "calib"), [(3, 8, 8)], 2)
     assert caught.value.allowed == "0 to 1"
     with pytest.raises(InputError, match="the label 10 is outside"):
-        check_against_model(opened(npz(tmp_path, x=GOOD, y=np.array([0, 10, 1, 2]))), (1, 2, 2), 10)
+        check_against_model(opened(npz(tmp_path, x=GOOD, y=np.array([0, 10, 1, 2]))), [(1, 2, 2)], 10)
 
 
 def test_an_evaluation_folder_with_too_few_classes_would_have_wrong_labels(folder):
     with pytest.raises(InputError, match="3 classes and the model 10"):
-        check_against_model(opened(folder), (3, 8, 8), 10)
+        check_against_model(opened(folder), [(3, 8, 8)], 10)
 
 
 # --- real data ---
@@ -225,10 +225,10 @@ def test_an_evaluation_folder_with_too_few_classes_would_have_wrong_labels(folde
 def test_the_real_sets():
     cifar = open_data(SHARED / "cifar10" / "calib", batch_size=32, purpose="calib", count=100, seed=1005)
     assert len(cifar) == 100 and cifar.shape == (3, 32, 32) and len(cifar.classes) == 10
-    check_against_model(cifar, (3, 32, 32), 10)
+    check_against_model(cifar, [(3, 32, 32)], 10)
     kws = open_data(SHARED / "kws" / "val.npz", batch_size=100, purpose="eval")
     assert len(kws) == 900 and kws.shape == (1, 49, 10)
-    check_against_model(kws, (1, 49, 10), 12)
+    check_against_model(kws, [(1, 49, 10)], 12)
 
 
 def test_without_labels_the_samples_stay_and_nothing_is_known_about_them(folder, tmp_path):

@@ -18,6 +18,9 @@ def none(outputs, size):
 def fails(outputs, size):
     return outputs["absent"]
 
+def alone(outputs):
+    return [], [], []
+
 def short(outputs, size):
     return np.zeros((3, 4)), np.zeros(2), np.zeros(3)
 """
@@ -47,6 +50,12 @@ def test_a_failing_decoder_is_told_with_its_line(file):
     with pytest.raises(InputError, match="the decoder fails: KeyError") as error:
         load_decoder(f"{file}:fails")({}, (10, 20))
     assert "faces.py:11" in error.value.where
+
+
+def test_a_decoder_that_takes_other_arguments_is_refused_as_it_is_loaded(file):
+    with pytest.raises(InputError, match="cannot be called: too many positional arguments") as error:
+        load_decoder(f"{file}:alone")
+    assert error.value.allowed == "f(outputs, (height, width))" and error.value.where == f"`decoder={file}:alone`"
 
 
 def test_arrays_that_do_not_belong_together_are_refused(file):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from isobit import ship
-from isobit.pipeline.proof.verdicts import Rule
+from isobit.pipeline.proof.findings import Rule
 from tests.tools.small_subject import small_subject
 from tools.bench import bench
 from tools.bench import builds as bench_builds

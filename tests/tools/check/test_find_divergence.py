@@ -16,7 +16,7 @@ from tools.check.restore import restore
 pytestmark = pytest.mark.onnxruntime
 
 
-@pytest.fixture(scope="module", params=["qdrop_w4a4", "mse_w8a8", "qdrop_w3a3"])
+@pytest.fixture(scope="module", params=["qdrop_w4a4", "nearest_w8a8", "qdrop_w3a3"])
 def built(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("built")
     subject = small_subject(folder)

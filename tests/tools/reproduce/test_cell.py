@@ -8,7 +8,7 @@ import torch
 
 from isobit import ship
 from isobit.pipeline.errors import InputError, RecipeError
-from isobit.pipeline.proof.verdicts import Rule
+from isobit.pipeline.proof.findings import Rule
 from isobit.pipeline.samples.data import open_data
 from tests.tools.small_grid import small_data
 from tools.reproduce.cell import (

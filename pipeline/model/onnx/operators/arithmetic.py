@@ -77,7 +77,7 @@ operator("GreaterOrEqual")(_binary(_compared(torch.ge, torch.le), python.ge))
 
 @operator("And", "Or", "Xor")
 def logic(call: Call) -> Tensor:
-    """Of booleans."""
+    """And, or, and exclusive or of booleans."""
     functions = {"And": torch.logical_and, "Or": torch.logical_or, "Xor": torch.logical_xor}
     return functions[call.node.op](call.tensor(0), call.tensor(1))
 
@@ -103,7 +103,7 @@ def power(call: Call) -> Value:
 
 @operator("Mod")
 def modulo(call: Call) -> Value:
-    """Of the divisor's sign, or with `fmod` of the dividend's."""
+    """The remainder, with the sign of the divisor, or with `fmod` of the dividend."""
     if call.on_host(0, 1):
         return _elementwise(math.fmod if call.get("fmod", 0) else python.mod, call.host(0), call.host(1))
     function = torch.fmod if call.get("fmod", 0) else torch.remainder
@@ -112,7 +112,7 @@ def modulo(call: Call) -> Value:
 
 @operator("Min", "Max")
 def extreme(call: Call) -> Value:
-    """Of any number of tensors; of one and a number a clamp."""
+    """The least or the largest of any number of tensors; of one and a number a clamp."""
     lowest = call.node.op == "Min"
     count = len(call.node.inputs)
     if call.on_host(*range(count)):
@@ -134,7 +134,7 @@ def extreme(call: Call) -> Value:
 
 @operator("Sum", "Mean")
 def total(call: Call) -> Tensor:
-    """Of any number of tensors."""
+    """The sum or the mean of any number of tensors."""
     result = call.tensor(0)
     for position in range(1, len(call.node.inputs)):
         result = torch.add(result, call.tensor(position))

@@ -15,7 +15,7 @@ _PARAMETERS = {1: "weight", 2: "bias"}
 
 @operator("Conv", parameters=_PARAMETERS)
 def convolution(call: Call) -> Tensor:
-    """Of one, two or three spatial axes; uneven padding stands before it."""
+    """A convolution over one, two or three spatial axes; uneven padding stands before it."""
     x, weight = call.tensor(0), call.tensor(1)
     rank = weight.ndim - 2
     function = spatial(call, rank, F.conv1d, F.conv2d, F.conv3d)

@@ -58,8 +58,8 @@ def test_the_header_says_the_same_to_the_loader(monkeypatch):
     lines = header(facts).splitlines()
     assert 'constexpr const char* kFeatures[] = {"asimddp", "asimd"};  // of the profile aarch64-dotprod' in lines
     assert any('{"aarch64-dotprod", "asimddp asimd"}, {"aarch64", "asimd"}};' in line for line in lines)
-    assert "constexpr int64_t kInputShape[] = {1, 3, 8, 8};" in lines
-    assert "constexpr int64_t kCodesShape[] = {1, 8, 8, 3};" in lines
+    assert 'const std::vector<Input> kInputs = {{"float32", {1, 3, 8, 8}}};' in lines
+    assert 'const std::vector<Input> kCodes = {{"uint8", {1, 8, 8, 3}}};' in lines
 
 
 def test_products_are_counted_from_the_weights():

@@ -25,3 +25,12 @@ def test_the_script_keeps_to_old_syntax(tmp_path):
     write_predictor(tmp_path, Path(device_predictor.__file__))
     ast.parse((tmp_path / "predict.py").read_text(), feature_version=(3, 8))
     assert "isobit." not in (tmp_path / "predict.py").read_text()
+
+
+def test_no_part_of_the_script_takes_the_place_of_another(tmp_path):
+    write_predictor(tmp_path, Path(device_predictor.__file__))
+    module = ast.parse((tmp_path / "predict.py").read_text())
+    names = [node.name for node in module.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert sorted(names) == sorted(set(names))
+    assert [type(node) for node in module.body[-1:]] == [ast.If]
+    assert (tmp_path / "predict.py").read_text().count('if __name__ == "__main__"') == 1

@@ -52,7 +52,7 @@ def test_every_code_is_the_oracles(flavour):
 def test_images_are_rounded_to_even_and_clipped(shape, pixel):
     program = Program((oracle.make_buffer("x", shape, 114),), (), ())
     place = Place(*shape, pixel, (1, 0, 0, 2))
-    call = moves.quantize_call(program, place, instruction_set("avx2") if harness.needs("avx2") else None)
+    call = moves.quantize_call(program, 0, place, instruction_set("avx2") if harness.needs("avx2") else None).call
     scale = np.float32(program.input.scale)
     x = (np.random.default_rng(0).integers(-600, 600, (1, shape[2], *shape[:2])) / 4).astype(np.float32) * scale
     wanted = (np.rint(x / scale) + 114).clip(0, 255).astype(np.uint8)[0].transpose(1, 2, 0)
@@ -64,7 +64,7 @@ def test_codes_come_in_and_go_out():
     program = Program((oracle.make_buffer("x", (3, 4, 20), 5),), (), (2, 3))
     place = Place(3, 4, 20, 32, (1, 1, 1, 1))
     codes = oracle.random_codes(program, 0, 1)
-    flat = _called(moves.enter_call(program, place, instruction_set("lanes")), "lanes", codes)
+    flat = _called(moves.enter_call(program, 0, place, instruction_set("lanes")).call, "lanes", codes)
     assert np.array_equal(harness.take_out(flat, place, 5), codes[0])
     assert np.array_equal(_called(moves.leave_call(0, place), "lanes", flat), codes)
     logits = np.arange(16, dtype=np.float32)

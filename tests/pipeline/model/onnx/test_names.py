@@ -23,6 +23,7 @@ def node(name: str, op: str = "Conv", weight: str = "w", scope: str = "") -> Nod
     ("p2o.Conv.0", "p2o_Conv_0"),
     ("model/conv2d/Conv2D;model/conv2d/BiasAdd", "model.conv2d.Conv2D"),
     ("/forward/train/Conv", "forward_.train_"),
+    ("for", "for_"), ("/class/Conv", "class_"),
 ])
 def test_from_the_name_of_a_node(name, path):
     assert paths(node(name)) == (path,)

@@ -1,4 +1,4 @@
-"""A metric is one file: it is counted where it applies, and stands in JSON, on the screen and in the report."""
+"""A metric is one file: where it is named, it stands in JSON, on the screen and in the report, for every stage."""
 
 import json
 
@@ -7,88 +7,130 @@ import pytest
 import torch
 
 from isobit.pipeline.errors import InputError
-from isobit.pipeline.proof.answers import Answers
-from isobit.pipeline.proof.metrics import METRICS, all_metrics
-from isobit.pipeline.proof.outputs import KINDS
-from tests.examples import plugins
+from isobit.pipeline.proof.metrics import METRICS, as_array, class_output, find_metric, metric_names, whole_numbers
+from tests.examples import plugins, tiny
 
-STAGES = ("float", "artifact")
+STAGES = ["float", "calibrated", "reference", "artifact"]
 LARGEST = """\
 import numpy as np
 from isobit.pipeline.proof.metrics import metric
 
 
-@metric("{name}", "largest difference to float", {kinds}, labels={labels})
+@metric("{name}", "largest difference to the target", unit="V", higher_is_better=False)
 class Largest:
-    def __init__(self, stages):
-        self.values = dict.fromkeys(stages)
+    def __init__(self):
+        self.found = None
 
-    def add(self, outputs):
-        for stage, given in outputs.results.items():
-            found = float(np.abs(given - outputs.results["float"]).max())
-            self.values[stage] = max(found, self.values[stage] or 0.0)
+    def update(self, outputs, target):
+        found = float(np.abs(outputs["logits"].max(axis=1) - np.asarray(target)).max())
+        self.found = max(found, self.found or 0.0)
+
+    def compute(self):
+        return self.found
 """
 
 
 @pytest.fixture
 def plug(monkeypatch, tmp_path):
-    def add(name="largest", kinds=tuple(KINDS), labels=False):
-        text = LARGEST.format(name=name, kinds=kinds, labels=labels)
-        plugins.install(monkeypatch, tmp_path, "isobit.metrics", name, text, METRICS)
+    def add(name="largest"):
+        plugins.install(monkeypatch, tmp_path, "isobit.metrics", name, LARGEST.format(name=name), METRICS)
 
     return add
 
 
-def answered(*batches, labels=None):
-    answers = Answers(STAGES)
-    for float_outputs, artifact in batches:
-        results = dict(zip(STAGES, map(np.float32, (float_outputs, artifact)), strict=True))
-        answers.add(results, None if labels is None else torch.tensor(labels))
-    return answers
+def test_the_metrics_of_the_house():
+    assert metric_names() == [
+        "agreement", "character_error_rate", "cosine", "map", "mean_absolute_error", "mean_iou", "signal_to_noise",
+        "top1", "top5", "word_error_rate",
+    ]
+    found = {name: find_metric(name) for name in metric_names()}
+    assert {name for name, one in found.items() if one.published} == {"agreement", "cosine", "signal_to_noise", "top1"}
+    assert {name for name, one in found.items() if one.decoded} == {"map", "word_error_rate", "character_error_rate"}
+    assert {name: one.against for name, one in found.items() if one.against != "target"} == {
+        "agreement": "artifact", "cosine": "float", "signal_to_noise": "float"}
+    assert not any(found[name].higher_is_better for name in (
+        "mean_absolute_error", "word_error_rate", "character_error_rate"))
 
 
-def test_the_metrics_of_the_house_have_fields_of_their_own():
-    assert {metric.name for metric in all_metrics()} == {"agreement", "signal_to_noise", "top1"}
-    assert all(metric.published for metric in all_metrics())
-    assert answered(([[1, 0]], [[1, 0]])).measured == {}
-
-
-def test_a_plug_in_counts_every_batch_and_says_a_number_for_each_stage(plug):
-    plug()
-    said = answered(([[1, 0]], [[1, 2]]), ([[1, 0]], [[2, 0]])).measured["largest"]
-    assert said.values == {"float": 0.0, "artifact": 2.0}
-    assert said.text == "largest difference to float: float 0, artifact 2"
-
-
-@pytest.mark.parametrize(("kinds", "labels", "given"), [(("maps",), False, [0]), (("classes",), True, None)])
-def test_where_a_metric_does_not_apply_it_says_nothing(plug, kinds, labels, given):
-    plug(kinds=kinds, labels=labels)
-    assert answered(([[1, 0]], [[1, 2]]), labels=given).measured == {}
+def test_a_loss_is_what_gets_worse():
+    assert find_metric("top1").loss(90.0, 88.5) == 1.5 and find_metric("word_error_rate").loss(3.0, 5.0) == 2.0
 
 
 def test_a_metric_of_a_name_that_is_taken_names_its_distribution(plug):
-    all_metrics()
+    assert find_metric("top1").name == "top1"
     plug(name="top1")
     with pytest.raises(InputError, match="the metric 'top1' of throw-away 1.2 has the same name as one that is there"):
-        answered(([[1, 0]], [[1, 0]]))
+        find_metric("top1")
 
 
-def test_a_plug_in_is_reported_by_a_build(plug, monkeypatch, tmp_path):
-    from isobit import build as story
-    from isobit.cli.summary import build_lines
-    from isobit.pipeline.recipe.file import load_recipe
-    from isobit.pipeline.samples.data import array_batches
-    from tests.examples import tiny
+def test_targets_are_read_as_arrays_of_one_shape():
+    assert as_array(torch.tensor([1, 2]), "m").tolist() == as_array([1, np.int64(2)], "m").tolist() == [1, 2]
+    for target in ([np.zeros(2), np.zeros(3)], ["a", "b"], [{"boxes": []}], 3):
+        with pytest.raises(InputError, match="the metric 'm' cannot compare with targets of type"):
+            as_array(target, "m")
+    assert whole_numbers(torch.tensor([1, 2], dtype=torch.int32), (2,), "m").dtype == np.int64
+    with pytest.raises(InputError, match=r"targets of shape \[2\] and type int64"):
+        whole_numbers(torch.tensor([1, 2]), (3,), "m")
 
+
+def test_an_output_that_chooses_no_class_is_told_with_its_shape():
+    with pytest.raises(InputError, match=r"the metric 'm' is for outputs that choose a class, .* is \[N, 1, 7\]"):
+        class_output({"out": np.zeros((2, 1, 7))}, "m")
+
+
+@pytest.fixture
+def built(tmp_path):
+    """Builds the tiny network with these metrics and says what it says in all three places."""
+    def build(metrics, target, **options):
+        from isobit import build as story
+        from isobit.cli.summary import build_lines
+        from isobit.pipeline.recipe.file import load_recipe
+        from isobit.pipeline.samples.data import array_batches
+
+        model, images = tiny.model_and_images()
+        data, judged = (array_batches(images, of, 4, use, "memory") for of, use in ((None, "calib"), (target, "eval")))
+        recipe = load_recipe("minmax_w8a8", ["images.batch_size=4", "images.count=12"])
+        build = story.compile_model(model, recipe, "reference", data, None if target is None else judged,
+                                    tmp_path / "out", story.Options(metrics=metrics, **options))
+        screen = "\n".join(build_lines(build.folder, build.manifest, build.parity, "model.pt2", "torch"))
+        report = (tmp_path / "out" / "report.md").read_text()
+        return build, json.loads((tmp_path / "out" / "parity.json").read_text()), report, screen
+
+    return build
+
+
+def test_a_plug_in_is_reported_by_a_build(plug, built):
     plug()
-    model, images = tiny.model_and_images()
-    data = array_batches(images, None, 4, "calib", "memory")
-    recipe = load_recipe("minmax_w8a8", ["images.batch_size=4", "images.count=12"])
-    build = story.compile_model(model, recipe, "reference", data, None, tmp_path / "out")
-    published = json.loads((tmp_path / "out" / "parity.json").read_text())["metrics"]["largest"]
-    assert published["title"] == "largest difference to float" and published["values"]["float"] == 0.0
-    assert published["values"]["artifact"] > 0
+    target = torch.zeros(len(tiny.model_and_images()[1]))
+    build, parity, report, screen = built(("largest",), target, max_drop=100.0)
+    published = parity["metrics"]["largest"]
+    assert published["title"] == "largest difference to the target" and list(published["values"]) == STAGES
+    assert all(value > 0 for value in published["values"].values()) and not published["higher_is_better"]
     line = build.parity.measured["largest"].text
-    assert f"\n{line}.\n" in (tmp_path / "out" / "report.md").read_text()
-    shown = build_lines(build.folder, build.manifest, build.parity, "model.pt2", "torch")
-    assert any(line in row for row in shown)
+    assert line.startswith("largest difference to the target, V: float ") and ", artifact " in line
+    assert f"\n{line}.\n" in report and line in screen
+    assert parity["gate"]["rules"][-1]["of"] == "accuracy" and "V (float) ->" in parity["verdicts"]["accuracy"]["text"]
+
+
+@pytest.mark.parametrize("name", ["top1", "top5", "cosine", "signal_to_noise", "agreement", "mean_absolute_error"])
+def test_every_metric_is_reported_for_every_stage_in_every_place(built, name):
+    model, images = tiny.model_and_images()
+    with torch.no_grad():
+        logits = model(images)
+    target = logits if name == "mean_absolute_error" else logits.argmax(1)
+    build, parity, report, screen = built((name,), target)
+    metric = find_metric(name)
+    values = parity["metrics"][name]["values"]
+    assert list(values) == STAGES
+    assert all((value is None) == (stage == metric.against) for stage, value in values.items())
+    assert build.parity.measured[name].text in report and build.parity.measured[name].text in screen
+
+
+def test_the_distance_of_every_output_is_told_without_a_name(built):
+    _, parity, report, screen = built((), None)
+    assert set(parity["metrics"]) == {"agreement", "cosine", "signal_to_noise"}
+    said = parity["output_values"]["logits"]
+    assert parity["metrics"]["signal_to_noise"]["values"] == {"float": None} | said["signal_to_noise_db"]
+    ratio, cosine = said["signal_to_noise_db"], said["cosine"]
+    line = "logits: " + ", ".join(f"{stage} {ratio[stage]:.1f} dB (cosine {cosine[stage]:.4f})" for stage in STAGES[1:])
+    assert f"* {line}" in report and f"  to float    {line}" in screen

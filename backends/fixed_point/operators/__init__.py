@@ -1,0 +1,1 @@
+"""Operators with numbers or layouts of their own, a kind a file."""

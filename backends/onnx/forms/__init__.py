@@ -1,0 +1,1 @@
+"""A frozen graph as ONNX nodes, in the two forms of a file."""

@@ -1,0 +1,1 @@
+"""Kernels that go element by element: reductions along axes, tables of rows."""

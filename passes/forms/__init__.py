@@ -1,0 +1,1 @@
+"""Layers written in the one form that integer kernels have."""

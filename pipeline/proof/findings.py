@@ -1,0 +1,78 @@
+"""What a build is held to, what is found wrong with it, and the verdict on its accuracy: plain values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Status = Literal["ok", "unknown", "warning", "failed"]
+ORDER: tuple[Status, ...] = ("ok", "unknown", "warning", "failed")
+Subject = Literal["calibration", "evaluation", "float", "artifact"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a build is held to.
+
+    Args:
+        rule: in words.
+        of: the verdict that it belongs to.
+        measured, allowed: numbers; `measured` is a word where there is no finite one.
+    """
+
+    rule: str
+    of: Literal["parity", "accuracy"]
+    measured: float | str
+    allowed: float
+    passed: bool
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        return f"{self.rule}: measured {self.measured}, allowed {self.allowed}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that makes the artifact worth less: what is seen, of what, its likely cause, what to do."""
+
+    about: Subject
+    what: str
+    cause: str
+    do: str
+
+    @property
+    def text(self) -> str:
+        """In sentences."""
+        return f"{self.what}. Likely cause: {self.cause}. {self.do[:1].upper()}{self.do[1:]}."
+
+
+@dataclass(frozen=True)
+class AccuracyVerdict:
+    """What can be said of the artifact's use.
+
+    Args:
+        status: `failed` where `options.max_drop` is broken; `unknown` where the samples do not tell.
+        text: one line.
+        findings: with causes, the likeliest first.
+        chance: percent of the samples that the commonest label has; None without labels.
+        allowed: most points that may be lost without a warning; None where nothing was measured.
+        rule: of the gate; None where `judge` was given no bound, or measured no accuracy.
+    """
+
+    status: Status
+    text: str
+    findings: tuple[Finding, ...] = ()
+    chance: float | None = None
+    allowed: float | None = None
+    rule: Rule | None = None
+
+    @property
+    def blames_calibration(self) -> bool:
+        """The calibration data is at fault, so that no loss says anything about the method."""
+        return any(finding.about == "calibration" for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Its part of `parity.json`."""
+        return {"status": self.status, "text": self.text, "chance": self.chance, "allowed": self.allowed,
+                "findings": [asdict(finding) for finding in self.findings]}
