@@ -34,8 +34,7 @@ KERNEL_ORDER = (
     "common", "window", "weights", "dot", "conv", "conv_logits", "depthwise", "sum", "product", "global_average",
     "average_pool", "max_pool", "extreme", "walk", "reduce_sum", "reduce_extreme", "arg_max", "gather", "resample",
     "lookup", "lookup_channels", "concat", "move", "move_indexed", "dequantize",
-    "dequantize_part", "dequantize_indexed", "dequantize_integers", "quantize", "decode",
-    "encode", "values", "softmax",
+    "dequantize_part", "dequantize_indexed", "dequantize_integers", "quantize", "encode", "values", "softmax",
 )
 
 

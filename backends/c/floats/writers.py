@@ -40,10 +40,10 @@ def _steps(buffer: Buffer) -> str:
 def _decode(writer: Writer, step: Decode) -> Code:
     source = writer.inputs[0]
     call = (
-        f"decode((struct shape){shape_of(source)}, (struct shape){_steps(source)}, {source.zero_point}, "
+        f"dequantize_part((struct shape){shape_of(source)}, (struct shape){_steps(source)}, {source.zero_point}, "
         f"{float_text(source.scale)}, {writer.x[0]}, {writer.value(_written(step))});"
     )
-    return writer.code(("decode",), call)
+    return writer.code(("dequantize_part",), call)
 
 
 def _encode(writer: Writer, step: Encode) -> Code:

@@ -1,4 +1,4 @@
-/* Logits from the codes of one tensor of several: element (row, column, channel) goes `step` of each away from y. */
+/* Values of the codes of one tensor: element (row, column, channel) goes `step` of each away from y. */
 static void dequantize_part(
     struct shape in, struct shape step, int32_t zero_point, float scale, const uint8_t *restrict x, float *restrict y)
 {

@@ -69,7 +69,7 @@ def test_the_arena_goes_where_it_is_wanted(folder):
 def test_only_logits_and_inputs_are_float():
     floating = {path.stem for path in KERNELS.iterdir() if re.search(r"\b(float|double)\b", path.read_text())}
     leaving = {"conv_logits", "dequantize", "dequantize_indexed", "dequantize_part", "dequantize_integers"}
-    assert floating == {*leaving, "quantize", "decode", "encode", "values", "softmax"}
+    assert floating == {*leaving, "quantize", "encode", "values", "softmax"}
     assert {path.stem for path in KERNELS.iterdir()} == set(KERNEL_ORDER)
 
 
