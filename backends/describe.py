@@ -10,22 +10,23 @@ from torch import fx
 
 from isobit.pipeline.artifact.manifest import TensorEntry
 from isobit.pipeline.capture.sample_layout import samples_of
-from isobit.pipeline.graph.layers import layer_name
-from isobit.pipeline.graph.nodes import bias_quantizer_of, is_constant, quantizer_of, tensor_shape
+from isobit.pipeline.graph.calls import Call, Calls
+from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.quant.quantizer import Quantizer
 from isobit.pipeline.target import Target
 
 
 def tensor_table(graph: fx.GraphModule, target: Target) -> list[TensorEntry]:
     """One entry per quantized tensor of a frozen graph, in execution order."""
-    entries = []
-    for node in graph.graph.nodes:
-        quantizer, bias = quantizer_of(graph, node), bias_quantizer_of(graph, node)
+    entries, calls = [], Calls(graph)
+    layers = Layers(calls)
+    for call in calls:
+        quantizer, bias = call.quantizer, call.bias_quantizer
         if quantizer is not None:
-            entries.append(_entry(node, quantizer, target))
+            entries.append(_entry(call, layers.name(call), quantizer, target))
         elif bias is not None:
             entries.append(TensorEntry(
-                name=node.name, module=layer_name(node), kind="bias", bits=32, signed=True, symmetric=True,
+                name=call.name, module=layers.name(call), kind="bias", bits=32, signed=True, symmetric=True,
                 axis=0 if bias.scale.dim() else None, scale=bias.scale.tolist(),
                 zero_point=torch.zeros_like(bias.scale, dtype=torch.int32).tolist(),
                 container=target.containers["bias"], count=bias.decided.numel(),
@@ -34,25 +35,25 @@ def tensor_table(graph: fx.GraphModule, target: Target) -> list[TensorEntry]:
     return entries
 
 
-def _entry(node: fx.Node, quantizer: Quantizer, target: Target) -> TensorEntry:
-    kind = "weight" if is_constant(node) else "activation"
+def _entry(call: Call, module: str, quantizer: Quantizer, target: Target) -> TensorEntry:
+    kind = "weight" if call.constant else "activation"
     spec = quantizer.spec
     channel_bits = None if quantizer.channel_bits is None else quantizer.channel_bits.tolist()
     return TensorEntry(
-        name=node.name, module=layer_name(node), kind=kind, bits=spec.grid.mean_bits(channel_bits),
+        name=call.name, module=module, kind=kind, bits=spec.grid.mean_bits(channel_bits),
         signed=spec.grid.signed, symmetric=spec.symmetric, axis=spec.axis, scale=quantizer.scale.tolist(),
         zero_point=quantizer.zero_point.tolist(), container=target.containers[kind],
         count=None if quantizer.codes is None else quantizer.codes.numel(),
         codes_sha256=None if quantizer.codes is None else _digest(quantizer.codes),
         levels=spec.grid.kind, channel_bits=channel_bits,
-        elements=_elements(node) if kind == "activation" else None,
+        elements=_elements(call) if kind == "activation" else None,
     )
 
 
-def _elements(node: fx.Node) -> int:
+def _elements(call: Call) -> int:
     """Elements of one sample."""
-    samples = samples_of(node)
-    return samples.outer * samples.inner * math.prod(size for size in tensor_shape(node) if size is not None)
+    samples = samples_of(call.node)
+    return samples.outer * samples.inner * math.prod(size for size in call.shape if size is not None)
 
 
 def _digest(codes: torch.Tensor) -> str:

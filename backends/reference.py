@@ -20,7 +20,7 @@ from isobit.pipeline.graph.dialect import POOLS, WEIGHTED
 from isobit.pipeline.operators.unary import UNARY
 from isobit.pipeline.proof.parity import Arithmetic, Runner
 from isobit.pipeline.stages import Reference
-from isobit.pipeline.target import Note, OpRule, SumLimits, Target
+from isobit.pipeline.target import Note, OpRule, SumLimits, Target, WeightLimits
 
 # Layers as everywhere; whatever else a layer's sum meets is computed with the sum.
 _WIDE = OpRule("accumulator", "own", absorbs=FUSED)
@@ -36,7 +36,8 @@ _OPS = {
 TARGET = Target(
     name="reference", profile="paper", ops=_OPS, tables=UNARY_RULE, moves=_MOVES,
     fills=OpRule("accumulator", "own"), in_float=IN_FLOAT, grids=None,
-    quantized_bias=False, input_bits=None, sums=SumLimits(2**53), placements=("target", "paper"),
+    quantized_bias=False, input_bits=None, weights=WeightLimits(packed=8), sums=SumLimits(2**53),
+    placements=("target", "paper"),
     gates=("the saved graph gives the codes of the frozen graph, both in float64",),
     notes=(Note("the artifact runs in PyTorch only: use it to reproduce a paper's number, not to deploy"),),
 )

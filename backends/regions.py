@@ -6,14 +6,15 @@ quantizer of its output. Emitters, integer arithmetic and the placement table al
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import fx
 
+from isobit.pipeline.graph.calls import Call, Calls
 from isobit.pipeline.graph.dialect import wide_operand
-from isobit.pipeline.graph.grid_map import GridMap, data_inputs, lays_out
-from isobit.pipeline.graph.layers import layer_name
-from isobit.pipeline.graph.nodes import is_constant, op_name, quantizer_of
+from isobit.pipeline.graph.grid_map import GridMap, lays_out
+from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.target import OpRule, Target
 
 
@@ -24,6 +25,7 @@ class Region:
     Args:
         kind: `input` (the network input's quantizer), a canonical operator name, or `float` for what the runtime
             computes in float.
+        module: name of the anchor's layer or the path of its module, for tables.
         anchor: the operator (the quantizer itself for `input`); a layer whose sum enters a residual addition, too.
         inputs: the activation values that it reads, in argument order; the other operand of a residual addition last.
         absorbed: operators fused after the anchor, in order: a residual addition, activations.
@@ -36,6 +38,7 @@ class Region:
     """
 
     kind: str
+    module: str
     anchor: fx.Node
     inputs: tuple[fx.Node, ...]
     absorbed: tuple[fx.Node, ...]
@@ -55,27 +58,23 @@ class Region:
         """The node whose value this region produces for its consumers."""
         return self.quantizer if self.quantizer is not None else self.tail
 
-    @property
-    def module(self) -> str:
-        """Name of the anchor's layer or the path of its module, for tables."""
-        return layer_name(self.anchor)
-
 
 def find_regions(graph: fx.GraphModule, target: Target) -> list[Region]:
     """All regions of a quantized graph in execution order."""
+    calls, values = Calls(graph), GridMap(target)
+    layers = Layers(calls)
     regions: list[Region] = []
-    taken: set[fx.Node] = set()
     # A layer whose sum stays wide runs with the addition: the other operand may be computed between the two.
-    values = GridMap(graph, target)
-    wide = {node: layer for node in graph.graph.nodes if (layer := wide_operand(node, target)) is not None}
-    taken.update(wide.values())
-    for node in graph.graph.nodes:
-        if node in taken or is_constant(node):
+    wide = {call: layer for call in calls if (layer := wide_operand(call, target)) is not None}
+    taken = {layer.node for layer in wide.values()}
+    for call in calls:
+        if call.node in taken or call.constant:
             continue
-        if node.op == "call_function":
-            region = _operator_region(values, target, node, wide.get(node))
-        elif quantizer_of(graph, node) is not None:
-            region = Region("input", node, (node.args[0],), (), node, False, True, "")
+        if call.op:
+            layer = wide.get(call)
+            region = _operator_region(values, target, call, layer, layers.name(layer or call))
+        elif call.quantizer is not None:
+            region = Region("input", layers.name(call), call.node, _nodes(call.sources), (), call.node, False, True, "")
         else:
             continue
         regions.append(region)
@@ -83,31 +82,32 @@ def find_regions(graph: fx.GraphModule, target: Target) -> list[Region]:
     return regions
 
 
-def _operator_region(values: GridMap, target: Target, node: fx.Node, layer: fx.Node | None) -> Region:
-    """The region of `node`; where that is a residual addition, of the `layer` whose wide sum enters it."""
-    anchor = node if layer is None else layer
-    name = op_name(anchor)
-    rule = target.rule_of(anchor)
-    if (grid := values.quantizer_node(node)) is not None:
-        return Region(name, node, tuple(data_inputs(node)), (), None, True, True, "", grid)
-    fused = target.runs_with(node)
-    inputs = tuple(data_inputs(anchor))
+def _operator_region(values: GridMap, target: Target, call: Call, layer: Call | None, module: str) -> Region:
+    """The region of `call`; where that is a residual addition, of the `layer` whose wide sum enters it."""
+    anchor = call if layer is None else layer
+    name, rule = anchor.op, target.rule_of(anchor)
+    if (grid := values.quantizer_call(call)) is not None:
+        return Region(name, module, call.node, _nodes(call.inputs), (), None, True, True, "", grid.node)
+    fused, inputs = target.runs_with(call), anchor.inputs
     if layer is not None:
-        fused = (node, *fused)
-        inputs += tuple(source for source in data_inputs(node) if source is not layer)
-    off_grid = rule.inputs != "integers" and any(values.quantizer_node(source) is None for source in inputs)
-    tail = fused[-1] if fused else anchor
-    users = list(tail.users)
-    quantizer = users[0] if len(users) == 1 and quantizer_of(values.graph, users[0]) is not None else None
+        fused = (call, *fused)
+        inputs += tuple(source for source in call.inputs if source is not layer)
+    off_grid = rule.inputs != "integers" and any(values.quantizer(source) is None for source in inputs)
+    readers = (fused[-1] if fused else anchor).readers
+    quantizer = readers[0] if len(readers) == 1 and readers[0].quantizer is not None else None
     if quantizer is None and lays_out(name) and rule.inputs != "float":
-        return Region(name, node, inputs, (), None, True, True, "")
+        return Region(name, module, call.node, _nodes(inputs), (), None, True, True, "")
     reason = _float_reason(target, name, rule, off_grid, quantizer, fused)
-    kind = "float" if reason else name
-    return Region(kind, anchor, inputs, fused, quantizer, False, not reason, reason)
+    kind, after = "float" if reason else name, None if quantizer is None else quantizer.node
+    return Region(kind, module, anchor.node, _nodes(inputs), _nodes(fused), after, False, not reason, reason)
+
+
+def _nodes(calls: Iterable[Call]) -> tuple[fx.Node, ...]:
+    return tuple(call.node for call in calls)
 
 
 def _float_reason(
-    target: Target, name: str, rule: OpRule, off_grid: bool, quantizer: fx.Node | None, fused: tuple[fx.Node, ...],
+    target: Target, name: str, rule: OpRule, off_grid: bool, quantizer: Call | None, fused: tuple[Call, ...],
 ) -> str:
     if rule.inputs == "float":
         return rule.reason

@@ -74,7 +74,7 @@ def calibrate(
     )
     calibration.say_what_is_not_resumed()
     with _lookups_told():
-        log = method.run(calibration, parameters)
+        log = method.calibrate(calibration, parameters)
     graph = graph.cpu().to(memory_format=torch.contiguous_format)
     return Calibrated(graph, quantized, log, calibration.findings)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor, fx
@@ -102,13 +102,15 @@ class Calibration:
         free = found.weights() if constant else found.activations()
         return {tensor.name: tensor.quantizer for tensor in free if not tensor.quantizer.fixed}
 
-    @cached_property
-    def teacher_logits(self) -> Tensor:
-        """The float network's answers [N, classes] to all images, on `device`."""
-        teacher = float_network(self.graph)
-        with torch.no_grad():
-            parts = [run_graph(teacher, self.batch_at(rows))[0] for rows in batches(self.count, self.batch)]
-        return torch.cat(parts)
+    @torch.no_grad()
+    def float_values(self, names: Collection[str]) -> dict[str, Tensor]:
+        """The float network's values [N, ...] of some nodes for all images, on `device`."""
+        teacher = float_network(self.graph, names)
+        found: dict[str, list[Tensor]] = {name: [] for name in teacher.output_names}
+        for rows in batches(self.count, self.batch):
+            for name, value in zip(found, run_graph(teacher, self.batch_at(rows)), strict=True):
+                found[name].append(value)
+        return {name: torch.cat(parts) for name, parts in found.items()}
 
     def seed(self, purpose: str) -> int:
         """A seed that depends on the recipe's seed and on `purpose` (a unit's name) only, never on what ran before."""

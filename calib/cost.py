@@ -8,14 +8,11 @@ multiplications and a depthwise one by the values that quantizers and activation
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from torch import fx
-
-from isobit.pipeline.graph.layers import weighted_layers
-from isobit.pipeline.graph.nodes import bound_args, tensor_shape
-from isobit.pipeline.graph.quantized_tensors import quantized_tensors
+from isobit.pipeline.graph.calls import Call
+from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.proof.parity import INFORMATION_SAMPLES
 from isobit.pipeline.stages import Quantized
 
@@ -96,14 +93,14 @@ class CostFacts:
         return self.searched(init_images) + self.swept() + self.steps(steps, passes)
 
 
-def network_cost(graph: fx.GraphModule, names: Collection[str] | None = None) -> Cost:
-    """One image forwards through the weighted layers of `graph`, or those of its nodes that `names` holds."""
+def network_cost(layers: Iterable[Call], names: Collection[str] | None = None) -> Cost:
+    """One image forwards through `layers`, or those of them whose nodes `names` holds."""
     total = Cost()
-    for node in weighted_layers(graph):
-        if names is None or node.name in names:
-            weight = bound_args(node)["weight"]
-            values = math.prod(size for size in tensor_shape(node) if size is not None)
-            total += Cost(values * math.prod(size for size in tensor_shape(weight)[1:] if size is not None), values)
+    for layer in layers:
+        if names is None or layer.name in names:
+            weight = layer.args["weight"].shape
+            values = math.prod(size for size in layer.shape if size is not None)
+            total += Cost(values * math.prod(size for size in weight[1:] if size is not None), values)
     return total
 
 
@@ -113,23 +110,23 @@ def facts_of(quantized: Quantized, images: int) -> CostFacts:
     Args:
         images: how many calibration takes.
     """
-    recipe, graph = quantized.recipe, quantized.graph
-    units: Sequence[Cost] = [network_cost(graph, unit.nodes) for unit in quantized.units]
+    recipe, layers = quantized.recipe, Layers(quantized.calls)
+    units: Sequence[Cost] = [network_cost(layers, unit.nodes) for unit in quantized.units]
     after = tuple(sum(units[place + 1 :], Cost()) for place in range(len(units)))
     ranked = {"mse", "mse_shrink"}
-    activations = len(quantized_tensors(graph).activations())
+    activations = sum(call.quantizer is not None and not call.constant for call in quantized.calls)
     fits = ACTIVATION_SEARCH * activations * (recipe.activations.range in ranked)
-    fits += WEIGHT_SEARCH * _weights(graph) * (recipe.weights.range in ranked)
+    fits += WEIGHT_SEARCH * _weights(layers) * (recipe.weights.range in ranked)
     search = SEARCH_PASSES if recipe.activations.range in ranked | {"percentile"} else 1.0
     return CostFacts(
-        network_cost(graph), after, images, recipe.images.batch_size, recipe.images.count,
+        network_cost(layers), after, images, recipe.images.batch_size, recipe.images.count,
         tuple(quantized.captured.input_shape), search, Cost(0.0, fits),
     )
 
 
 def proof_cost(quantized: Quantized, samples: int) -> Cost:
     """Comparing every code of so many evaluation samples, at one optimisation level and a few of the others."""
-    network = network_cost(quantized.graph)
+    network = network_cost(Layers(quantized.calls))
     few = min(samples, INFORMATION_SAMPLES)
     return sum((
         Cost(network.macs * macs, network.values * values) * count
@@ -137,7 +134,6 @@ def proof_cost(quantized: Quantized, samples: int) -> Cost:
     ), Cost())
 
 
-def _weights(graph: fx.GraphModule) -> int:
-    """How many weights the layers of `graph` have."""
-    weights = (bound_args(node)["weight"] for node in weighted_layers(graph))
-    return sum(math.prod(size for size in tensor_shape(weight) if size) for weight in weights)
+def _weights(layers: Iterable[Call]) -> int:
+    """How many weights the layers have."""
+    return sum(math.prod(size for size in layer.args["weight"].shape if size) for layer in layers)

@@ -8,7 +8,7 @@ probes of `calib.machine` are. No GPU was measured; its figure is an assumption 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ class Estimate:
     cpu_s: seconds.
     gpu_s: the same on a GPU; not measured.
     proof_s: of comparing the evaluation samples, on the CPU always; None where their number is not known.
+    assumed: how many calibration images the time is for, where nobody counted any.
     """
 
     cost: Cost
@@ -44,14 +45,17 @@ class Estimate:
     cpu_s: float
     gpu_s: float
     proof_s: float | None = None
+    assumed: int | None = None
 
     @property
     def text(self) -> str:
         """One line for people."""
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         proof = "" if self.proof_s is None else f"; the proof about {spoken(self.proof_s)}"
-        return (f"expected: about {spoken(self.cpu_s)} on this CPU ({threads}); GPU about {spoken(self.gpu_s)} "
-                f"(not measured, assumed {GPU_TIMES:g} times as fast){proof}")
+        images = "" if self.assumed is None else f", {self.assumed:,} calibration images assumed"
+        gpu = f"; GPU about {spoken(self.gpu_s)} (not measured, assumed {GPU_TIMES:g} times as fast)"
+        return (f"expected: about {spoken(self.cpu_s)} on this CPU ({threads}{images})"
+                f"{gpu if torch.cuda.is_available() else ''}{proof}")
 
     def to_json(self) -> dict[str, Any]:
         """For a script."""
@@ -74,25 +78,34 @@ def estimate(
         threads: of the CPU; None for those of this process.
         machine: how fast the CPU is; None for the one that the constants were measured on.
         samples: of the evaluation; None where their number is not known.
+    assumed: how many calibration images the time is for, where nobody counted any.
     """
     recipe = quantized.recipe
     source, wishes = find_source(recipe.images)
     makes = isinstance(source, Maker)
+    assumed = None
     if images is None:
-        images = recipe.images.count or (0 if makes else quantized.captured.num_classes)
+        images = assumed = recipe.images.count or (0 if makes else quantized.captured.num_classes)
     method, parameters = find_method(recipe.method)
     facts = facts_of(quantized, images)
-    cost = method.cost(parameters, facts) + (source.cost(wishes, facts) if makes else Cost())
+    cost = method.costs(parameters, facts) + (source.cost(wishes, facts) if makes else Cost())
     if isinstance(recipe.weights.bits, BitBudget):
         cost += allocation_cost(recipe.weights.bits, facts)
     threads = threads or torch.get_num_threads()
+    proof = None if samples is None else seconds(proof_cost(quantized, samples), threads, machine)
+    return replace(timed(cost, threads, machine), proof_s=proof, assumed=assumed or None)
+
+
+def timed(cost: Cost, threads: int | None = None, machine: Machine | None = None) -> Estimate:
+    """What work of this cost will take; arguments as of `estimate`."""
+    threads = threads or torch.get_num_threads()
+    cpu = seconds(cost, threads, machine)
+    return Estimate(cost, threads, cpu, cpu / GPU_TIMES)
+
+
+def seconds(cost: Cost, threads: int, machine: Machine | None = None) -> float:
+    """The time that work of this cost takes on the CPU."""
     speed = (machine or REFERENCE).at(threads, THREADS_EXPONENT)
-    seconds = _seconds(cost, speed)
-    proof = None if samples is None else _seconds(proof_cost(quantized, samples), speed)
-    return Estimate(cost, threads, seconds, seconds / GPU_TIMES, proof)
-
-
-def _seconds(cost: Cost, speed: Machine) -> float:
     macs = cost.macs / CPU_GMACS * REFERENCE.gmacs / speed.gmacs
     return (macs + cost.values / CPU_VALUES * REFERENCE.gvalues / speed.gvalues) / 1e9
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from isobit.analyze import Analysis, analyze_model
     from isobit.build import compile_model, plan
     from isobit.calib.calibrate import calibrate
     from isobit.passes import legalize, quantize
@@ -40,12 +41,13 @@ if not (_HERE / "pipeline").is_dir():
 
 __version__ = "0.1.0"
 __all__ = [
-    "Batches", "Build", "Calibrated", "Captured", "CompileError", "GateFailed", "InputShape", "LoadedModel", "Options",
-    "Quantized", "Recipe", "Reference", "Watcher", "calibrate", "capture", "compile_model", "legalize", "load_model",
-    "load_recipe", "open_data", "plan", "quantize",
+    "Analysis", "Batches", "Build", "Calibrated", "Captured", "CompileError", "GateFailed", "InputShape",
+    "LoadedModel", "Options", "Quantized", "Recipe", "Reference", "Watcher", "analyze_model", "calibrate", "capture",
+    "compile_model", "legalize", "load_model", "load_recipe", "open_data", "plan", "quantize",
 ]
 _HOMES = {
     "isobit.calib.calibrate": ("calibrate",),
+    "isobit.analyze": ("Analysis", "analyze_model"),
     "isobit.build": ("compile_model", "plan"),
     "isobit.result": ("Build", "GateFailed", "Options"),
     "isobit.passes": ("legalize", "quantize"),

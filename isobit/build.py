@@ -14,7 +14,7 @@ The last two are `isobit.ship`. On the command line: `isobit MODEL --recipe qdro
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ from isobit.pipeline.graph.quantized_tensors import quantized_tensors
 from isobit.pipeline.model.modelfile import LoadedModel
 from isobit.pipeline.model.onnx.proof import COMPARED
 from isobit.pipeline.proof.measures import Measures, find_measures, rehearse_gate
+from isobit.pipeline.proof.observed import seen_twice
 from isobit.pipeline.proof.outputs import KINDS, output_kind
 from isobit.pipeline.recipe.allocation import Allocation, budget_text
 from isobit.pipeline.recipe.budget import BitBudget
@@ -101,9 +102,11 @@ def build_artifact(
     calibration = in_model_order(loaded, calibration) if isinstance(calibration, Batches) else calibration
     evaluation = in_model_order(loaded, evaluation) if evaluation is not None else None
     origin = origin_notes(loaded, calibration, watcher)
+    remarks = data_notes(calibration, evaluation, measures, watcher)
     watcher.stage("capture and place")
     quantized = plan(
-        loaded, recipe, backend, calibration.example, options.profile, options.outputs, options.allow_float
+        loaded, recipe, backend, calibration.example, options.profile, options.outputs, options.allow_float,
+        options.cut,
     )
     choices = bit_choices(quantized)
     measures = measures.of_input(input_size(quantized, calibration, evaluation))
@@ -121,7 +124,8 @@ def build_artifact(
     reference, projected = passes.legalize(calibrated)
     synthetic = Synthetic.of(samples.made, calibrated)
     notes = [
-        *loaded.notes, *origin, *target_notes(quantized), *synthetic.notes, *method_notes(calibrated), *projected
+        *loaded.notes, *origin, *remarks, *target_notes(quantized), *synthetic.notes, *method_notes(calibrated),
+        *projected,
     ]
     shipment = Shipment(
         loaded, backend, calibrated, reference, samples.images, samples.batches, evaluation, synthetic,
@@ -151,7 +155,7 @@ def check_request(
             hint="Give the shape of the model's input in their place (InputShape), or a recipe that draws images.",
         )
     measures = find_measures(options.metrics, options.decoder)  # what is wrong with them is told before calibration
-    measures.check(None if evaluation is None else evaluation.targets, options.max_drop)
+    measures.check(None if evaluation is None else evaluation.targets, options.max_drop, evaluation is not None)
     return measures
 
 
@@ -172,6 +176,18 @@ def origin_notes(loaded: LoadedModel, calibration: Batches | InputShape, watcher
     note = loaded.origin.check(network if isinstance(network, nn.Module) else network.module(), samples)
     watcher.expected(note)
     return [note]
+
+
+def data_notes(
+    calibration: Batches | InputShape, evaluation: Batches | None, measures: Measures, watcher: Watcher
+) -> list[str]:
+    """What will not be measured though it could be, and what measures too well; said before calibration as well."""
+    notes = [] if evaluation is None else measures.notes(evaluation.targets)
+    notes += seen_twice(calibration, evaluation) if isinstance(calibration, Batches) else []
+    for note in notes:
+        watcher.note(note)
+    opened = [batches for batches in (calibration, evaluation) if isinstance(batches, Batches)]
+    return [*dict.fromkeys(note for batches in opened for note in batches.notes), *notes]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -199,14 +215,14 @@ def check_recipe(recipe: Recipe) -> None:
 
 def plan(
     loaded: LoadedModel, recipe: Recipe, backend: Backend, example: Inputs, profile: str | None = None,
-    outputs: Collection[str] = (), allow_float: bool = False,
+    outputs: Collection[str] = (), allow_float: bool = False, cut: Collection[str] = (),
 ) -> Quantized:
     """Capture and place quantizers: everything that can be refused before an image is read.
 
     Args:
         example: one sample of every input.
         outputs: names of the outputs to keep; none for all.
-        allow_float: see `Options`.
+        allow_float, cut: see `Options`.
 
     Raises:
         CaptureError, RecipeError, TargetError: what cannot be honoured, where, and what can.
@@ -214,7 +230,7 @@ def plan(
     check_recipe(recipe)
     ports = ((), ()) if loaded.origin is None else (loaded.origin.input_names, loaded.origin.outputs)
     captured = capture(loaded.network, example, name=loaded.name, sha256=loaded.sha256, outputs=outputs, ports=ports)
-    quantized = place(captured, recipe, backend, profile, allow_float)
+    quantized = place(replace(captured, cut=tuple(cut)), recipe, backend, profile, allow_float)
     check_needs(recipe.method, quantized)
     check_source(quantized)
     return quantized
@@ -353,6 +369,8 @@ def target_notes(quantized: Quantized) -> list[str]:
     """What a user of this target should know about this recipe on this graph."""
     target, recipe = quantized.target, quantized.recipe
     notes = target.notes_for(str(recipe.weights.bits), recipe.activations.bits)
+    if (cut := quantized.cut) is not None:
+        notes.insert(0, cut.text)
     weights = quantized_tensors(quantized.graph).weights()
     if any(tensor.quantizer.spec.grid.limit is not None for tensor in weights):
         notes.append(f"weight codes keep to +-{target.weights.wide_limit}: {target.weights.wide_limit_reason}")

@@ -31,6 +31,8 @@ class Options:
         outputs: names of the network's outputs to keep; none for all.
         allow_float: operators that the target has no integer kernel for may be computed in float by a target that
             asks for this; others do so, or never do.
+        cut: names of places at which integers end, as the plan prints them, or `none` for nowhere; without any, what
+            decodes answers at the outputs is found.
         decoder: finds boxes or a text in the outputs; a copy of its file goes with the artifact.
         metrics: names of what is measured of every stage, or `path/to/file.py:function_or_class`.
     """
@@ -46,6 +48,7 @@ class Options:
     outputs: tuple[str, ...] = ()
     decoder: Decoder | None = None
     allow_float: bool = False
+    cut: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
 
 

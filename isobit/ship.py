@@ -28,6 +28,7 @@ from isobit.pipeline.artifact.digest import DECODER, MANIFEST
 from isobit.pipeline.artifact.manifest import (
     AllocationEntry,
     CalibrationEntry,
+    CutEntry,
     Manifest,
     ModelEntry,
     PreprocessingEntry,
@@ -41,7 +42,8 @@ from isobit.pipeline.artifact.output import failed_place, write_artifact
 from isobit.pipeline.artifact.report import FRONTIER, NO_PICTURE, PICTURES, draw_frontier, render_report
 from isobit.pipeline.artifact.timings import TimedStages, write_timings
 from isobit.pipeline.errors import InputError
-from isobit.pipeline.graph.layers import layer_name
+from isobit.pipeline.graph.calls import Calls
+from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.graph.ports import input_names
 from isobit.pipeline.graph.subgraphs import fold_constants
 from isobit.pipeline.model.modelfile import LoadedModel
@@ -220,13 +222,20 @@ def prove(
         gated=backend.gated_levels,
         exact=ExactArithmetic(reference),
         other_samples=options.parity_samples,
-        modules={node.name: layer_name(node) for node in reference.graph.graph.nodes},
+        modules=_modules(reference),
         measures=shipment.measures,
         progress=lambda samples: watcher.proving(samples, len(evaluation)),
     )
     report.integer_ops = dict(backend.integer_ops(folder))
     apply_gates(report)
     return report
+
+
+def _modules(reference: Reference) -> dict[str, str]:
+    """The layer or module of every node, by its name."""
+    calls = Calls(reference.graph)
+    layers = Layers(calls)
+    return {call.name: layers.name(call) for call in calls}
 
 
 def judge_accuracy(
@@ -330,6 +339,7 @@ def _manifest(shipment: Shipment, folder: Path) -> Manifest:
             omega=allocation.chosen.omega, images=allocation.images,
         ),
         sizes={**backend.sizes(folder), "weights_packed": packed_bytes(tensors)},
+        cut=None if (cut := reference.quantized.cut) is None else CutEntry.model_validate(cut.to_json()),
     )
 
 

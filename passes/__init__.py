@@ -7,6 +7,7 @@ functions; they copy the graph they are about to change, so every earlier stage 
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 
 from torch import fx
 
@@ -15,6 +16,7 @@ from isobit.passes.canonicalize import canonicalize
 from isobit.passes.decompose import decompose
 from isobit.passes.fold_affine import fold_affine
 from isobit.passes.fold_batchnorm import fold_batchnorm
+from isobit.passes.forms.end_at_cut import end_at_cut
 from isobit.passes.forms.lines_as_maps import lines_as_maps
 from isobit.passes.forms.split_transposed import split_transposed
 from isobit.passes.freeze import freeze
@@ -27,6 +29,7 @@ from isobit.passes.share_grids import share_grids
 from isobit.passes.tie_biases import tie_biases
 from isobit.pipeline.errors import RecipeError
 from isobit.pipeline.graph.dialect import verify
+from isobit.pipeline.graph.ends.decoding import mark_decoding
 from isobit.pipeline.graph.sums import check_sums
 from isobit.pipeline.recipe.schema import Recipe
 from isobit.pipeline.stages import Calibrated, Captured, Quantized, Reference, Unit
@@ -42,15 +45,20 @@ PREPARE = (
     fold_affine,     # factors after batch norms
     decompose,       # needs the literal shapes that canonicalize wrote
     canonicalize,    # decompose may leave a slice or reshape in a non-canonical form
-    mark_units,      # on the float graph, where a block's operators are still adjacent; meta travels from here
 )
 
 
-def prepare(graph: fx.GraphModule) -> fx.GraphModule:
-    """A copy of `graph` in canonical form, batch norm folded, units marked; float."""
+def prepare(graph: fx.GraphModule, cut: Collection[str] = ()) -> fx.GraphModule:
+    """A copy of `graph` in canonical form, batch norm folded, what decodes and units marked; float.
+
+    Args:
+        cut: where integers end; see `pipeline.graph.ends.decoding.mark_decoding`.
+    """
     graph = copy.deepcopy(graph)
     for graph_pass in PREPARE:
         graph_pass(graph)
+    mark_decoding(graph, cut)  # on canonical operators, no batch norm between a layer and its activation
+    mark_units(graph)  # on the float graph, where a block's operators are still adjacent; meta travels from here
     verify(graph, "prepared")
     return graph
 
@@ -67,7 +75,7 @@ def quantize(captured: Captured, recipe: Recipe, target: Target) -> Quantized:
             f"there is no optional pass '{recipe.passes[0]}'", where=f"recipe '{recipe.name}'", allowed="passes: []",
             field="recipe.passes",
         )
-    teacher = prepare(captured.graph)
+    teacher = prepare(captured.graph, captured.cut)
     graph = copy.deepcopy(teacher)
     annotate(graph, recipe, target)  # decides, from structure alone
     insert_quantizers(graph)         # does what annotate decided
@@ -77,6 +85,11 @@ def quantize(captured: Captured, recipe: Recipe, target: Target) -> Quantized:
     verify(graph, "quantized")
     check_sums(graph, target)        # as far as weights tell; again when ranges are known, and of the final codes
     return Quantized(graph, teacher, captured, _units(graph), recipe, target)
+
+
+def without_decoding(captured: Captured) -> Captured:
+    """The network that ends where its integers end; see `passes.forms.end_at_cut`."""
+    return end_at_cut(captured, prepare(captured.graph, captured.cut))
 
 
 def legalize(calibrated: Calibrated) -> tuple[Reference, list[str]]:

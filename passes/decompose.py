@@ -20,7 +20,7 @@ import torch
 from torch import fx
 
 from isobit.pipeline.errors import CaptureError
-from isobit.pipeline.graph.dialect import POOLS, gives_no_negatives, keeps_codes
+from isobit.pipeline.graph.dialect import POOLS, keeps_codes
 from isobit.pipeline.graph.nodes import (
     bound_args,
     finish,
@@ -34,7 +34,7 @@ from isobit.pipeline.graph.nodes import (
     where,
 )
 from isobit.pipeline.operators.moves import is_move
-from isobit.pipeline.operators.unary import UNARY, operand
+from isobit.pipeline.operators.unary import UNARY, gives_no_negatives, operand
 from isobit.pipeline.shapes import known_sizes
 
 aten = torch.ops.aten

@@ -47,7 +47,7 @@ def fold_batchnorm(graph: fx.GraphModule) -> bool:
         norm = _statistics(graph, node, factor, shift)
         source = source_of(node)
         # A batch norm counts axis 1; a layer over features of more axes than two has its channels on the last.
-        alike = not over_features(source) or len(tensor_shape(source)) == 2
+        alike = not over_features(op_name(source)) or len(tensor_shape(source)) == 2
         if op_name(source) in WEIGHTED and alike and len(source.users) == 1:
             fold_into(graph, source, factor, shift)
             source.meta["batch_norm"] = norm

@@ -10,23 +10,28 @@ A module that is used once and runs several layers itself (F.conv2d with paramet
 modules, and neither does a graph without module classes, as it is read from a file. There names (`passes.units.names`)
 and the structure of the graph (`passes.units.regions`) do.
 
-Units are contiguous runs in execution order, hence convex: no path leaves a unit and comes back. Pools and layout
-operators between units belong to the unit that follows, activations and sums to the one that precedes.
+Units are contiguous runs in execution order, hence convex: no path leaves a unit and comes back. Pools, layout
+operators and concatenations between units belong to the unit that follows, activations and sums to the one that
+precedes. What no layer follows belongs to the unit that computed it, and is moved to its end: a head's answer is judged
+in its own unit, not in that of the head after it. What lies after the cut, or lays out the answers of several units,
+belongs to none.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from torch import fx
 
 from isobit.passes.units.names import is_flat, named_stack
 from isobit.passes.units.regions import JOINED, LARGEST, gather, is_join, regions
+from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.dialect import POOLS, WEIGHTED, keeps_codes
-from isobit.pipeline.graph.layers import layer_name
+from isobit.pipeline.graph.ends.decoding import decodes
+from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.graph.nodes import is_constant, module_path, module_stack, op_name
 
 CONTAINERS = ("torch.nn.modules.container.", "builtins.")
@@ -47,30 +52,32 @@ def mark_units(graph: fx.GraphModule) -> bool:
     nodes = _operators(graph)
     flat = is_flat(nodes)
     stacks = {node: named_stack(node) if flat else module_stack(node) for node in nodes}
-    plain = _plain_paths(nodes)
+    layers = Layers(Calls(graph))
+    names = {layer.node: layers.name(layer) for layer in layers}
+    plain = _plain_paths(nodes, names)
     paths = _named_blocks(stacks) if flat else _block_paths(stacks, plain)
     blocks = {node: (path, why) for node, stack in stacks.items() for path, why in _first(stack, paths)}
     allowed = [n for n in nodes if n not in blocks and (flat or module_path(n) in plain)]
     for region in regions(nodes, allowed):
         gather(region)
-        name = _unused(layer_name(region.layers[0]), blocks.values())
+        name = _unused(names[region.layers[0]], blocks.values())
         blocks.update(dict.fromkeys(region.nodes, (name, region.why)))
-    segments = _segments(_operators(graph), blocks)
-    names: dict[str, int] = defaultdict(int)
+    segments = _segments(_operators(graph), blocks, names)
+    numbers: dict[str, int] = defaultdict(int)
     described = []
     for index, segment in enumerate(segments):
         for node in segment.nodes:
             node.meta["unit"] = index
-        names[segment.name] += 1
-        suffix = f"#{names[segment.name]}" if names[segment.name] > 1 else ""
+        numbers[segment.name] += 1
+        suffix = f"#{numbers[segment.name]}" if numbers[segment.name] > 1 else ""
         described.append((segment.name + suffix, segment.kind, segment.why))
     graph.meta["units"] = tuple(described)
     return True
 
 
-def _plain_paths(nodes: list[fx.Node]) -> set[str]:
+def _plain_paths(nodes: list[fx.Node], names: Mapping[fx.Node, str]) -> set[str]:
     """Modules used once that run several layers themselves: their paths tell nothing about what is inside."""
-    layers = [n for n in nodes if op_name(n) in WEIGHTED and layer_name(n) != module_path(n)]
+    layers = [n for n in nodes if n in names and names[n] != module_path(n)]
     kinds = {path: kind for node in nodes for path, kind in module_stack(node)}
     paths = [module_path(n) for n in layers]
     return {path for path in paths if paths.count(path) > 1 and [*kinds.values()].count(kinds.get(path, "")) <= 1}
@@ -144,12 +151,16 @@ def _inside(path: str, outer: str) -> bool:
 
 
 def _operators(graph: fx.GraphModule) -> list[fx.Node]:
-    return [n for n in graph.graph.nodes if n.op == "call_function" and not is_constant(n)]
+    """What units are made of: all that depends on the input, up to the cut."""
+    return [n for n in graph.graph.nodes if n.op == "call_function" and not is_constant(n) and not decodes(n)]
 
 
-def _segments(nodes: list[fx.Node], blocks: dict[fx.Node, tuple[str, str]]) -> list[_Segment]:
+def _segments(
+    nodes: list[fx.Node], blocks: Mapping[fx.Node, tuple[str, str]], names: Mapping[fx.Node, str]
+) -> list[_Segment]:
     segments: list[_Segment] = []
     waiting: list[fx.Node] = []
+    led = _before_layers(nodes)
     for node in nodes:
         path, why = blocks.get(node, ("", ""))
         current = segments[-1] if segments else None
@@ -159,10 +170,15 @@ def _segments(nodes: list[fx.Node], blocks: dict[fx.Node, tuple[str, str]]) -> l
                 waiting = []
             segments[-1].nodes.extend([*waiting, node])
             waiting = []
-        elif op_name(node) in WEIGHTED:
-            name = layer_name(node)
-            segments.append(_Segment(name, "layer", "a layer outside any block", [*waiting, node]))
+        elif node in names:
+            segments.append(_Segment(names[node], "layer", "a layer outside any block", [*waiting, node]))
             waiting = []
+        elif current is not None and node not in led and not waiting:
+            home = current if _stays(node, current) else _home(node, segments)
+            if home is not None:
+                if home is not current:
+                    home.nodes[-1].append(node)  # right after its unit, which stays a contiguous run
+                home.nodes.append(node)
         elif current is None or waiting or _leads(node):
             waiting.append(node)
         else:
@@ -172,6 +188,32 @@ def _segments(nodes: list[fx.Node], blocks: dict[fx.Node, tuple[str, str]]) -> l
     return segments
 
 
+def _stays(node: fx.Node, current: _Segment) -> bool:
+    """An operator that no layer follows belongs to the unit that computed what it reads; a joint of several to none."""
+    mine = [source in current.nodes for source in node.all_input_nodes if not is_constant(source)]
+    return all(mine) if op_name(node) == "cat" else any(mine)
+
+
+def _home(node: fx.Node, segments: list[_Segment]) -> _Segment | None:
+    """The earlier unit that computed what such an operator reads; None where all of it is not there at that unit's end.
+
+    Of two heads that are computed before the activation of the first, this belongs to the first.
+    """
+    order = {each: place for place, each in enumerate(node.graph.nodes)}
+    home = next((segment for segment in reversed(segments) if _stays(node, segment)), None)
+    there = home is not None and all(order[source] <= order[home.nodes[-1]] for source in node.all_input_nodes)
+    return home if there else None
+
+
+def _before_layers(nodes: list[fx.Node]) -> set[fx.Node]:
+    """The operators that a layer follows, and the layers themselves."""
+    found: set[fx.Node] = set()
+    for node in reversed(nodes):
+        if op_name(node) in WEIGHTED or any(user in found for user in node.users):
+            found.add(node)
+    return found
+
+
 def _leads(node: fx.Node) -> bool:
     """Glue that waits for the next weighted operator; anything else stays with the operator before it."""
-    return keeps_codes(op_name(node)) or op_name(node) in POOLS
+    return keeps_codes(op_name(node)) or op_name(node) in POOLS or op_name(node) == "cat"

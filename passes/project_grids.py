@@ -15,9 +15,9 @@ import torch
 from torch import fx
 
 from isobit.pipeline.errors import TargetError
+from isobit.pipeline.graph.calls import Call, Calls
 from isobit.pipeline.graph.grid_map import GridMap
-from isobit.pipeline.graph.layers import layer_name, weighted_layers
-from isobit.pipeline.graph.nodes import bias_quantizer_of, bound_args, get_attribute, quantizer_of, source_of, where
+from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.graph.sums import BIAS_LIMIT
 from isobit.pipeline.quant.grid import SCALE_FLOOR, QParams, along
 from isobit.pipeline.quant.quantizer import BiasQuantizer, Quantizer
@@ -33,42 +33,41 @@ def project_grids(graph: fx.GraphModule, target: Target) -> list[str]:
         TargetError: a tensor that has no nearest legal form.
     """
     lines: list[str] = []
-    grids = GridMap(graph, target)
-    for node in weighted_layers(graph):
-        args = bound_args(node)
-        weight = quantizer_of(graph, args["weight"])
+    grids, layers = GridMap(target), Layers(Calls(graph))
+    for layer in layers:
+        quantized, bias = layer.args["weight"], layer.args["bias"]
+        weight = quantized.quantizer
         if weight is None or not weight.calibrated:  # never calibrated: `freeze` says so
             continue
-        _check_container(node, weight, target)
+        _check_container(layer, weight, target)
+        weights = quantized.sources[0].tensor
+        raised: list[str] = []
         # Where biases stay in float nothing is computed with the product of the two scales.
-        source = grids.quantizer(source_of(node)) if target.quantized_bias else None
+        source = grids.quantizer(layer.sources[0]) if target.quantized_bias else None
         if source is not None and source.calibrated:
-            lines += _fit_product(node, source, weight, get_attribute(graph, source_of(args["weight"])))
-        if args["bias"] is None:
-            continue
-        bias = bias_quantizer_of(graph, args["bias"])
-        if bias is not None and bias.parents[0].calibrated:
-            values = get_attribute(graph, source_of(args["bias"]))
-            lines += _fit_bias(node, bias, weight, get_attribute(graph, source_of(args["weight"])), values)
+            raised += _fit_product(layer, source, weight, weights)
+        if bias is not None and (tied := bias.bias_quantizer) is not None and tied.parents[0].calibrated:
+            raised += _fit_bias(tied, weight, weights, bias.sources[0].tensor)
+        lines += [f"{layers.name(layer)}: {text}" for text in raised]
     return lines
 
 
-def _check_container(node: fx.Node, weight: Quantizer, target: Target) -> None:
+def _check_container(layer: Call, weight: Quantizer, target: Target) -> None:
     grid = weight.spec.grid
     low = grid.qmin - int(weight.zero_point.max())
     high = grid.qmax - int(weight.zero_point.min())
     if not target.weights.zero_points and (low < INT8[0] or high > INT8[1]):
         raise TargetError(
-            f"weight codes {low}..{high} do not fit int8 with zero point 0", where=where(node),
+            f"weight codes {low}..{high} do not fit int8 with zero point 0", where=layer.where,
             allowed="symmetric weights, or asymmetric weights of 7 bits or fewer", field="recipe.weights.symmetric",
         )
 
 
-def _fit_product(node: fx.Node, source: Quantizer, weight: Quantizer, weights: torch.Tensor) -> list[str]:
+def _fit_product(layer: Call, source: Quantizer, weight: Quantizer, weights: torch.Tensor) -> list[str]:
     steps = source.scale.detach().double() * weight.scale.detach().double()
     if not SCALE_FLOOR <= float(steps.max()) <= torch.finfo(torch.float32).max:
         raise TargetError(
-            f"what one unit of the sums is worth, {float(steps.max()):.2g}, is no normal float32", where=where(node),
+            f"what one unit of the sums is worth, {float(steps.max()):.2g}, is no normal float32", where=layer.where,
             allowed=f"{SCALE_FLOOR:.2g} to {torch.finfo(torch.float32).max:.2g}",
             hint="bring the units of images and weights nearer to 1: what enters this layer, or its weights, are tiny "
             "or huge",
@@ -76,21 +75,21 @@ def _fit_product(node: fx.Node, source: Quantizer, weight: Quantizer, weights: t
     small = steps < SCALE_FLOOR
     if not bool(small.any()):
         return []
-    return [_raised(node, weight, weights, small, SCALE_FLOOR / steps, "stay a normal float32")]
+    return [_raised(weight, weights, small, SCALE_FLOOR / steps, "stay a normal float32")]
 
 
 def _fit_bias(
-    node: fx.Node, bias: BiasQuantizer, weight: Quantizer, weights: torch.Tensor, values: torch.Tensor
+    bias: BiasQuantizer, weight: Quantizer, weights: torch.Tensor, values: torch.Tensor
 ) -> list[str]:
     steps = values.detach().double().abs() / bias.scale.double()  # not codes: they may leave even int64
     over = steps > BIAS_LIMIT
     if not bool(over.any()):
         return []
-    return [_raised(node, weight, weights, over, steps / BIAS_LIMIT, "fit an int32 bias")]
+    return [_raised(weight, weights, over, steps / BIAS_LIMIT, "fit an int32 bias")]
 
 
 def _raised(
-    node: fx.Node, weight: Quantizer, weights: torch.Tensor, chosen: torch.Tensor, factor: torch.Tensor, why: str
+    weight: Quantizer, weights: torch.Tensor, chosen: torch.Tensor, factor: torch.Tensor, why: str
 ) -> str:
     """Multiply the scales of the `chosen` channels [K] by `factor` [K] and decide their codes again; says so."""
     weights = weights.detach()
@@ -106,5 +105,4 @@ def _raised(
     new = torch.where(raised, weight.quantize(weights), old)
     weight.harden(new)
     moved = int((new != old).sum())
-    return (f"{layer_name(node)}: {int(chosen.sum())} channel scale(s) raised to {why}, "
-            f"{moved} weight code(s) moved")
+    return f"{int(chosen.sum())} channel scale(s) raised to {why}, {moved} weight code(s) moved"

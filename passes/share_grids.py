@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from torch import fx
 
+from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.nodes import finish, quantizer_of
 from isobit.pipeline.target import Target
 
 
 def share_grids(graph: fx.GraphModule, target: Target) -> bool:
     """Share in place where the target's rule says `shared`, as for concatenations; True where anything was shared."""
+    joined = [call.node for call in Calls(graph) if call.op and target.rule_of(call).output == "shared"]
     changed = False
-    for node in list(graph.graph.nodes):
-        if node.op == "call_function" and target.rule_of(node).output == "shared":
-            changed |= _share(graph, node)
+    for node in joined:
+        changed |= _share(graph, node)
     if changed:
         finish(graph)
     return changed

@@ -5,16 +5,9 @@ from __future__ import annotations
 from torch import fx
 
 from isobit.pipeline.graph.annotation import annotation_of
+from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.grid_map import GridMap
-from isobit.pipeline.graph.nodes import (
-    bias_quantizer_of,
-    bound_args,
-    finish,
-    insert_module,
-    quantizer_of,
-    set_argument,
-    source_of,
-)
+from isobit.pipeline.graph.nodes import finish, insert_module, set_argument
 from isobit.pipeline.quant.quantizer import BiasQuantizer
 from isobit.pipeline.target import Target
 
@@ -22,18 +15,18 @@ from isobit.pipeline.target import Target
 def tie_biases(graph: fx.GraphModule, target: Target) -> bool:
     """Insert in place after every bias whose layer asks for it and whose input is on a grid."""
     changed = False
-    values = GridMap(graph, target)
-    for node in list(graph.graph.nodes):
-        annotation = annotation_of(node)
+    values = GridMap(target)
+    for layer in list(Calls(graph)):
+        annotation = annotation_of(layer.node)
         if annotation is None or not annotation.bias:
             continue
-        args = bound_args(node)
-        source, weight = values.quantizer(source_of(node)), quantizer_of(graph, args["weight"])
-        if source is None or weight is None or bias_quantizer_of(graph, args["bias"]) is not None:
+        bias = layer.args["bias"]
+        source, weight = values.quantizer(layer.sources[0]), layer.args["weight"].quantizer
+        if source is None or weight is None or bias.bias_quantizer is not None:
             continue
-        path = f"quantizers.{node.name}_b"
+        path = f"quantizers.{layer.name}_b"
         graph.add_submodule(path, BiasQuantizer(source, weight))
-        set_argument(node, "bias", insert_module(graph, node, path, args["bias"], before=node))
+        set_argument(layer.node, "bias", insert_module(graph, layer.node, path, bias.node, before=layer.node))
         changed = True
     if changed:
         finish(graph)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx
 
+from isobit.pipeline.graph.calls import Calls
+from isobit.pipeline.graph.ends.cut import Cut, find_cut
 from isobit.pipeline.graph.nodes import tensor_shape
 from isobit.pipeline.graph.ports import input_names, input_nodes, output_names, output_nodes
 from isobit.pipeline.samples.network_inputs import Inputs, in_floats, tensors
@@ -27,11 +30,15 @@ class Captured:
         graph: ATen operators as traced (in-place ones included); inputs and outputs [N, ...] with their names
             (`pipeline.graph.ports`).
         name, sha256: of the model file.
+        cut: names of places at which integers end; none where they are found (`pipeline.graph.ends.decoding`).
+        without: names of the outputs of the model that are not there, because the graph ends at the cut.
     """
 
     graph: fx.GraphModule
     name: str = "model"
     sha256: str = ""
+    cut: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -96,6 +103,16 @@ class Quantized:
     units: tuple[Unit, ...]
     recipe: Recipe
     target: Target
+
+    @cached_property
+    def calls(self) -> Calls:
+        """The graph for those who only read it."""
+        return Calls(self.graph)
+
+    @cached_property
+    def cut(self) -> Cut | None:
+        """Where integers end; None where nothing decodes what they give."""
+        return find_cut(self.graph, self.captured.without)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from torch import fx
-
 from isobit.pipeline.errors import TargetError
-from isobit.pipeline.graph.annotation import kept_float
-from isobit.pipeline.graph.nodes import absorbed, op_name
+from isobit.pipeline.graph.calls import Call
 from isobit.pipeline.operators.joined import joined_after
 from isobit.pipeline.operators.moves import MOVES
 from isobit.pipeline.operators.unary import UNARY
@@ -63,11 +60,17 @@ class WeightLimits:
             bits are re-encoded exactly (`code - zero_point` fits int8 for 7 bits or fewer).
         wide_limit: largest code magnitude where the input has 8 bits (saturating int16 pair sums); None for no limit.
         wide_limit_reason: shown to the user beside the limit.
+        packed: weights of at most so many bits lie packed in the artifact; one of more takes a byte.
     """
 
     zero_points: bool = True
     wide_limit: int | None = None
     wide_limit_reason: str = ""
+    packed: int = 4
+
+    def stored_bits(self, bits: int) -> int:
+        """What a weight of `bits` takes in the artifact."""
+        return bits if bits <= self.packed else 8
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,8 @@ class Target:
         quantized_bias: biases are int32 at scale input * weight.
         input_bits: bits of the network input; None leaves it in float.
         float_bits: bits of a tensor that leaves or enters a float operator, and of a quantized network output.
-        one_float_output: the sums of the last layer leave in float where they are the network's only output; of several
-            every output is on a grid. False: whatever the number.
+        float_lines: the sums of a last linear layer leave in float over several lines of a sample ([N, L, F]) as well;
+            False: only over one ([N, F]).
         placements: which `placement` of a recipe can be honoured.
         containers: how `activation`, `weight` and `bias` codes are stored, for the manifest.
         gates: parity rules that fail the build, in words; the backend enforces them.
@@ -145,7 +148,7 @@ class Target:
     quantized_bias: bool = True
     input_bits: int | None = 8
     float_bits: int = 8
-    one_float_output: bool = False
+    float_lines: bool = True
     placements: tuple[str, ...] = ("target",)
     containers: Mapping[str, str] = field(
         default_factory=lambda: {"activation": "uint8", "weight": "int8", "bias": "int32"}
@@ -163,10 +166,10 @@ class Target:
             return self.ops.get(op, missing)
         return (self.fills if MOVES[op].own_grid else self.moves) or missing
 
-    def rule_of(self, node: fx.Node) -> OpRule:
-        """The rule of the operator that `node` is; float where the recipe keeps it so."""
-        kept = kept_float(node)
-        return OpRule("float", "none", absorbs=self.in_float, reason=kept) if kept else self.rule(op_name(node))
+    def rule_of(self, call: Call) -> OpRule:
+        """The rule of an operator; float where the recipe keeps it so."""
+        kept = call.kept_float
+        return OpRule("float", "none", absorbs=self.in_float, reason=kept) if kept else self.rule(call.op)
 
     def with_float(self) -> Target:
         """The same runtime where the user allows float operators anywhere.
@@ -185,12 +188,15 @@ class Target:
         """Its kernels hold grids of this kind."""
         return self.grids is None or kind in self.grids
 
-    def runs_with(self, node: fx.Node) -> tuple[fx.Node, ...]:
-        """The operators after `node` that the runtime computes together with it, in order."""
-        op = op_name(node)
-        if self.tables is not None and op in UNARY and op not in self.ops and not kept_float(node):
-            return joined_after(node)
-        return absorbed(node, self.rule_of(node).absorbs)
+    def runs_with(self, call: Call) -> tuple[Call, ...]:
+        """The operators after `call` that the runtime computes together with it, in order."""
+        if self.tables is not None and call.op in UNARY and call.op not in self.ops and not call.kept_float:
+            return joined_after(call)
+        names, found = self.rule_of(call).absorbs, list[Call]()
+        while len(call.readers) == 1 and call.readers[0].op in names:
+            call = call.readers[0]
+            found.append(call)
+        return tuple(found)
 
     def notes_for(self, weight_bits: int | str, activation_bits: int) -> list[str]:
         """The notes that concern a recipe of these bits; those of weights as its name says them, `4` or `mp3`."""

@@ -61,6 +61,10 @@ class Watcher(CalibrationWatcher, Protocol):
         """The bits of every layer are chosen."""
         ...
 
+    def tried(self, text: str) -> None:
+        """A search tried one choice of bits: what it takes, what it loses."""
+        ...
+
     def proving(self, done: int, total: int) -> None:
         """So many samples of the evaluation set are compared."""
         ...
@@ -100,6 +104,9 @@ class Quiet:
         """Nothing."""
 
     def allocated(self, allocation: Allocation) -> None:
+        """Nothing."""
+
+    def tried(self, text: str) -> None:
         """Nothing."""
 
     def proving(self, done: int, total: int) -> None:
@@ -159,6 +166,10 @@ class Relay:
     def allocated(self, allocation: Allocation) -> None:
         """Passes it on."""
         self.watcher.allocated(allocation)
+
+    def tried(self, text: str) -> None:
+        """Passes it on."""
+        self.watcher.tried(text)
 
     def proving(self, done: int, total: int) -> None:
         """Passes it on."""

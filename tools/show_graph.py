@@ -21,7 +21,8 @@ from torch import fx
 from isobit import build as story
 from isobit.backends.base import BACKENDS
 from isobit.pipeline.errors import CompileError, ExitCode
-from isobit.pipeline.graph.nodes import bias_quantizer_of, module_path, op_name, quantizer_of, source_line, tensor_shape
+from isobit.pipeline.graph.calls import Call, Calls
+from isobit.pipeline.graph.nodes import source_line
 from isobit.pipeline.model.modelfile import load_model
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.stages import Quantized, Unit
@@ -38,18 +39,18 @@ def rows(graph: fx.GraphModule, units: Sequence[Unit] = ()) -> list[tuple[str, .
     """A line per node: name, operator, inputs, shape, grid, unit, module, source; parameters are left out."""
     unit_of = {name: unit.name for unit in units for name in unit.nodes}
     return [
-        (node.name, op_name(node) or node.op, ", ".join(source.name for source in node.all_input_nodes),
-         "x".join("N" if size is None else str(size) for size in tensor_shape(node)), grid_text(graph, node),
-         unit_of.get(node.name, ""), module_path(node), source_line(node))
-        for node in graph.graph.nodes if node.op not in ("get_attr", "output")
+        (call.name, call.op or call.node.op, ", ".join(source.name for source in call.sources),
+         "x".join("N" if size is None else str(size) for size in call.shape), grid_text(call),
+         unit_of.get(call.name, ""), call.module, source_line(call.node))
+        for call in Calls(graph) if call.node.op not in ("get_attr", "output")
     ]
 
 
-def grid_text(graph: fx.GraphModule, node: fx.Node) -> str:
+def grid_text(call: Call) -> str:
     """`4 bits 0..15, asymmetric` for a quantizer, empty for other nodes."""
-    if bias_quantizer_of(graph, node) is not None:
+    if call.bias_quantizer is not None:
         return "int32"
-    quantizer = quantizer_of(graph, node)
+    quantizer = call.quantizer
     if quantizer is None:
         return ""
     grid, spec = quantizer.spec.grid, quantizer.spec

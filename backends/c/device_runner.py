@@ -80,7 +80,7 @@ def time_runs(folder: Path, build: Path, model: dict, seconds: float) -> None:
     run = getattr(ctypes.CDLL(library), model["name"] + "_run")
     inputs = [ctypes.create_string_buffer(size) for size in input_sizes(model)]
     logits = ctypes.create_string_buffer(4 * logit_count(model))
-    print_latency(lambda: run(*inputs, logits), seconds)
+    print_latency(lambda: run(*inputs, logits), seconds, "; the portable C on this machine, not the microcontroller")
 
 
 def positive(text: str) -> int:

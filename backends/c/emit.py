@@ -134,7 +134,8 @@ def _title(program: Program, step: Step) -> str:
     if isinstance(step, FloatStep) and step.writes is not None:
         shape = program.floats[step.writes].shape
     else:
-        shape = program.logits if step.output is None else program.buffers[step.output].shape
+        logits = program.logits if step.logits is None else step.logits[1:]
+        shape = logits if step.output is None else program.buffers[step.output].shape
     text = f"{step.module or step.name}: {type(step).__name__}, {' x '.join(map(str, shape))}"
     return comment(text)
 

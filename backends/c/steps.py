@@ -11,7 +11,7 @@ from isobit.backends.c.constants import braces, float_text, pack
 from isobit.backends.c.floats.writers import FLOATS
 from isobit.backends.c.plan import is_identity
 from isobit.backends.c.pooling import POOLING
-from isobit.backends.c.writer import Code, Writer, rescale_of, shape_of, window_of
+from isobit.backends.c.writer import LOGITS, Code, Writer, rescale_of, shape_of, window_of
 from isobit.backends.fixed_point import layout
 from isobit.backends.fixed_point.operators.steps import Extreme
 from isobit.backends.fixed_point.program import (
@@ -220,9 +220,9 @@ def _dequantize(writer: Writer, step: Dequantize) -> Code:
 
 
 def _dequantize_parts(writer: Writer, step: Dequantize) -> Code:
-    kernels, calls, logits = set(), [], int(np.prod(writer.program.logits))
+    kernels, calls, logits = set(), [], writer.count
     if sum(len(part.logits) or source.size for part, source in zip(step.parts, writer.inputs, strict=True)) < logits:
-        calls.append(f"memset({writer.y}, 0, {logits} * sizeof *{writer.y});")
+        calls.append(f"memset({writer.y}, 0, {logits} * sizeof *{LOGITS});")
     for index, (part, source, x) in enumerate(zip(step.parts, writer.inputs, writer.x, strict=True)):
         grid = f"{source.zero_point}, {float_text(source.scale)}, {x}"
         if source.integers:

@@ -40,6 +40,9 @@ class Writer:
         pointer: C expression of a tensor's first code, by the tensor's number.
         scratch: C expression of the step's scratch.
         value: C expression of the first element of a float value, by the value's number.
+
+    Attributes:
+        first, count: the first logit that the step writes, and how many, if it does.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class Writer:
         self.step = program.steps[number]
         self.inputs = [program.buffers[tensor] for tensor in self.step.inputs]
         self.x = [pointer(tensor) for tensor in self.step.inputs]
-        self.y = LOGITS if self.step.output is None else pointer(self.step.output)
+        self.first, self.count = program.logits_of(self.step)
+        logits = f"{LOGITS} + {self.first}" if self.first else LOGITS
+        self.y = logits if self.step.output is None else pointer(self.step.output)
         self.constants: list[str] = []
         self.size = 0
 

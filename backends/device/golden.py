@@ -185,12 +185,14 @@ def output_differences(got: Mapping[str, np.ndarray], golden: Mapping[str, np.nd
 def logit_differences(
     got: np.ndarray | None, wanted: np.ndarray, allowed: np.ndarray | None, name: str = LOGITS
 ) -> list[str]:
-    """Equal bits, or within the error allowed relative to each sample's largest value."""
+    """Equal bits, or within the error allowed relative to each sample's largest value; infinities are equal."""
     if got is None or got.shape != wanted.shape or got.dtype != wanted.dtype:
         return [f"{name}: missing, or of another shape"]
     if allowed is None:
         wrong = got.view(np.uint32) != wanted.view(np.uint32)
     else:
-        axes = tuple(range(1, wanted.ndim))
-        wrong = ~(np.abs(got - wanted) <= allowed * np.abs(wanted).max(axis=axes, keepdims=True))
+        axes, ends = tuple(range(1, wanted.ndim)), np.isinf(wanted)
+        finite, given = np.where(ends, 0, wanted), np.where(ends, 0, got)
+        near = np.abs(given - finite) <= allowed * np.abs(finite).max(axis=axes, keepdims=True)
+        wrong = np.where(ends, got != wanted, ~near)
     return [f"{name}: {wrong.sum()} of {wrong.size} values differ"] if wrong.any() else []

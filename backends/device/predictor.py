@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from isobit.pipeline.artifact.digest import DECODER, MANIFEST
 from isobit.pipeline.samples.preparation import ImagePreparation, as_input, in_picture
@@ -93,19 +93,51 @@ def found_boxes(
     return np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(scores).reshape(-1), np.asarray(labels).reshape(-1)
 
 
+def free_name(path: Path, out: Path) -> Path:
+    """A file in the folder `out` for a drawing of `path`, which no file has yet."""
+    drawn, number = out / (path.stem + ".boxes.jpg"), 2
+    while drawn.exists():
+        drawn, number = out / f"{path.stem}.boxes-{number}.jpg", number + 1
+    return drawn.resolve()
+
+
+def letters(size: tuple[int, int]) -> Any:
+    """The font for a picture of this (width, height); the small one of old versions of pillow, which have no other."""
+    try:
+        return ImageFont.load_default(max(7, round(min(size) / 30)))
+    except TypeError:
+        return ImageFont.load_default()
+
+
+def label_place(box: list[float], text: tuple[float, ...], size: tuple[int, int]) -> tuple[float, float]:
+    """Where a text stands outside its box: above it, or below where no room is above; in the picture in any case.
+
+    Args:
+        text: left, top, right and bottom of what is written at (0, 0).
+        size: (width, height) of the picture.
+    """
+    top = box[1] - text[3] - 1
+    if top + text[1] < 0:
+        top = box[3] + 2 - text[1]
+    return max(0, min(box[0], size[0] - text[2])), max(0, min(top, size[1] - text[3]))
+
+
 def draw(image: Image.Image, boxes: np.ndarray, labels: np.ndarray, texts: list[str]) -> Image.Image:
     """The picture with a frame and a text for each box, [M, 4] in its own pixels."""
     picture = image.convert("RGB")
-    pen, width = ImageDraw.Draw(picture), max(1, round(min(picture.size) / 200))
+    pen, width, font = ImageDraw.Draw(picture), max(1, round(min(picture.size) / 200)), letters(picture.size)
     for box, label, text in zip(boxes.tolist(), labels.tolist(), texts):  # noqa: B905 (Python 3.8)
         color = COLORS[int(label) % len(COLORS)]
         pen.rectangle(box, outline=color, width=width)
-        pen.text((box[0] + width + 1, box[1] + width), text, fill=color)
+        place = label_place(box, pen.textbbox((0, 0), text, font=font), picture.size)
+        pen.rectangle(pen.textbbox(place, text, font=font), fill=color)
+        pen.text(place, text, fill="white" if sum(ImageColor.getrgb(color)) < 480 else "black", font=font)
     return picture
 
 
-def show(folder: Path, path: Path, record: Mapping[str, Any], outputs: Mapping[str, np.ndarray], least: float) -> None:
-    """Print what the network finds in the picture at `path`; boxes are drawn into a copy of it in this folder."""
+def show(folder: Path, path: Path, record: Mapping[str, Any], outputs: Mapping[str, np.ndarray], least: float,
+         out: Path) -> None:
+    """Print what the network finds in the picture at `path`; boxes are drawn into a copy of it in the folder `out`."""
     steps, names, function = steps_of(record), record.get("classes"), record.get("decoder")
     if function is None:
         lines = top_classes(next(iter(outputs.values()))[0], names) if is_classifier(outputs, names) else None
@@ -124,28 +156,38 @@ def show(folder: Path, path: Path, record: Mapping[str, Any], outputs: Mapping[s
     texts = [f"{title} {score:.2f}" for title, score in zip(titles, scores.tolist())]  # noqa: B905 (Python 3.8)
     for box, text in zip(boxes.tolist(), texts):  # noqa: B905 (Python 3.8)
         print(" ".join(f"{value:8.1f}" for value in box) + "  " + text)
-    drawn = Path(path.stem + ".boxes.jpg")
+    if not texts:
+        best = f", the best has {found[1].max():.2f}" if found[1].size else ""
+        print(f"0 boxes with a score of {least:g} or more{best}: nothing is drawn")
+        return
+    drawn = free_name(path, out)
     draw(image, boxes, labels, texts).save(str(drawn), quality=95)
     print(f"{len(boxes)} boxes with a score of {least:g} or more, drawn into {drawn}")
 
 
 def predict(open_model: Callable[[Path, str], Infer]) -> int:
-    """Read the picture named on the command line and show what the network finds; 1 where it cannot be read.
+    """Read the pictures named on the command line and show what the network finds; 1 where one cannot be read.
 
     Args:
         open_model: the network of the artifact in this folder, whose input has this name: x float32 [1, ...] to its
             outputs [1, ...] by name.
     """
-    parser = argparse.ArgumentParser(description="what the network of this artifact finds in a picture")
-    parser.add_argument("image", type=Path, help="the picture")
+    parser = argparse.ArgumentParser(description="what the network of this artifact finds in pictures")
+    parser.add_argument("image", type=Path, nargs="+", help="the pictures")
     parser.add_argument("--score", type=float, default=0.5, help="least score of a box that is shown, default 0.5")
+    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder of the drawings, default .")
     given, folder = parser.parse_args(), Path(__file__).resolve().parent
-    try:
-        record = read_record(folder)
-        values = as_input(open_picture(given.image), steps_of(record))[None]
-        outputs = open_model(folder, record["input"])(values)
-        show(folder, given.image, record, outputs, given.score)
-    except (OSError, ValueError, KeyError, ImportError, Image.DecompressionBombError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    infer, status = None, 0
+    for path in given.image:
+        try:
+            record = read_record(folder)
+            values = as_input(open_picture(path), steps_of(record))[None]
+            infer = infer or open_model(folder, record["input"])
+            if len(given.image) > 1:
+                print(f"{path}:")
+            given.out.mkdir(parents=True, exist_ok=True)
+            show(folder, path, record, infer(values), given.score, given.out)
+        except (OSError, ValueError, KeyError, ImportError, Image.DecompressionBombError) as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            status = 1
+    return status

@@ -64,8 +64,8 @@ def _is_own_file(path: Path, folder: Path) -> bool:
     return path.is_file() and folder.resolve() in path.resolve().parents
 
 
-def print_latency(infer: Callable[[], object], seconds: float) -> None:
-    """Call `infer`, one inference at batch 1, for `seconds`, and say what the median call took."""
+def print_latency(infer: Callable[[], object], seconds: float, of: str = "") -> None:
+    """Call `infer`, one inference at batch 1, for `seconds`, and say what the median call took, and `of` what."""
     for _ in range(5):
         infer()
     times = []
@@ -74,7 +74,7 @@ def print_latency(infer: Callable[[], object], seconds: float) -> None:
         start = time.perf_counter()
         infer()
         times.append(1000 * (time.perf_counter() - start))
-    print(f"latency: {statistics.median(times):.3f} ms (median, one thread, batch 1)")
+    print(f"latency: {statistics.median(times):.3f} ms (median, one thread, batch 1{of})")
 
 
 def verdict(check: Callable[[], list[str]]) -> int:

@@ -26,6 +26,7 @@ from isobit.backends.execution.codes import (
     stored,
 )
 from isobit.backends.execution.layer_sums import Layer, layer_of
+from isobit.backends.execution.ties import ORDERED
 from isobit.backends.regions import Region, find_regions
 from isobit.pipeline.capture.sample_layout import samples_of
 from isobit.pipeline.errors import CalibrationError
@@ -40,6 +41,7 @@ from isobit.pipeline.graph.ports import input_nodes, output_names, output_nodes
 from isobit.pipeline.operators.index_map import run_move
 from isobit.pipeline.operators.moves import MOVES
 from isobit.pipeline.proof.counts import FLOAT_ROUNDING
+from isobit.pipeline.proof.parity import Followed
 from isobit.pipeline.samples.network_inputs import Inputs, in_floats, part, sample_count, tensors
 from isobit.pipeline.target import Target
 
@@ -239,12 +241,37 @@ class Execution:
         return drops
 
 
+class ExecutedArithmetic:
+    """`pipeline.proof.parity.Arithmetic` of an execution: what an artifact must compute, code by code.
+
+    Args:
+        execution: of the frozen graph, with the kernels of a runtime.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        self.float_boundaries = execution.boundaries
+        self.outputs, self.float_outputs = execution.outputs, execution.float_outputs
+
+    def run(self, x: Inputs) -> Mapping[str, np.ndarray]:
+        """uint8 codes by quantizer name in execution order, and each float32 output by its name, of x [N, ...]."""
+        return self.follow(x, {}).results
+
+    def follow(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
+        """See `pipeline.proof.parity.Arithmetic`; names of `codes` that are no float boundary are not taken over."""
+        taken = {name: torch.from_numpy(codes[name]) for name in self.float_boundaries if name in codes}
+        return Followed(*self.execution.walk(x, taken))
+
+
 def call(node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:
-    """What the function that `node` calls gives where `value` says what each node that it reads stands for."""
+    """What the function that `node` calls gives where `value` says what each node that it reads stands for.
+
+    Of equal values it puts the lower index first; see `ties`.
+    """
     if isinstance(node.target, str):
         raise TypeError(f"{where(node)} calls no function")
     args, kwargs = map_arg((node.args, node.kwargs), value)
-    return node.target(*args, **kwargs)
+    return ORDERED.get(node.target, node.target)(*args, **kwargs)
 
 
 def _joined(parts: list[Tensor]) -> np.ndarray:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from isobit.backends.execution.codes import CodeGrid, Codes, all_pairs, looked_up
-from isobit.backends.execution.integer import FILLED, Execution, Kernel
+from isobit.backends.execution.integer import FILLED, ExecutedArithmetic, Execution, Kernel
 from isobit.backends.execution.layer_sums import conv2d_sums, linear_sums, window_sum
 from isobit.backends.fixed_point.numbers import (
     CODES,
@@ -35,13 +35,11 @@ from isobit.backends.regions import Region
 from isobit.pipeline.graph.nodes import bound_args, op_name
 from isobit.pipeline.operators.index_map import run_move
 from isobit.pipeline.operators.unary import UNARY
-from isobit.pipeline.proof.parity import Followed
 from isobit.pipeline.quant.grid import along
-from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
 
 
-class FixedPointArithmetic:
+class FixedPointArithmetic(ExecutedArithmetic):
     """`Arithmetic` of the fixed-point targets. Float operators are PyTorch's in float32, one after the other.
 
     Args:
@@ -49,18 +47,7 @@ class FixedPointArithmetic:
     """
 
     def __init__(self, reference: Reference) -> None:
-        self.execution = Execution(reference.graph, reference.quantized.target, _kernels(), _leaving)
-        self.float_boundaries = self.execution.boundaries
-        self.outputs, self.float_outputs = self.execution.outputs, self.execution.float_outputs
-
-    def run(self, x: Inputs) -> Mapping[str, np.ndarray]:
-        """uint8 codes by quantizer name in execution order, and each float32 output by its name, of x [N, ...]."""
-        return self.follow(x, {}).results
-
-    def follow(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
-        """See `pipeline.proof.parity.Arithmetic`; names of `codes` that are no float boundary are not taken over."""
-        taken = {name: torch.from_numpy(codes[name]) for name in self.float_boundaries if name in codes}
-        return Followed(*self.execution.walk(x, taken))
+        super().__init__(Execution(reference.graph, reference.quantized.target, _kernels(), _leaving))
 
 
 def layer(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:

@@ -19,13 +19,12 @@ from isobit.backends.fixed_point.floats.steps import Compute, FloatCall, FloatSt
 from isobit.backends.fixed_point.joined import Joined, find_parts, join
 from isobit.backends.fixed_point.numbers import fill_code, regrid_table, requantize_table
 from isobit.backends.fixed_point.operators.arranged import ARRANGED, concatenate
-from isobit.backends.fixed_point.program import Conv, Dequantize, Lookup, Move, Program, Weights
+from isobit.backends.fixed_point.program import Conv, Dequantize, Lookup, Move, Program, Step, Weights
 from isobit.backends.fixed_point.steps import PAIRS, joined_axis, make_step, refusal
 from isobit.backends.fixed_point.values import Refusal, Sums, Value, graph_shape, per_sample
 from isobit.backends.regions import Region, find_regions
 from isobit.pipeline.capture.sample_layout import samples_of
 from isobit.pipeline.errors import TargetError
-from isobit.pipeline.graph.grid_map import data_inputs
 from isobit.pipeline.graph.nodes import (
     bound_args,
     op_name,
@@ -83,11 +82,13 @@ class _Lowering(FloatLowering):
 
     Attributes:
         refused: in a trial, operators that may be computed in float and have no kernel; with the reason.
+        heads: of each layer whose sums leave, by name: which of its channels, and as which logits.
     """
 
     def __init__(self, graph: fx.GraphModule, target: Target, trial: bool = False) -> None:
         super().__init__(graph, target, trial)
         self.refused: list[tuple[fx.Node, str]] = []
+        self.heads: dict[str, list[tuple[np.ndarray, tuple[int, int] | None]]] = {}
 
     def run(self) -> Program:
         """The program, of a trial without its steps; raises Refusal. Of no use where anything is `refused`."""
@@ -105,15 +106,17 @@ class _Lowering(FloatLowering):
             raise Refusal(unread[0], f"nothing computes with the input {unread[0].name} in integers")
         nodes = output_nodes(self.graph)
         shapes = [graph_shape(node) for node in nodes]
-        if self.is_in_float(nodes):
-            self.leave_in_float(nodes)
-        elif len(nodes) == 1:
-            self._leave(nodes[0])
+        in_float = self.is_in_float(nodes)
+        if len(nodes) == 1:
+            self.leave_in_float(nodes) if in_float else self._leave(nodes[0])
+        elif in_float or any(isinstance(self.values.get(node), Sums) for node in nodes):
+            self._leave_one_by_one(nodes)
         else:
             self._leave_together(nodes)
         logits = shapes[0] if len(nodes) == 1 else (sum(map(math.prod, shapes)),)
         outputs = tuple(zip(output_names(self.graph), shapes, strict=True))
-        return Program(tuple(self.buffers), tuple(self.steps), logits, outputs, input_names(self.graph),
+        steps = tuple(each for step in self.steps for each in self._with_heads(step))
+        return Program(tuple(self.buffers), steps, logits, outputs, input_names(self.graph),
                        tuple(self.floats.tensors), self.raw)
 
     def _enter(self, regions: Sequence[Region]) -> list[fx.Node]:
@@ -144,8 +147,8 @@ class _Lowering(FloatLowering):
         """The operator that cannot be lowered where that is told of a quantizer: its reader, of a value in float."""
         if node.op != "call_module":
             return node
-        readers = [reader for reader in self.flow.consumers(node)
-                   if reader.op == "call_function" and self.target.rule_of(reader).inputs != "float"]
+        readers = [reader.node for reader in self.flow.consumers(self.calls[node])
+                   if reader.op and self.target.rule_of(reader).inputs != "float"]
         return region.anchor if region.anchor.op == "call_function" and region.integer else [*readers, node][0]
 
     def _region(self, region: Region) -> None:
@@ -181,7 +184,7 @@ class _Lowering(FloatLowering):
         """The region lays values of several grids out for the network's output."""
         node = region.anchor
         starts = op_name(node) == "cat" or node.args[0] in self.joined
-        return region.is_layout and starts and self.flow.only_leaves(node)
+        return region.is_layout and starts and self.flow.only_leaves(self.calls[node])
 
     def _step(self, region: Region) -> None:
         """A region that computes."""
@@ -200,7 +203,7 @@ class _Lowering(FloatLowering):
         grids = [self.value(source, node).grid for source in sources]
         if region.quantizer is None and not region.is_layout:
             shape = per_sample(region.value)
-            self.values[region.value] = Sums(np.arange(np.prod(shape)).reshape(shape))
+            self.values[region.value] = Sums(node, np.arange(np.prod(shape)).reshape(shape))
             grid = output = None
         else:
             # Codes that a layout operator passes on, a maximum or a concatenation, keep the grid they have.
@@ -238,23 +241,42 @@ class _Lowering(FloatLowering):
                    for shape, lines in shapes)
         return same and {samples_of(source) for source in region.inputs} == {samples_of(tail)}
 
-    def _leave(self, output: fx.Node) -> None:
-        """The output: the sums of the last layer in the order in which they leave, or codes that become numbers."""
+    def _leave(self, output: fx.Node, logits: tuple[int, int] | None = None) -> None:
+        """An output: the sums of a layer in the order in which they leave, or codes that become numbers.
+
+        Args:
+            logits: which of them it is; see `Step`.
+        """
         if output in self.joined:
-            self._leave_joined(self.joined[output], output)
+            self._leave_joined(self.joined[output], output, logits)
             return
         value = self.values.get(output)
         if value is None:
             raise Refusal(output, "an output that no layer computes is in float")
         if isinstance(value, Value):
             if self.buffers[value.buffer].in_order:
-                self._leave_joined(self._whole(output, output), output)
+                self._leave_joined(self._whole(output, output), output, logits)
             else:
-                self.steps.append(Dequantize(output.name, "", (self.codes(output, output),), None))
-        elif not self.trial and not layout.is_identity(value.numbers):
-            layers = ((i, step) for i, step in enumerate(self.steps) if isinstance(step, Conv) and step.output is None)
-            index, layer = next(layers)
-            self.steps[index] = _reordered(layer, value.numbers.reshape(-1))
+                self.steps.append(Dequantize(output.name, "", (self.codes(output, output),), None, logits=logits))
+        else:
+            self.heads.setdefault(value.layer.name, []).append((value.numbers.reshape(-1), logits))
+
+    def _leave_one_by_one(self, outputs: Sequence[fx.Node]) -> None:
+        """Several outputs of which some are sums or in float: every one is written by a step of its own."""
+        first = 0
+        for output in outputs:
+            logits = (first, math.prod(graph_shape(output)))
+            if self.is_in_float([output]) or not (output in self.values or output in self.joined):
+                self.leave_in_float([output], logits)
+            else:
+                self._leave(output, logits)
+            first += logits[1]
+
+    def _with_heads(self, step: Step) -> list[Step]:
+        """The step itself; of a layer whose sums leave, one for every output that they are."""
+        if not isinstance(step, Conv) or step.output is not None:
+            return [step]
+        return [replace(_reordered(step, numbers), logits=logits) for numbers, logits in self.heads.get(step.name, ())]
 
     def _leave_together(self, outputs: Sequence[fx.Node]) -> None:
         """Several outputs: the elements of all of them, one output after the other."""
@@ -265,7 +287,7 @@ class _Lowering(FloatLowering):
         together = join(values, lambda numbers: torch.cat([part.reshape(1, -1) for part in numbers], 1))
         self._leave_joined(together, outputs[0])
 
-    def _leave_joined(self, joined: Joined, output: fx.Node) -> None:
+    def _leave_joined(self, joined: Joined, output: fx.Node, logits: tuple[int, int] | None = None) -> None:
         """The output where layout operators put it together from tensors on several grids."""
         if joined.numbers.shape[0] != 1 or tensor_shape(output)[0] is not None:
             raise Refusal(output, f"the samples do not lie one after the other on the first axis of {output.name}")
@@ -273,7 +295,8 @@ class _Lowering(FloatLowering):
         if not parts:
             raise Refusal(output, f"{output.name} has no elements")
         self.steps.append(Dequantize(
-            output.name, "", tuple(number for number, _ in parts), None, tuple(places for _, places in parts)))
+            output.name, "", tuple(number for number, _ in parts), None, tuple(places for _, places in parts),
+            logits=logits))
 
     def _moved(self, node: fx.Node) -> Value | Sums:
         """A layout operator, run on the numbers of the elements."""
@@ -300,7 +323,8 @@ class _Lowering(FloatLowering):
 
     def _join(self, node: fx.Node) -> Joined:
         """A layout operator after which nothing is computed: its inputs keep their grids up to the logits."""
-        return join([self._whole(source, node) for source in data_inputs(node)], lambda numbers: _run(node, numbers))
+        read = [self._whole(source.node, node) for source in self.calls[node].inputs]
+        return join(read, lambda numbers: _run(node, numbers))
 
     def _whole(self, node: fx.Node, reader: fx.Node) -> Joined:
         """The value of `node` as one that can be joined."""
@@ -336,6 +360,8 @@ def _run(node: fx.Node, numbers: list[torch.Tensor]) -> torch.Tensor:
 
 def _reordered(step: Conv, numbers: np.ndarray) -> Conv:
     """The layer whose sums are these of `step`; a sum of nothing where the number is `OUTSIDE`."""
+    if np.array_equal(numbers, np.arange(len(step.bias))):
+        return step
     inside = numbers != layout.OUTSIDE
     rows = np.where(inside, numbers, 0)
     codes = step.weights.codes[rows] * inside.reshape(-1, 1, 1, 1).astype(np.int8)

@@ -1,7 +1,8 @@
 """A network as a list of integer steps: what a backend needs to write kernels, and nothing that it has to work out.
 
 Every tensor is uint8 in the order height, width, channels (NHWC of one sample; features are 1 x 1 x C). A code stands
-for `scale * (code - zero_point)`. Each step reads tensors by number and writes one; the last writes float32 logits.
+for `scale * (code - zero_point)`. Each step reads tensors by number and writes one; the last writes float32 logits, or
+each of several its part of them.
 Steps say what is computed, in integers and in full; how (layouts, tiles, instructions, packing) is the backend's.
 """
 
@@ -59,12 +60,14 @@ class Step:
         module: module path of the operator, for comments and errors.
         inputs: numbers of the tensors it reads, in the operator's order.
         output: number of the tensor it writes; None where it writes the logits.
+        logits: of a step that writes only some of the logits, the first of them and how many; None for all.
     """
 
     name: str
     module: str
     inputs: tuple[int, ...]
     output: int | None
+    logits: tuple[int, int] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -236,7 +239,8 @@ class LogitPlaces:
     """Where the elements of one tensor stand among the logits.
 
     Args:
-        first, steps: element (y, x, c) is logit `first + y * steps[0] + x * steps[1] + c * steps[2]`.
+        first, steps: element (y, x, c) is logit `first + y * steps[0] + x * steps[1] + c * steps[2]` of those that the
+            step writes.
         elements, logits: int32 [n] where no such steps exist: element `elements[i]` is logit `logits[i]`; else empty.
     """
 
@@ -294,6 +298,10 @@ class Program:
         if [name for name, _ in self.outputs] not in ([], [OUTPUT]):
             said["outputs"] = [{"name": name, "shape": list(shape)} for name, shape in self.outputs]
         return said
+
+    def logits_of(self, step: Step) -> tuple[int, int]:
+        """The first logit that a step writes, and how many."""
+        return step.logits or (0, math.prod(self.logits))
 
     @property
     def inputs(self) -> tuple[Buffer, ...]:

@@ -44,7 +44,7 @@ def integer_target(
     """The target of a backend that lowers to `Program`."""
     return Target(
         name=name, profile=profile, ops=OPS, tables=UNARY_RULE, moves=MOVE_RULE, fills=FILL_RULE, in_float=IN_FLOAT,
-        float_operators=float_operators, one_float_output=True, weights=WeightLimits(zero_points=False),
+        float_operators=float_operators, float_lines=False, weights=WeightLimits(zero_points=False),
         sums=sums or SumLimits(),
         grids=frozenset({Grid.kind, CodebookGrid.kind}), notes=notes,
         gates=("no code and no logit differs from the target's integer arithmetic", *gates),

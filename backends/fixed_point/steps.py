@@ -40,8 +40,7 @@ from isobit.backends.fixed_point.program import (
 )
 from isobit.backends.regions import Region
 from isobit.pipeline.graph.dialect import POOLS
-from isobit.pipeline.graph.grid_map import data_inputs
-from isobit.pipeline.graph.nodes import bound_args, known_sizes, op_name, source_of, tensor_shape
+from isobit.pipeline.graph.nodes import bound_args, is_constant, known_sizes, op_name, source_of, tensor_shape
 from isobit.pipeline.graph.quantized_tensors import quantizer_at
 from isobit.pipeline.operators.unary import UNARY
 
@@ -178,7 +177,7 @@ def refusal(node: fx.Node) -> str:
         return UNARY[name].refusal(node)
     if name == "avg_pool2d" and arguments["divisor_override"] is not None:
         return "avg_pool2d with a divisor of its own"
-    if name in PAIRS and len(data_inputs(node)) != 2:
+    if name in PAIRS and sum(not is_constant(source) for source in node.args[:2] if isinstance(source, fx.Node)) != 2:
         return f"{name} of one tensor and of values that stand in no other"
     if name in _REDUCTIONS:
         return reduction_refusal(node)

@@ -15,6 +15,7 @@ from isobit.backends.fixed_point.program import Buffer, Move, Step
 from isobit.backends.fixed_point.values import Refusal, Sums, Value, per_sample, sample_shape
 from isobit.backends.regions import Region
 from isobit.pipeline.capture.sample_layout import samples_of
+from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.nodes import module_path, op_name, tensor_shape
 from isobit.pipeline.operators.moves import is_move
 from isobit.pipeline.target import Target
@@ -33,6 +34,7 @@ class Tensors:
 
     def __init__(self, graph: fx.GraphModule, target: Target, trial: bool = False) -> None:
         self.graph, self.target, self.trial = graph, target, trial
+        self.calls = Calls(graph)
         self.buffers: list[Buffer] = []
         self.steps: list[Step] = []
         self.values: dict[fx.Node, Value | Sums] = {}
@@ -91,7 +93,7 @@ class Tensors:
             return
         while is_move(op_name(reader)) and len(reader.users) == 1 and next(iter(reader.users)).op != "output":
             reader = next(iter(reader.users))
-        raise Refusal(reader, self.target.rule_of(reader).reason or f"{node.name} is on no grid")
+        raise Refusal(reader, self.target.rule_of(self.calls[reader]).reason or f"{node.name} is on no grid")
 
     def value(self, node: fx.Node, reader: fx.Node) -> Value:
         """Where codes lie that `reader` computes with; a value in float and sums without a grid are refused."""

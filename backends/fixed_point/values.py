@@ -38,8 +38,14 @@ class Value:
 
 @dataclass(frozen=True)
 class Sums:
-    """A value whose elements are the sums of the last layer, which have no grid; `numbers` as of `Value`."""
+    """A value whose elements are the sums of a layer after which nothing computes: they have no grid.
 
+    Args:
+        layer: whose sums they are.
+        numbers: as of `Value`, into the layer's channels.
+    """
+
+    layer: fx.Node
     numbers: np.ndarray
 
 

@@ -11,24 +11,21 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
 from isobit.backends.execution.codes import CodeGrid, Codes, all_pairs, dequantized, looked_up, quantize_float
-from isobit.backends.execution.integer import Execution, Kernel
+from isobit.backends.execution.integer import ExecutedArithmetic, Execution, Kernel
 from isobit.backends.execution.layer_sums import conv2d_sums, linear_sums, window_sum
 from isobit.backends.regions import Region
 from isobit.pipeline.graph.dialect import ACTIVATIONS
 from isobit.pipeline.graph.nodes import bound_args, pair
-from isobit.pipeline.proof.parity import Followed
-from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
 
 
-class IntegerArithmetic:
+class IntegerArithmetic(ExecutedArithmetic):
     """What the artifact must compute, code by code.
 
     Args:
@@ -37,18 +34,7 @@ class IntegerArithmetic:
     """
 
     def __init__(self, reference: Reference, target: Target | None = None) -> None:
-        self.execution = Execution(reference.graph, target or reference.quantized.target, KERNELS, logits)
-        self.float_boundaries = self.execution.boundaries
-        self.outputs, self.float_outputs = self.execution.outputs, self.execution.float_outputs
-
-    def run(self, x: Inputs) -> Mapping[str, np.ndarray]:
-        """uint8 codes by quantizer name in execution order, and each float32 output by its name, of x [N, ...]."""
-        return self.follow(x, {}).results
-
-    def follow(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
-        """See `pipeline.proof.parity.Arithmetic`; names of `codes` that are no float boundary are not taken over."""
-        taken = {name: torch.from_numpy(codes[name]) for name in self.float_boundaries if name in codes}
-        return Followed(*self.execution.walk(x, taken))
+        super().__init__(Execution(reference.graph, target or reference.quantized.target, KERNELS, logits))
 
 
 def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from isobit.backends.onnx.emitters import (
 from isobit.backends.onnx.forms.qdq import Emission
 from isobit.backends.onnx.forms.qoperator import OperatorEmission
 from isobit.pipeline.errors import TargetError
+from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.nodes import (
     is_constant,
     where,
@@ -41,8 +42,8 @@ def unsupported(graph: fx.GraphModule) -> list[tuple[fx.Node, str]]:
 
 def without_kernels(graph: fx.GraphModule, target: Target) -> list[tuple[fx.Node, str]]:
     """Operators of a prepared or quantized graph that stand in integers and have no such kernel, with the reason."""
-    calls = [node for node in graph.graph.nodes if node.op == "call_function" and not is_constant(node)]
-    return [(node, why) for node in calls if target.rule_of(node).inputs != "float" and (why := without_kernel(node))]
+    calls = [call for call in Calls(graph) if call.op and target.rule_of(call).inputs != "float"]
+    return [(call.node, why) for call in calls if (why := without_kernel(call.node))]
 
 
 def emit_model(reference: Reference, path: Path, form: Form = "qdq") -> None:

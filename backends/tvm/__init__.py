@@ -70,7 +70,8 @@ class TvmBackend:
         program, profile = lower(reference), profiles.PROFILES[reference.quantized.target.profile]
         builder = module_builder(program, profile)
         write_module(builder, profile, folder / self.model_file)
-        files = write_device_files(folder, profile, program, builder.traced, builder.kernel_counts())
+        files = write_device_files(
+            folder, profile, program, builder.traced, builder.kernel_counts(), builder.followed)
         return [folder / self.model_file, *files]
 
     def describe(self, folder: Path, preprocessing: PreprocessingEntry) -> None:

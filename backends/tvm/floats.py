@@ -15,12 +15,40 @@ from isobit.pipeline.errors import first_line
 from isobit.pipeline.quiet import quiet
 
 KEPT = 1024  # calls that are remembered: a plan is checked, then emitted
+COMPILERS = "tvm.contrib."  # names of functions that only the compiler's library has
 
 
+@functools.lru_cache(KEPT)
 def refusal(call: FloatCall) -> str:
     """Why TVM cannot read a call, or an empty string."""
     found = function_of(call)
-    return found if isinstance(found, str) else ""
+    return found if isinstance(found, str) else _lacking(found)
+
+
+def _lacking(function: Any) -> str:
+    """Why a device's runtime cannot run a function: it calls what only the compiler's library has, as sorts do."""
+    from tvm import IRModule, relax, target
+
+    module = IRModule({"main": function.with_attr("global_symbol", "main")})
+    with target.Target({"kind": "llvm"}):
+        module = relax.backend.DispatchSortScan()(module)  # pyright: ignore[reportCallIssue] - stubs lack `__call__`
+        module = relax.transform.LegalizeOps()(module)
+    found = next((name for name in _called_by_name(module) if name.startswith(COMPILERS)), "")
+    return f"TVM's runtime for devices lacks {found}" if found else ""
+
+
+def _called_by_name(module: Any) -> list[str]:
+    """The functions of the runtime's registry that a lowered module names."""
+    from tvm import ir, relax
+    from tvm_ffi import structural_walk
+
+    names: list[str] = []
+    for function in module.functions.values():
+        structural_walk(function, [
+            (relax.ExternFunc, lambda found: names.append(str(found.global_symbol))),
+            (ir.StringImm, lambda found: names.append(str(found.value))),
+        ])
+    return names
 
 
 @functools.lru_cache(KEPT)

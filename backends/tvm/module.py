@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +42,20 @@ if TYPE_CHECKING:
     from tvm.ir import GlobalVar
     from tvm_ffi import StructuralKey
 
-LOGITS = -1  # number of the padded logits among a function's values
+
+@dataclass(frozen=True)
+class _Values:
+    """What the steps of a function gave.
+
+    Args:
+        read: by the number of the tensor, as later steps read it.
+        own: by number, of the tensors `followed` what the step itself gave; nobody reads it.
+        leaving: padded logits by the place of their step.
+    """
+
+    read: dict[int, Any]
+    own: dict[int, Any] = field(default_factory=dict)
+    leaving: dict[int, Any] = field(default_factory=dict)
 
 
 def step_call(step: Step, program: Program, places: list[Place], e: InstructionSet) -> Call:
@@ -93,7 +107,7 @@ def step_call(step: Step, program: Program, places: list[Place], e: InstructionS
 
 
 class ModuleBuilder:
-    """Collects kernels and builds the functions `main`, `codes` and `trace`.
+    """Collects kernels and builds the functions `main`, `codes`, `trace` and `follow`.
 
     Args:
         program: the network.
@@ -123,12 +137,20 @@ class ModuleBuilder:
         if not self.program.raw:  # else codes do not say all that is read of the inputs
             self._function("codes", codes, self._logits)
         self._function("trace", values, self._everything)
+        if self.followed:
+            near = [moves.enter_call(self.program, number, self.places[number], self.e) for number in self.followed]
+            self._function("follow", values, self._everything, near)
         return self._builder.get()
 
     @property
     def traced(self) -> list[int]:
         """Numbers of the tensors that `trace` returns: the quantized ones in execution order."""
         return [number for number in self.program.order if self.program.buffers[number].quantized]
+
+    @property
+    def followed(self) -> list[int]:
+        """Numbers of the tensors right after float operators: `follow` goes on from codes that it is given of them."""
+        return [step.output for step in self.program.steps if isinstance(step, Encode) and step.output is not None]
 
     def kernel_counts(self) -> dict[str, int]:
         """How often `main` calls each kind of kernel."""
@@ -140,42 +162,54 @@ class ModuleBuilder:
         """Something reads the codes of an input, or its integers."""
         return self.program.buffers[number].quantized or any(number in step.inputs for step in self.program.steps)
 
-    def _function(self, name: str, entries: list[moves.Entry], result: Callable[[dict[int, Any]], Any]) -> None:
+    def _function(
+        self, name: str, entries: list[moves.Entry], result: Callable[[_Values], Any],
+        near: Sequence[moves.Entry] = (),
+    ) -> None:
+        """Add a function of the inputs, and of the codes of the tensors `followed` where there are entries for them.
+
+        `result` makes what the function returns.
+        """
         from tvm import relax
 
         given = [relax.Var(f"x{number}" if number else "x", _tensor_type(entry.given.shape, entry.given.kind))
-                 for number, entry in enumerate(entries)]
+                 for number, entry in enumerate([*entries, *near])]
+        taken = {number: (entry.call, codes) for number, entry, codes in zip(
+            self.followed, near, given[len(entries):], strict=True)} if near else {}
         with self._builder.function(name, given):
             with self._builder.dataflow():
-                values = {number: self._call(entry.call, [x])
-                          for number, (entry, x) in enumerate(zip(entries, given, strict=True))
-                          if self._is_entered(number)}
+                values = _Values({number: self._call(entry.call, [x])
+                                  for number, (entry, x) in enumerate(zip(entries, given[:len(entries)], strict=True))
+                                  if self._is_entered(number)})
                 in_float = {number: given[place] for number, place in self.program.raw.items()}
-                for step, call in zip(self.program.steps, self.calls, strict=True):
+                for place, (step, call) in enumerate(zip(self.program.steps, self.calls, strict=True)):
                     reads = [in_float[number] for number in step.reads] if isinstance(step, FloatStep) else []
                     if isinstance(call, Compute):
                         value = self._compute(call, reads)
                     else:
-                        value = self._call(call, [*(values[number] for number in call.inputs), *reads])
+                        value = self._call(call, [*(values.read[number] for number in call.inputs), *reads])
                     if isinstance(step, FloatStep) and step.writes is not None:
                         in_float[step.writes] = value
+                    elif step.output is None:
+                        values.leaving[place] = value
                     else:
-                        values[LOGITS if step.output is None else step.output] = value
+                        values.read[step.output] = value
+                    if step.output in taken:
+                        values.own[step.output] = value
+                        values.read[step.output] = self._call(taken[step.output][0], [taken[step.output][1]])
                 output = self._builder.emit_output(result(values))
             self._builder.emit_func_output(output)
 
-    def _logits(self, values: dict[int, Any]) -> Any:
-        size = next(
-            call.shape[0] for step, call in zip(self.program.steps, self.calls, strict=True)
-            if isinstance(call, Call) and step.output is None and not isinstance(step, Decode)
-        )
-        return self._call(moves.finish_call(LOGITS, size, self.program), [values[LOGITS]])
+    def _logits(self, values: _Values) -> Any:
+        padded = [call.shape[0] for place in values.leaving if isinstance(call := self.calls[place], Call)]
+        steps = [self.program.steps[place] for place in values.leaving]
+        return self._call(moves.finish_call(steps, padded, self.program), [*values.leaving.values()])
 
-    def _everything(self, values: dict[int, Any]) -> Any:
+    def _everything(self, values: _Values) -> Any:
         from tvm import relax
 
         found = [
-            self._call(moves.leave_call(number, self.places[number]), [values[number]])
+            self._call(moves.leave_call(number, self.places[number]), [values.own.get(number, values.read[number])])
             for number in self.traced
         ]
         return relax.Tuple([*found, self._logits(values)])
@@ -211,7 +245,7 @@ class ModuleBuilder:
 
         key = f"{array.dtype.str}{array.shape}".encode() + array.tobytes()
         if key not in self._constants:
-            self._constants[key] = relax.const(np.ascontiguousarray(array), array.dtype.name)
+            self._constants[key] = relax.const(np.array(array, order="C"), array.dtype.name)
         return self._constants[key]
 
 

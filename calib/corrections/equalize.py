@@ -4,6 +4,10 @@ Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correc
 4.1: a ReLU keeps positive factors, so what a layer divides a channel by the next one may multiply it with. Where the
 next is depthwise and weights have a scale for each channel, no weight loses anything by it; ranges are those of the
 calibration images, not of the weights.
+
+A ReLU6 keeps factors below its end only. No channel is widened beyond the widest, which keeps to the end: on the
+calibration images the network stays the same, and beyond what a channel had there it is clipped at most a little
+earlier, as by a quantizer's range.
 """
 
 from __future__ import annotations
@@ -16,13 +20,15 @@ from torch import Tensor, fx
 
 from isobit.calib.context import Calibration
 from isobit.calib.reconstruction.boundary import batches
-from isobit.pipeline.graph.layers import weighted_layers
-from isobit.pipeline.graph.nodes import bound_args, get_attribute, is_constant, op_name, quantizer_of, tensor_shape
+from isobit.pipeline.graph.calls import Calls
+from isobit.pipeline.graph.layers import is_depthwise, weighted_layers
+from isobit.pipeline.graph.nodes import bound_args, get_attribute, is_constant, op_name, quantizer_of
 from isobit.pipeline.operators.unary import UNARY
 from isobit.pipeline.quant.quantizer import Phase, Quantizer, stand_in_for
 from isobit.pipeline.samples.network_inputs import run_graph
 
 HOMOGENEOUS = frozenset(name for name, row in UNARY.items() if row.homogeneous)
+CLIP = "hardtanh"  # ReLU6 is one
 LEAST_FACTOR = 2.0**-6  # images never seen may have more in a channel that was nearly empty
 
 
@@ -42,12 +48,15 @@ class Pair:
 
 
 @torch.no_grad()
-def equalize(calibration: Calibration) -> int:
+def equalize(calibration: Calibration, clips: bool = False) -> int:
     """Scale weights and biases in place, before ranges are searched; how many tensors were equalized.
 
-    The float network stays the same up to rounding in float32.
+    The float network stays the same up to rounding in float32; with `clips`, on the calibration images.
+
+    Args:
+        clips: also through a ReLU6.
     """
-    pairs = list(find_pairs(calibration.graph))
+    pairs = list(find_pairs(calibration.graph, clips))
     ranges = {pair.quantizer: _Largest() for pair in pairs}
     for quantizer in ranges:
         quantizer.phase = Phase.OBSERVE
@@ -60,8 +69,13 @@ def equalize(calibration: Calibration) -> int:
     return len(pairs)
 
 
-def find_pairs(graph: fx.GraphModule) -> Iterator[Pair]:
-    """Every pair of `graph`, in execution order."""
+def find_pairs(graph: fx.GraphModule, clips: bool = False) -> Iterator[Pair]:
+    """Every pair of `graph`, in execution order.
+
+    Args:
+        clips: what lies between may be a ReLU6, or another clip that no widened channel reaches before the widest.
+    """
+    calls = Calls(graph)
     places = [quantizer_of(graph, node) for node in graph.graph.nodes]
     for layer in weighted_layers(graph):
         if op_name(layer) != "conv2d" or not _own_weight(graph, layer):
@@ -70,12 +84,13 @@ def find_pairs(graph: fx.GraphModule) -> Iterator[Pair]:
         while len(node.users) == 1:
             (user,) = node.users
             found = quantizer_of(graph, user)
-            if found is None and op_name(user) not in HOMOGENEOUS:
+            if found is None and op_name(user) not in HOMOGENEOUS and not (clips and _is_even_clip(user)):
                 break
             node, quantizer = user, found or quantizer
         readers = tuple(node.users)
         if quantizer is not None and not quantizer.fixed and places.count(quantizer) == 1 and readers and all(
-            reader.args[0] is node and _is_depthwise(reader) and _own_weight(graph, reader) for reader in readers
+            reader.args[0] is node and is_depthwise(calls[reader]) and _own_weight(graph, reader)
+            for reader in readers
         ):
             yield Pair(layer, quantizer, readers)
 
@@ -138,9 +153,9 @@ def stated(value: fx.Node) -> fx.Node:
     return value.all_input_nodes[0] if value.op == "call_module" else value
 
 
-def _is_depthwise(node: fx.Node) -> bool:
-    if op_name(node) != "conv2d":
+def _is_even_clip(node: fx.Node) -> bool:
+    """A clip to 0 ... b, or to -b ... b: magnitudes up to the largest one stay what they are when they grow to it."""
+    if op_name(node) != CLIP:
         return False
-    args = bound_args(node)
-    weight = tensor_shape(args["weight"])
-    return weight[1] == 1 and args["groups"] == weight[0]
+    low, high = UNARY[CLIP].ends_of(node, coded=False)
+    return high > 0.0 and low in (0.0, -high)

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from isobit.calib.context import Calibration
+from isobit.calib.corrected import Corrected
 from isobit.calib.cost import Cost, CostFacts
 from isobit.calib.parameters import Parameters, checked_parameters
 from isobit.pipeline.errors import CalibrationError, RecipeError
+from isobit.pipeline.graph.ends.predictions import find_predictions
 from isobit.pipeline.graph.nodes import takes_one_float, tensor_shape
 from isobit.pipeline.graph.norms import folded_norm
 from isobit.pipeline.graph.ports import input_names, output_nodes
@@ -29,7 +31,7 @@ P = TypeVar("P", bound=Parameters)
 
 
 Run = Callable[[Calibration, P], tuple[UnitLog, ...]]
-Need = Literal["images", "labels", "batch", "bn_statistics", "tail", "one_input"]
+Need = Literal["images", "labels", "batch", "bn_statistics", "tail", "predictions", "one_input"]
 Needs = Set[Need] | Callable[[P], Set[Need]]
 StateCost = Callable[[P, CostFacts], Cost]
 
@@ -41,7 +43,9 @@ class Method(Generic[P]):
     Args:
         needs: what must be at hand: `images`, and `labels` of theirs; `batch`, as many images as one step takes;
             `bn_statistics`, a batch norm folded into some layer; `tail`, a prediction [N, classes] at the end of the
-            network; `one_input`, no more than one, of floats. A set, or a function of the parameters.
+            network; `predictions`, outputs of floats of any kind (`pipeline.graph.ends.predictions`), which
+            `Corrected.prediction` may name; `one_input`, no more than one, of floats. A set, or a function of the
+            parameters.
         cost: what a run with these parameters costs, making the images apart.
         fills: the kinds of grids, as `levels` names them, whose bits for each channel it chooses.
     """
@@ -55,7 +59,23 @@ class Method(Generic[P]):
 
     def needed(self, parameters: P) -> Set[Need]:
         """What a run with these parameters needs."""
-        return self.needs(parameters) if callable(self.needs) else self.needs
+        own = self.needs(parameters) if callable(self.needs) else self.needs
+        compared: Set[Need] = {"predictions"}  # by the finish
+        return own | compared if isinstance(parameters, Corrected) and parameters.finish_steps else own
+
+    def calibrate(self, calibration: Calibration, parameters: P) -> tuple[UnitLog, ...]:
+        """Run it, and what the parameters ask for around it."""
+        if not isinstance(parameters, Corrected):
+            return self.run(calibration, parameters)
+        parameters.before(calibration)
+        log = self.run(calibration, parameters)
+        parameters.after(calibration)
+        return log
+
+    def costs(self, parameters: P, facts: CostFacts) -> Cost:
+        """What `calibrate` costs."""
+        own = self.cost(parameters, facts)
+        return own + parameters.around(facts) if isinstance(parameters, Corrected) else own
 
 
 METHODS: Registry[Method[Any]] = Registry("method", RecipeError, "isobit.methods", "recipe.method.name")
@@ -105,6 +125,8 @@ def check_needs(choice: MethodChoice, quantized: Quantized) -> None:
             f"the method '{found.name}' works on images, and the model takes {', '.join(input_names(quantized.graph))}",
             where="method", allowed="one input of floats", field="recipe.method.name", hint="Take qdrop.",
         )
+    if "predictions" in needed:
+        _check_predictions(found, quantized, parameters)
     answers = output_nodes(quantized.graph)
     shapes = ", ".join(str(list(tensor_shape(answer))) for answer in answers)
     if "tail" in needed and [len(tensor_shape(answer)) for answer in answers] != [2]:
@@ -113,6 +135,20 @@ def check_needs(choice: MethodChoice, quantized: Quantized) -> None:
             where="method", allowed="one output [images, classes]", field="recipe.method.name",
             hint="Take qdrop, or brecq with method.fisher=off.",
         )
+
+
+def _check_predictions(found: Method[Any], quantized: Quantized, parameters: Parameters) -> None:
+    corrected = parameters if isinstance(parameters, Corrected) else Corrected()
+    if find_predictions(quantized.graph, corrected.prediction.by_kind if corrected.prediction else None):
+        return
+    finishes = corrected.finish_steps > 0
+    who = "the finish" if finishes else f"the method '{found.name}'"
+    raise RecipeError(
+        f"{who} compares predictions, and the model gives no floats",
+        where="method", allowed="a model with an output of floats",
+        field=f"recipe.method.{'finish_steps' if finishes else 'name'}",
+        hint="`recipe.method.finish_steps=0`" if finishes else "Take qdrop, or brecq with method.fisher=off.",
+    )
 
 
 def check_batch(recipe: Recipe, images: int) -> None:

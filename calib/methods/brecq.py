@@ -16,6 +16,7 @@ from isobit.calib.methods import Need, method
 from isobit.calib.ranges.ranges import search_ranges_in_order, search_weight_ranges
 from isobit.calib.reconstruction.mixing import MaskSource
 from isobit.calib.reconstruction.objectives import Fisher, FullFisher, Reconstruction, fisher_weights
+from isobit.calib.reconstruction.predictions import float_predictions
 from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
 from isobit.calib.reconstruction.schedule import LearnedRounding, rate_factor
 from isobit.calib.reconstruction.trainer import MakeObjective, Sampler, Settings, UnitTrainer, unit_trainer
@@ -64,7 +65,7 @@ class BRECQParameters(LearnedRounding):
 
 
 def _needs(parameters: BRECQParameters) -> set[Need]:
-    return {"images", "batch"} if parameters.fisher == "off" else {"images", "batch", "tail"}
+    return {"images", "batch"} if parameters.fisher == "off" else {"images", "batch", "predictions"}
 
 
 def _cost(parameters: BRECQParameters, facts: CostFacts) -> Cost:
@@ -81,10 +82,12 @@ def brecq(calibration: Calibration, parameters: BRECQParameters) -> tuple[UnitLo
     search_weight_ranges(calibration)
     weights, activations = parameters.weight_settings, parameters.activation_settings
 
+    objective = _objective(calibration, parameters)
+
     def round_weights(task: UnitTask) -> UnitTrainer | None:
         if task.unit.name == stem:
             return None
-        return unit_trainer(task, weights, _objective(calibration, parameters.fisher))
+        return unit_trainer(task, weights, objective)
 
     def learn_scales(task: UnitTask) -> UnitTrainer | None:
         if task.unit.name == stem:
@@ -102,13 +105,14 @@ def brecq(calibration: Calibration, parameters: BRECQParameters) -> tuple[UnitLo
     return first + reconstruct(calibration, sweep, learn_scales)
 
 
-def _objective(calibration: Calibration, fisher: Fisher) -> MakeObjective:
-    if fisher == "off":
+def _objective(calibration: Calibration, parameters: BRECQParameters) -> MakeObjective:
+    if parameters.fisher == "off":
         return Reconstruction
-    kind = Reconstruction if fisher == "diag" else FullFisher
+    kind = Reconstruction if parameters.fisher == "diag" else FullFisher
+    predictions = float_predictions(calibration, parameters.prediction)
 
     def make(task: UnitTask, masks: MaskSource) -> Reconstruction:
-        weights = fisher_weights(task, task.make_tail("float32"), calibration.teacher_logits)
+        weights = fisher_weights(task, task.make_tail("float32", predictions.names), predictions)
         return kind(task, masks, weights=weights)
 
     return make

@@ -11,9 +11,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from isobit.calib.context import Calibration
+from isobit.calib.corrected import Corrected
 from isobit.calib.cost import STEERED, Cost, CostFacts
 from isobit.calib.methods import method
-from isobit.calib.parameters import Parameters
 from isobit.calib.ranges.ranges import search_ranges
 from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
 from isobit.calib.reconstruction.schedule import Schedule, rate_factor
@@ -23,7 +23,7 @@ from isobit.pipeline.stages import UnitLog
 PAPER_STEPS = 20_000
 
 
-class LSQParameters(Parameters):
+class LSQParameters(Corrected):
     """Numbers of steps and rate are QDrop's, which learns the same scales.
 
     Args:

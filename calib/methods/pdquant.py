@@ -18,6 +18,7 @@ from isobit.calib.precision import Precision
 from isobit.calib.ranges.ranges import search_ranges, search_unit_ranges
 from isobit.calib.reconstruction.correction import Correction, correct
 from isobit.calib.reconstruction.objectives import PredictionDifference
+from isobit.calib.reconstruction.predictions import float_predictions
 from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
 from isobit.calib.reconstruction.schedule import LearnedRounding, rate_factor
 from isobit.calib.reconstruction.trainer import MakeObjective, Settings, UnitTrainer, unit_trainer
@@ -33,7 +34,8 @@ class PDQuantParameters(LearnedRounding):
         keep_prob: probability that an element stays quantized, at the unit's input and inside.
         learning_rate: of the rounding variables; three times that of the other papers.
         scale_learning_rate: Adam's, of the activation scales, cosine to 0.
-        temperature: of the softmaxes whose divergence is the prediction difference.
+        temperature: of the softmaxes whose divergence is a classifier's prediction difference; detectors and maps
+            have distances of their own (`calib.reconstruction.predictions`).
         reconstruction_weight: lambda_r; the prediction difference is divided by it. None leaves the difference out.
         correction_steps: of the distribution correction, at the paper's number of steps; 0 leaves it out. `fast`
             takes the same share of them as of `steps`.
@@ -84,7 +86,7 @@ def _needs(parameters: PDQuantParameters) -> set[Need]:
     if parameters.correction_steps:
         needs.add("bn_statistics")
     if parameters.reconstruction_weight is not None:
-        needs.add("tail")
+        needs.add("predictions")
     return needs
 
 
@@ -101,11 +103,11 @@ def _cost(parameters: PDQuantParameters, facts: CostFacts) -> Cost:
 def pdquant(calibration: Calibration, parameters: PDQuantParameters) -> tuple[UnitLog, ...]:
     """Every unit in order: ranges on the prefix, corrected inputs, training through the rest of the network."""
     search_ranges(calibration, parameters.init_images)
-    settings = parameters.settings
+    settings, objective = parameters.settings, _objective(calibration, parameters)
 
     def trainer(task: UnitTask) -> UnitTrainer | None:
         task = correct(task, parameters.correction)
-        return unit_trainer(task, settings, _objective(calibration, parameters))
+        return unit_trainer(task, settings, objective)
 
     def ranges(task: UnitTask) -> None:
         search_unit_ranges(task, parameters.init_images)
@@ -117,7 +119,8 @@ def _objective(calibration: Calibration, parameters: PDQuantParameters) -> MakeO
     if parameters.reconstruction_weight is None:
         return None
     weight = 1.0 / parameters.reconstruction_weight
+    predictions = float_predictions(calibration, parameters.prediction, parameters.temperature)
     return lambda task, masks: PredictionDifference(
-        task, masks, parameters.keep_prob, task.make_tail(parameters.precision), calibration.teacher_logits,
-        parameters.temperature, weight, parameters.prediction_images,
+        task, masks, parameters.keep_prob, task.make_tail(parameters.precision, predictions.names), predictions, weight,
+        parameters.prediction_images,
     )

@@ -14,16 +14,16 @@ from __future__ import annotations
 from pydantic import Field
 
 from isobit.calib.context import Calibration
+from isobit.calib.corrected import Corrected
 from isobit.calib.cost import Cost, CostFacts
 from isobit.calib.methods import method
-from isobit.calib.parameters import Parameters
 from isobit.calib.ranges.averages import Averages, averaged_inputs, covered
 from isobit.calib.ranges.ranges import round_weights, search_ranges
 from isobit.pipeline.quant.grid import params_from_range
 from isobit.pipeline.stages import UnitLog
 
 
-class ZeroqParameters(Parameters):
+class ZeroqParameters(Corrected):
     """Args:
     widen: factor on the activation ranges. The paper has 1. Images that match means and deviations have shorter tails
         than real ones; where bits are many, a wider range costs less than what it saves from being cut.

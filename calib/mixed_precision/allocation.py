@@ -5,7 +5,8 @@ quantized to k bits:
 
     omega_i(k) = (1/N) sum_n KL(softmax T(x_n) || softmax T[i<-k](x_n))
 
-One-directional, the float network first, as in the paper; third-party code takes the mean of both directions. What k
+One-directional, the float network first, as in the paper; third-party code takes the mean of both directions. Networks
+that give no classes have the distance of their predictions in its place (`calib.reconstruction.predictions`). What k
 bits mean is what the recipe would make of them on the target (granularity, range search, symmetry, the target's
 limits). Layers are taken to act independently, so a choice of bits costs the sum of its sensitivities, and the best
 choice under a size is a multiple-choice knapsack. It is solved exactly, by dynamic programming over Pareto frontiers.
@@ -24,23 +25,23 @@ import torch
 from torch import fx
 
 from isobit.calib.cost import Cost, CostFacts
+from isobit.calib.mixed_precision.visits import visits
 from isobit.calib.ranges.observers import weight_params
-from isobit.calib.reconstruction.boundary import Boundary, batches, segments
-from isobit.calib.reconstruction.losses import answers_loss
+from isobit.calib.reconstruction.boundary import batches
 from isobit.pipeline.errors import CalibrationError, RecipeError
-from isobit.pipeline.graph.layers import layer_name
+from isobit.pipeline.graph.calls import Call
+from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.graph.nodes import get_attribute, nodes_by_name, quantizer_of, source_of, where
-from isobit.pipeline.graph.ports import output_nodes
 from isobit.pipeline.graph.quantized_tensors import quantized_tensors
-from isobit.pipeline.graph.subgraphs import channels_last, extract
+from isobit.pipeline.graph.subgraphs import channels_last
 from isobit.pipeline.proof.observed import spread
 from isobit.pipeline.quant.grid import QuantSpec
-from isobit.pipeline.quant.quantizer import Phase
+from isobit.pipeline.quant.quantizer import BiasQuantizer, Phase, Quantizer
 from isobit.pipeline.recipe.allocation import MEGABYTE, Allocation, Point
 from isobit.pipeline.recipe.budget import BitBudget
 from isobit.pipeline.samples.batching import BUDGET, evaluation_batch
-from isobit.pipeline.samples.network_inputs import Inputs, on_device, part, run_graph, sample_count
-from isobit.pipeline.stages import Quantized
+from isobit.pipeline.samples.network_inputs import Inputs, part, sample_count
+from isobit.pipeline.stages import Calibrated, Quantized
 
 IMAGES = 256  # that sensitivities are means over, spread evenly over the calibration images
 
@@ -72,47 +73,53 @@ def weight_specs(quantized: Quantized) -> Specs:
 
 
 def find_choices(quantized: Quantized, options: Mapping[int, Specs]) -> tuple[Choice, ...]:
-    """What the bits can be chosen of, in execution order; checks the recipe's budget.
-
-    Args:
-        options: bits -> `weight_specs` of the network with every open layer at these bits. A layer whose bits are the
-            same in all of them is fixed.
+    """`choices_of` a recipe with a budget of bits.
 
     Raises:
         RecipeError: no choice is small enough for the budget.
     """
-    choices = []
-    for group in _groups(_weights(quantized.graph)):
-        specs = {bits: {node.name: known[node.name] for node in group} for bits, known in options.items()}
-        widths = [{known[node.name].grid.bits for known in specs.values()} for node in group]
-        weights: dict[str, int] = {}
-        for node in group:
-            number = get_attribute(quantized.graph, source_of(node)).numel()
-            name = layer_name(node)
-            weights[name] = weights.get(name, 0) + number
-        choices.append(Choice(weights, specs, max((min(one) for one in widths if len(one) == 1), default=None)))
+    choices = choices_of(quantized, options)
     _check_budget(quantized.recipe.weights.budget, choices)
+    return choices
+
+
+def choices_of(quantized: Quantized, options: Mapping[int, Specs]) -> tuple[Choice, ...]:
+    """What the bits can be chosen of, in execution order.
+
+    Args:
+        options: bits -> `weight_specs` of the network with every open layer at these bits. A layer whose bits are the
+            same in all of them is fixed.
+    """
+    layers = Layers(quantized.calls)
+    names = {call: layers.name(call) for call in quantized.calls if call.constant and call.quantizer is not None}
+    choices = []
+    for group in _groups(names):
+        specs = {bits: {weight.name: known[weight.name] for weight in group} for bits, known in options.items()}
+        widths = [{known[weight.name].grid.bits for known in specs.values()} for weight in group]
+        weights: dict[str, int] = {}
+        for weight in group:
+            weights[names[weight]] = weights.get(names[weight], 0) + weight.sources[0].tensor.numel()
+        choices.append(Choice(weights, specs, max((min(one) for one in widths if len(one) == 1), default=None)))
     return tuple(choices)
 
 
-def _weights(graph: fx.GraphModule) -> list[fx.Node]:
-    """The nodes that quantize a weight."""
-    return [tensor.node for tensor in quantized_tensors(graph).weights()]
+def _groups(names: Mapping[Call, str]) -> list[list[Call]]:
+    """Weights by what must have the same bits: one tensor, or one name of a layer, which is what an override says.
 
-
-def _groups(weights: Sequence[fx.Node]) -> list[list[fx.Node]]:
-    """`weights` by what must have the same bits: one tensor, or one name of a layer, which is what an override says."""
-    groups: list[list[fx.Node]] = []
-    for node in weights:
-        same = [group for group in groups if any(_shared(node, other) for other in group)]
+    Args:
+        names: of the layer, by the weight's quantizer, in execution order.
+    """
+    groups: list[list[Call]] = []
+    for weight, name in names.items():
+        same = [group for group in groups if any(
+            weight.sources[0].node.target == other.sources[0].node.target or name == names[other] for other in group)]
         groups = [group for group in groups if group not in same]
-        groups.append([*(other for group in same for other in group), node])
-    place = {node: index for index, node in enumerate(weights)}
-    return sorted((sorted(group, key=place.__getitem__) for group in groups), key=lambda group: place[group[0]])
+        groups.append([*(other for group in same for other in group), weight])
+    return sorted((sorted(group, key=_place) for group in groups), key=lambda group: _place(group[0]))
 
 
-def _shared(one: fx.Node, other: fx.Node) -> bool:
-    return source_of(one).target == source_of(other).target or layer_name(one) == layer_name(other)
+def _place(call: Call) -> int:
+    return call.place
 
 
 def budget_size(budget: BitBudget, choices: Sequence[Choice]) -> int:
@@ -206,43 +213,29 @@ def _point(size: int, omega: float) -> Point:
 
 @torch.no_grad()
 def sensitivities(
-    quantized: Quantized, choices: Sequence[Choice], images: Inputs, device: torch.device,
+    quantized: Quantized | Calibrated, choices: Sequence[Choice], images: Inputs, device: torch.device,
     progress: Callable[[int, int], None] = lambda done, total: None, memory: float = BUDGET,
 ) -> list[dict[int, float]]:
-    """omega(k) of each choice at each of its bits, everything else in float: `losses.answers_loss`.
+    """omega(k) of each choice at each of its bits, everything else in float: `predictions.answers_loss`.
 
     A batch of images at a time walks through the float network once, and before each layer through the rest of it
     once for each number of bits; memory holds the live values of one batch.
     """
     graph = channels_last(copy.deepcopy(quantized.graph).to(device))
+    for module in graph.modules():
+        if isinstance(module, Quantizer | BiasQuantizer):
+            module.phase = Phase.OFF  # the float network
     nodes = nodes_by_name(graph)
     trials = [_Trial(graph, [nodes[name] for name in next(iter(choice.specs.values()))], choice) for choice in choices]
-    path = segments(graph, [[trial.first] for trial in trials])
-    rest = {
-        segment.unit: extract(graph, [name for later in path[place:] for name in later.nodes])
-        for place, segment in enumerate(path) if segment.unit is not None
-    }
     found = [dict.fromkeys(choice.specs, 0.0) for choice in choices]
-    size = evaluation_batch(graph, memory)
-    count, answers = sample_count(images), [node.name for node in output_nodes(graph)]
-    parts = list(batches(count, size))
-    for number, rows in enumerate(parts):
-        batch = part(images, rows)
-        boundary = Boundary(graph, batch, device, size)
-        # Every quantizer is OFF: the float network.
-        answered = dict(zip(answers, run_graph(graph, on_device(batch, device)), strict=True))
-        for segment in path:
-            if segment.unit is not None:
-                inputs = [boundary.teacher[name].rows(slice(None)) for name in rest[segment.unit].input_names]
-                for bits in found[segment.unit]:
-                    with trials[segment.unit].quantized(bits):
-                        changed = dict(zip(rest[segment.unit].output_names, rest[segment.unit](*inputs), strict=True))
-                    loss = float(answers_loss(changed, answered))
-                    found[segment.unit][bits] += loss * sample_count(batch) / count
-                progress(number * len(trials) + segment.unit + 1, len(parts) * len(trials))
-            boundary.run_teacher(segment)
-            boundary.follow_teacher(segment)
-            boundary.cross(segment)
+    parts = len(list(batches(sample_count(images), evaluation_batch(graph, memory))))
+    seen = 0
+    for visit in visits(graph, [trial.first for trial in trials], images, device, memory):
+        for bits in found[visit.place]:
+            with trials[visit.place].quantized(bits):
+                changed = visit.answers(visit.run())
+            found[visit.place][bits] += visit.loss(changed)
+        progress(seen := seen + 1, parts * len(trials))
     return found
 
 

@@ -12,10 +12,9 @@ from typing import Literal
 
 from torch import Tensor, fx
 
+from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.dialect import POOLS
 from isobit.pipeline.graph.grid_map import GridMap
-from isobit.pipeline.graph.nodes import op_name
-from isobit.pipeline.graph.quantized_tensors import quantized_tensors
 from isobit.pipeline.quant.quantizer import Quantizer
 from isobit.pipeline.target import Target
 
@@ -24,13 +23,13 @@ Averages = Literal["input", "own"]  # the range of what is averaged; or one foun
 
 def averaged_inputs(graph: fx.GraphModule, target: Target | None) -> dict[Quantizer, Quantizer]:
     """The quantizer of each average -> the one of what is averaged, in execution order, as far as both are there."""
-    values, found = GridMap(graph, target), dict[Quantizer, Quantizer]()
-    for tensor in quantized_tensors(graph):
-        pool = tensor.source
-        if op_name(pool) in POOLS:
-            averaged = values.quantizer(pool.all_input_nodes[0])
-            if averaged is not None and averaged is not tensor.quantizer:
-                found[tensor.quantizer] = averaged
+    values, found = GridMap(target), dict[Quantizer, Quantizer]()
+    for call in Calls(graph):
+        quantizer = call.quantizer
+        if quantizer is not None and call.sources[0].op in POOLS:
+            averaged = values.quantizer(call.sources[0].sources[0])
+            if averaged is not None and averaged is not quantizer:
+                found[quantizer] = averaged
     return found
 
 

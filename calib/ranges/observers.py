@@ -12,8 +12,8 @@ from torch import Tensor
 
 from isobit.calib.ranges.histograms import Bins
 from isobit.calib.ranges.range_search import Points, best_range
+from isobit.calib.ranges.told_apart import EVERYTHING, Ends
 from isobit.pipeline.errors import CalibrationError
-from isobit.pipeline.graph.told_apart import EVERYTHING, Ends
 from isobit.pipeline.quant.grid import SCALE_FLOOR, QParams, QuantSpec, params_from_range
 from isobit.pipeline.samples.batching import LARGEST_BATCH
 

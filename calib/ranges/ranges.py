@@ -9,12 +9,12 @@ from torch import Tensor, fx
 
 from isobit.calib.context import Calibration
 from isobit.calib.ranges.observers import RangeObserver, params_of, weight_params
+from isobit.calib.ranges.told_apart import Ends, ends_told_apart
 from isobit.calib.reconstruction.boundary import EVALUATION_BATCH, batches
 from isobit.calib.reconstruction.reconstruct import UnitTask
 from isobit.pipeline.graph.nodes import bias_quantizer_of, get_attribute, nodes_by_name, quantizer_of, source_of, where
 from isobit.pipeline.graph.quantized_tensors import quantizers
 from isobit.pipeline.graph.sums import check_sums
-from isobit.pipeline.graph.told_apart import Ends, ends_told_apart
 from isobit.pipeline.quant.grid import QParams
 from isobit.pipeline.quant.quantizer import BiasQuantizer, Phase, Quantizer, StandIn, stand_in_for
 from isobit.pipeline.samples.network_inputs import run_graph

@@ -6,9 +6,8 @@ the papers' code: mean over images and positions, sum over channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from isobit.pipeline.shapes import positions
@@ -60,35 +59,58 @@ def full_fisher_gradient(output: Tensor, target: Tensor, weight: Tensor) -> Tens
     """Gradient of `full_fisher_loss` by `output`."""
     error = output.detach() - target
     dots = (error.abs() * weight).flatten(1).sum(1).reshape(-1, *[1] * (output.dim() - 1))
-    return error.sign_().mul_(weight).mul_(dots).mul_(2.0 / (100.0 * output.numel()))
+    return error.sign_().mul(weight).mul_(dots).mul_(2.0 / (100.0 * output.numel()))
 
 
-def prediction_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(softmax(teacher / T) || softmax(logits / T)), summed over classes, averaged over images; no factor T^2."""
-    log_teacher = torch.log_softmax(teacher / temperature, dim=1)
-    difference = log_teacher - torch.log_softmax(logits / temperature, dim=1)
-    return (log_teacher.exp() * difference).sum() / logits.shape[0]
+def prediction_loss(
+    logits: Tensor, teacher: Tensor, temperature: float, axis: int = 1, share: float = 1.0
+) -> Tensor:
+    """KL(softmax(teacher / T) || softmax(logits / T)), summed over classes, averaged over images; no factor T^2.
 
-
-def answers_loss(changed: Mapping[str, Tensor], answered: Mapping[str, Tensor]) -> Tensor:
-    """How far a network's outputs are from the float network's, by name: `prediction_loss` of one output of classes.
-
-    Of several outputs, and of numbers, the squared distance as a share of the float output's squares, summed over
-    outputs: nobody says how a box weighs against a score. Outputs of integers do not count; those that `changed` does
-    not name are as they were.
+    Args:
+        axis: of the classes; of several positions the sum counts.
+        share: what the sum is divided by beside the number of images.
     """
-    if len(answered) == 1 and all(value.dim() > 1 for value in answered.values()):
-        ((name, teacher),) = answered.items()
-        return prediction_loss(changed[name].double(), teacher.double(), temperature=1.0)
-    total = torch.zeros((), dtype=torch.float64)
-    for name, teacher in answered.items():
-        if name in changed and teacher.is_floating_point():
-            squares = (changed[name].double() - teacher.double()).square().sum()
-            total = total + (squares / teacher.double().square().sum().clamp_min(1e-30)).cpu()
-    return total
+    log_teacher = torch.log_softmax(teacher / temperature, dim=axis)
+    difference = log_teacher - torch.log_softmax(logits / temperature, dim=axis)
+    return (log_teacher.exp() * difference).sum() / (logits.shape[0] * share)
 
 
-def prediction_gradient(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def prediction_gradient(
+    logits: Tensor, teacher: Tensor, temperature: float, axis: int = 1, share: float = 1.0
+) -> Tensor:
     """Gradient of `prediction_loss` by `logits`."""
-    difference = torch.softmax(logits / temperature, dim=1) - torch.softmax(teacher / temperature, dim=1)
-    return difference.div_(temperature * logits.shape[0])
+    difference = torch.softmax(logits / temperature, dim=axis) - torch.softmax(teacher / temperature, dim=axis)
+    return difference.div_(temperature * (logits.shape[0] * share))
+
+
+def score_loss(logits: Tensor, teacher: Tensor, share: float = 1.0) -> Tensor:
+    """KL of yes and no, sigmoid(teacher) || sigmoid(logits), summed over an image and averaged over images, by `share`.
+
+    A class of a sigmoid stands alone: its two outcomes are a distribution of their own.
+    """
+    sure = torch.sigmoid(teacher)
+    yes = F.logsigmoid(teacher) - F.logsigmoid(logits)
+    no = F.logsigmoid(-teacher) - F.logsigmoid(-logits)
+    return (sure * yes + (1.0 - sure) * no).sum() / (logits.shape[0] * share)
+
+
+def score_gradient(logits: Tensor, teacher: Tensor, share: float = 1.0) -> Tensor:
+    """Gradient of `score_loss` by `logits`."""
+    return (torch.sigmoid(logits) - torch.sigmoid(teacher)).div_(logits.shape[0] * share)
+
+
+def number_loss(values: Tensor, teacher: Tensor, share: float = 1.0, weight: Tensor | None = None) -> Tensor:
+    """Squared error times `weight`, summed over an image and averaged over images, by `share`.
+
+    Args:
+        weight: broadcasts against the values: the score of each position.
+    """
+    squares = (values - teacher).square()
+    return (squares if weight is None else squares * weight).sum() / (values.shape[0] * share)
+
+
+def number_gradient(values: Tensor, teacher: Tensor, share: float = 1.0, weight: Tensor | None = None) -> Tensor:
+    """Gradient of `number_loss` by `values`."""
+    error = values.detach() - teacher
+    return (error if weight is None else error.mul_(weight)).mul_(2.0 / (values.shape[0] * share))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -13,11 +13,10 @@ from isobit.calib.reconstruction.losses import (
     batch_loss,
     full_fisher_gradient,
     full_fisher_loss,
-    prediction_gradient,
-    prediction_loss,
     reconstruction_gradient,
 )
 from isobit.calib.reconstruction.mixing import MaskSource, mix_inputs
+from isobit.calib.reconstruction.predictions import FloatPredictions
 from isobit.calib.reconstruction.reconstruct import UnitTask
 from isobit.calib.reconstruction.tail import Tail
 
@@ -111,19 +110,18 @@ class PredictionDifference(Reconstruction):
 
     Args:
         tail: the rest of the network in float.
-        logits: of the float network for the original images.
-        temperature: of both softmaxes.
+        predictions: of the float network for the original images, and their distance.
         weight: of the prediction difference (the paper's 1 / lambda_r).
         images: how many of a step's images make half B; None for all.
     """
 
     def __init__(
-        self, task: UnitTask, masks: MaskSource, keep_prob: float, tail: Tail, logits: Tensor, temperature: float,
+        self, task: UnitTask, masks: MaskSource, keep_prob: float, tail: Tail, predictions: FloatPredictions,
         weight: float, images: int | None = None,
     ) -> None:
         super().__init__(task, masks, keep_prob)
         self.images = images
-        self.tail, self.logits, self.temperature, self.weight = tail, logits, temperature, weight
+        self.tail, self.predictions, self.weight = tail, predictions, weight
 
     def inputs(self, index: Tensor) -> list[Tensor]:
         plain = [value.rows(index[: self.images]) for value in self.task.inputs]
@@ -133,29 +131,28 @@ class PredictionDifference(Reconstruction):
         count = index.shape[0]
         first = super().gradients([output[:count] for output in outputs], index)
         index = index[: self.images]
-        second = self.tail.gradients([output[count:] for output in outputs], index, self._by_logits(index))
+        second = self.tail.gradients(
+            [output[count:] for output in outputs], index, lambda found: self.predictions.gradients(found, index)
+        )
         return [torch.cat([a, b.mul_(self.weight)]) for a, b in zip(first, second, strict=True)]
 
     def loss(self, outputs: Sequence[Tensor], index: Tensor) -> Tensor:
         count = index.shape[0]
         first = super().loss([output[:count] for output in outputs], index)
         index = index[: self.images]
-        logits = self.tail.logits([output[count:] for output in outputs], index)
-        return first + self.weight * prediction_loss(logits, self.logits.index_select(0, index), self.temperature)
-
-    def _by_logits(self, index: Tensor) -> Callable[[Tensor], Tensor]:
-        teacher = self.logits.index_select(0, index)
-        return lambda logits: prediction_gradient(logits, teacher, self.temperature)
+        found = self.tail.predictions([output[count:] for output in outputs], index)
+        return first + self.weight * self.predictions.loss(found, index)
 
 
 Fisher = Literal["off", "diag", "full"]
 
 
-def fisher_weights(task: UnitTask, tail: Tail, logits: Tensor) -> tuple[CachedValue, ...]:
+def fisher_weights(task: UnitTask, tail: Tail, predictions: FloatPredictions) -> tuple[CachedValue, ...]:
     """Per output of the unit: abs(gradient) + 1 for all images, BRECQ's Fisher cache.
 
-    The gradient is that of KL(float logits || logits with everything up to this unit quantized) by the unit's output,
-    summed over the batch as in the released code's `batchmean` times the batch: one image's does not depend on others.
+    The gradient is that of the distance of the predictions with everything up to this unit quantized (of a classifier,
+    KL(float logits || logits)) by the unit's output, summed over the batch as in the released code's `batchmean` times
+    the batch: one image's does not depend on others.
     """
     stored = tuple(task.empty() for _ in task.targets)
     for part in task.batches():
@@ -163,9 +160,11 @@ def fisher_weights(task: UnitTask, tail: Tail, logits: Tensor) -> tuple[CachedVa
         with torch.no_grad():
             outputs = task.student(*(value.rows(part) for value in task.inputs))
         count = part.stop - part.start
-        gradients = tail.gradients(
-            outputs, index, lambda found, part=part, count=count: prediction_gradient(found, logits[part], 1.0) * count
-        )
+
+        def pulls(found: dict[str, Tensor], part: slice = part, count: int = count) -> dict[str, Tensor]:
+            return {name: each * count for name, each in predictions.gradients(found, part).items()}
+
+        gradients = tail.gradients(outputs, index, pulls)
         for kept, gradient in zip(stored, gradients, strict=True):
             kept.append(gradient.abs_().add_(1.0))
     return stored

@@ -8,33 +8,34 @@ from __future__ import annotations
 
 from torch import fx
 
+from isobit.pipeline.graph.calls import Call, Calls
 from isobit.pipeline.graph.dialect import ACTIVATIONS
-from isobit.pipeline.graph.layers import layer_name, weighted_layers
-from isobit.pipeline.graph.nodes import is_constant, op_name
+from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.stages import Unit
 
 
 def layers(graph: fx.GraphModule) -> tuple[Unit, ...]:
     """One unit a layer, in execution order: its constants, itself, its activation, the quantizers on that path."""
+    found = Layers(Calls(graph))
     units: list[Unit] = []
-    for node in weighted_layers(graph):
-        nodes = [*_constants(node), node, *_after(node)]
-        units.append(Unit(layer_name(node), "layer", "layer by layer", tuple(n.name for n in nodes)))
+    for layer in found:
+        calls = [*_constants(layer), layer, *_after(layer)]
+        units.append(Unit(found.name(layer), "layer", "layer by layer", tuple(call.name for call in calls)))
     return tuple(units)
 
 
-def _constants(layer: fx.Node) -> list[fx.Node]:
+def _constants(layer: Call) -> list[Call]:
     """Quantizers of the layer's weight and bias."""
-    return [source for source in layer.all_input_nodes if source.op == "call_module" and is_constant(source)]
+    return [source for source in layer.sources if source.constant and source.sources]
 
 
-def _after(layer: fx.Node) -> list[fx.Node]:
+def _after(layer: Call) -> list[Call]:
     """Quantizer and activation right after the layer, as far as each is the only reader of the one before."""
-    found: list[fx.Node] = []
-    node = layer
-    while len(node.users) == 1:
-        node = next(iter(node.users))
-        if node.op != "call_module" and op_name(node) not in ACTIVATIONS:
+    found: list[Call] = []
+    call = layer
+    while len(call.readers) == 1:
+        call = call.readers[0]
+        if call.quantizer is None and call.op not in ACTIVATIONS:
             break
-        found.append(node)
+        found.append(call)
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -27,6 +27,8 @@ from isobit.pipeline.graph.quantized_tensors import QuantizedTensor, quantized_t
 from isobit.pipeline.quant.grid import QParams
 from isobit.pipeline.quant.quantizer import Phase, Quantizer
 from isobit.pipeline.stages import Unit, UnitLog
+
+MakeTail = Callable[[Precision, Collection[str]], Tail]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class UnitTask:
         count: number of images.
         batch_size: images of one step.
         seed: for every random number in this unit.
-        make_tail: builds the float network after the unit; costs nothing where no method asks.
+        make_tail: builds the float network from the unit to the predictions of these nodes; costs nothing where no
+            method asks.
         walk_batch: images of one forward pass that trains nothing.
     """
 
@@ -65,7 +68,7 @@ class UnitTask:
     batch_size: int
     seed: int
     device: torch.device
-    make_tail: Callable[[Precision], Tail]
+    make_tail: MakeTail
     walk_batch: int = EVALUATION_BATCH
 
     def empty(self) -> CachedValue:
@@ -165,7 +168,8 @@ class _Run:
         progress = self.calibration.progress
         progress.units(sum(segment.unit is not None for segment in self.path), self.sweep.steps)
         logs: list[UnitLog] = []
-        for place, segment in enumerate(self.path):
+        last = max((place for place, segment in enumerate(self.path) if segment.unit is not None), default=-1)
+        for place, segment in enumerate(self.path[: last + 1]):  # what follows the last unit has nothing to train
             self.boundary.run_teacher(segment)
             if segment.unit is None:
                 self.boundary.run_student(segment, keep=True)
@@ -256,9 +260,9 @@ def unit_task(
         elif quantizer in free:
             activations.setdefault(quantizer)
 
-    def make_tail(precision: Precision) -> Tail:
+    def make_tail(precision: Precision, answers: Collection[str]) -> Tail:
         after = [name for later in path[place + 1 :] for name in later.nodes]
-        return Tail(graph, after, segment.outputs, boundary.student, precision)
+        return Tail(graph, after, segment.outputs, boundary.student, answers, precision)
 
     return UnitTask(
         unit=unit, student=segment.student, teacher=segment.teacher,

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from isobit.calib.corrected import Corrected
 from isobit.calib.cost import STEERED, TRAINED
 from isobit.calib.roundings import ChosenRounding, choose_rounding, find_rounding
 from isobit.calib.roundings.soft import SoftParameters
@@ -23,7 +24,7 @@ def rate_factor(schedule: Schedule, steps: int, paper_steps: int) -> float:
     return paper_steps / steps if schedule == "fast" else 1.0
 
 
-class LearnedRounding(SoftParameters):
+class LearnedRounding(Corrected, SoftParameters):
     """What is asked of the rounding, wherever it is learned.
 
     The parameters of soft rounding, which all papers here take, stand among the method's own. Every other rounding has

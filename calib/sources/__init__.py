@@ -53,7 +53,7 @@ class Source(Generic[P]):
     """A registered source that chooses.
 
     Args:
-        needs: what the data must have: `labels` or nothing.
+        needs: what the data must have: `labels`, one a sample, `classes`, which boxes name as well, or nothing.
         counts: whether a recipe says how many images are wanted.
     """
 
@@ -177,12 +177,19 @@ def draw(pool: Batches, images: ImagesRule, seed: int) -> Batches:
         raise RecipeError(
             f"the source '{found.name}' draws from no data", where="images.source", field="recipe.images.source",
         )
-    if "labels" in found.needs and pool.labels is None:
+    if ("labels" in found.needs and pool.labels is None) or ("classes" in found.needs and pool.classes_shown is None):
+        boxes = ", or a COCO .json" if "classes" in found.needs else ""
         raise InputError(
             f"the source '{found.name}' needs labels, and there are none", where=str(pool.path),
-            allowed="a folder with one subfolder a class, or an .npz with x and y",
+            allowed=f"a folder with one subfolder a class, or an .npz with x and y{boxes}",
             field="recipe.images.source",
             hint="`recipe.images.source=files` draws without labels.",
+        )
+    if "classes" in found.needs and not any(pool.classes_shown or ()):
+        raise InputError(
+            f"the source '{found.name}' draws by classes, and no sample shows one", where=str(pool.path),
+            allowed="at least one picture with a box", field="recipe.images.source",
+            hint="`recipe.images.source=files` draws without classes.",
         )
     if images.augment == "train":
         pool = pool.augmented(seed)

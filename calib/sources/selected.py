@@ -1,4 +1,4 @@
-"""Sources that need labels: CaPTQ's selected images, and one image of each class.
+"""Sources that need classes: CaPTQ's selected images, and one image of each class.
 
 "Calibration Data Selection for Visual Services based on PTQ" (CaPTQ) gives two of them.
 
@@ -13,17 +13,25 @@ What is public, and what is made of it here:
   ranked inside each class by a declared statistic of their pixels, after the deterministic resize and crop and before
   normalisation, and taken class by class in turns, the smoothest first, until the budget is spent.
 
+CaPTQ promises detection and its code has none. Of pictures with boxes, its two sources take a picture as one of every
+class that it shows; a picture without boxes is of none. `captq-random` goes through the classes as they are numbered
+and draws a picture for each that no picture before shows, so that every class with boxes is covered. `captq-smooth`
+gives each class its turns as before, and a picture that another class took is passed over; what is left of the budget
+after the turns is drawn from the pictures without boxes, as `captq-random` draws it.
+
 CaPTQ's reconstruction is QDrop's, so both sources combine with any method. A gain is to be judged against several seeds
 of `captq-random` with the same bits: the paper compares its 8-bit stem output with QDrop's low-bit one.
 `captq-smooth` decodes every image of the pool once, one at a time; of all ImageNet that is hours, so give it a part.
 
 `one-per-class` is FDDA's data (Zhong et al., Fine-grained Data Distribution Alignment for Post-Training Quantization,
-ECCV 2022, arXiv 2109.04186): one image of each class at random, and no other.
+ECCV 2022, arXiv 2109.04186): one image of each class at random, and no other. It trains with one label for an image, so
+boxes do not serve it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Literal, TypeVar
 
@@ -58,16 +66,22 @@ class SmoothParameters(Parameters):
     statistic: Literal["total-variation", "laplacian", "spectrum", "entropy"] = "total-variation"
 
 
-@source("captq-random", RandomParameters, needs={"labels"})
+@source("captq-random", RandomParameters, needs={"classes"})
 def captq_random(pool: Batches, parameters: RandomParameters, count: int, seed: int) -> Batches:
     """One image of each class at random, the rest of the budget from all that remain; in random order.
 
     Raises:
-        InputError: fewer images asked for than there are classes.
+        InputError: the images asked for do not cover the classes.
     """
     generator = torch.Generator().manual_seed(seed)
-    classes = _covered(_places_by_class(pool), count)
-    chosen = [places[int(torch.randint(len(places), (1,), generator=generator))] for places in classes.values()]
+    chosen: list[int] = []
+    seen: set[int] = set()
+    shown = pool.classes_shown or []
+    for label, places in _places_by_class(pool).items():
+        if label not in seen:
+            chosen.append(places[int(torch.randint(len(places), (1,), generator=generator))])
+            seen.update(shown[chosen[-1]])
+    _check_covered(len(chosen), len(seen), count)
     remaining = sorted(set(range(len(pool))) - set(chosen))
     chosen += _shuffle(remaining, generator)[: count - len(chosen)]
     return pool.select(_shuffle(chosen, generator))
@@ -82,7 +96,7 @@ def one_per_class(pool: Batches, parameters: RandomParameters, count: int, seed:
     return pool.select(_shuffle(chosen, generator))
 
 
-@source("captq-smooth", SmoothParameters, needs={"labels"})
+@source("captq-smooth", SmoothParameters, needs={"classes"})
 def captq_smooth(pool: Batches, parameters: SmoothParameters, count: int, seed: int) -> Batches:
     """The smoothest images of each class, class by class in turns; in random order.
 
@@ -93,36 +107,44 @@ def captq_smooth(pool: Batches, parameters: SmoothParameters, count: int, seed: 
         InputError: fewer images asked for than there are classes.
     """
     generator = torch.Generator().manual_seed(seed)
-    classes, measure = _covered(_places_by_class(pool), count), STATISTICS[parameters.statistic]
+    classes, measure = _places_by_class(pool), STATISTICS[parameters.statistic]
+    _check_covered(len(classes), len(classes), count)
 
+    @cache
     def smoothness(place: int) -> tuple[float, int]:
         return measure(pool.pixels(place).double(), *pool.samples.pixel_range), place
 
     ranked = [sorted(places, key=smoothness) for places in classes.values()]
     turns = range(max(len(places) for places in ranked))
-    order = _shuffle(ranked, generator)
-    chosen = [places[turn] for turn in turns for places in order if turn < len(places)][:count]
-    return pool.select(_shuffle(chosen, generator))
+    order = [iter(places) for places in _shuffle(ranked, generator)]
+    taken: dict[int, None] = {}  # in the order of the turns
+    for _ in turns:
+        for places in order:
+            if (place := next((place for place in places if place not in taken), None)) is not None:
+                taken[place] = None
+    if len(taken) < min(count, len(pool)):  # pictures that show no class
+        taken.update(dict.fromkeys(_shuffle([each for each in range(len(pool)) if each not in taken], generator)))
+    return pool.select(_shuffle(list(taken)[:count], generator))
 
 
 def _places_by_class(pool: Batches) -> dict[int, list[int]]:
     """Places of the images of each class that has any, classes and places rising."""
-    labels = pool.known_labels.tolist()
-    classes: dict[int, list[int]] = {label: [] for label in sorted(set(labels))}
-    for place, label in enumerate(labels):
-        classes[label].append(place)
+    shown = pool.classes_shown or []
+    classes: dict[int, list[int]] = {label: [] for label in sorted({label for of in shown for label in of})}
+    for place, labels in enumerate(shown):
+        for label in labels:
+            classes[label].append(place)
     return classes
 
 
-def _covered(classes: dict[int, list[int]], count: int) -> dict[int, list[int]]:
-    """`classes`, where `count` images can cover them."""
-    if count < len(classes):
+def _check_covered(images: int, classes: int, count: int) -> None:
+    """Raises InputError where the recipe asks for fewer than the `images` that cover the classes."""
+    if count < images:
         raise InputError(
-            f"{count} images cannot cover the {len(classes)} classes that are there", where="images.count",
-            allowed=f"at least {len(classes)}", field="recipe.images.count",
-            hint=f"`recipe.images.count={len(classes)}`, or `recipe.images.source=files`",
+            f"{count} images cannot cover the {classes} classes that are there", where="images.count",
+            allowed=f"at least {images}", field="recipe.images.count",
+            hint=f"`recipe.images.count={images}`, or `recipe.images.source=files`",
         )
-    return classes
 
 
 def _shuffle(items: list[T], generator: torch.Generator) -> list[T]:

@@ -1,6 +1,7 @@
 """Which command a command line means: `build` unless its first word is the name of another.
 
     isobit MODEL --recipe qdrop_w4a4 --target onnx      builds, as does `isobit build MODEL ...`
+    isobit analyze MODEL --calib-data ...               says which layers suffer at few bits
     isobit recipes | targets | doctor                   list what there is
 
 A model file with the name of a command is reached as `./recipes` or `build recipes`.
@@ -18,6 +19,7 @@ from typer.main import get_command
 
 from isobit import __version__
 from isobit.cli import options as cli
+from isobit.cli.analyze import analyze
 from isobit.cli.build import build
 from isobit.cli.doctor import doctor
 from isobit.cli.listing import recipes, targets
@@ -34,6 +36,7 @@ def single(command: Any, **settings: Any) -> typer.Typer:
 
 
 LISTS = {"recipes": single(recipes), "targets": single(targets), "doctor": single(doctor)}
+OTHERS = {"analyze": single(analyze, cls=cli.NumbersSideBySide), **LISTS}
 
 
 class FirstWord(cli.NumbersSideBySide):
@@ -50,16 +53,16 @@ class FirstWord(cli.NumbersSideBySide):
             print(f"isobit {__version__}")
             return None
         refuse_misspelt(first)
-        if first in LISTS:
+        if first in OTHERS:
             program = prog_name or Path(sys.argv[0]).name
-            return get_command(LISTS[first]).main(given[1:], f"{program} {first}", complete_var, **extra)
+            return get_command(OTHERS[first]).main(given[1:], f"{program} {first}", complete_var, **extra)
         return super().main(given[1:] if first == BUILD else given, prog_name, complete_var, **extra)
 
 
 def refuse_misspelt(word: str) -> None:
     """Exit with code 2 where the first word is no file and nearly the name of a command."""
-    meant = nearest_spelling(word, [BUILD, *LISTS])
-    if meant and word not in (BUILD, *LISTS) and not Path(word).suffix and not Path(word).exists():
+    meant = nearest_spelling(word, [BUILD, *OTHERS])
+    if meant and word not in (BUILD, *OTHERS) and not Path(word).suffix and not Path(word).exists():
         print(f"error: there is no command and no model file '{word}'\n  do:      {meant}", file=sys.stderr)
         sys.exit(int(InputError.exit_code))
 

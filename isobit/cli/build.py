@@ -100,13 +100,23 @@ class ModelRequest:
     arch_args: dict[str, Any]
     input_shapes: tuple[str, ...]
     simplify: bool
+    outputs: tuple[str, ...] = ()
 
     def load(self) -> LoadedModel:
         """Read the file."""
         return load_model(
             self.path, self.arch, self.trust_pickle, self.weights, self.arch_args, input_shapes=self.input_shapes,
-            simplify=self.simplify,
+            simplify=self.simplify, outputs=self.outputs,
         )
+
+
+def model_request(
+    model: Path, arch: str | None, trust_pickle: bool, weights: str | None, arch_args: list[str] | None,
+    input_shape: list[str] | None, no_simplify: bool, outputs: tuple[str, ...] = (),
+) -> ModelRequest:
+    """Which model the options of these names say."""
+    return ModelRequest(model, arch, trust_pickle, weights, cli.parse_arch_args(arch_args), tuple(input_shape or ()),
+                        not no_simplify, outputs)
 
 
 def build(
@@ -127,10 +137,12 @@ def build(
     input_shape: cli.InputShapes = None,
     no_simplify: cli.NoSimplify = False,
     output: cli.Outputs = None,
+    cut: cli.Cuts = None,
     resize: cli.Resize = None,
     channels: cli.Channels = None,
     pixel_range: cli.PixelRange = "0..1",
     classes: cli.ClassNames = None,
+    pictures: cli.Pictures = None,
     out: cli.Out = None,
     overwrite: cli.Overwrite = False,
     allow_float: cli.AllowFloat = False,
@@ -157,15 +169,14 @@ def build(
         terminal.checkpoints = checkpoints_of(out)
         options = Options(
             device_profile, cli.resolve_device(device), overwrite, terminal.checkpoints, resume, max_drop,
-            parity_samples, memory * GIGABYTE, outputs=tuple(output or ()), allow_float=allow_float,
-            decoder=None if decoder is None else load_decoder(decoder), metrics=tuple(metric or ()),
+            parity_samples, memory * GIGABYTE, outputs=tuple(output or ()), cut=tuple(cut or ()),
+            allow_float=allow_float, metrics=tuple(metric or ()), decoder=load_decoder(decoder) if decoder else None,
         )
         find_measures(options.metrics, options.decoder)
-        images = cli.image_options(mean, std, input_size, resize, channels, pixel_range, classes)
+        images = cli.image_options(mean, std, input_size, resize, channels, pixel_range, classes, pictures)
         request = Request(chosen, recipe, backend, images, calib_data, eval_data, out, options, as_json)
-        of = ModelRequest(
-            model, arch, trust_pickle, weights, cli.parse_arch_args(arch_args), tuple(input_shape or ()),
-            not no_simplify,
+        of = model_request(
+            model, arch, trust_pickle, weights, arch_args, input_shape, no_simplify, options.outputs
         )
         (_dry_run if dry_run else _build)(terminal, of, request)
 
@@ -189,11 +200,12 @@ def _build(terminal: Terminal, model: ModelRequest, request: Request) -> None:
             claimed.enter_context(claim(request.out, options.overwrite, request.checkpoints, inputs))
         except InputError as error:
             if error.field == "out":  # a mistake in the model or the data is told first: it takes longer to mend
-                _samples(model.load(), request)
+                open_both(model.load(), recipe, request.images, request.calib_data, request.eval_data)
             raise
         terminal.stage("load")
         loaded = model.load()
-        calibration, evaluation, notes = _samples(loaded, request)
+        calibration, evaluation, notes = open_both(
+            loaded, recipe, request.images, request.calib_data, request.eval_data)
         for note in notes:
             terminal.note(note)
         try:
@@ -210,16 +222,18 @@ def _build(terminal: Terminal, model: ModelRequest, request: Request) -> None:
         request.checkpoints.parent.rmdir()
 
 
-def _samples(loaded: LoadedModel, request: Request) -> tuple[Batches | InputShape, Batches | None, list[str]]:
+def open_both(
+    loaded: LoadedModel, recipe: Recipe, options: ImageOptions, calib_data: Path | None, eval_data: Path | None
+) -> tuple[Batches | InputShape, Batches | None, list[str]]:
     """Both sets of samples, and what a user should know about them; see `open_samples`."""
-    images, seed = request.recipe.images, request.recipe.seed
+    images, seed = recipe.images, recipe.seed
     makes, source = makes_images(images), find_source(images)[0]
     whole = isinstance(source, Source) and source.needs  # it chooses from everything, and not the first ones
     calibration, evaluation, notes = open_samples(
-        loaded, request.recipe, None if makes else request.calib_data, request.eval_data, request.images,
+        loaded, recipe, None if makes else calib_data, eval_data, options,
         lambda pool: draw(pool, images, seed), None if whole else images.count,
     )
-    if makes and request.calib_data is not None:
+    if makes and calib_data is not None:
         notes.append(f"--calib-data is not read: the recipe's images.source is '{images.source}'")
     return calibration, evaluation, notes
 
@@ -244,10 +258,11 @@ def _dry_run(terminal: Terminal, model: ModelRequest, request: Request) -> None:
     )
     counts = [request.recipe.images.count or None]
     if request.calib_data is not None and not makes_images(request.recipe.images):
-        counts.append(samples_at(request.calib_data, wanted_inputs(loaded)))
+        counts.append(samples_at(request.calib_data, wanted_inputs(loaded), request.images.pictures))
     check_batch(request.recipe, min((count for count in counts if count is not None), default=sys.maxsize))
     quantized = plan(
-        loaded, request.recipe, request.backend, shape.example, options.profile, options.outputs, options.allow_float
+        loaded, request.recipe, request.backend, shape.example, options.profile, options.outputs, options.allow_float,
+        options.cut,
     )
     placement = placement_table(quantized.graph, quantized.target)
     notes = [*loaded.notes, *target_notes(quantized), *budget_notes(quantized, bit_choices(quantized))]

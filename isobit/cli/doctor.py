@@ -30,6 +30,10 @@ from isobit.ship import PACKAGES
 FEATURES = {
     "AVX2": ("avx2",), "VNNI": ("avx512_vnni", "avx_vnni"), "dotprod": ("asimddp",), "i8mm": ("i8mm",),
 }
+# What a plain install brings besides the packages that every manifest names.
+READERS = ("onnxsim", "pillow", "safetensors")
+# Packages of one feature -> what installs it. A target's own are told in its row.
+EXTRAS = {"faster-coco-eval": "isobit[detection]", "matplotlib": "isobit[report]", "scikit-learn": "isobit[demo]"}
 PLUGINS: tuple[Registry[Any], ...] = (METHODS, SOURCES, ROUNDINGS, METRICS, BACKENDS)
 
 
@@ -64,7 +68,8 @@ def diagnose() -> Diagnosis:
     cpuinfo = read_cpuinfo()
     present = features(cpuinfo)
     backends = list(_backends())
-    names = list(dict.fromkeys([*PACKAGES, *(name for backend in backends for name in backend.packages)]))
+    needed = (name for backend in backends for name in backend.packages)
+    names = list(dict.fromkeys([*PACKAGES, *READERS, *needed, *EXTRAS]))
     tools = {tool: commands for backend in backends for tool, commands in backend.tools.items()}
     found = package_versions(*names)
     return Diagnosis(
@@ -84,6 +89,11 @@ def _backends() -> Iterator[Backend]:
             yield BACKENDS.get(name)
 
 
+def _install(name: str) -> str:
+    """The command that installs an extra; nothing for what the targets' rows tell."""
+    return f"pip install '{EXTRAS[name]}'" if name in EXTRAS else ""
+
+
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has, and what is missing for which target, with the command that installs it."""
     with ExitStack() as stack:
@@ -95,8 +105,9 @@ def doctor(as_json: Json = False) -> None:
             return
         console = terminal.results
         show_table(console, [
-            Row((name, version or "not installed"), marked=version is None) for name, version in found.versions.items()
-        ], ("package", "version"))
+            Row((name, version or "not installed", "" if version else _install(name)), marked=version is None)
+            for name, version in found.versions.items()
+        ], ("package", "version", "do"))
         console.print()
         has = [name for name, there in found.features.items() if there]
         kind = f"{found.processor} ({found.machine})"

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_args
 
 import torch
 import typer
@@ -25,14 +25,15 @@ from isobit.pipeline.proof.metrics import metric_names
 from isobit.pipeline.recipe.plain_yaml import parse_yaml
 from isobit.pipeline.registry import discover
 from isobit.pipeline.samples import inputs
+from isobit.search import Objective
 
 HELP = """Build an integer artifact from a trained model and prove, code by code, that it computes what was calibrated.
 
 Exit codes: 0 built and proven; 1 a parity or accuracy gate failed; 2 the input, recipe or target cannot be honoured;
 3 internal error; 130 stopped by Ctrl-C.
 
-Further commands: `recipes`, `targets` and `doctor` list what there is; each has its --help. `build` is this one; a
-model file with such a name is given as ./recipes.
+Further commands: `analyze` says which layers suffer at few bits; `recipes`, `targets` and `doctor` list what there is;
+each has its --help. `build` is this one; a model file with such a name is given as ./recipes.
 """
 NUMBER_OPTIONS = ("--mean", "--std", "--input-size")
 MAX_SIDE, MAX_VALUES = 8192, 1 << 28  # of one input: a network is traced with one in memory
@@ -84,8 +85,8 @@ Out = Annotated[Path | None, typer.Option(
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the artifact that is there.")]
 CalibData = Annotated[Path | None, typer.Option(
     metavar="DATA", help="What calibration samples are drawn from: a folder of images (flat, or one subfolder a "
-    "class), .npz/.npy with x (and y) or with an array for each input by its name, or file.py:function, which gives "
-    "an iterable of inputs or (inputs, target). A recipe that makes its images (zeroq_w8a8) needs none.",
+    "class), a COCO .json, .npz/.npy with x (and y) or with an array for each input by its name, or file.py:function, "
+    "which gives an iterable of inputs or (inputs, target). A recipe that makes its images (zeroq_w8a8) needs none.",
 )]
 EvalData = Annotated[Path | None, typer.Option(
     metavar="DATA", help="Samples to prove parity and measure accuracy on, given in the same ways; without labels no "
@@ -105,6 +106,11 @@ InputShapes = Annotated[list[str] | None, typer.Option(
 Outputs = Annotated[list[str] | None, typer.Option(
     "--output", metavar="NAME", help="Keep this output of the network and leave the others out; repeatable.",
 )]
+Cuts = Annotated[list[str] | None, typer.Option(
+    "--cut", metavar="NAME", help="Where integers end, repeatable: a layer, node or output as --dry-run prints it, or "
+    "none; what follows is left in float, or out where the target cannot compute it. Default: before what decodes "
+    "boxes and scores.",
+)]
 NoSimplify = Annotated[bool, typer.Option("--no-simplify", help="Take an .onnx without onnxsim's simplification.")]
 Resize = Annotated[str | None, typer.Option(
     metavar="HxW", help="Resize images to this height and width without a crop: --resize 240x320.",
@@ -119,6 +125,10 @@ PixelRange = Annotated[str, typer.Option(
 ClassNames = Annotated[Path | None, typer.Option(
     "--classes", metavar="FILE", help="The model's classes in the order of its outputs, one a line: name, or id name. "
     "Subfolders are matched by id or name, and some of the classes suffice.",
+)]
+Pictures = Annotated[Path | None, typer.Option(
+    "--images", metavar="DIR", help="The folder of the pictures that a COCO .json lists, or of such folders; default: "
+    "the one of the same name beside it.",
 )]
 AllowFloat = Annotated[bool, typer.Option(
     "--allow-float", help="Operators without an integer kernel run in float where the target can but would refuse them "
@@ -151,6 +161,28 @@ MemoryBudget = Annotated[float, typer.Option(
     "--memory", min=0.001, metavar="GB", help="How much memory one batch may take: fewer samples go through the "
     "network at once to keep to it. The model, the samples and what calibration keeps of one unit come on top.",
 )]
+AnalyzedBits = Annotated[str, typer.Option(
+    "--bits", metavar="B,B,...", help="Bits of weights and of activations that are measured, with the recipe's own.",
+)]
+AnalyzedSamples = Annotated[int, typer.Option(
+    "--samples", min=1, metavar="N", help="Calibration samples that sensitivities are means over.",
+)]
+Worst = Annotated[int, typer.Option(min=1, metavar="N", help="Rows shown of each table, worst first.")]
+WantedDrop = Annotated[float | None, typer.Option(
+    "--max-drop", metavar="POINTS", help="Search the smallest artifact that loses no more: of the first --metric, of "
+    "top-1, or of float's choices.",
+)]
+Minimize = Annotated[str, typer.Option(
+    "--minimize", metavar="size|latency", help="Bytes of weight codes, or latency: measured by bits, shared out by "
+    "multiply-accumulates.",
+)]
+Calibrations = Annotated[int, typer.Option(
+    "--calibrations", min=1, max=100, metavar="N", help="Most calibrations by the recipe in a search.",
+)]
+SavedRecipe = Annotated[Path | None, typer.Option(
+    "--save", metavar="NAME.yaml", help="File of the recipe that is found; default <model>-<target>.yaml.",
+)]
+AnalysisOut = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="File for everything, as JSON.")]
 Json = Annotated[bool, typer.Option("--json", help="The summary as one JSON object on stdout.")]
 TrustPickle = Annotated[bool, typer.Option(
     "--trust-pickle", help="Load a pickled module, or a .pt2 that is refused: runs whatever code its author put there.",
@@ -209,6 +241,23 @@ def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         ) from None
 
 
+def parse_bits(text: str) -> tuple[int, ...]:
+    """`2,4,8` as numbers; raises InputError where they are none."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"'{text}' is not a list of bits", where="--bits", field="bits", allowed="2,4,8") from None
+
+
+def parse_minimize(text: str) -> Objective:
+    """`size` or `latency`; raises InputError for anything else."""
+    for known in get_args(Objective):
+        if text == known:
+            return known
+    raise InputError(f"nothing called '{text}' can be made small", field="minimize",
+                     allowed=", ".join(get_args(Objective)))
+
+
 def parse_arch_args(texts: Sequence[str] | None) -> dict[str, Any]:
     """`key=value` texts by key, the values as YAML reads them; `None` is none as well.
 
@@ -233,12 +282,12 @@ def parse_arch_args(texts: Sequence[str] | None) -> dict[str, Any]:
 
 def image_options(
     mean: str | None, std: str | None, input_size: str | None, resize: str | None, channels: str | None,
-    pixel_range: str, classes: Path | None,
+    pixel_range: str, classes: Path | None, pictures: Path | None = None,
 ) -> inputs.ImageOptions:
     """How image files become samples, as the options of these names say; raises InputError where one cannot be read."""
     images = inputs.ImageOptions(
         parse_numbers("--mean", mean), parse_numbers("--std", std), parse_input_size(input_size), parse_resize(resize),
-        parse_channels(channels), parse_pixel_range(pixel_range), classes,
+        parse_channels(channels), parse_pixel_range(pixel_range), classes, pictures,
     )
     images.check()
     return images

@@ -81,13 +81,13 @@ def _row(label: str, text: str) -> str:
 
 
 def _accuracy_lines(parity: ParityReport) -> list[str]:
-    rows = steps(parity)
-    if rows[0].top1 is None:
+    found = steps(parity)
+    if parity.accuracy["float"] is None:
         return []  # the verdict on accuracy says what was measured instead
     lines = []
-    for row in rows:
-        cost = " " * 7 if row.change is None else f"{row.change:+7.2f}"
-        lines.append(_row(row.stage, f"{row.top1:6.2f} % {cost}  {row.cause}"))
+    for row in found.rows:
+        cost = "" if row.change is None else found.change(row.change)
+        lines.append(_row(row.stage, f"{found.number(row.value):>8} {cost:>7}  {row.cause}"))
     return lines
 
 
@@ -184,6 +184,7 @@ def plan_json(
         "input_shape": list(quantized.captured.input_shape),
         "classes": class_count(quantized.captured),
         "units": [{"name": unit.name, "kind": unit.kind, "why": unit.why} for unit in quantized.units],
+        "cut": None if quantized.cut is None else quantized.cut.to_json(),
         "expected": dict(expected),
         "placement": [row.to_json() for row in placement],
         "notes": [in_options(note) for note in notes],

@@ -97,6 +97,8 @@ class Terminal:
         self._event(f"  {placement_counts(placement)}; {len(quantized.units)} units to calibrate")
         for line in float_lines(placement):
             self._event(f"  float: {line}", "yellow")
+        if quantized.cut is not None:
+            self._event(f"  cut: {quantized.cut.text}")
 
     def expected(self, text: str) -> None:
         self._event(f"  {text}")
@@ -134,6 +136,10 @@ class Terminal:
     def allocated(self, allocation: Allocation) -> None:
         for line in allocation_lines(allocation):
             self._event(f"  {line}")
+
+    def tried(self, text: str) -> None:
+        self.close()
+        self._event(f"  {text}")
 
     def proving(self, done: int, total: int) -> None:
         if self._progress is None:
@@ -203,6 +209,24 @@ class Terminal:
             self._wrapped("  note: ", note)
         self._wrapped("  ", expected)
         self._write(self.results, "dry run: nothing was written, no sample was read")
+
+    def show_tables(
+        self, heading: Sequence[str], tables: Sequence[tuple[Sequence[str], Sequence[Row]]], notes: Sequence[str]
+    ) -> None:
+        """Tables (columns, rows) below their heading, with the notes after them."""
+        self.close()
+        for line in heading:
+            self._wrapped("", line)
+        for columns, rows in tables:
+            self._write(self.results, "")
+            show_table(self.results, [Row(tuple(map(shown, row.cells)), row.marked) for row in rows], columns)
+        for note in notes:
+            self._wrapped("  note: ", note)
+
+    def show_lines(self, lines: Sequence[str]) -> None:
+        """Lines on stdout, as they are."""
+        for line in lines:
+            self._write(self.results, shown(line))
 
     def show_json(self, summary: dict[str, Any]) -> None:
         """One JSON object on stdout."""

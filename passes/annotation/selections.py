@@ -9,14 +9,14 @@ import fnmatch
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from torch import fx
-
 from isobit.passes.annotation.structure import Structure
 from isobit.pipeline.errors import RecipeError, nearest_spelling
-from isobit.pipeline.graph.layers import last_layers
-from isobit.pipeline.graph.nodes import module_path, op_name
+from isobit.pipeline.graph.calls import Call
+from isobit.pipeline.graph.layers import is_depthwise
 from isobit.pipeline.recipe.policy import policy_overrides
 from isobit.pipeline.recipe.schema import OPERATOR, POSITIONS, ActivationRule, Override, Recipe, WeightRule, changed
+
+DEPTHWISE = "depthwise_"  # op:depthwise_conv2d
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Selection:
     """An override and what it selects: operators, and the points whose values enter and leave them."""
 
     override: Override
-    nodes: set[fx.Node]
-    entered: set[fx.Node]
-    left: set[fx.Node]
+    calls: set[Call]
+    entered: set[Call]
+    left: set[Call]
 
 
 class Selections:
@@ -37,7 +37,7 @@ class Selections:
         self.own = [self._selection(override) for override in recipe.overrides]
         self.all = [*(self._selection(override) for override in policy_overrides(recipe)), *self.own]
 
-    def activation_rule(self, point: fx.Node) -> tuple[ActivationRule, str]:
+    def activation_rule(self, point: Call) -> tuple[ActivationRule, str]:
         """The recipe's rule for a point, and which override gave it."""
         rule, note = self.recipe.activations, ""
         for chosen in self.all:
@@ -48,49 +48,48 @@ class Selections:
                 rule, note = changed(rule, override.output), f"output of {override.text}"
         return rule, note
 
-    def weight_rule(self, node: fx.Node, rule: WeightRule) -> WeightRule:
-        """`rule` as the overrides change it for the layer `node`."""
+    def weight_rule(self, layer: Call, rule: WeightRule) -> WeightRule:
+        """`rule` as the overrides change it for a layer."""
         for chosen in self.all:
-            if chosen.override.weights is not None and node in chosen.nodes:
+            if chosen.override.weights is not None and layer in chosen.calls:
                 rule = changed(rule, chosen.override.weights)
         return rule
 
-    def in_float(self) -> dict[fx.Node, str]:
+    def in_float(self) -> dict[Call, str]:
         """The operators that the recipe keeps in float, with the reason; empty where it says that they are not.
 
         Later lines win.
         """
-        found: dict[fx.Node, str] = {}
+        found: dict[Call, str] = {}
         for chosen in self.all:
             if chosen.override.float is not None:
                 reason = f"recipe: {chosen.override.text}" if chosen.override.float else ""
-                found.update(dict.fromkeys(chosen.nodes, reason))
+                found.update(dict.fromkeys(chosen.calls, reason))
         return found
 
     def _selection(self, override: Override) -> Selection:
-        nodes = {node for pattern in override.patterns for node in self._selected(pattern)}
-        entered = {point for node in nodes for point in self.structure.points_into(node)}
-        left = {point for node in nodes for point in self.structure.points_out_of(node)}
-        return Selection(override, nodes, entered, left)
+        calls = {call for pattern in override.patterns for call in self._selected(pattern)}
+        entered = {point for call in calls for point in self.structure.points_into(call)}
+        left = {point for call in calls for point in self.structure.points_out_of(call)}
+        return Selection(override, calls, entered, left)
 
-    def _selected(self, pattern: str) -> set[fx.Node]:
+    def _selected(self, pattern: str) -> set[Call]:
         """The operators that the `where` of an override names."""
         if pattern in POSITIONS:
             return self._positioned()[pattern]
-        operators = [n for n in self.structure.nodes if n.op == "call_function"]
+        operators, name = self.structure.operators, self.structure.layers.name
         if pattern.startswith(OPERATOR):
-            return {n for n in operators if op_name(n) == pattern.removeprefix(OPERATOR)}
-        return {n for n in operators if _matches(self.structure.names[n], pattern) or _matches(module_path(n), pattern)}
+            return {call for call in operators if pattern.removeprefix(OPERATOR) in _operator_names(call)}
+        return {call for call in operators if _matches(name(call), pattern) or _matches(call.module, pattern)}
 
-    def _positioned(self) -> dict[str, set[fx.Node]]:
+    def _positioned(self) -> dict[str, set[Call]]:
         """What `first`, `penultimate` and `last` are: the first layer that learned, the last of every head."""
-        weighted = self.structure.weighted
-        last = last_layers(weighted)
-        first = [node for node in weighted if node not in self.structure.preparing][:1]
-        before = [node for node in weighted if node not in last][-1:]
+        layers, last = self.structure.layers, self.structure.layers.last()
+        first = [layer for layer in layers if layer not in self.structure.preparing][:1]
+        before = [layer for layer in layers if layer not in last][-1:]
         return dict(zip(POSITIONS, map(set, (first, before, last)), strict=True))
 
-    def check(self, ruled: Mapping[fx.Node, bool], points: Collection[fx.Node]) -> None:
+    def check(self, ruled: Mapping[Call, bool], points: Collection[Call]) -> None:
         """Refuse an override of the recipe that changes nothing: it is a mistake, not a wish to be dropped.
 
         Args:
@@ -116,10 +115,10 @@ class Selections:
     def _check_selected(self, pattern: str, recipe: str) -> None:
         """Refuse a pattern that nothing in the graph matches."""
         if not self._selected(pattern):
-            nodes = self.structure.nodes
-            names = sorted({self.structure.names[n] for n in self.structure.weighted})
-            known = [*POSITIONS, *names, *sorted({module_path(n) for n in nodes} - {""}),
-                     *sorted({OPERATOR + op_name(n) for n in nodes if n.op == "call_function"})]
+            names = sorted({self.structure.layers.name(layer) for layer in self.structure.layers})
+            operators = {name for call in self.structure.operators for name in _operator_names(call)}
+            known = [*POSITIONS, *names, *sorted({call.module for call in self.structure.calls} - {""}),
+                     *sorted(OPERATOR + name for name in operators)]
             raise RecipeError(
                 f"override where: {pattern} selects nothing in this model", where=recipe,
                 allowed=f"first, penultimate, last, op:<operator>, or a pattern of layer names "
@@ -128,7 +127,7 @@ class Selections:
             )
 
     def _without_effect(
-        self, chosen: Selection, ruled: Mapping[fx.Node, bool], points: Collection[fx.Node]
+        self, chosen: Selection, ruled: Mapping[Call, bool], points: Collection[Call]
     ) -> str:
         """Which part of an override can change nothing in this graph, and why; empty where all can."""
         override = chosen.override
@@ -137,12 +136,17 @@ class Selections:
             free = [point for point in chosen.left if point in ruled]
             if not any(ruled[point] or more_than_bits for point in free):
                 return "output, but no tensor whose bits the recipe decides leaves what it selects"
-        on_grid = any(point in points or point.op == "placeholder" for point in chosen.entered)
+        on_grid = any(point in points or point.is_input for point in chosen.entered)
         if override.activations is not None and not on_grid:
             return "activations, but no tensor on a grid enters what it selects"
-        if override.weights is not None and chosen.nodes.isdisjoint(self.structure.weighted):
+        if override.weights is not None and chosen.calls.isdisjoint(self.structure.layers):
             return "weights, but selects no convolution or linear layer"
         return ""
+
+
+def _operator_names(call: Call) -> tuple[str, ...]:
+    """What `op:` calls it: a depthwise convolution is one of the convolutions, and has a name of its own."""
+    return (call.op, DEPTHWISE + call.op) if is_depthwise(call) else (call.op,)
 
 
 def _matches(path: str, pattern: str) -> bool:

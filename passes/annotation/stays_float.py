@@ -12,13 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from torch import fx
-
 from isobit.passes.annotation.structure import Structure
 from isobit.pipeline.graph.annotation import keep_float
+from isobit.pipeline.graph.calls import Call, Calls
 from isobit.pipeline.graph.dialect import POOLS, WEIGHTED
-from isobit.pipeline.graph.grid_map import data_inputs
-from isobit.pipeline.graph.nodes import op_name
 from isobit.pipeline.operators.moves import is_move
 from isobit.pipeline.operators.unary import UNARY
 from isobit.pipeline.target import Target
@@ -35,27 +32,26 @@ KEEPS_RELATIVE_ERRORS = {name for name, row in UNARY.items() if row.keeps_relati
 HANDS_ON = KEEPS_RELATIVE_ERRORS | WEIGHTED
 
 
-def before_logarithms(structure: Structure) -> list[fx.Node]:
+def before_logarithms(structure: Structure) -> list[Call]:
     """The layers of whose results a logarithm is taken, and what lies between: powers, sums, an end at the bottom.
 
     Nothing where no other layer would be left in integers.
     """
-    found: set[fx.Node] = set()
-    waiting = [node for node in structure.nodes if op_name(node) in LOGARITHMS]
+    found: set[Call] = set()
+    waiting = [call for call in structure.operators if call.op in LOGARITHMS]
     while waiting:
-        node = waiting.pop()
-        if node in found or node.op != "call_function":
+        call = waiting.pop()
+        if call in found or not call.op:
             continue
-        found.add(node)
-        if op_name(node) not in WEIGHTED:
-            sources = data_inputs(node)
-            waiting += [each for each in sources if op_name(each) in HANDS_ON or is_move(op_name(each))]
-    if all(layer in found or _in_float(structure, layer) for layer in structure.weighted):
+        found.add(call)
+        if call.op not in WEIGHTED:
+            waiting += [each for each in call.inputs if each.op in HANDS_ON or is_move(each.op)]
+    if all(layer in found or structure.in_float(layer) for layer in structure.layers):
         return []
-    return [node for node in structure.nodes if node in found and not is_move(op_name(node))]
+    return [call for call in structure.operators if call in found and not is_move(call.op)]
 
 
-def between_floats(structure: Structure, settled: Collection[fx.Node] = ()) -> list[fx.Node]:
+def between_floats(structure: Structure, settled: Collection[Call] = ()) -> list[Call]:
     """The elementwise operators, alone or in groups, of which every input and every reader is computed in float.
 
     The network's inputs and outputs count as float.
@@ -65,41 +61,36 @@ def between_floats(structure: Structure, settled: Collection[fx.Node] = ()) -> l
         settled: operators whose place the recipe has decided.
     """
     found = {
-        node for node in structure.nodes
-        if node.op == "call_function" and op_name(node) in ELEMENTWISE
-        and not _in_float(structure, node) and node not in settled
+        call for call in structure.operators
+        if call.op in ELEMENTWISE and not structure.in_float(call) and call not in settled
     }
     # Taking one away takes its neighbours away, until the groups that are left touch nothing in integers.
     while True:
         kept = {
-            node for node in found
-            if all(each in found or _in_float(structure, each) for each in _neighbours(structure, node))
+            call for call in found
+            if all(each in found or structure.in_float(each) for each in _neighbours(structure, call))
         }
         if kept == found:
-            return [node for node in structure.nodes if node in found]
+            return [call for call in structure.operators if call in found]
         found = kept
 
 
-def _neighbours(structure: Structure, node: fx.Node) -> Iterator[fx.Node]:
-    """What gives `node` its values and what computes with its own, through all that only lays values out."""
-    yield from structure.values.consumers(node)
-    waiting = data_inputs(node)
+def _neighbours(structure: Structure, call: Call) -> Iterator[Call]:
+    """What gives `call` its values and what computes with its own, through all that only lays values out."""
+    yield from structure.values.consumers(call)
+    waiting = list(call.inputs)
     while waiting:
         source = waiting.pop()
         if structure.values.hands_on(source):
-            waiting.extend(data_inputs(source))
+            waiting.extend(source.inputs)
         else:
             yield source
 
 
-def _in_float(structure: Structure, node: fx.Node) -> bool:
-    return node.op != "call_function" or structure.rule(node).inputs == "float"
-
-
-def leave_float(graph: fx.GraphModule, target: Target, settled: Collection[fx.Node]) -> None:
-    """Mark all of it in `graph`, except what `settled` holds: operators whose place the recipe has decided."""
-    for node in before_logarithms(Structure(graph, target)):
-        if node not in settled:
-            keep_float(node, BEFORE_LOGARITHM)
-    for node in between_floats(Structure(graph, target), settled):
-        keep_float(node, BETWEEN)
+def leave_float(calls: Calls, target: Target, settled: Collection[Call]) -> None:
+    """Mark all of it in a graph, except what `settled` holds: operators whose place the recipe has decided."""
+    for call in before_logarithms(Structure(calls, target)):
+        if call not in settled:
+            keep_float(call.node, BEFORE_LOGARITHM)
+    for call in between_floats(Structure(calls, target), settled):
+        keep_float(call.node, BETWEEN)

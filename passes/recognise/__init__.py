@@ -4,6 +4,7 @@
     functions    x * clamp(x + 3, 0, 6) / 6, x * sigmoid(x), ...         -> hardswish, silu, gelu, mish, ...
     norms        (x - mean) / sqrt(mean((x - mean)^2) + eps) * g + b     -> layer_norm, group_norm
     products     x @ W + b, addmm                                        -> linear
+    expectations conv2d(softmax(x), w of one output)                     -> sum(softmax(x) * w)
     reductions   exp(x - max) / sum(exp(x - max)), mean of a flat map    -> softmax, mean
     resizes      reshape, expand, reshape                                -> upsample_nearest2d
     transposes   permute, elementwise operators, its inverse             -> the operators
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from torch import fx
 
+from isobit.passes.recognise.expectations import expectation
 from isobit.passes.recognise.functions import function
 from isobit.passes.recognise.norms import affine_norm, group_norm, norm
 from isobit.passes.recognise.products import linear
@@ -32,6 +34,7 @@ REWRITES = (
     group_norm,        # after norms without factors, which stand between two reshapes
     affine_norm,       # factors and shifts after a norm are its own
     softmax,
+    expectation,       # after linear and softmax, which it reads
     average,
     nearest,
     function,

@@ -67,8 +67,9 @@ def _runs(last: fx.Node) -> Iterator[tuple[fx.Node, list[fx.Node]]]:
 
 
 def _elementwise(node: fx.Node) -> bool:
+    """It computes number by number from what a run may hold: a pair of which one is a constant tensor is none."""
     name = op_name(node)
-    return name in UNARY or name in PAIRS
+    return name in UNARY or (name in PAIRS and not any(map(is_constant, node.all_input_nodes)))
 
 
 def _known(graph: fx.GraphModule, run: list[fx.Node]) -> tuple[Any, dict[str, Any]] | None:

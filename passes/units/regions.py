@@ -166,7 +166,7 @@ def _tokens(nodes: Sequence[fx.Node], gates: Sequence[Region]) -> tuple[str, lis
 
 
 def _letter(node: fx.Node) -> str:
-    if over_features(node):
+    if over_features(op_name(node)):
         return "L"
     if op_name(node) in WEIGHTED:
         weight, groups = tensor_shape(bound_args(node)["weight"]), bound_args(node)["groups"]

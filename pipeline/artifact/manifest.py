@@ -23,6 +23,7 @@ from isobit.pipeline.quant.grid import Grid
 
 PRODUCT = "isobit"
 TIMINGS = "timings.json"
+CUT = "cut"
 PREPROCESSING = "preprocessing"  # the field of a manifest, and the name in a model file
 
 
@@ -141,6 +142,23 @@ class PreprocessingEntry(_Frozen):
         return facts if self.classes is None else facts | {"classes": json.dumps(self.classes)}
 
 
+class CutPointEntry(_Frozen):
+    """A value at which integers end: its node, its layer, the file's node or the user's line, what follows it."""
+
+    name: str
+    layer: str
+    source: str
+    why: str
+
+
+class CutEntry(_Frozen):
+    """Where integers end: what decodes after it in float, and the model's outputs that are not there without it."""
+
+    points: list[CutPointEntry]
+    operators: list[str]
+    without: list[str]
+
+
 class FileEntry(_Frozen):
     """One file of the artifact."""
 
@@ -151,7 +169,8 @@ class FileEntry(_Frozen):
 class Manifest(_Frozen):
     """What was shipped and from what it was made; `files` covers every file but itself and the timings.
 
-    `preprocessing` is there where image files were given; without them the text does not mention it.
+    `preprocessing` is there where image files were given, `cut` where something decodes; else the text does not mention
+    them.
 
     `sha256` is the digest of the rest; it stands in the text alone, where `to_json` puts it.
     """
@@ -169,11 +188,12 @@ class Manifest(_Frozen):
     allocation: AllocationEntry | None = None
     sizes: dict[str, int]
     preprocessing: PreprocessingEntry | None = None
+    cut: CutEntry | None = None
     sha256: str | None = None
 
     def to_json(self) -> str:
         """JSON with sorted keys and its own digest: equal manifests give equal bytes."""
-        unsaid = {DIGEST} if self.preprocessing is not None else {DIGEST, PREPROCESSING}
+        unsaid = {DIGEST, *(name for name in (PREPROCESSING, CUT) if getattr(self, name) is None)}
         content = self.model_dump(mode="json", exclude=unsaid)
         sealed = {**content, DIGEST: content_digest(content)}
         return json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n"

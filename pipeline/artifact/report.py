@@ -84,6 +84,7 @@ def render_report(
         moved=parity.moved_by_requantization,
         headlines=headlines(parity),
         steps=steps(parity),
+        choices=any(level.top1_agreement is not None for level in parity.levels),
         level_note=level_note,
         kernels=kernels_text(parity.integer_ops),
         float_kernels=float_kernels(parity.integer_ops),

@@ -52,11 +52,14 @@ def check_samplewise(graph: fx.GraphModule, example: Inputs) -> None:
         example: an input [N, ...] with N >= 1, or a tuple of several.
 
     Raises:
-        CaptureError: with the source line of the first operator that mixes samples or draws random numbers.
+        CaptureError: with the source line of the first operator that mixes samples or draws random numbers; or no
+            output holds a number.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for x in _probes(grouped([_own(tensor) for tensor in tensors(example)])):
             batch, alone = _rows(graph, x), _alone(graph, x)
+            if not any(rows.numel() for rows in tensors(batch)):
+                _refuse_empty(graph)
             found = _worst(part(batch, list(ALONE)), alone)
             if found.spread == 0 or not all(bool(rows.isfinite().all()) for rows in (*tensors(batch), *tensors(alone))):
                 continue
@@ -138,6 +141,14 @@ def _confirmed(graph: fx.GraphModule, x: Inputs, found: _Difference) -> bool:
 
 def _output(graph: fx.GraphModule) -> fx.Node:
     return output_nodes(graph)[0]
+
+
+def _refuse_empty(graph: fx.GraphModule) -> None:
+    raise CaptureError(
+        "no output of the network holds a number: one of their sizes is 0", where=where(_output(graph)),
+        allowed="an output with at least one number for each sample",
+        hint="look at the sizes of the input and at slices; `outputs` chooses others of the network's values",
+    )
 
 
 def _refuse_random(graph: fx.GraphModule, x: Inputs) -> None:

@@ -15,20 +15,8 @@ from torch import fx
 from torch._ops import OpOverload
 
 from isobit.pipeline.errors import CaptureError
-from isobit.pipeline.graph.annotation import kept_float
-from isobit.pipeline.graph.nodes import (
-    TUPLE_ENTRY,
-    bias_quantizer_of,
-    bound_args,
-    computes_size,
-    is_constant,
-    op_name,
-    overload_of,
-    quantizer_of,
-    source_of,
-    tensor_shape,
-    where,
-)
+from isobit.pipeline.graph.calls import Call, Calls
+from isobit.pipeline.graph.nodes import TUPLE_ENTRY, overload_of
 from isobit.pipeline.operators.arithmetic import ARITHMETIC, of_kind
 from isobit.pipeline.operators.moves import MOVES, is_move
 from isobit.pipeline.operators.unary import UNARY
@@ -63,14 +51,14 @@ class Allowed:
     Args:
         what: stands in the graph.
         stages: at which it may.
-        holds: whether a node is such a thing; the first row that holds counts.
+        holds: whether a call is such a thing; the first row that holds counts.
         wrong: what is wrong with one at its stage, or an empty string.
     """
 
     what: str
     stages: tuple[Stage, ...]
-    holds: Callable[[fx.GraphModule, fx.Node], bool]
-    wrong: Callable[[fx.GraphModule, fx.Node], str] = lambda graph, node: ""
+    holds: Callable[[Call], bool]
+    wrong: Callable[[Call], str] = lambda call: ""
 
 
 def verify(graph: fx.GraphModule, stage: Stage) -> None:
@@ -81,11 +69,11 @@ def verify(graph: fx.GraphModule, stage: Stage) -> None:
     """
     if stage not in STAGES:
         raise ValueError(f"no stage '{stage}', only {', '.join(STAGES)}")
-    for node in graph.graph.nodes:
-        row = next((row for row in WHITELIST if stage in row.stages and row.holds(graph, node)), None)
-        problem = _why_not(graph, node) if row is None else row.wrong(graph, node)
+    for call in Calls(graph):
+        row = next((row for row in WHITELIST if stage in row.stages and row.holds(call)), None)
+        problem = _why_not(call) if row is None else row.wrong(call)
         if problem:
-            raise CaptureError(f"the graph is not legal at stage '{stage}': {problem}", where=where(node))
+            raise CaptureError(f"the graph is not legal at stage '{stage}': {problem}", where=call.where)
 
 
 def whitelist_table() -> str:
@@ -101,83 +89,65 @@ def keeps_codes(name: str) -> bool:
     return is_move(name) or name in EXTREMES
 
 
-def over_features(node: fx.Node) -> bool:
-    """A layer whose channels are the last axis, as a classifier's."""
-    row = ARITHMETIC.get(op_name(node))
+def over_features(name: str) -> bool:
+    """Whether operator `name` is a layer whose channels are the last axis, as a classifier's."""
+    row = ARITHMETIC.get(name)
     return row is not None and row.features
 
 
-def adds_no_negatives(node: fx.Node) -> bool:
-    """Whether the values of `node` are such as it reads, and at most numbers beside them that are not negative."""
-    row = MOVES.get(op_name(node))
-    return keeps_codes(op_name(node)) or (row is not None and bound_args(node)[row.fill] >= 0)
-
-
-def gives_no_negatives(node: fx.Node) -> bool:
-    """An operator of one tensor whose values cannot be negative, whatever it reads."""
-    row = UNARY.get(op_name(node))
-    return row is not None and row.has_no_negatives(node)
-
-
-def wide_operand(node: fx.Node, target: Target) -> fx.Node | None:
-    """The layer whose 32-bit sum enters the residual addition `node` as it is; None where there is none.
+def wide_operand(call: Call, target: Target) -> Call | None:
+    """The layer whose 32-bit sum enters the residual addition `call` as it is; None where there is none.
 
     Of two layers the one computed last: the other's codes are there when its sum is complete. The same answer before
     and after quantizers are inserted, because only this operand is left without one.
     """
-    if node.op != "call_function" or target.rule_of(node).inputs != "residual":
+    if not call.op or target.rule_of(call).inputs != "residual" or len(call.sources) != 2:
         return None
-    left, right = source_of(node, 0), source_of(node, 1)
     layers = [
-        source for source in (left, right)
-        if left is not right and op_name(source) in WEIGHTED and not kept_float(source) and len(source.users) == 1
-        and tensor_shape(source) == tensor_shape(node)
+        source for source in call.sources
+        if source.op in WEIGHTED and not source.kept_float and len(source.readers) == 1 and source.shape == call.shape
     ]
-    return next((source for source in reversed(node.graph.nodes) if source in layers), None)
+    return max(layers, key=lambda layer: layer.place, default=None)
 
 
-def _why_not(graph: fx.GraphModule, node: fx.Node) -> str:
-    """What a node is that no row of the whitelist holds."""
-    name = op_name(node)
-    if name in FORBIDDEN:
-        return f"operator {name} should have been removed"
+def _why_not(call: Call) -> str:
+    """What a call is that no row of the whitelist holds."""
+    node = call.node
+    if call.op in FORBIDDEN:
+        return f"operator {call.op} should have been removed"
     if isinstance(node.target, OpOverload):
-        return f"operator {name} {'draws random numbers' if draws_numbers(node) else 'writes in-place'}"
+        return f"operator {call.op} {'draws random numbers' if _draws_numbers(call) else 'writes in-place'}"
     if node.op == "call_module":
-        return f"module {type(graph.get_submodule(str(node.target))).__name__}"
+        return f"module {type(call.graph.get_submodule(str(node.target))).__name__}"
     return f"{node.op} {node.target}"
 
 
-def _is_quantizer(graph: fx.GraphModule, node: fx.Node) -> bool:
-    return quantizer_of(graph, node) is not None or bias_quantizer_of(graph, node) is not None
+def _is_quantizer(call: Call) -> bool:
+    return call.quantizer is not None or call.bias_quantizer is not None
 
 
-def _frozen(graph: fx.GraphModule, node: fx.Node) -> str:
-    module = quantizer_of(graph, node) or bias_quantizer_of(graph, node)
-    return "" if module is None else _frozen_problem(module, is_constant(node))
+def _frozen(call: Call) -> str:
+    module = call.quantizer or call.bias_quantizer
+    return "" if module is None else _frozen_problem(module, call.constant)
 
 
-def _is_float(graph: fx.GraphModule, node: fx.Node) -> bool:
+def _is_float(call: Call) -> bool:
     """A call without effect on anything but its result, which PREPARE leaves as it is."""
+    node = call.node
     if not isinstance(node.target, OpOverload):
-        return computes_size(node) or op_name(node) == TUPLE_ENTRY
-    return op_name(node) not in FORBIDDEN and not node.target._schema.is_mutable and not draws_numbers(node)
+        return call.is_size or call.op == TUPLE_ENTRY
+    return call.op not in FORBIDDEN and not node.target._schema.is_mutable and not _draws_numbers(call)
 
 
-def draws_numbers(node: fx.Node) -> bool:
+def _draws_numbers(call: Call) -> bool:
     """The ATen call's result depends on chance; one with a dropout of 0 or outside of training draws nothing."""
-    if torch.Tag.nondeterministic_seeded not in overload_of(node).tags:
+    if torch.Tag.nondeterministic_seeded not in overload_of(call.node).tags:
         return False
-    args = bound_args(node)
-    return not any(name in args and not args[name] for name in _CHANCES)
-
-
-def _named(names: frozenset[str]) -> Callable[[fx.GraphModule, fx.Node], bool]:
-    return lambda graph, node: op_name(node) in names
+    return not any(name in call.args and not call.args[name] for name in _CHANCES)
 
 
 def _operators(what: str, names: frozenset[str]) -> Allowed:
-    return Allowed(f"{what}: {', '.join(f'`{name}`' for name in sorted(names))}", STAGES, _named(names))
+    return Allowed(f"{what}: {', '.join(f'`{name}`' for name in sorted(names))}", STAGES, lambda call: call.op in names)
 
 
 def _frozen_problem(module: Quantizer | BiasQuantizer, constant: bool) -> str:
@@ -198,8 +168,8 @@ def _frozen_problem(module: Quantizer | BiasQuantizer, constant: bool) -> str:
 
 
 WHITELIST: tuple[Allowed, ...] = (
-    Allowed("the input", STAGES, lambda graph, node: node.op == "placeholder"),
-    Allowed("parameters and buffers", STAGES, lambda graph, node: node.op == "get_attr"),
+    Allowed("the input", STAGES, lambda call: call.is_input),
+    Allowed("parameters and buffers", STAGES, lambda call: call.node.op == "get_attr"),
     _operators("layers", WEIGHTED),
     _operators("averages over space", POOLS),
     _operators("other arithmetic and functions", COMPUTE - WEIGHTED - POOLS),
@@ -209,5 +179,5 @@ WHITELIST: tuple[Allowed, ...] = (
     Allowed("any other operator without side effects, computed in float, and arithmetic on sizes", STAGES, _is_float),
     Allowed("quantizers, in any phase", ("quantized",), _is_quantizer),
     Allowed("quantizers with their numbers and codes, in phase `frozen`", ("frozen",), _is_quantizer, _frozen),
-    Allowed("the output", STAGES, lambda graph, node: node.op == "output"),
+    Allowed("the output", STAGES, lambda call: call.is_output),
 )

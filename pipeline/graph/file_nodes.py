@@ -12,16 +12,22 @@ class FileNode(nn.Module):
 
     Args:
         file_node: the node as a person finds it in a viewer of such files.
+        file_node_name: the name that the file gives it; empty for none.
     """
 
-    def __init__(self, file_node: str) -> None:
+    def __init__(self, file_node: str, file_node_name: str = "") -> None:
         super().__init__()
-        self.file_node = file_node
+        self.file_node, self.file_node_name = file_node, file_node_name
 
 
 def note_file_nodes(graph: fx.GraphModule, model: nn.Module) -> None:
-    """Write `meta["file_node"]` on what the file nodes of `model` became; `graph` is its capture."""
-    known = {path: module.file_node for path, module in model.named_modules() if isinstance(module, FileNode)}
+    """Write `meta["file_node"]` and its name on what the file nodes of `model` became; `graph` is its capture."""
+    known = {path: module for path, module in model.named_modules() if isinstance(module, FileNode)}
     for node in graph.graph.nodes:
-        if (path := module_path(node)) in known:
-            node.meta["file_node"] = known[path]
+        if (module := known.get(module_path(node))) is not None:
+            node.meta["file_node"], node.meta["file_node_name"] = module.file_node, module.file_node_name
+
+
+def file_node_names(node: fx.Node) -> tuple[str, ...]:
+    """What a user may call the file's node that `node` came from: as a viewer shows it, and by its name."""
+    return tuple(filter(None, (node.meta.get("file_node", ""), node.meta.get("file_node_name", ""))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -20,7 +20,7 @@ from isobit.pipeline.shapes import known_sizes
 
 # The batch whose sizes `meta["example"]` holds; torch.export would take 0 and 1 for fixed sizes.
 EXAMPLE_BATCH = 2
-ORIGIN_KEYS = ("nn_module_stack", "stack_trace", "source_fn_stack", "file_node", "unit")
+ORIGIN_KEYS = ("nn_module_stack", "stack_trace", "source_fn_stack", "file_node", "file_node_name", "unit")
 
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
@@ -363,15 +363,6 @@ def bias_quantizer_of(graph: fx.GraphModule, node: fx.Node) -> BiasQuantizer | N
 def nodes_by_name(graph: fx.GraphModule) -> dict[str, fx.Node]:
     """All nodes of `graph` by their names."""
     return {node.name: node for node in graph.graph.nodes}
-
-
-def absorbed(node: fx.Node, names: Collection[str]) -> tuple[fx.Node, ...]:
-    """The run of operators called `names` after `node`, as far as each is the only reader of the one before."""
-    found: list[fx.Node] = []
-    while len(node.users) == 1 and op_name(next(iter(node.users))) in names:
-        node = next(iter(node.users))
-        found.append(node)
-    return tuple(found)
 
 
 def is_constant(node: fx.Node) -> bool:

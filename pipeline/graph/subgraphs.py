@@ -19,6 +19,7 @@ from isobit.pipeline.graph.nodes import (
 )
 
 Module = TypeVar("Module", bound=nn.Module)
+_VALUE_KEYS = ("val", "shape", "dtype", "example")  # the meta of a node that says what its value is
 
 
 class Constant(nn.Module):
@@ -93,12 +94,15 @@ class SubGraph(fx.GraphModule):
     output_names: tuple[str, ...]
 
 
-def extract(graph: fx.GraphModule, names: Collection[str], *, quantized: bool = True) -> SubGraph:
+def extract(
+    graph: fx.GraphModule, names: Collection[str], *, quantized: bool = True, answers: Collection[str] = ()
+) -> SubGraph:
     """A sub-graph of `graph` that shares its parameters and quantizers (same objects, nothing is copied back).
 
     Args:
         names: nodes of the sub-graph; parameters that they read come along.
         quantized: False leaves every quantizer out (the teacher's view of the same nodes).
+        answers: nodes whose values are its output, in execution order; without any, those that are used outside.
 
     Returns:
         A module whose inputs are the outside activations that the nodes read, in execution order (placeholders carry
@@ -113,6 +117,7 @@ def extract(graph: fx.GraphModule, names: Collection[str], *, quantized: bool = 
     outside = [node for node in graph.graph.nodes if node in read and not is_constant(node)]
     for node in outside:
         copies[node] = sub.placeholder(node.name)
+        copies[node].meta = {key: node.meta[key] for key in _VALUE_KEYS if key in node.meta}
     for node in inside:
         for source in node.all_input_nodes:
             _copy_constant(graph, sub, source, copies, quantized)
@@ -122,7 +127,10 @@ def extract(graph: fx.GraphModule, names: Collection[str], *, quantized: bool = 
             copies[node] = copies[source_of(node)]
         else:
             copies[node] = sub.node_copy(node, lambda n: copies[n])
-    outputs = [n for n in inside if not is_constant(n) and any(u.name not in wanted for u in n.users)]
+    outputs = [
+        n for n in inside
+        if (n.name in answers if answers else not is_constant(n) and any(u.name not in wanted for u in n.users))
+    ]
     sub.output(tuple(copies[node] for node in outputs))
     module = SubGraph(graph, sub)
     module.input_names = tuple(node.name for node in outside)
@@ -130,10 +138,10 @@ def extract(graph: fx.GraphModule, names: Collection[str], *, quantized: bool = 
     return module
 
 
-def float_network(graph: fx.GraphModule) -> SubGraph:
-    """The whole graph without its quantizers, as `extract` gives it: its outputs come as a tuple."""
+def float_network(graph: fx.GraphModule, answers: Collection[str] = ()) -> SubGraph:
+    """The whole graph without its quantizers, as `extract` gives it: its outputs, or `answers`, come as a tuple."""
     names = [node.name for node in graph.graph.nodes if node.op not in ("placeholder", "output")]
-    return extract(graph, names, quantized=False)
+    return extract(graph, names, quantized=False, answers=answers)
 
 
 def _copy_constant(

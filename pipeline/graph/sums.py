@@ -17,19 +17,10 @@ import torch
 from torch import Tensor, fx
 
 from isobit.pipeline.errors import TargetError
+from isobit.pipeline.graph.calls import Call, Calls
 from isobit.pipeline.graph.dialect import POOLS, WEIGHTED
 from isobit.pipeline.graph.grid_map import GridMap
-from isobit.pipeline.graph.nodes import (
-    bias_quantizer_of,
-    bound_args,
-    get_attribute,
-    op_name,
-    pair,
-    quantizer_of,
-    source_of,
-    tensor_shape,
-    where,
-)
+from isobit.pipeline.graph.nodes import pair
 from isobit.pipeline.quant.grid import along, params_from_range, quantize
 from isobit.pipeline.quant.quantizer import Quantizer
 from isobit.pipeline.target import Target
@@ -63,36 +54,35 @@ def check_sums(graph: fx.GraphModule, target: Target) -> None:
     Raises:
         TargetError: names the layer, the bound of its sum, and the limit.
     """
-    values = GridMap(graph, target)
-    for node in graph.graph.nodes:
-        bound = _bound(values, node, target)
+    values = GridMap(target)
+    for call in Calls(graph):
+        bound = _bound(values, call, target)
         if bound is not None and bound > target.sums.largest:
             raise TargetError(
-                f"the sums of this {op_name(node)} can reach {bound:,}, and target '{target.name}' adds in integers of "
-                f"up to {target.sums.largest:,}", where=where(node), allowed=f"sums up to {target.sums.largest:,}",
+                f"the sums of this {call.op} can reach {bound:,}, and target '{target.name}' adds in integers of "
+                f"up to {target.sums.largest:,}", where=call.where, allowed=f"sums up to {target.sums.largest:,}",
                 hint="give the layer fewer inputs (groups, or parts that are added afterwards), or fewer bits: "
                 "an override of its weights or activations",
                 field="recipe.weights.bits",
             )
 
 
-def _bound(values: GridMap, node: fx.Node, target: Target) -> int | None:
-    """Magnitude that the sum of `node` can reach, or a lower bound of it; None where it adds no codes."""
-    name = op_name(node)
-    if name not in WEIGHTED | POOLS or target.rule_of(node).inputs == "float":
+def _bound(values: GridMap, call: Call, target: Target) -> int | None:
+    """Magnitude that the sum of `call` can reach, or a lower bound of it; None where it adds no codes."""
+    if call.op not in WEIGHTED | POOLS or target.rule_of(call).inputs == "float":
         return None
-    source = values.quantizer(source_of(node))
+    source = values.quantizer(call.sources[0])
     if source is None:
         return None
     open_zero = not source.calibrated and not source.spec.symmetric
     low, high = _ends(source)
-    if name in POOLS:
-        return _elements(node) * (255 if target.sums.of_bytes else max(-low, high) // (1 + open_zero))
-    layer = _codes(values.graph, node)
+    if call.op in POOLS:
+        return _elements(call) * (255 if target.sums.of_bytes else max(-low, high) // (1 + open_zero))
+    layer = _codes(call)
     if layer is None:
         return None
     weight, bias = layer
-    open_bias = bias is None and bound_args(node)["bias"] is not None
+    open_bias = bias is None and call.args["bias"] is not None
     if target.sums.of_bytes:
         zero = 0 if not source.calibrated or open_bias else int(source.zero_point) - source.spec.grid.qmin
         rows = weight.flatten(1)
@@ -112,22 +102,21 @@ def _ends(source: Quantizer) -> tuple[int, int]:
     return grid.qmin - zero, grid.qmax - zero
 
 
-def _codes(graph: fx.GraphModule, node: fx.Node) -> tuple[Tensor, Tensor | None] | None:
+def _codes(layer: Call) -> tuple[Tensor, Tensor | None] | None:
     """int64 codes of a layer: weight [K, ...] without zero points, bias [K] (None: no bias, or no codes yet).
 
     None where the weight has none. A channel whose bias leaves `BIAS_LIMIT` counts as zero: its scale is to be raised.
     """
-    args = bound_args(node)
-    quantizer = quantizer_of(graph, args["weight"])
-    weight = None if quantizer is None else _weight_codes(quantizer, get_attribute(graph, source_of(args["weight"])))
-    if args["bias"] is None:
+    quantizer, stated = layer.args["weight"].quantizer, layer.args["bias"]
+    weight = None if quantizer is None else _weight_codes(quantizer, layer.args["weight"].sources[0].tensor)
+    if stated is None:
         return None if weight is None else (weight, None)
-    bias = bias_quantizer_of(graph, args["bias"])
+    bias = stated.bias_quantizer
     if weight is None or bias is None or not all(parent.calibrated for parent in bias.parents):
         return None if weight is None else (weight, None)
     if bias.codes is not None:
         return weight, bias.codes.to("cpu", torch.int64)
-    steps = bias.steps(get_attribute(graph, source_of(args["bias"]))).cpu()
+    steps = bias.steps(stated.sources[0].tensor).cpu()
     fits = steps.abs() <= BIAS_LIMIT
     return weight * along(fits, 0, weight.dim()), torch.where(fits, steps, 0.0).round().to(torch.int64)
 
@@ -148,8 +137,8 @@ def _weight_codes(quantizer: Quantizer, weight: Tensor) -> Tensor | None:
     return quantize(weight, scale, torch.zeros_like(scale), spec.grid).to("cpu", torch.int64)
 
 
-def _elements(node: fx.Node) -> int:
+def _elements(pool: Call) -> int:
     """How many codes one sum of a pool takes in."""
-    if op_name(node) == "mean":
-        return math.prod(size or 1 for size in tensor_shape(source_of(node))[2:])
-    return math.prod(pair(bound_args(node)["kernel_size"]))
+    if pool.op == "mean":
+        return math.prod(size or 1 for size in pool.sources[0].shape[2:])
+    return math.prod(pair(pool.args["kernel_size"]))

@@ -83,6 +83,7 @@ class LoadedModel:
 def load_model(
     path: str | Path, arch: str | None = None, trust_pickle: bool = False, weights: str | None = None,
     arch_args: Mapping[str, Any] | None = None, *, input_shapes: Sequence[str] = (), simplify: bool = True,
+    outputs: Sequence[str] = (),
 ) -> LoadedModel:
     """Reads a model file.
 
@@ -95,6 +96,7 @@ def load_model(
         input_shapes: of an .onnx, sizes of inputs, the batch first: `name=1x3x240x320`, or `1x3x240x320` of a single
             input.
         simplify: run onnxsim on an .onnx first.
+        outputs: of an .onnx, the outputs to keep, or values of the file at which the network is to end; none for all.
 
     Raises:
         InputError: the file, the arch or their fit is wrong; the message names the first differing keys.
@@ -102,7 +104,8 @@ def load_model(
     path = Path(path)
     _check_file(path)
     if is_onnx(path):
-        return _load_onnx(path, {"arch": arch, "weights": weights, "arch_args": arch_args}, input_shapes, simplify)
+        unused = {"arch": arch, "weights": weights, "arch_args": arch_args}
+        return _load_onnx(path, unused, input_shapes, simplify, outputs)
     if input_shapes:
         raise InputError("the shape of an input is given for a file that is no .onnx", field="input_shape",
                          where=str(path), hint="Give `input_size`.")
@@ -120,14 +123,16 @@ def load_model(
     return LoadedModel(module.float().eval(), None, name, sha256, built_by, (*content.notes, *notes))
 
 
-def _load_onnx(path: Path, unused: Mapping[str, Any], input_shapes: Sequence[str], simplify: bool) -> LoadedModel:
+def _load_onnx(
+    path: Path, unused: Mapping[str, Any], input_shapes: Sequence[str], simplify: bool, outputs: Sequence[str]
+) -> LoadedModel:
     for field, given in unused.items():
         if given:
             raise InputError(
                 f"`{field}` is given, and an .onnx file holds its own network and weights", where=str(path),
                 field=field, hint=f"Leave `{field}` out.",
             )
-    network, origin, notes = load_onnx(path, input_shapes, simplify)
+    network, origin, notes = load_onnx(path, input_shapes, simplify, outputs)
     return LoadedModel(network, None, path.stem, sha256_file(path), None, notes, origin)
 
 
@@ -264,9 +269,14 @@ def _fill(
         differences = found if not extra else differences
     raise InputError(
         f"the weights do not fit the network '{arch}': " + "; ".join(differences),
-        where=str(path),
-        field="arch", hint="Give the `arch` that the weights were trained with, and its arguments as `arch_args`.",
+        where=str(path), field="arch", hint=_BUFFERS if differences and all(BUFFERS in one for one in differences) else
+        "Give the `arch` that the weights were trained with, and its arguments as `arch_args`.",
     )
+
+
+BUFFERS = "buffer(s) of the network"
+_BUFFERS = ("The weights are all there. Register the buffers with persistent=False where the network computes them "
+            "itself, or save the file again with the network as it is now.")
 
 
 def _ways_to_build(arch: str, kwargs: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
@@ -321,8 +331,11 @@ def _differences(module: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
         for key in own
         if key in weights and own[key].is_floating_point() and not weights[key].is_floating_point()
     ]
+    buffers = {name for name, _ in module.named_buffers()}
+    only_buffers = buffers.issuperset(missing)
     kinds = (
-        ("missing in the file", missing), ("unknown to the network", unexpected), ("of another shape", shapes),
+        (f"{BUFFERS} missing in the file" if only_buffers else "missing in the file", missing),
+        ("unknown to the network", unexpected), ("of another shape", shapes),
         ("of another kind of number", types),
     )
     return [f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in kinds if keys]

@@ -114,8 +114,12 @@ def _attribute(module: Any, name: str, where: str, field: str = "arch") -> Calla
 
 
 @contextlib.contextmanager
-def cause_shown(where: str, what: str, field: str = "arch") -> Iterator[None]:
-    """Turn whatever the user's code raises, `sys.exit` included, into an InputError that shows the line."""
+def cause_shown(where: str, what: str, field: str = "arch", allowed: str = "") -> Iterator[None]:
+    """Turn whatever the user's code raises, `sys.exit` included, into an InputError that shows the line.
+
+    Args:
+        allowed: how the code is called, where that may be the cause.
+    """
     try:
         yield
     except InputError:
@@ -125,7 +129,8 @@ def cause_shown(where: str, what: str, field: str = "arch") -> Iterator[None]:
         users = [frame for frame in frames if _is_users(frame.filename)]
         frames = users or [frame for frame in frames if not _is_ours(frame.filename)]
         place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-        raise InputError(f"{what}: {first_line(error)}", where=f"{where}{place}", field=field) from error
+        raise InputError(f"{what}: {first_line(error)}", where=f"{where}{place}", field=field,
+                         allowed=allowed) from error
 
 
 @contextlib.contextmanager

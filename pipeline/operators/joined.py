@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 from torch import fx
 
-from isobit.pipeline.graph.nodes import is_constant, op_name, source_of
+from isobit.pipeline.graph.calls import Call
+from isobit.pipeline.graph.nodes import op_name, source_of
 from isobit.pipeline.operators.unary import UNARY, Array, operand
 
 # What joins two functions of one tensor in a third.
@@ -16,43 +17,45 @@ PAIRS: Mapping[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def joined_after(anchor: fx.Node) -> tuple[fx.Node, ...]:
+def joined_after(anchor: Call) -> tuple[Call, ...]:
     """The operators after `anchor`, one of this table, that with it are one function of its operand.
 
     Operators of this table and of `PAIRS`, in the graph's order, that read nothing but the operand of `anchor`,
     constants and each other; only the value of the last is read outside. So x * sigmoid(1.7 * x) is one function.
     """
-    source = operand(anchor)
+    source = anchor.inputs[0]
     known, order = {source, anchor}, [anchor]
-    unseen, node = {user for user in (*source.users, *anchor.users) if anchor < user}, anchor.next
-    while unseen:
-        unseen.discard(node)
-        if _joins(node, known):
-            known.add(node)
-            order.append(node)
-            unseen.update(node.users)
-        node = node.next
+    waiting = {reader for reader in (*source.readers, *anchor.readers) if reader.place > anchor.place}
+    while waiting:
+        call = min(waiting, key=_place)
+        waiting.discard(call)
+        if _joins(call, known):
+            known.add(call)
+            order.append(call)
+            waiting.update(call.readers)
     return next((found for last in reversed(order) if (found := _whole(anchor, last, known))), ())
 
 
-def _joins(node: fx.Node, known: Collection[fx.Node]) -> bool:
-    """`node` computes with values of `known` alone, number by number."""
-    name, read = op_name(node), set(node.all_input_nodes)
-    if name in UNARY:
-        read = {source for source in read if not is_constant(source)}
-    return name in UNARY.keys() | PAIRS.keys() and bool(read) and read <= set(known)
+def _place(call: Call) -> int:
+    return call.place
 
 
-def _whole(anchor: fx.Node, last: fx.Node, known: Collection[fx.Node]) -> tuple[fx.Node, ...]:
+def _joins(call: Call, known: Collection[Call]) -> bool:
+    """`call` computes with values of `known` alone, number by number."""
+    read = set(call.inputs if call.op in UNARY else call.sources)
+    return call.op in UNARY.keys() | PAIRS.keys() and bool(read) and read <= set(known)
+
+
+def _whole(anchor: Call, last: Call, known: Collection[Call]) -> tuple[Call, ...]:
     """What `last` is computed from after `anchor`, and itself; empty where `anchor` or another has other readers."""
     inside, waiting = {last}, [last]
     while waiting:
-        sources = [node for node in waiting.pop().all_input_nodes if node in known and node is not operand(anchor)]
-        waiting.extend(node for node in sources if node not in inside)
+        sources = [call for call in waiting.pop().sources if call in known and call is not anchor.inputs[0]]
+        waiting.extend(call for call in sources if call not in inside)
         inside.update(sources)
-    if anchor not in inside or any(user not in inside for node in inside - {last} for user in node.users):
+    if anchor not in inside or any(reader not in inside for call in inside - {last} for reader in call.readers):
         return ()
-    return tuple(sorted(inside - {anchor}))
+    return tuple(sorted(inside - {anchor}, key=_place))
 
 
 def composed(graph: fx.GraphModule, nodes: Sequence[fx.Node], x: Array) -> Array:

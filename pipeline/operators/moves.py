@@ -9,6 +9,7 @@ call cannot: which overloads it stands for, what it writes where no element come
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -154,10 +155,27 @@ def _lead(e: OnnxBuilder[Value], channels: int | None) -> tuple[list[int], int]:
 
 
 def _channels_after_view(axis: int | None, before: Sizes, after: Sizes, arguments: Mapping[str, Any]) -> int | None:
-    """An axis with everything before it untouched stays; features and maps have channels of their own."""
+    """An axis with everything before it untouched stays, and so does one with as many numbers after it as before.
+
+    Channels that are split into groups lie within these: [N, groups, channels, ...]. Else features and maps have
+    channels of their own.
+    """
     if axis is not None and before[:axis + 1] == after[:axis + 1]:
         return axis
+    if axis is not None and (len(before) > 2 or len(after) == 3) and (inner := _count(before[axis + 1:])):
+        place = next((place for place in range(1, len(after)) if _count(after[place + 1:]) == inner), None)
+        if place is not None and _divides(before[axis], after[place]):
+            return place
     return 1 if len(after) in (2, 4) else None
+
+
+def _count(sizes: Sizes) -> int | None:
+    return None if None in sizes else math.prod(known_sizes(sizes))
+
+
+def _divides(before: int | None, after: int | None) -> bool:
+    """Channels were split into groups, or groups joined with what lies before them."""
+    return before is not None and after is not None and (before % after == 0 or after % before == 0)
 
 
 def _channels_after_permute(axis: int | None, before: Sizes, after: Sizes, arguments: Mapping[str, Any]) -> int | None:

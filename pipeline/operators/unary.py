@@ -22,6 +22,7 @@ from isobit.pipeline.graph.nodes import (
     differs_by_channel,
     get_attribute,
     is_constant,
+    op_name,
     tensor_shape,
 )
 
@@ -383,3 +384,9 @@ UNARY: dict[str, UnaryOperator] = {
         lambda x, other: x / other, _with_other("Div"), ("other",), keeps_relative_errors=True,
     ),
 }
+
+
+def gives_no_negatives(node: fx.Node) -> bool:
+    """An operator of one tensor whose values cannot be negative, whatever it reads."""
+    row = UNARY.get(op_name(node))
+    return row is not None and row.has_no_negatives(node)

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from isobit.pipeline.proof.answers import Answers
 from isobit.pipeline.proof.distances import OutputDistance
-from isobit.pipeline.proof.findings import ORDER, AccuracyVerdict, Finding, Rule, Status, Subject
+from isobit.pipeline.proof.findings import ORDER, AccuracyVerdict, Finding, Rule, Status, Subject, amount, lost_text
 from isobit.pipeline.proof.metrics import Metric
 from isobit.pipeline.proof.observed import InputLook, Seen
 from isobit.pipeline.proof.outputs import KINDS
@@ -67,7 +67,7 @@ def judge(answers: Answers, seen: Seen | None = None, max_drop: float | None = N
         found = _with_others(_by_agreement(answers), answers)
     else:
         found = _by_distance(answers.outputs, _choices_text(answers))
-    told = answers.labels or answers.measures.held is not None
+    told = answers.labels or (answers.measures.held is not None and answers.has_labels)
     if not told and found.status == "ok" and (strange := _scaling(seen)):
         # Float and artifact may agree on inputs of which neither makes anything; only labels would show it.
         found = replace(found, status="unknown", findings=(*found.findings, *strange))
@@ -109,7 +109,7 @@ def _by_labels(answers: Answers, seen: Seen | None, max_drop: float | None) -> A
         text = f"{told}: the float network itself is at or near chance level ({size})"
         return verdict("warning", text, *_why_chance(answers, seen))
     margin = INTERVAL * 100 * math.sqrt(answers.lost + answers.won + 1) / samples
-    text = f"{told}: {lost:.2f} points lost (+- {margin:.2f}; {size})"
+    text = f"{told}: {lost_text(lost, '%')} (+- {margin:.2f}; {size})"
     weak = _evident(answers, seen) if above < WEAK * (100 - 100 * chance) else []
     least: Status = "warning" if weak else "ok"
     if weak:
@@ -125,28 +125,31 @@ def _by_labels(answers: Answers, seen: Seen | None, max_drop: float | None) -> A
 
 
 def _by_metric(answers: Answers, metric: Metric, max_drop: float | None) -> AccuracyVerdict:
-    values, unit = answers.measured[metric.name].values, f" {metric.unit}" if metric.unit else ""
+    said, unit = answers.measured[metric.name], f" {metric.unit}" if metric.unit else ""
+    values, title, digits = said.values, said.title, ".2f" if metric.unit == "%" else ".6g"
     before, after = values["float"], values["artifact"]
-    held = f"{metric.title} lost from float to artifact{f', {metric.unit}' if metric.unit else ''}"
+    held = f"{title} lost from float to artifact{', points' if metric.unit == '%' else unit and f',{unit}'}"
     if before is None or after is None:
         rule = None if max_drop is None else Rule(held, "accuracy", "nothing", max_drop, False)
-        return AccuracyVerdict("unknown" if rule is None else "failed", f"{metric.title} was not measured", rule=rule)
+        return AccuracyVerdict("unknown" if rule is None else "failed", f"{title} was not measured", rule=rule)
     lost = round(metric.loss(before, after), 6)
     has = 100 - before if metric.unit == "%" and not metric.higher_is_better else abs(before)
     most = MOST_POINTS if metric.unit == "%" else math.inf
     allowed = max(0.0, min(most, MOST_SHARE * has)) if max_drop is None else max_drop
     rule = None if max_drop is None else Rule(held, "accuracy", lost, max_drop, lost <= max_drop)
-    text = f"{metric.title} {before:.6g}{unit} (float) -> {after:.6g}{unit} (artifact): {lost:.4g}{unit} " \
-           f"{'lost' if metric.higher_is_better else 'more'} ({answers.samples:,} samples)"
+    text = f"{title} {before:{digits}}{unit} (float) -> {after:{digits}}{unit} (artifact): " \
+           f"{lost_text(lost, metric.unit, metric.higher_is_better)} ({answers.samples:,} samples)"
+    text += "".join(f"; {stage}: {remark}" for stage, remark in said.remarks.items() if stage in ("float", "artifact"))
     nothing = metric.unit == "%" and (before <= 0 if metric.higher_is_better else before >= 100)
     if nothing and (rule is None or rule.passed):
         return AccuracyVerdict("warning", f"{text}; the float network itself has nothing right", (_NOTHING_RIGHT,),
                                allowed=max_drop, rule=rule)
     if lost <= allowed:
         return AccuracyVerdict("ok", text, allowed=round(allowed, 6), rule=rule)
-    text += f", `options.max_drop` allows {max_drop:g}" if rule is not None else f", more than {allowed:.4g}{unit}"
-    return AccuracyVerdict("warning" if rule is None else "failed", text, (_why_lost(values, metric.loss, unit),),
-                           allowed=round(allowed, 6), rule=rule)
+    text += f", `options.max_drop` allows {max_drop:g}" if rule is not None else \
+        f", more than {amount(allowed, metric.unit)}"
+    why = _why_lost(values, metric.loss, metric.unit)
+    return AccuracyVerdict("warning" if rule is None else "failed", text, (why,), allowed=round(allowed, 6), rule=rule)
 
 
 def _with_others(found: AccuracyVerdict, answers: Answers) -> AccuracyVerdict:
@@ -201,10 +204,13 @@ def _by_distance(outputs: Mapping[str, OutputDistance], choices: str) -> Accurac
     name = max(of_all, key=lambda name: (ORDER.index(of_all[name][0]), -of_all[name][1]))
     status, _, text = of_all[name]
     bad = [name for name, found in of_all.items() if found[0] == "warning"]
+    wild = [name for name in bad if not math.isfinite(outputs[name].noise["artifact"].noise)]
     subject = f"the worst of {len(outputs)} outputs is '{name}': its values" if len(outputs) > 1 else \
         f"the values of the output '{name}'"
     text = f"{_UNMEASURED}{subject} {text}" + (f"; {choices}" if choices else "")
-    return AccuracyVerdict(status, text, (_few_bits(bad),) if bad else ())
+    few = [name for name in bad if name not in wild]
+    findings = [*(_not_finite(name, outputs[name]) for name in wild), *([_few_bits(few)] if few else [])]
+    return AccuracyVerdict(status, text, tuple(findings))
 
 
 def _distance(output: OutputDistance) -> tuple[Status, float, str]:
@@ -257,20 +263,30 @@ def _few_bits(outputs: Sequence[str] = ()) -> Finding:
     return Finding("artifact", f"the artifact answers otherwise than the float network{where}", _FEW_BITS, _MORE_BITS)
 
 
+def _not_finite(name: str, output: OutputDistance) -> Finding:
+    """What is said where values of the artifact's answers, or of the float network's own, are not finite."""
+    if not math.isfinite(output.noise["artifact"].signal.squares):
+        return Finding("float", f"values of the float network's output '{name}' are not finite", "a root or logarithm "
+                       "of numbers below 0, or a division by 0, in the network itself",
+                       "mend the network, or the inputs that lead there")
+    return Finding("artifact", f"values of the artifact's output '{name}' are not finite", "a root, logarithm or "
+                   "division whose operand was rounded to 0 or below", "add a small number to that operand")
+
+
 def _why_lost(
-    values: Mapping[str, float | None], loss: Callable[[float, float], float] = float.__sub__, unit: str = " points"
+    values: Mapping[str, float | None], loss: Callable[[float, float], float] = float.__sub__, unit: str = "%"
 ) -> Finding:
     """The stage that loses most, by a metric's values and its loss from one to the next."""
     known = {name: value for name, value in values.items() if value is not None}
     lost = {after: loss(known[before], known[after]) for before, after in itertools.pairwise(known)}
     worst = max(lost, key=lambda name: lost[name])
     if worst == "reference":
-        return Finding("artifact", f"{lost[worst]:.2f}{unit} are lost from calibrated to reference",
+        return Finding("artifact", f"{amount(lost[worst], unit)} are lost from calibrated to reference",
                        "what the target cannot hold as calibrated", "see the notes, or take another target or profile")
     if worst == "artifact":
-        return Finding("artifact", f"{lost[worst]:.2f}{unit} are lost from reference to artifact",
+        return Finding("artifact", f"{amount(lost[worst], unit)} are lost from reference to artifact",
                        "the files do not compute what the reference does", "see the verdict on parity")
-    return Finding("artifact", f"{lost[worst]:.2f}{unit} are lost from float to calibrated", _FEW_BITS, _MORE_BITS)
+    return Finding("artifact", f"{amount(lost[worst], unit)} are lost from float to calibrated", _FEW_BITS, _MORE_BITS)
 
 
 def _evident(answers: Answers, seen: Seen | None) -> list[Finding]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from isobit.pipeline.proof.distances import Distances, OutputDistance
-from isobit.pipeline.proof.measures import Measures, guarded
+from isobit.pipeline.proof.measures import Guarded, Measures
 from isobit.pipeline.proof.metrics import METRICS, Measurement, Metric, Outputs, first_output
 from isobit.pipeline.proof.metrics.agreement import Agreement
 from isobit.pipeline.proof.metrics.top1 import Top1
@@ -22,18 +22,30 @@ from isobit.pipeline.samples.arrays import Targets, are_labels
 
 @dataclass(frozen=True)
 class Measured:
-    """What a metric says of a build; `values` by stage, None where it says nothing."""
+    """What a metric says of a build; `values` by stage, None where it says nothing.
+
+    Args:
+        against: whose answers stood for the targets, `float`; an empty string where there were targets.
+        remarks: by stage, what else there is to know of what was counted.
+    """
 
     title: str
     unit: str
     higher_is_better: bool
     values: Mapping[str, float | None]
+    against: str = ""
+    remarks: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Its part of `parity.json`; `against` and `remarks` where there is something to say."""
+        return {key: value for key, value in asdict(self).items() if key not in ("against", "remarks") or value}
 
     @property
     def text(self) -> str:
         """In one line: `mean intersection over union, %: float 71.2, artifact 70.9`."""
         known = [f"{stage} {value:.6g}" for stage, value in self.values.items() if value is not None]
-        return f"{self.title}{f', {self.unit}' if self.unit else ''}: {', '.join(known) or 'not measured'}"
+        more = "".join(f"; {stage}: {remark}" for stage, remark in self.remarks.items())
+        return f"{self.title}{f', {self.unit}' if self.unit else ''}: {', '.join(known) or 'not measured'}{more}"
 
 
 class Answers:
@@ -67,8 +79,8 @@ class Answers:
         self._top1 = {stage: Top1() for stage in stages}
         self._agreement = {stage: Agreement() for stage in stages if stage != "artifact"}
         self._distances = Distances(stages)
-        self._counted: dict[str, Mapping[str, Measurement]] = {
-            metric.name: {stage: guarded(metric) for stage in stages if stage != metric.against}
+        self._counted: dict[str, Mapping[str, Guarded]] = {
+            metric.name: {stage: Guarded(metric) for stage in stages if stage != metric.against}
             for metric in self.measures.metrics if metric.name not in self._always or metric.against == "target"
         }
         self._measured: dict[str, Measured] | None = None
@@ -175,8 +187,12 @@ class Answers:
 
     def _said(self, metric: Metric, counted: Mapping[str, Mapping[str, Measurement]]) -> Measured:
         of = counted[metric.name]
-        return Measured(metric.title, metric.unit, metric.higher_is_better,
-                        {stage: of[stage].compute() if stage in of else None for stage in self._stages})
+        by_float = bool(metric.against == "target" and metric.answers and not self.has_labels)
+        title = f"{metric.title} against float's {metric.answers}" if by_float else metric.title
+        remarks = {stage: said for stage, one in of.items() if isinstance(one, Guarded) and (said := one.remark())}
+        return Measured(title, metric.unit, metric.higher_is_better,
+                        {stage: of[stage].compute() if stage in of else None for stage in self._stages},
+                        "float" if by_float else "", remarks)
 
     def _measure(self, results: Mapping[str, Outputs], target: Targets | None) -> None:
         asked = [metric for metric in self.measures.metrics if metric.name in self._counted]
@@ -186,7 +202,8 @@ class Answers:
         for metric in asked:
             given: Mapping[str, Any] = decoded if metric.decoded else results
             for stage, counted in self._counted[metric.name].items():
-                against = target if metric.against == "target" else given[metric.against]
+                against = counted.yardstick(target, given["float"]) if metric.against == "target" else \
+                    given[metric.against]
                 if against is not None:
                     counted.update(given[stage], against)
 

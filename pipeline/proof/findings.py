@@ -10,6 +10,22 @@ ORDER: tuple[Status, ...] = ("ok", "unknown", "warning", "failed")
 Subject = Literal["calibration", "evaluation", "float", "artifact"]
 
 
+def amount(difference: float, unit: str) -> str:
+    """A difference of two numbers in this unit, without its sign: `0.92 points` of a percentage, `0.3 dB`."""
+    return f"{abs(difference):.2f} points" if unit == "%" else f"{abs(difference):.4g}{f' {unit}' if unit else ''}"
+
+
+def lost_text(lost: float, unit: str, higher_is_better: bool = True) -> str:
+    """What became of a metric, in words: `0.92 points lost`, `0.02 points gained`, `3.00 points more` of errors.
+
+    Args:
+        lost: negative where it became better.
+    """
+    shown = amount(lost, unit)
+    better = lost < 0 and shown != amount(0.0, unit)
+    return f"{shown} {('gained' if better else 'lost') if higher_is_better else ('less' if better else 'more')}"
+
+
 @dataclass(frozen=True)
 class Rule:
     """What a build is held to.
@@ -29,7 +45,8 @@ class Rule:
     @property
     def text(self) -> str:
         """In one line."""
-        return f"{self.rule}: measured {self.measured}, allowed {self.allowed}"
+        gain = " (a gain)" if self.of == "accuracy" and isinstance(self.measured, float) and self.measured < 0 else ""
+        return f"{self.rule}: measured {self.measured}{gain}, allowed {self.allowed}"
 
 
 @dataclass(frozen=True)

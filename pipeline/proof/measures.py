@@ -2,7 +2,8 @@
 
 `file.py:name` names a class that has `update` and `compute` (see `pipeline.proof.metrics`), or a function: it gets
 `(outputs, target)` of one batch and returns a number, or one for each sample; the mean over all samples is reported.
-Either may carry `unit`, `higher_is_better`, `against` and `decoded`, as attributes.
+Either may carry `unit`, `higher_is_better`, `against` and `decoded`, as attributes; a class `answers` too, with a
+method `answer`.
 """
 
 from __future__ import annotations
@@ -84,20 +85,25 @@ class Measures:
         labelled = isinstance(target, Tensor) and labels_positions(target.numpy(), shape)
         return output_kind(shape, labelled or any(metric.chooses for metric in self.metrics))
 
-    def check(self, targets: Targets | None, max_drop: float | None) -> None:
+    def notes(self, targets: Targets | None) -> list[str]:
+        """A sentence where there are targets that nothing compares."""
+        if self.held is not None or targets is None or are_labels(targets):
+            return []
+        return ["the targets of the evaluation data are not compared: `options.metrics` names what compares them"]
+
+    def check(self, targets: Targets | None, max_drop: float | None, samples: bool = True) -> None:
         """Refuse what cannot be measured.
 
         Args:
             targets: of the evaluation data.
             max_drop: of `held`, or of top-1 where there is none.
+            samples: there is evaluation data, on which the float network's answers may stand for targets.
 
         Raises:
             InputError: targets are missing, or `max_drop` is no amount.
         """
-        if max_drop is not None and not (math.isfinite(max_drop) and max_drop >= 0):
-            raise InputError(f"an artifact cannot be held to a drop of {max_drop}", field="options.max_drop",
-                             allowed="a finite number, 0 or more")
-        if self.held is not None and targets is None:
+        check_drop(max_drop)
+        if self.held is not None and targets is None and not (samples and self.held.answers):
             raise InputError(
                 f"the metric '{self.held.name}' compares with targets, and there are none", field="evaluation",
                 hint="Give `evaluation` with targets: an .npz with x and y, or file.py:function that yields both.",
@@ -121,6 +127,13 @@ class Measures:
         return self if size is None else replace(self, size=size)
 
 
+def check_drop(max_drop: float | None) -> None:
+    """Raises InputError where `max_drop` is no amount; None is none."""
+    if max_drop is not None and not (math.isfinite(max_drop) and max_drop >= 0):
+        raise InputError(f"an artifact cannot be held to a drop of {max_drop}", field="options.max_drop",
+                         allowed="a finite number, 0 or more")
+
+
 def find_measures(names: Iterable[str], decoder: Decoder | None = None) -> Measures:
     """The metrics of these names.
 
@@ -130,7 +143,11 @@ def find_measures(names: Iterable[str], decoder: Decoder | None = None) -> Measu
     Raises:
         InputError: there is none of that name, or the user's file does not give it.
     """
-    return Measures(tuple(_of_user(name) if ".py:" in name else find_metric(name) for name in names), decoder)
+    named = [_of_user(name) if ".py:" in name else find_metric(name) for name in names]
+    known = {metric.name for metric in named}
+    found = [one for metric in named
+             for one in (metric, *(find_metric(other) for other in metric.beside if other not in known))]
+    return Measures(tuple(found), decoder)
 
 
 def rehearse(measures: Measures, graph: fx.GraphModule, inputs: Inputs, target: Targets | None) -> float | None:
@@ -150,10 +167,11 @@ def rehearse(measures: Measures, graph: fx.GraphModule, inputs: Inputs, target: 
         measures.decoder({name: array[0] for name, array in outputs.items()}, measures.size)
     decoded, held = measures.decoded(outputs), None
     for metric in measures.metrics:
-        made, given = guarded(metric), decoded if metric.decoded else outputs
-        against = target if metric.against == "target" else given
+        made, given = Guarded(metric), decoded if metric.decoded else outputs
+        against = made.yardstick(target, given) if metric.against == "target" else given
         if against is not None:
             made.update(given, against)
+            made.check_float()
             number = made.compute()
             held = number if metric is measures.held else held
     return held
@@ -184,20 +202,34 @@ def rehearse_gate(
     )
 
 
-def guarded(metric: Metric) -> Measurement:
-    """A new measurement, which says whose it is where its code fails."""
-    return _Guarded(metric)
+class Guarded:
+    """A metric at work, what it may leave out filled in; where its code fails, the error says whose it is."""
 
-
-class _Guarded:
     def __init__(self, metric: Metric) -> None:
-        self._name = metric.name
-        self._made: Measurement = self._call(metric.make)
+        self._name, self._answers = metric.name, bool(metric.answers)
+        self._made: Any = self._call(metric.make)
+
+    def yardstick(self, target: Any, float_gives: Any) -> Any:
+        """The targets, or without them the float network's answers; None where the metric cannot take those."""
+        if target is not None or not self._answers:
+            return target
+        return self._call(self._made.answer, float_gives)
+
+    def remark(self) -> str:
+        """What else there is to know; an empty string for nothing."""
+        return str(self._call(self._made.remark)) if hasattr(self._made, "remark") else ""
+
+    def check_float(self) -> None:
+        """Refuse what was counted of the float network, where that cannot be meant."""
+        if hasattr(self._made, "check_float"):
+            self._call(self._made.check_float)
 
     def update(self, outputs: Any, target: Any) -> None:
+        """Count one batch."""
         self._call(self._made.update, outputs, target)
 
     def compute(self) -> float | None:
+        """The number; None where it is not finite."""
         found = self._call(self._made.compute)
         if found is None:
             return None
@@ -260,4 +292,5 @@ def _of_user(text: str) -> Metric:
     make: Callable[[], Measurement] = found if isinstance(found, type) else lambda: _Mean(found)
     better = getattr(found, "higher_is_better", True)
     return Metric(name, name.replace("_", " "), make, str(getattr(found, "unit", "")), better is not False, against,
-                  decoded=bool(getattr(found, "decoded", False)))
+                  decoded=bool(getattr(found, "decoded", False)),
+                  answers=str(getattr(found, "answers", "")) if callable(getattr(found, "answer", None)) else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +13,8 @@ from torch import Tensor, fx
 
 from isobit.pipeline.graph.nodes import module_path, op_name, quantizer_of, source_of
 from isobit.pipeline.graph.quantized_tensors import quantized_tensors
+from isobit.pipeline.samples.data import Batches
+from isobit.pipeline.samples.images import Images
 from isobit.pipeline.samples.network_inputs import Inputs, copied, part, sample_count, tensors
 
 LOOKED_AT = 64  # samples whose values are looked at, spread over a set
@@ -67,6 +71,32 @@ class Seen:
 def spread(count: int, most: int) -> list[int]:
     """At most `most` places of `count`, evenly spread, the first among them."""
     return [index * count // min(count, most) for index in range(min(count, most))]
+
+
+def seen_twice(calibration: Batches, evaluation: Batches | None) -> list[str]:
+    """A sentence where the artifact is judged on samples that it was calibrated with."""
+    if evaluation is None:
+        return []
+    told = _origins if all(os.path.exists(batches.path) for batches in (calibration, evaluation)) else _contents
+    known = set(told(calibration))
+    shared = sum(sample in known for sample in told(evaluation))
+    return [f"{shared:,} of the {len(evaluation):,} evaluation samples are those of calibration: others may lose "
+            "more than is measured here"] if shared else []
+
+
+def _contents(batches: Batches) -> list[str]:
+    """What each sample is, without its target: a hash of numbers in memory, the file of a picture."""
+    if isinstance(batches.samples, Images):
+        return _origins(batches)
+    return [hashlib.sha256(batches.samples.content(index)[1]).hexdigest() for index in batches.order]
+
+
+def _origins(batches: Batches) -> list[str]:
+    """Where each sample is from: its file, or its place in the file that holds several."""
+    samples = batches.samples
+    root, names = (samples.root, samples.files) if isinstance(samples, Images) else (batches.path, range(len(samples)))
+    place = os.path.realpath(root)
+    return [f"{place}/{names[index]}" for index in batches.order]
 
 
 def look(graph: fx.GraphModule, calibration: Inputs, evaluation: Inputs | None) -> Seen:

@@ -192,7 +192,7 @@ class ParityReport:
             "levels": [self._level(level) for level in self.levels],
             "moved_by_requantization": {"samples": self.exact_samples, **asdict(self.moved_by_requantization)},
             "metrics": {} if self.answers is None else {
-                name: asdict(said) for name, said in self.answers.all_measured.items()
+                name: said.to_json() for name, said in self.answers.all_measured.items()
             },
         }
 

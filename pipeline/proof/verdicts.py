@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,24 +76,59 @@ def parity_text(report: ParityReport) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """One stage: its top-1 in percent, the points lost since the stage before (None for the first), and by what."""
+    """One stage: its number, what that changed by since the stage before (None for the first), and by what cause."""
 
     stage: str
-    top1: float | None
+    value: float | None
     change: float | None
     cause: str
 
 
-def steps(report: ParityReport) -> list[Step]:
-    """The four stages in order; no stage has a number where no accuracy was measured."""
+@dataclass(frozen=True)
+class Steps:
+    """The four stages in order, by the number that judges the build.
+
+    Args:
+        title: of the number: `top-1`, `COCO mean average precision`.
+        unit: of it and of its changes, `%` or the metric's own.
+        rows: none where nothing with a number for each stage judges the build.
+    """
+
+    title: str
+    unit: str
+    rows: tuple[Step, ...]
+
+    def number(self, value: float | None) -> str:
+        """`87.40 %`, `0.0123`."""
+        if value is None:
+            return "not measured"
+        return f"{value:.2f} %" if self.unit == "%" else f"{value:.6g}{f' {self.unit}' if self.unit else ''}"
+
+    def change(self, change: float) -> str:
+        """`-0.84`."""
+        return f"{change:+.2f}" if self.unit == "%" else f"{change:+.4g}"
+
+
+def steps(report: ParityReport) -> Steps:
+    """By the metric that was named and judges the build, else by top-1."""
+    held = None if report.answers is None else report.answers.held_metric
+    if held is None or report.answers is None:
+        return Steps("top-1", "%", _steps(report, report.accuracy))
+    said = report.answers.measured[held.name]
+    return Steps(said.title, held.unit, _steps(report, said.values))
+
+
+def _steps(report: ParityReport, values: Mapping[str, float | None]) -> tuple[Step, ...]:
     rows, before = [], None
     blamed = report.judged is not None and report.judged.blames_calibration
+    if all(value is None for value in values.values()):
+        return ()
     for stage, cause in STAGES.items():
-        value = report.accuracy.get(stage)
+        value = values.get(stage)
         change = None if before is None or value is None else value - before
         rows.append(Step(stage, value, change, BAD_CALIBRATION if blamed and stage == "calibrated" else cause))
         before = value
-    return rows
+    return tuple(rows)
 
 
 def distances(report: ParityReport) -> dict[str, str]:

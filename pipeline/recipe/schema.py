@@ -29,6 +29,7 @@ PolicyName = Literal["none", "qdrop", "brecq", "brecq-intended", "captq"]
 Rule = TypeVar("Rule", "WeightRule", "ActivationRule")
 AnyRule = TypeVar("AnyRule", "WeightRule", "ActivationRule", "RuleChange")
 
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # of a recipe's name
 POSITIONS = ("first", "penultimate", "last")  # of a layer, as `where` of an override says it
 OPERATOR = "op:"
 
@@ -156,10 +157,11 @@ Where = Annotated[str, Field(min_length=1)]
 class Override(Frozen):
     """One line of `overrides`: later lines win.
 
-    `where` is `first`, `penultimate` or `last` (layer with weights), `op:` and an operator name (`op:conv2d`), or a
-    glob on names of layers and module paths (`layer3.*`), or a list of these. `activations` means the activations that
-    enter the layer, `output` what leaves it, after its activation function. `float: true` leaves the operators out of
-    quantization: a target that computes in float computes them so, between the grids of their neighbours.
+    `where` is `first`, `penultimate` or `last` (layer with weights), `op:` and an operator name (`op:conv2d`,
+    `op:depthwise_conv2d`), or a glob on names of layers and module paths (`layer3.*`), or a list of these.
+    `activations` means the activations that enter the layer, `output` what leaves it, after its activation function.
+    `float: true` leaves the operators out of quantization: a target that computes in float computes them so, between
+    the grids of their neighbours.
     """
 
     where: Where | Annotated[tuple[Where, ...], Field(strict=False, min_length=1)]
@@ -218,7 +220,7 @@ class MethodChoice(Frozen):
 class Recipe(Frozen):
     """One experiment. See `load_recipe` for how it is made and `to_yaml` for its canonical text."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
     weights: WeightRule
     activations: ActivationRule
     policy: PolicyName = "none"

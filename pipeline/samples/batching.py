@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import fx
 
-from isobit.pipeline.graph.nodes import is_constant, tensor_shape
+from isobit.pipeline.graph.calls import Call, Calls
 
 BUDGET = 2 * 10**9  # bytes beside the model, the samples and one unit's caches
 CACHE = 16 * 10**6  # bytes of live tensors that a processor walks over without waiting for memory
@@ -47,21 +47,19 @@ class Footprint:
 
 def footprint(graph: fx.GraphModule) -> Footprint:
     """Bytes that one sample takes in a graph with recorded shapes."""
-    sizes = {node: _bytes_of(node) for node in graph.graph.nodes if node.op != "output" and not is_constant(node)}
-    last: dict[fx.Node, fx.Node] = {}
-    for node in graph.graph.nodes:
-        for source in node.all_input_nodes:
-            last[source] = node
+    calls = Calls(graph)
+    sizes = {call: _bytes_of(call) for call in calls if not call.is_output and not call.constant}
+    last = {source: call for call in calls for source in call.sources}
     alive = peak = 0
-    for node in graph.graph.nodes:
-        alive += sizes.get(node, 0)
+    for call in calls:
+        alive += sizes.get(call, 0)
         peak = max(peak, alive)
-        alive -= sum(sizes.get(source, 0) for source in node.all_input_nodes if last[source] is node)
+        alive -= sum(sizes.get(source, 0) for source in call.sources if last[source] is call)
     return Footprint(sum(sizes.values()), peak)
 
 
-def _bytes_of(node: fx.Node) -> int:
-    return _FLOAT * math.prod(size for size in tensor_shape(node) if size is not None)
+def _bytes_of(call: Call) -> int:
+    return _FLOAT * math.prod(size for size in call.shape if size is not None)
 
 
 def batch_size(sample: int, budget: float = BUDGET, most: int = LARGEST_BATCH) -> int:

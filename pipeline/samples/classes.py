@@ -67,14 +67,16 @@ def _has_digit(word: str) -> bool:
     return any(letter.isdigit() for letter in word)
 
 
-def numbers_of(folders: Sequence[str], classes: Classes, where: str) -> list[int]:
-    """The class of each folder; raises InputError for the first that the file of classes does not have."""
+def numbers_of(folders: Sequence[str], classes: Classes, where: str, what: str = "class folder") -> list[int]:
+    """The class of each folder, or of what else has such a name; raises InputError for the first that the file of
+    classes does not have.
+    """
     numbers = []
     for folder in folders:
         number = classes.number(folder)
         if number is None:
             raise InputError(
-                f"the class folder '{folder}' is not in the file of `classes`", where=where, field="classes",
+                f"the {what} '{folder}' is not in the file of `classes`", where=where, field="classes",
                 allowed=f"one of {len(classes.names):,} names or ids, as {classes.lines[0]!r}",
                 hint=nearest_spelling(folder, (*classes.ids, *classes.names)),
             )

@@ -23,6 +23,7 @@ from isobit.pipeline.errors import InputError
 from isobit.pipeline.memory import check_memory
 from isobit.pipeline.samples.arrays import Arrays, Targets, WantedInputs
 from isobit.pipeline.samples.classes import numbers_of, read_classes
+from isobit.pipeline.samples.coco import AnnotatedImages, box_classes, is_annotations, read_annotations
 from isobit.pipeline.samples.images import Images, image_steps, list_images
 from isobit.pipeline.samples.network_inputs import Inputs, grouped, on_device, tensors
 from isobit.pipeline.samples.preparation import ImagePreparation
@@ -163,12 +164,10 @@ class Batches:
             return None if found is None else found[list(self.order)]
         return [found[index] for index in self.order]
 
-    @property
-    def known_labels(self) -> Tensor:
-        """`labels` of samples that were checked to have some; raises ValueError where they have none."""
-        if self.labels is None:
-            raise ValueError(f"the samples in {self.path} have no labels")
-        return self.labels
+    @cached_property
+    def classes_shown(self) -> list[list[int]] | None:
+        """The classes that each sample shows, rising: its label, or those of its boxes; None where neither is there."""
+        return box_classes(self.targets) if self.labels is None else [[label] for label in self.labels.tolist()]
 
     @property
     def example(self) -> Inputs:
@@ -280,12 +279,14 @@ def open_pool(
     pixel_range: tuple[float, float] = (0.0, 1.0),
     layout: Literal["NCHW", "NHWC"] = "NCHW",
     classes: str | Path | None = None,
+    pictures: str | Path | None = None,
     wanted: WantedInputs | None = None,
 ) -> Batches:
     """Everything that is there, in the order of the files; of a folder only names are read. See `Batches.checked`.
 
     Args:
-        path: folder with one subfolder a class (labels follow the alphabet), a flat folder (no labels), or file.
+        path: folder with one subfolder a class (labels follow the alphabet), a flat folder (no labels), or file; of a
+            COCO annotation file (.json) boxes are the targets.
         mean, std: one number a channel, in the unit of `pixel_range`; arrays are used as they are.
         input_size: side, or (height, width), that images of another size are scaled to cover and centre-cropped to;
             None: all have one size.
@@ -295,6 +296,7 @@ def open_pool(
         pixel_range: what the bytes 0 and 255 become before `mean` and `std`.
         layout: of the model's input.
         classes: a text file with the model's classes in their order: names of subfolders mean those, and some suffice.
+        pictures: the folder of an annotation file's pictures; None looks beside it.
         wanted: names of the model's inputs, for an `.npz` that holds several.
 
     Raises:
@@ -303,26 +305,27 @@ def open_pool(
     path = Path(path)
     if not path.exists():
         raise InputError("the data does not exist", where=str(path))
+    known = None if classes is None else read_classes(Path(classes))
+    how: dict[str, Any] = {"mean": mean, "std": std, "input_size": input_size, "resize": resize, "channels": channels,
+                           "pixel_range": pixel_range, "layout": layout}
+    if is_annotations(path):
+        said = read_annotations(path, None if pictures is None else Path(pictures), known)
+        samples: Samples = AnnotatedImages(said.root, said.files, None, image_steps(**how), found=said.found)
+        return Batches(samples, tuple(range(len(samples))), batch_size, purpose, path, said.classes, said.notes, True)
     if not path.is_dir():
         if path.suffix.lower() not in (".npz", ".npy"):
-            raise InputError(
-                "data of this kind cannot be read", where=str(path),
-                allowed="an image folder, .npz, .npy or path/to/file.py:function",
-            )
-        samples: Samples = Arrays.opened(path, wanted)
+            raise InputError("data of this kind cannot be read", where=str(path),
+                             allowed="an image folder, .npz, .npy, a COCO .json or path/to/file.py:function")
+        samples = Arrays.opened(path, wanted)
         return Batches(samples, tuple(range(len(samples))), batch_size, purpose, path)
-    listing = list_images(path)
-    steps = image_steps(mean=mean, std=std, input_size=input_size, resize=resize, channels=channels,
-                        pixel_range=pixel_range, layout=layout)
+    listing, steps = list_images(path), image_steps(**how)
     labels, names = listing.labels, listing.classes
-    if classes is not None:
-        known = read_classes(Path(classes))
+    if known is not None:
         if labels is not None and names is not None:
             labels = torch.tensor(numbers_of(names, known, str(path)), dtype=torch.int64)[labels]
         names = known.lines
-    samples = Images(path, listing.files, labels, steps)
-    return Batches(samples, tuple(range(len(samples))), batch_size, purpose, path, names, listing.notes,
-                   classes is not None)
+    samples, order = Images(path, listing.files, labels, steps), tuple(range(len(listing.files)))
+    return Batches(samples, order, batch_size, purpose, path, names, listing.notes, known is not None)
 
 
 def array_batches(
@@ -362,26 +365,22 @@ def check_against_model(
     if expected != batches.shapes:
         meaning = " (channels, height, width)" if len(batches.shape) == 3 else ""
         raise InputError(
-            f"samples have the shape {_shapes_text(batches.shapes)}{meaning}",
-            where=where,
+            f"samples have the shape {_shapes_text(batches.shapes)}{meaning}", where=where,
             allowed=f"{_shapes_text(expected)}, the input of the model",
             hint="Images are fitted with `input_size` or `resize`; arrays must have the model's shape.",
         )
     if num_classes is None:
         return
-    if batches.all_classes and batches.classes is not None and len(batches.classes) != num_classes:
-        raise InputError(
-            f"the file of classes has {len(batches.classes)} classes and the model {num_classes}", field="classes",
-            allowed="one line for each output of the model, in their order",
-        )
+    labelled = batches.targets is None or batches.labels is not None  # else the classes are those of boxes
+    if labelled and batches.all_classes and batches.classes is not None and len(batches.classes) != num_classes:
+        raise InputError(f"the file of classes has {len(batches.classes)} classes and the model {num_classes}",
+                         field="classes", allowed="one line for each output of the model, in their order")
     if batches.labels is None:
         return
     largest = int(batches.labels.max())
     if largest >= num_classes:
         raise InputError(
-            f"the label {largest} is outside the model's classes",
-            where=where,
-            allowed=f"0 to {num_classes - 1}",
+            f"the label {largest} is outside the model's classes", where=where, allowed=f"0 to {num_classes - 1}",
             hint="Labels count from 0; a folder's labels are the places of its subfolders in the alphabet.",
         )
     if batches.purpose == "eval" and batches.classes is not None and len(batches.classes) != num_classes:

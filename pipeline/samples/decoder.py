@@ -19,6 +19,9 @@ import numpy as np
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.model.user_code import cause_shown, check_call, function_in_file
 
+MOST_CLASSES = 2**31
+FORM = "f(outputs, (height, width))"  # how a decoder is called
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -59,7 +62,9 @@ class Decoder:
             InputError: the function fails, or returns neither boxes, scores and labels nor a text; names the line.
         """
         where = f"`decoder={self.file}:{self.name}`"
-        with cause_shown(where, "the decoder fails"):
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+        with cause_shown(where, "the decoder fails", "decoder", f"{FORM} for one picture, of outputs {shapes}; the "
+                         f"size is {tuple(size)}"):
             found = self.function(dict(outputs), size)
         return found if isinstance(found, str) else _checked(found, where)
 
@@ -67,7 +72,8 @@ class Decoder:
 def load_decoder(text: str) -> Decoder:
     """The function that `path/to/file.py:function` names; raises InputError with the cause and the line."""
     function = function_in_file(text, "decoder")
-    check_call(function, ({}, (0, 0)), f"`decoder={text}`", "decoder", "f(outputs, (height, width))")
+    check_call(function, ({}, (0, 0)), f"`decoder={text}`", "decoder",
+               f"{FORM}: outputs are arrays by name, of one picture")
     file, _, name = text.rpartition(":")
     return Decoder(Path(file), name, function)
 
@@ -78,10 +84,22 @@ def _checked(found: Any, where: str) -> Detections:
         raise InputError(f"the decoder returns {type(found).__name__}", where=where, allowed=allowed, field="decoder")
     with cause_shown(where, "the decoder returns what are no arrays of numbers"):
         boxes, scores = (np.asarray(array, dtype=np.float32) for array in found[:2])
-        labels = np.asarray(found[2]).astype(np.int64)
+        labels = _classes(np.asarray(found[2]), where)
     boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
-    count = len(boxes)
+    count = len(boxes) if boxes.ndim else 0
     if boxes.shape != (count, 4) or scores.reshape(-1).shape != (count,) or labels.reshape(-1).shape != (count,):
         shapes = ", ".join(str(list(array.shape)) for array in (boxes, scores, labels))
         raise InputError(f"the decoder returns arrays {shapes}", where=where, allowed=allowed, field="decoder")
     return Detections(boxes, scores.reshape(-1), labels.reshape(-1))
+
+
+def _classes(labels: np.ndarray, where: str) -> np.ndarray:
+    """The classes as int64; raises InputError where a number is none: NaN, a fraction, too large."""
+    numbers = labels.astype(np.float64)
+    wrong = numbers[~((numbers == np.floor(numbers)) & (np.abs(numbers) < MOST_CLASSES))]
+    if wrong.size:
+        raise InputError(
+            f"the decoder returns {wrong.flat[0]:g} as a class", where=where, field="decoder",
+            allowed="whole numbers, classes counted from 0", hint="return `labels` as integers, one for each box",
+        )
+    return labels.astype(np.int64)

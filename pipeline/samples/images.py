@@ -26,6 +26,7 @@ from torchvision.transforms import RandomHorizontalFlip, RandomResizedCrop
 from torchvision.transforms import functional as F
 
 from isobit.pipeline.errors import InputError
+from isobit.pipeline.samples.arrays import Targets
 from isobit.pipeline.samples.preparation import MODES, ImagePreparation, fitted, resized_to, values_of
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -78,7 +79,7 @@ class Images:
         return ()
 
     @property
-    def targets(self) -> Tensor | None:
+    def targets(self) -> Targets | None:
         return self.labels
 
     @property

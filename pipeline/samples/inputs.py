@@ -20,6 +20,7 @@ from isobit.pipeline.model.modelfile import LoadedModel
 from isobit.pipeline.recipe.schema import Recipe
 from isobit.pipeline.samples.arrays import WantedInputs, header_count, header_shapes
 from isobit.pipeline.samples.classes import read_classes
+from isobit.pipeline.samples.coco import is_annotations, read_annotations
 from isobit.pipeline.samples.data import Batches, Purpose, check_against_model, open_pool
 from isobit.pipeline.samples.images import has_image_name, header_size, list_images
 from isobit.pipeline.samples.network_inputs import Inputs, grouped
@@ -154,14 +155,15 @@ def shape_without_data(
         samples, _ = read_user_data(data, argument, wanted_inputs(loaded), input_rank(loaded, options.size), most=1)
         example = [torch.from_numpy(array) for array in samples.inputs.values()]
         return InputShape.of_several(samples.shapes, [one.dtype for one in example], f"one sample of `{argument}`")
-    if data is not None and not data.is_dir() and len(wanted_inputs(loaded).names) > 1:
+    if data is not None and not _holds_pictures(data) and len(wanted_inputs(loaded).names) > 1:
         found = header_shapes(data, wanted_inputs(loaded))
         kinds = [torch.from_numpy(np.empty(0, kind)).dtype for _, kind in found]
         return InputShape.of_several([shape for shape, _ in found], kinds, f"one sample of `{argument}`")
     sources: tuple[tuple[str, Callable[[], Shape | None]], ...] = (
         (f"`{options.size_argument}`", lambda: (_channels(loaded, size), size.height, size.width) if size else None),
         ("the .pt2 file", lambda: exported_shape(loaded)),
-        (f"one sample of `{argument}`", lambda: peek_shape(data, _channels(loaded, size)) if data else None),
+        (f"one sample of `{argument}`",
+         lambda: peek_shape(data, _channels(loaded, size), options.pictures) if data else None),
         ("torchvision's default", lambda: _torchvision_shape(loaded)),
     )
     for source, look in sources:
@@ -187,7 +189,7 @@ def _torchvision_shape(loaded: LoadedModel) -> Shape | None:
     return (_channels(loaded, None), side, side)
 
 
-def samples_at(data: Path, wanted: WantedInputs) -> int | None:
+def samples_at(data: Path, wanted: WantedInputs, pictures: Path | None = None) -> int | None:
     """How many samples there are, from names or a header alone; None of a user's function, and
     where nothing is there yet.
 
@@ -196,15 +198,21 @@ def samples_at(data: Path, wanted: WantedInputs) -> int | None:
     """
     if names_a_function(data) or not data.exists():
         return None
+    if is_annotations(data):
+        return len(read_annotations(data, pictures).files)
     return len(list_images(data).files) if data.is_dir() else header_count(data, wanted)
 
 
-def peek_shape(path: Path, channels: int) -> Shape:
+def peek_shape(path: Path, channels: int, pictures: Path | None = None) -> Shape:
     """The shape of the first sample, (C, H, W) of images, from a header alone.
 
     Raises:
         InputError: nothing there that has one.
     """
+    if is_annotations(path):
+        said = read_annotations(path, pictures)
+        width, height = header_size(said.root / said.files[0])
+        return channels, height, width
     if not path.is_dir():
         return header_shapes(path, WantedInputs())[0][0]
     shape = _image_shape(path, channels)
@@ -268,6 +276,7 @@ class ImageOptions:
         channels: `rgb`, `bgr` or `gray`; None for what the model takes.
         pixel_range: what the bytes 0 and 255 become before `mean` and `std`.
         classes: a text file with the names of the model's classes in their order.
+        pictures: the folder of an annotation file's pictures; None looks beside it.
     """
 
     mean: Sequence[float] | None = None
@@ -277,6 +286,7 @@ class ImageOptions:
     channels: Literal["rgb", "bgr", "gray"] | None = None
     pixel_range: tuple[float, float] = (0.0, 1.0)
     classes: Path | None = None
+    pictures: Path | None = None
 
     @property
     def fitted_size(self) -> InputSize | None:
@@ -348,22 +358,27 @@ def _opened(
         samples, told = read_user_data(path, argument, wanted, input_rank(loaded, options.size), most)
         notes += told
         batches = Batches(samples, tuple(range(len(samples))), batch_size, purpose, path)
-    elif not path.is_dir():
+    elif not _holds_pictures(path):
         batches = open_pool(path, batch_size=batch_size, purpose=purpose, wanted=wanted)
     else:
         cropped = None if size is None or options.resize is not None else (size.height, size.width)
         batches = open_pool(
             path, channels=options.channels or image_channels(loaded, size), mean=options.mean, std=options.std,
             input_size=cropped, resize=options.resize, pixel_range=options.pixel_range, classes=options.classes,
-            batch_size=batch_size, purpose=purpose,
+            pictures=options.pictures, batch_size=batch_size, purpose=purpose,
         )
     if size is not None and len(batches.shapes) == 1:
         check_against_model(batches, [(size.channels or batches.shape[0], size.height, size.width)], None)
     return batches
 
 
+def _holds_pictures(path: Path) -> bool:
+    """Whether data is image files: a folder, or what an annotation file lists."""
+    return path.is_dir() or is_annotations(path)
+
+
 def _notes(paths: list[Path], options: ImageOptions) -> list[str]:
-    folders = [path for path in paths if path.is_dir()]
+    folders = [path for path in paths if _holds_pictures(path)]
     given = options.mean is not None or options.std is not None
     low, high = options.pixel_range
     scaled = [

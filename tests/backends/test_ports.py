@@ -20,6 +20,7 @@ from tests.examples import ports
 OUTPUTS = {
     "detector": ("boxes", "scores"), "segmenter": ("out", "aux"), "siamese": ("logits",),
     "steered": ("output_0", "output_1"), "tokens": ("logits",), "audio": ("logits",),
+    "heads": ("rows", "boxes", "left", "planes", "right", "scores", "best", "anchors"),
     "ranks": ("output_0", "output_1", "output_2", "output_3"), "odd": ("rows", "again", "middle", "image"),
 }
 
@@ -63,7 +64,7 @@ def test_units_with_several_inputs_and_outputs_learn(name, method, tmp_path):
     assert level.codes.compared > 0 and (level.codes.differing, level.exact_differing) == (0, 0)
 
 
-@pytest.mark.parametrize("name", ["siamese", "steered", "tokens", "audio"])
+@pytest.mark.parametrize("name", ["siamese", "steered", "tokens", "audio", "heads"])
 @pytest.mark.parametrize("target", ["c", pytest.param("tvm", marks=pytest.mark.tvm)])
 def test_integer_targets(name, target, tmp_path):
     check(name, target, tmp_path)

@@ -95,7 +95,9 @@ def test_threads_help_and_the_gpu_is_called_an_assumption() -> None:
     one, two = estimate(tiny(), threads=1), estimate(tiny(), threads=2)
     assert one.cost == two.cost != Cost() and one.cpu_s / 2 < two.cpu_s < one.cpu_s
     assert one.gpu_s == pytest.approx(one.cpu_s / GPU_TIMES)
-    assert "(2 threads)" in two.text and "(1 thread)" in one.text and "not measured, assumed 20 times" in two.text
+    assert "(2 threads" in two.text and "(1 thread" in one.text
+    assert ("1,024 calibration images assumed" in one.text) == (one.assumed == 1024)
+    assert ("GPU about" in two.text) == torch.cuda.is_available()
     content = two.to_json()
     assert content["cpu_seconds"] == pytest.approx(two.cpu_s, abs=0.1) and "not measured" in content["gpu"]
 

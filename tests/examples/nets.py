@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from isobit.pipeline.capture.capture import capture
+from isobit.pipeline.graph.calls import Call, Calls
+from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.graph.nodes import op_name
 from isobit.pipeline.stages import Captured
 
@@ -366,6 +368,17 @@ def operators(graph: fx.GraphModule) -> list[str]:
 def find(graph: fx.GraphModule, name: str, index: int = 0) -> fx.Node:
     """The `index`-th call of canonical operator `name`."""
     return [node for node in graph.graph.nodes if op_name(node) == name][index]
+
+
+def find_call(graph: fx.GraphModule, name: str, index: int = 0) -> Call:
+    """The same as a call, in a view of its own."""
+    return Calls(graph)[find(graph, name, index)]
+
+
+def layer_names(graph: fx.GraphModule) -> list[str]:
+    """The names of all layers, in execution order."""
+    layers = Layers(Calls(graph))
+    return [layers.name(layer) for layer in layers]
 
 
 def snapshot(graph: fx.GraphModule) -> list[tuple]:

@@ -127,6 +127,25 @@ class Odd(Trunk):
         return {"rows": rows, "again": rows, "middle": features, "image": x}
 
 
+class Heads(Trunk):
+    """Layers of features as outputs, in every form: as they are, laid out, in two parts; beside a map and others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList([nn.Linear(8, width) for width in (4, 12, 5, 3)])
+        self.out = nn.Conv2d(8, 6, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features = super().forward(x)
+        rows, boxes, parts, scores = (head(features.mean((2, 3))) for head in self.heads)
+        planes = self.out(features)
+        return {
+            "rows": rows, "boxes": boxes.view(-1, 3, 4).permute(0, 2, 1), "left": parts[:, :2], "planes": planes,
+            "right": parts[:, 2:], "scores": scores.softmax(1), "best": planes.argmax(1),
+            "anchors": torch.cat([planes[:, :2].flatten(1), features.flatten(1)], 1),
+        }
+
+
 class Audio(nn.Module):
     """One channel of sound [N, 1, 32] through convolutions along time; classes [N, 3]."""
 
@@ -149,6 +168,7 @@ NETWORKS: Mapping[str, tuple[type[nn.Module], tuple[tuple[int, ...], ...]]] = {
     "ranks": (Ranks, (IMAGE,)),
     "odd": (Odd, (IMAGE,)),
     "audio": (Audio, ((1, 32),)),
+    "heads": (Heads, (IMAGE,)),
 }
 
 

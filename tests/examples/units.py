@@ -11,12 +11,14 @@ from isobit.calib.context import Calibration
 from isobit.calib.ranges.ranges import search_ranges
 from isobit.calib.reconstruction.boundary import Boundary, Segment, segments
 from isobit.calib.reconstruction.reconstruct import UnitTask, unit_task
+from isobit.passes import quantize
 from isobit.pipeline.graph.nodes import get_attribute
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.recipe.schema import Recipe
 from isobit.pipeline.stages import Calibrated, Quantized, UnitLog
 from isobit.pipeline.target import OpRule, Target
 from tests.examples import nets
+from tests.examples.detectors import captured_detector
 from tests.examples.tiny import model_and_images, quantized_net
 
 CPU = torch.device("cpu")
@@ -111,6 +113,15 @@ def calibration(
     made = Calibration(quantized.graph, quantized.units, images, quantized.recipe, CPU, watcher or Notes())
     if ranges:
         search_ranges(made)
+    return made
+
+
+def detector_calibration(name: str, of: Recipe | None = None) -> Calibration:
+    """The same of a tiny detector, in the papers' world."""
+    found, images = captured_detector(name)
+    quantized = quantize(found, of or recipe("qdrop_w2a2"), PAPER)
+    made = Calibration(quantized.graph, quantized.units, images, quantized.recipe, CPU, Notes())
+    search_ranges(made)
     return made
 
 

@@ -12,6 +12,7 @@ from isobit.backends.base import BACKENDS
 from isobit.backends.fixed_point.rules import integer_target
 from isobit.backends.placement import placement_table
 from isobit.pipeline.errors import TargetError
+from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.nodes import op_name
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.place import place
@@ -43,8 +44,8 @@ class Picky:
         return integer_target(self.name, profile, float_operators=self.float_operators)
 
     def unsupported(self, graph, target):
-        return [(node, "not this one") for node in graph.graph.nodes
-                if op_name(node) in self.refuses and target.rule_of(node).inputs != "float"]
+        return [(call.node, "not this one") for call in Calls(graph)
+                if call.op in self.refuses and target.rule_of(call).inputs != "float"]
 
 
 def placed(backend, allow_float=False, profile=None):

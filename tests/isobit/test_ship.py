@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -14,7 +12,6 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from PIL import Image
 from torch import nn
 
 from isobit import build as story
@@ -23,7 +20,7 @@ from isobit.pipeline.errors import InputError
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.samples import data
 from tests.examples import tiny
-from tests.isobit.commands import FAST, SMALL, left_after, refused
+from tests.isobit.commands import FAST, SMALL, left_after
 
 # --- the gate can fail ---
 
@@ -255,119 +252,3 @@ def test_artifacts_of_4_bits_are_made_of_what_they_were(target, structure, tmp_p
         story.compile_model(model, recipe, target, samples, None, tmp_path / name)
         found.add(hashlib.sha256(structure(tmp_path / name).encode()).hexdigest())
     assert found == {STRUCTURES[target]}
-# --- what a detector finds ---
-
-
-DETECTOR = """import json
-import numpy as np
-import torch
-from torch import nn
-
-
-class Bright(nn.Module):
-    # Brightness of each cell of 4x4 pixels as its score, and distances of a box's sides from the cell's centre.
-
-    def __init__(self):
-        super().__init__()
-        self.cells, self.score, self.sides = nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 1, 1), nn.Conv2d(4, 4, 1)
-
-    def forward(self, x):
-        cells = torch.relu(self.cells(x))
-        return {"scores": self.score(cells).flatten(2).transpose(1, 2),
-                "sides": self.sides(cells).flatten(2).transpose(1, 2)}
-
-
-def decode(outputs, size):
-    assert size == (16, 16)
-    y, x = np.divmod(np.arange(16), 4)
-    centre = np.stack([x, y, x, y], 1) * 4 + 2
-    kept = outputs["scores"][:, 0] > 0.5
-    boxes = centre + outputs["sides"] * [-1, -1, 1, 1]
-    return boxes[kept], outputs["scores"][kept, 0], np.zeros(kept.sum())
-
-
-def judged():
-    with open("val.json") as file:
-        given = json.load(file)
-    for image in given["images"]:
-        of = [one for one in given["annotations"] if one["image_id"] == image["id"]]
-        boxes = np.array([one["bbox"] for one in of], np.float32)
-        boxes[:, 2:] += boxes[:, :2]
-        yield np.load(image["file_name"]), {"boxes": boxes, "labels": [one["category_id"] for one in of]}
-
-
-def found(boxes, target):
-    return [len(one.boxes) == len(wanted["boxes"]) for one, wanted in zip(boxes, target)]
-
-
-found.decoded = True
-
-
-def broken(boxes, target):
-    return [one.box for one in boxes]
-
-
-broken.decoded = True
-"""
-
-
-@pytest.fixture
-def detector(tmp_path, monkeypatch):
-    """mine.py, mine.pth, pictures/ of bright cells, and val.json with their places in COCO's form."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(DETECTOR)
-    weights = {"cells.weight": torch.full((4, 3, 4, 4), 1 / 48), "cells.bias": torch.zeros(4),
-               "score.weight": torch.full((1, 4, 1, 1), 0.25), "score.bias": torch.zeros(1),
-               "sides.weight": torch.full((4, 4, 1, 1), 0.5), "sides.bias": torch.zeros(4)}
-    torch.save(weights, tmp_path / "mine.pth")
-    (tmp_path / "pictures").mkdir()
-    random, coco = np.random.default_rng(0), {"images": [], "annotations": []}
-    for number in range(8):
-        pixels = random.integers(0, 60, (16, 16, 3), dtype=np.uint8)
-        for cell in random.choice(16, 3, replace=False).tolist():
-            y, x = 4 * (cell // 4), 4 * (cell % 4)
-            pixels[y:y + 4, x:x + 4] = 255
-            coco["annotations"].append({"image_id": number, "category_id": 0, "bbox": [x, y, 4, 4]})
-        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
-        np.save(tmp_path / f"{number}.npy", pixels.transpose(2, 0, 1).astype(np.float32) / 255)
-        coco["images"].append({"id": number, "file_name": f"{number}.npy"})
-    (tmp_path / "val.json").write_text(json.dumps(coco))
-
-    def run(command, *arguments):
-        return command("--calib-data", "pictures", "--eval-data", "mine.py:judged", "--decoder", "mine.py:decode",
-                       "--set", "images.count=8", *arguments, model="mine.pth", arch="mine.py:Bright", calib=None,
-                       evaluation=None)
-
-    return run
-
-
-@pytest.mark.onnxruntime
-@pytest.mark.parametrize(("metric", "title"), [("map", "COCO mean average precision"), ("mine.py:found", "found")])
-def test_boxes_are_measured_at_every_stage_and_drawn_by_the_artifact(command, detector, tmp_path, metric, title):
-    if metric == "map":
-        pytest.importorskip("faster_coco_eval", reason="the extra `detection` (faster-coco-eval) is not installed")
-    result = detector(command, "--metric", metric, "--max-drop", "20")
-    assert result.exit_code == 0, result.stderr
-    said = json.loads((tmp_path / "out" / "parity.json").read_text())["metrics"][metric.rpartition(":")[2]]
-    full = 100.0 if metric == "map" else 1.0
-    assert list(said["values"]) == ["float", "calibrated", "reference", "artifact"]
-    assert said["values"]["float"] == full and said["values"]["artifact"] >= 0.8 * full
-    assert f"ACCURACY OK: {title} " in result.stdout
-    assert f"  measured    {title}{', %' if metric == 'map' else ''}: float {full:g}, calibrated" in result.stdout
-    done = subprocess.run([sys.executable, "-I", "out/predict.py", "pictures/0.png"], capture_output=True, text=True)
-    assert done.returncode == 0 and "3 boxes with a score of 0.5 or more, drawn into 0.boxes.jpg" in done.stdout
-    with Image.open(tmp_path / "0.boxes.jpg") as drawn:
-        assert drawn.size == (16, 16)
-
-
-def test_what_cannot_be_measured_is_refused_before_calibration(command, detector):
-    for arguments, texts in {
-        ("--metric", "mine.py:broken"): ("the metric 'broken' fails: AttributeError", "mine.py:"),
-        ("--metric", "top1"): ("the metric 'top1'",),
-        ("--metric", "mine.py:fond"): ("there is no 'fond' in it", "--metric mine.py:fond"),
-        ("--metric", "word_error_rate"): ("an error rate compares texts, and the decoder gives Detections",),
-        ("--decoder", "mine.py:judged"): ("the function cannot be called", "f(outputs, (height, width))"),
-    }.items():
-        refused(detector(command, *arguments), *texts)
-    refused(command("--metric", "map"), "reads what a decoder makes of the outputs, and none is named", "--decoder")
-    refused(command("--metric", "top1", evaluation=None), "'top1' compares with targets, and there are none")

@@ -14,7 +14,9 @@ from isobit.backends.reference import TARGET as PAPER
 from isobit.passes import prepare
 from isobit.passes.annotate import annotate
 from isobit.pipeline.errors import TargetError
-from isobit.pipeline.graph.annotation import annotation_of
+from isobit.pipeline.graph.annotation import annotation_of, kept_float
+from isobit.pipeline.graph.ends.cut import find_cut
+from isobit.pipeline.graph.ends.decoding import decodes
 from isobit.pipeline.graph.nodes import op_name
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.recipe.schema import Override
@@ -35,6 +37,16 @@ def test_residual_net_in_full():
         ("relu", 4, False, True), ("conv2d", 8, False, False), ("relu", 8, False, True),
         ("mean", 8, False, True),
     ]  # fmt: skip
+
+
+def test_a_recipe_takes_what_decodes_back_into_integers():
+    ends = lambda m, x: (m.a(x).sigmoid(), m.b(x))  # noqa: E731
+    alone = next(node for node in plan(ends).graph.nodes if op_name(node) == "sigmoid")
+    assert decodes(alone) and kept_float(alone) == "after the cut: makes scores of logits"
+    forced = plan(ends, overrides=[Override(where="op:sigmoid", float=False)])
+    sigmoid = next(node for node in forced.graph.nodes if op_name(node) == "sigmoid")
+    assert not kept_float(sigmoid) and not decodes(sigmoid) and annotation_of(sigmoid) is not None
+    assert find_cut(forced) is None
 
 
 def kinds(function, **options):

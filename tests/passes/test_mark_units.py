@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 from isobit.backends.onnx.target import TARGETS
 from isobit.passes import prepare, quantize
@@ -15,10 +16,10 @@ from isobit.passes.mark_units import mark_units
 from isobit.passes.units.regions import LARGEST
 from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.graph.layers import weighted_layers
-from isobit.pipeline.graph.nodes import is_constant
+from isobit.pipeline.graph.nodes import is_constant, op_name, source_of
 from isobit.pipeline.model.onnx.door import load_onnx
 from isobit.pipeline.recipe.file import load_recipe
-from tests.examples import flat, nets, tiny
+from tests.examples import detectors, flat, nets, tiny
 
 TARGET = TARGETS["generic"]
 
@@ -44,6 +45,46 @@ def check_partition(quantized):
             sources = [owner[s.name] for s in node.all_input_nodes if s.name in owner]
             assert all(source <= owner[node.name] for source in sources)
     assert len({unit.name for unit in quantized.units}) == len(quantized.units)
+
+
+def members(graph):
+    """Names of the operators of each unit, by the unit's name."""
+    found = {name: [] for name, _, _ in graph.meta["units"]}
+    names = list(found)
+    for node in graph.graph.nodes:
+        if "unit" in node.meta:
+            found[names[node.meta["unit"]]].append(op_name(node))
+    return found
+
+
+def test_a_heads_answer_is_in_its_own_unit_and_what_decodes_in_none():
+    """SSD: the layout of one head does not wait for the layer of the next, and no unit holds joints or decoding."""
+    found = members(prepare(detectors.captured_detector("ssd")[0].graph))
+    assert list(found)[-4:] == ["scores.0", "scores.1", "boxes.0", "boxes.1"]
+    assert found["scores.1"] == found["boxes.1"] == ["conv2d", "permute", "view"]
+    assert found["neck.0"] == ["upsample_nearest2d", "cat", "conv2d", "relu"]
+    assert not {"cat", "softmax", "exp"} & {name for unit in list(found)[-4:] for name in found[unit]}
+
+
+@pytest.mark.parametrize("name", ["plain", "yolo8", "yolo5", "centernet", "chosen"])
+def test_every_layer_of_a_detector_has_one_unit_and_units_do_not_mix_heads(name):
+    graph = prepare(detectors.captured_detector(name)[0].graph)
+    found = members(graph)
+    assert all(unit.count("conv2d") == 1 for unit in found.values())
+    assert len(found) == len(weighted_layers(graph))
+
+
+def test_a_joint_outside_blocks_belongs_to_the_layer_that_reads_it():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            return self.last(torch.cat([self.one(x), self.two(x)], 1))
+
+    found = members(prepare(capture(Branches().eval(), torch.randn(1, 3, 4, 4)).graph))
+    assert found == {"one": ["conv2d"], "two": ["conv2d"], "last": ["cat", "conv2d"]}
 
 
 @pytest.mark.parametrize("name", nets.NETS)
@@ -240,6 +281,32 @@ def test_blocks_of_tiny_flat_nets(name, flatten):
     captured, _ = nets.captured_net(name)
     wanted = layers_of_units(prepare(captured.graph))
     assert layers_of_units(prepare(flatten(captured.graph))) == wanted
+
+
+class Crossed(torch.nn.Module):
+    """Two heads are computed before the activation of the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk, self.one, self.two = (torch.nn.Conv2d(3, 3, 1) for _ in range(3))
+
+    def forward(self, x):
+        f = torch.relu(self.trunk(x))
+        c, b = self.one(f), self.two(f)
+        return torch.relu(c), torch.relu(b)
+
+
+def test_an_activation_belongs_to_the_layer_that_it_reads_though_another_lies_between():
+    captured = capture(Crossed().eval(), torch.randn(2, 3, 6, 6))
+    graph = prepare(captured.graph)
+    heads = [node for node in graph.graph.nodes if op_name(node) == "relu"][1:]
+    assert [node.meta["unit"] for node in heads] == [source_of(node).meta["unit"] for node in heads] == [1, 2]
+    quantized = quantize(captured, load_recipe("qdrop_w4a4"), TARGET)
+    check_partition(quantized)
+    assert [sum("relu" in name for name in unit.nodes) for unit in quantized.units] == [2, 2, 2]
+    with torch.no_grad():
+        x = torch.randn(2, 3, 6, 6)
+        assert all(torch.allclose(*pair) for pair in zip(graph(x), captured.graph(x), strict=True))
 
 
 def test_names_tell_the_blocks_of_concatenations():

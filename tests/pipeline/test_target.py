@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import fx
 
+from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.target import Note, OpRule, Target, WeightLimits
 
 aten = torch.ops.aten
@@ -41,8 +42,27 @@ def test_what_runs_with_an_operator_is_absorbed_or_in_one_table_with_it():
     graph.output(product)
     rules = {"conv2d_dynamic": TARGET.rule("conv2d")}  # its weight is computed here
     target = dataclasses.replace(TARGET, ops=rules, tables=OpRule("quantized", "own"))
+    calls = Calls(fx.GraphModule({}, graph))
+    conv, relu, gate, product = (calls[node] for node in (conv, relu, gate, product))
     assert (target.runs_with(conv), target.runs_with(gate)) == ((relu,), (product,))
     assert (target.runs_with(relu), TARGET.runs_with(gate)) == ((gate, product), ())
+
+
+def test_what_is_absorbed_ends_at_another_operator_and_at_a_second_reader():
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    layer = graph.call_function(aten.neg.default, (x,))
+    first = graph.call_function(aten.relu.default, (layer,))
+    second = graph.call_function(aten.hardtanh.default, (first, 0.0, 6.0))
+    graph.output(graph.call_function(aten.add.Tensor, (second, second)))
+
+    def found(*names):
+        target = dataclasses.replace(TARGET, ops={"neg": OpRule("quantized", "own", absorbs=names)})
+        return [call.node for call in target.runs_with(Calls(fx.GraphModule({}, graph))[layer])]
+
+    assert found("relu", "hardtanh") == [first, second] and found("relu") == [first]
+    graph.call_function(aten.neg.default, (first,))
+    assert found("relu", "hardtanh") == [first]
 
 
 def test_defaults_are_the_least_restrictive_and_frozen():

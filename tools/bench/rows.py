@@ -10,7 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 RESNET, DS_CNN = "resnet20", "ds_cnn"
-SUBJECT_TITLES = {RESNET: "ResNet-20", DS_CNN: "DS-CNN", "resnet18": "ResNet-18", "mobilenet_v2": "MobileNetV2"}
+EFFICIENTNET, CELLS = "efficientnet_lite0", "cell_detector"
+SUBJECT_TITLES = {
+    RESNET: "ResNet-20", DS_CNN: "DS-CNN", "resnet18": "ResNet-18", "mobilenet_v2": "MobileNetV2",
+    EFFICIENTNET: "EfficientNet-Lite0", CELLS: "Cell detector",
+}
 # Contenders of the latency section.
 FLOAT, STATIC_DEFAULT, STATIC_BEST = "float", "quantize_static S8S8 (default)", "quantize_static U8S8 per channel"
 W8A8, W4A8, W4A4 = "W8A8", "W4A8", "W4A4"

@@ -1,6 +1,9 @@
-"""Signal to noise of the four given ONNX files beside ONNX Runtime's own static quantization, output by output.
+"""Fidelity of the four given ONNX files to their float networks, beside ONNX Runtime's own static quantization.
 
-    python tools/check/onnx_files.py [--data ../shared/data] [--target onnx] [NAME ...]
+    python tools/check/onnx_files.py [--data ../shared/data] [--target onnx] [--recipe mse_w8a8] [NAME ...]
+
+Said is the signal to noise ratio of each output, and what the task's metric makes of it with the float network's own
+answer as target: average precision of faces, F1 of notes and onsets, intersection over union of text.
 
 Each file is compiled with a recipe (default `mse_w8a8`), and quantized by `onnxruntime.quantization.quantize_static`
 with weights of 8 bits per channel and unsigned activations: the best of its three calibration methods, with and
@@ -17,8 +20,8 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +37,15 @@ from PIL import Image, ImageDraw, ImageFont
 from isobit.build import Options, compile_model
 from isobit.pipeline.errors import CompileError
 from isobit.pipeline.model.modelfile import load_model
+from isobit.pipeline.proof.measures import Guarded, Measures, find_measures
 from isobit.pipeline.recipe.file import load_recipe
+from isobit.pipeline.recipe.schema import Recipe
 from isobit.pipeline.samples.data import open_data
+from isobit.pipeline.samples.decoder import Decoder, load_decoder
+from tools.check.peers import preprocess, quantize_static
 
 CALIBRATION, EVALUATION = 16, 8
+DECODERS = Path(__file__).with_name("decoders.py")
 RATE = 22050  # of basic-pitch's audio, Hz
 PER_CHANNEL_OPSET = 13  # the first whose QuantizeLinear has an axis
 ERRORS = 3  # ONNX Runtime's log level: what it cannot do, and no advice
@@ -51,6 +59,8 @@ class File:
         path: below `onnx/`.
         shape: of one sample.
         sample: (data folder, number) -> float32 of that shape; numbers from 0.
+        metrics: that judge it against the float network's answers.
+        decoder: in `decoders.py`, where a metric reads boxes.
         left_out: part of the names of nodes that quantize_static must leave in float, or its file does not load.
     """
 
@@ -58,6 +68,18 @@ class File:
     shape: tuple[int, ...]
     sample: Callable[[Path, int], np.ndarray]
     left_out: str = ""
+    metrics: tuple[str, ...] = ()
+    decoder: str = ""
+
+    @property
+    def measures(self) -> Measures:
+        """What is measured of every stage."""
+        return find_measures(self.metrics, self.found_by).of_input((self.shape[-2], self.shape[-1]))
+
+    @property
+    def found_by(self) -> Decoder | None:
+        """The decoder."""
+        return load_decoder(f"{DECODERS}:{self.decoder}") if self.decoder else None
 
 
 def _face(data: Path, number: int, width: int, height: int) -> np.ndarray:
@@ -100,11 +122,16 @@ def _chord(number: int, length: int) -> np.ndarray:
     return (0.8 * wave / np.abs(wave).max()).astype(np.float32)[:, None]
 
 
+NOTES, ONSETS = "StatefulPartitionedCall:1", "StatefulPartitionedCall:2"  # of basic-pitch, probabilities
+
 FILES = {
-    "ultraface": File("ultraface_rfb_320.onnx", (3, 240, 320), lambda data, n: (_face(data, n, 320, 240) - 127) / 128),
-    "centerface": File("centerface.onnx", (3, 256, 256), lambda data, n: _face(data, n, 256, 256)),
-    "ocr_det": File("ocr_det.onnx", (3, 320, 320), lambda data, n: _text(n, 320)),
-    "basic_pitch": File("basic_pitch.onnx", (43844, 1), lambda data, n: _chord(n, 43844), "cq_t2010v2"),
+    "ultraface": File("ultraface_rfb_320.onnx", (3, 240, 320), lambda data, n: (_face(data, n, 320, 240) - 127) / 128,
+                      metrics=("map50", "map"), decoder="ultraface"),
+    "centerface": File("centerface.onnx", (3, 256, 256), lambda data, n: _face(data, n, 256, 256),
+                       metrics=("map50", "map"), decoder="centerface"),
+    "ocr_det": File("ocr_det.onnx", (3, 320, 320), lambda data, n: _text(n, 320), metrics=("iou:threshold=0.3",)),
+    "basic_pitch": File("basic_pitch.onnx", (43844, 1), lambda data, n: _chord(n, 43844), "cq_t2010v2",
+                        metrics=(f"f1:threshold=0.3,output={NOTES}", f"f1:threshold=0.5,output={ONSETS}")),
 }
 
 
@@ -131,78 +158,85 @@ def decibel(reference: np.ndarray, got: np.ndarray) -> float:
     return 10 * math.log10(float(np.square(reference.astype(np.float64)).sum()) / noise) if noise else math.inf
 
 
+def fidelity(file: File, reference: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Each of the file's metrics of answers [N, ...], by its name."""
+    measures, said = file.measures, {}
+    wanted, given = measures.decoded(reference), measures.decoded(got)
+    for metric in measures.metrics:
+        made = Guarded(metric)
+        target = made.yardstick(None, wanted if metric.decoded else reference)
+        made.update(given if metric.decoded else got, target)
+        said[metric.name] = made.compute() or 0.0
+    return said
+
+
 def static(
     file: File, path: Path, calibration: np.ndarray, evaluation: np.ndarray, folder: Path
 ) -> dict[str, float]:
-    """Best signal to noise ratio of each output over ONNX Runtime's calibration methods and weight ranges."""
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):
-        def __init__(self, name: str) -> None:
-            self.feeds: Iterator[dict[str, np.ndarray]] = iter([{name: sample[None]} for sample in calibration])
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self.feeds, None)
+    """Best signal to noise ratio of each output, and best of each metric, over ONNX Runtime's calibration methods and
+    weight ranges.
+    """
+    from onnxruntime.quantization import CalibrationMethod
 
     ready, out, best = folder / "ready.onnx", folder / "static.onnx", {}
     model = onnx.load(path)
     opset = max(PER_CHANNEL_OPSET, model.opset_import[0].version)
     onnx.save(onnx.version_converter.convert_version(model, opset), ready)
-    quant_pre_process(str(ready), str(ready), skip_symbolic_shape=True)
+    preprocess(ready, ready)
     reference = answers(path, evaluation)
     nodes = [node.name for node in onnx.load(ready).graph.node]
     left_out = [node for node in nodes if file.left_out and file.left_out in node]
-    name = ort.InferenceSession(str(ready)).get_inputs()[0].name
     for method, reduced in itertools.product(CalibrationMethod, (False, True)):
         if method is CalibrationMethod.Distribution:  # for 8-bit floats
             continue
         try:
-            quantize_static(
-                str(ready), str(out), Reader(name), per_channel=True, reduce_range=reduced, calibrate_method=method,
-                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=left_out,
-            )
+            quantize_static(ready, out, calibration, method.name, reduced, left_out)
             got = answers(out, evaluation)
         except Exception as error:  # what its calibration cannot do is not ours to judge
             print(f"  quantize_static, {method.name}, reduce_range={reduced}: {type(error).__name__}: {error}"[:160])
             continue
         for output, values in got.items():
             best[output] = max(best.get(output, -math.inf), decibel(reference[output], values))
+        for metric, value in fidelity(file, reference, got).items():
+            best[metric] = max(best.get(metric, -math.inf), value)
     return best
 
 
 def ours(
-    path: Path, calibration: np.ndarray, evaluation: np.ndarray, folder: Path, target: str, recipe: str,
-    profile: str | None,
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """(signal to noise ratio by output, parity.json) of one build; the first is of the artifact's own answers."""
+    file: File, path: Path, calibration: np.ndarray, evaluation: np.ndarray, folder: Path, target: str, recipe: Recipe,
+    options: Options,
+) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
+    """(signal to noise ratio by output, each metric, parity.json) of one build: of the artifact's own answers."""
     for name, x in {"calib": calibration, "eval": evaluation}.items():
         np.savez(folder / f"{name}.npz", x=x)
     calib = open_data(folder / "calib.npz", batch_size=8, purpose="calib", count=len(calibration))
     judged = open_data(folder / "eval.npz", batch_size=8, purpose="eval")
     made = compile_model(
-        load_model(path), load_recipe(recipe, ["images.batch_size=8"]), target, calib, judged, folder / "out",
-        Options(profile=profile),
+        load_model(path), recipe, target, calib, judged, folder / "out",
+        replace(options, metrics=file.metrics, decoder=file.found_by),
     )
     report = made.parity.to_json()
-    return {name: said["signal_to_noise_db"]["artifact"] for name, said in report["output_values"].items()}, report
+    kept = {metric.name: report["metrics"][metric.name]["values"]["artifact"] for metric in file.measures.metrics}
+    noise = {name: said["signal_to_noise_db"]["artifact"] for name, said in report["output_values"].items()}
+    return noise, kept, report
 
 
-def measure(name: str, data: Path, target: str, recipe: str, profile: str | None, compared: bool) -> dict[str, Any]:
+def measure(name: str, data: Path, target: str, recipe: Recipe, options: Options, compared: bool) -> dict[str, Any]:
     """All that is known of one file."""
     file = FILES[name]
     path = data / "onnx" / file.path
     calibration, evaluation = samples(file, data)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            mine, report = ours(path, calibration, evaluation, Path(folder), target, recipe, profile)
+            mine, kept, report = ours(file, path, calibration, evaluation, Path(folder), target, recipe, options)
         except CompileError as error:
             return {"file": name, "target": target, "error": str(error)}
         other = static(file, path, calibration, evaluation, Path(folder)) if compared else {}
     return {
-        "file": name, "target": target, "compared": report["codes"]["compared"],
+        "file": name, "target": target, "recipe": recipe.name, "compared": report["codes"]["compared"],
         "differing": report["codes"]["differing"],
         "outputs": {output: {"ours": value, "static": other.get(output)} for output, value in mine.items()},
+        "metrics": {metric: {"ours": value, "static": other.get(metric)} for metric, value in kept.items()},
     }
 
 
@@ -215,6 +249,9 @@ def show(found: Mapping[str, Any]) -> None:
     for output, values in found["outputs"].items():
         other = "" if values["static"] is None else f", quantize_static at its best {values['static']:.2f} dB"
         print(f"  {output}: {values['ours']:.2f} dB{other}", flush=True)
+    for metric, values in found["metrics"].items():
+        other = "" if values["static"] is None else f", quantize_static at its best {values['static']:.2f} %"
+        print(f"  {metric}: {values['ours']:.2f} %{other}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -224,13 +261,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--target", default="onnx")
     parser.add_argument("--recipe", default="mse_w8a8")
+    parser.add_argument("--set", action="append", default=[], help="changes a field of the recipe: method.steps=500")
     parser.add_argument("--profile", help="device profile of the target; default: its first")
+    parser.add_argument("--allow-float", action="store_true", help="as of isobit; basic_pitch on tvm needs it")
     parser.add_argument("--alone", action="store_true", help="without quantize_static")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args(arguments)
-    rows = []
+    built = Options(profile=options.profile, allow_float=options.allow_float)
+    rows, recipe = [], load_recipe(options.recipe, ["images.batch_size=8", *options.set])
     for name in options.names or FILES:
-        rows.append(measure(name, options.data, options.target, options.recipe, options.profile, not options.alone))
+        rows.append(measure(name, options.data, options.target, recipe, built, not options.alone))
         show(rows[-1])
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

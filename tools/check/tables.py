@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 from typer.main import get_command
@@ -28,9 +29,10 @@ from isobit.backends.onnx.target import TARGETS as ONNX_TARGETS
 from isobit.backends.rules import COMPUTED
 from isobit.calib import methods as all_methods
 from isobit.calib import sources as all_sources
+from isobit.calib.corrected import Corrected
 from isobit.calib.methods import METHODS
 from isobit.calib.sources import SOURCES, Source
-from isobit.cli.app import LISTS, app
+from isobit.cli.app import OTHERS, app
 from isobit.cli.listing import NEEDS as OTHER_NEEDS
 from isobit.passes.decompose import GATES
 from isobit.pipeline.graph.dialect import whitelist_table
@@ -52,19 +54,30 @@ NEEDS = {"images": "images", "labels": "labels", **OTHER_NEEDS}
 
 def commands() -> str:
     """The sub-commands, and what each does."""
-    listed = [(name, get_command(made).help or "") for name, made in LISTS.items()]
+    listed = [(name, get_command(made).help or "") for name, made in OTHERS.items()]
     rows = [("build", get_command(app).help or ""), *listed]
     return markdown(("command", "what it does"), [(f"`isobit {name}`", _sentence(text)) for name, text in rows])
 
 
 def options() -> str:
     """The options of `isobit build`, with the help that the command itself shows."""
-    rows = []
-    for parameter in get_command(app).params:
+    return markdown(("option", "meaning"), list(_options(get_command(app)).items()))
+
+
+def analysis() -> str:
+    """The options of `isobit analyze` that a build has not, or not in this meaning."""
+    built = _options(get_command(app))
+    own = {name: text for name, text in _options(get_command(OTHERS["analyze"])).items() if built.get(name) != text}
+    return markdown(("option", "meaning"), list(own.items()))
+
+
+def _options(command: Any) -> dict[str, str]:
+    """What stands on a command line -> its help."""
+    found = {}
+    for parameter in command.params:
         shown = str(parameter.metavar) if parameter.param_type_name == "argument" else ", ".join(parameter.opts)
-        text = getattr(parameter, "help", None) or ""
-        rows.append((f"`{shown}`", text.replace("<", "&lt;")))
-    return markdown(("option", "meaning"), rows)
+        found[f"`{shown}`"] = (getattr(parameter, "help", None) or "").replace("<", "&lt;")
+    return found
 
 
 def targets() -> str:
@@ -98,7 +111,9 @@ def methods() -> str:
         found = METHODS.get(name)
         needed = found.needed(found.parameters())
         needs = ", ".join(word for need, word in NEEDS.items() if need in needed)
-        rows.append((f"`{name}`", needs or "nothing", _parameters(found.parameters)))
+        common = Corrected.model_fields if issubclass(found.parameters, Corrected) else ()
+        rows.append((f"`{name}`" + ("+" if common else ""), needs or "nothing", _parameters(found.parameters, common)))
+    rows.append(("+", "", _parameters(Corrected)))
     return markdown(("method", "needs", "`method.` parameters and defaults"), rows)
 
 
@@ -136,7 +151,7 @@ def stages() -> str:
 
 TABLES: Mapping[str, Callable[[], str]] = {
     made.__name__: made
-    for made in (commands, options, targets, policies, recipes, methods, sources, operators, stages)
+    for made in (commands, options, analysis, targets, policies, recipes, methods, sources, operators, stages)
 }
 
 
@@ -173,9 +188,9 @@ def _sentence(text: str) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
 
-def _parameters(model: type[BaseModel]) -> str:
+def _parameters(model: type[BaseModel], besides: Collection[str] = ()) -> str:
     made = model()
-    return ", ".join(f"`{name}={_value(getattr(made, name))}`" for name in model.model_fields)
+    return ", ".join(f"`{name}={_value(getattr(made, name))}`" for name in model.model_fields if name not in besides)
 
 
 def _value(value: object) -> str:

@@ -35,13 +35,15 @@ from isobit.pipeline.model.modelfile import LoadedModel, load_model
 from isobit.pipeline.proof.parity import LOGITS
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.recipe.schema import Recipe
+from isobit.pipeline.samples.coco import is_annotations, read_annotations
 from isobit.pipeline.samples.data import Batches
-from isobit.pipeline.samples.inputs import ImageOptions, open_samples
+from isobit.pipeline.samples.decoder import load_decoder
+from isobit.pipeline.samples.inputs import ImageOptions, InputSize, open_samples
 from isobit.pipeline.watcher import Quiet
 from isobit.ship import PACKAGES
 from tools.bench.bench import cpu_name
 from tools.bench.builds import code_sha256
-from tools.bench.rows import DS_CNN, RESNET
+from tools.bench.rows import CELLS, DS_CNN, EFFICIENTNET, RESNET
 from tools.reproduce.plan import Cell, Images
 
 PROOF_SEED = 0
@@ -59,6 +61,9 @@ class Subject:
         images: calibration data by name.
         evaluation: labelled.
         options: how image files become samples.
+        classes: the names of the model's classes, of which the folders hold some.
+        metric: of the task, which the build measures on the whole evaluation set; empty for top-1.
+        decoder: `file.py:function` that makes what the metric reads of the outputs; below this checkout.
     """
 
     model: str
@@ -66,6 +71,13 @@ class Subject:
     images: dict[Images, str]
     evaluation: str
     options: ImageOptions
+    classes: str = ""
+    metric: str = ""
+    decoder: str = ""
+
+    def options_at(self, data: Path) -> ImageOptions:
+        """`options`, with the file of classes below `data`."""
+        return replace(self.options, classes=data / self.classes) if self.classes else self.options
 
 
 SUBJECTS = {
@@ -75,6 +87,16 @@ SUBJECTS = {
     ),
     DS_CNN: Subject("models/ds_cnn_kws.pth", "models/ds_cnn.py:ds_cnn", {"calib": "kws/calib.npz"}, "kws/val.npz",
             ImageOptions()),
+    EFFICIENTNET: Subject(
+        "models/efficientnet_lite0_imagenet.pth", "models/efficientnet_lite.py:efficientnet_lite0",
+        {"calib": "imagenet/calib"}, "imagenet/val",
+        ImageOptions((127.0,), (128.0,), InputSize(None, 224, 224), pixel_range=(0.0, 255.0)), "imagenet/classes.txt",
+    ),
+    CELLS: Subject(
+        "models/cell_detector_bccd.pth", "models/cell_detector.py:cell_detector", {"calib": "cells/train.json"},
+        "cells/val.json", ImageOptions((0.5,), (0.25,), resize=(240, 320)), metric="map",
+        decoder="tools/reproduce/cell_boxes.py:decode",
+    ),
 }
 
 
@@ -148,15 +170,24 @@ def subject_of(cell: Cell) -> Subject:
 
 
 def cell_key(cell: Cell, data: Path, proof: int) -> str:
-    """Hash of what a cell's numbers depend on, the code apart: recipe text, model, data, length of the proof.
+    """Hash of what a cell's numbers depend on, the code apart.
+
+    That is the recipe's text, the model, the data with the pictures that annotations name, the length of the proof, and
+    the metric with its decoder.
 
     Raises:
         CompileError: the recipe or the data cannot be read.
     """
     subject = subject_of(cell)
     read = () if cell.images is None else (subject.images[cell.images],)
-    files = (subject.model, subject.arch.partition(":")[0], *read, subject.evaluation)
-    parts = [cell.id, load_recipe(cell.recipe, cell.edits).sha256, str(proof), *(tree_sha256(data / f) for f in files)]
+    classes = (subject.classes,) if subject.classes else ()
+    files = [data / f for f in (subject.model, subject.arch.partition(":")[0], *read, subject.evaluation, *classes)]
+    for said in map(read_annotations, filter(is_annotations, [*files])):
+        files += [said.root / file for file in said.files]
+    if subject.decoder:
+        files.append(ROOT / subject.decoder.partition(":")[0])
+    judged = [f"{subject.metric} {subject.decoder}"] if subject.metric else []
+    parts = [cell.id, load_recipe(cell.recipe, cell.edits).sha256, str(proof), *judged, *map(tree_sha256, files)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -183,24 +214,39 @@ def measure(request: Request) -> dict[str, Any]:
     loaded = load_model(model, f"{request.data / subject.arch}")
     folder = None if cell.images is None else request.data / subject.images[cell.images]
     calibration, evaluation, _ = open_samples(
-        loaded, recipe, folder, request.data / subject.evaluation, subject.options,
+        loaded, recipe, folder, request.data / subject.evaluation, subject.options_at(request.data),
         lambda pool: draw(pool, recipe.images, recipe.seed),
     )
     phases, folder = Phases(), request.out / BUILDS / slug(cell.id)
-    options = story.Options(overwrite=True, parity_samples=min(OTHER_LEVELS, request.proof))
-    build = story.compile_model(
-        loaded, recipe, "onnx", calibration, drawn(evaluation, request.proof), folder, options, phases
+    options = story.Options(
+        overwrite=True, parity_samples=min(OTHER_LEVELS, request.proof),
+        metrics=(subject.metric,) if subject.metric else (),
+        decoder=load_decoder(str(ROOT / subject.decoder)) if subject.decoder else None,
     )
+    proof = evaluation if subject.metric else drawn(evaluation, request.proof)
+    build = story.compile_model(loaded, recipe, "onnx", calibration, proof, folder, options, phases)
     phases.stage("measure the artifact")
-    session = open_session(folder / "model.onnx", threads=1, taps=False)
-    artifact = top1(lambda x: session.run(x)[LOGITS], evaluation)
+    accuracy = _measured(build, subject.metric) if subject.metric else {
+        "float": float_top1(request, loaded, evaluation), "artifact": artifact_top1(folder, evaluation),
+    }
     phases.stage("")
     shutil.rmtree(folder)
     return {
-        **_about(recipe, build), "phases": phases.measured,
-        "accuracy": {"float": float_top1(request, loaded, evaluation), "artifact": artifact},
+        **_about(recipe, build), "phases": phases.measured, "accuracy": accuracy,
         "samples": {"calibration": build.manifest.calibration.count, "evaluation": len(evaluation)},
     }
+
+
+def artifact_top1(folder: Path, evaluation: Batches) -> float:
+    """Accuracy of an artifact in ONNX Runtime on the whole evaluation set."""
+    session = open_session(folder / "model.onnx", threads=1, taps=False)
+    return top1(lambda x: session.run(x)[LOGITS], evaluation)
+
+
+def _measured(build: story.Build, metric: str) -> dict[str, float]:
+    """What a metric says of the float network and of the artifact."""
+    values = build.parity.to_json()["metrics"][metric]["values"]
+    return {stage: values[stage] for stage in ("float", "artifact")}
 
 
 def _about(recipe: Recipe, build: story.Build) -> dict[str, Any]:

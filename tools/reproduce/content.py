@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from tools.bench.rows import SUBJECT_TITLES
+from tools.bench.rows import CELLS, SUBJECT_TITLES
 from tools.reproduce.papers import BESIDE, FLOAT, SOURCES, TITLES, published
 from tools.reproduce.plan import RANKED_AT, RANKING, Group, Line, cells_of
 from tools.reproduce.summary import Records, Summary, ranking, summarize
@@ -16,8 +16,9 @@ METHOD_TITLES = {
     "pdquant": "PD-Quant", "captq": "CaPTQ random", "captq-smooth": "CaPTQ smooth",
     "captq-brecq": "CaPTQ random, BRECQ", "pdquant-mobilenetv2": "PD-Quant, depthwise",
     "mse": "MSE ranges", "minmax": "min-max ranges", "zeroq": "ZeroQ", "zeroq-qdrop": "QDrop on ZeroQ's images",
-    "gdfq": "GDFQ", "fdda-f8l8-small": "FDDA F8L8", "dmbq-small": "DMBQ",
+    "gdfq": "GDFQ", "fdda-f8l8-small": "FDDA F8L8", "dmbq-small": "DMBQ", "finish": "network-wise finish",
 }
+MEASURES = {CELLS: "AP"}  # what the accuracy of a network is where it is not top-1
 
 ABOUT = "Every number of tools/reproduce/reproduce.py; docs/results.md shows a part."
 FIELDS = {
@@ -142,6 +143,7 @@ def _networks(summaries: Sequence[Summary]) -> dict[str, dict[str, Any]]:
     for summary in summaries:
         network, paper = summary.line.subject, BESIDE.get(summary.line.subject)
         about = {"papers_network": TITLES[paper], "papers_float": FLOAT[paper]} if paper else {}
+        about |= {"measure": MEASURES[network]} if network in MEASURES else {}
         found.setdefault(network, {"title": SUBJECT_TITLES[network], "float": None, **about})
         if summary.float_top1 is not None:
             found[network]["float"] = round(summary.float_top1, 2)

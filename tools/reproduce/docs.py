@@ -25,7 +25,7 @@ def tables(groups: Sequence[Group], content: Content) -> dict[str, str]:
         groups: the whole plan.
         content: what docs/results.json holds; a group that it does not have is not measured yet.
     """
-    views = {"lines": lines_view, "order": order_view, "pairs": pairs_view}
+    views = {"lines": lines_view, "order": order_view, "pairs": pairs_view, "methods": methods_view}
     shown = {"environment": environment(content)}
     for group in groups:
         if group.view == "best":
@@ -78,8 +78,27 @@ def order_view(group: Content) -> str:
         parts.append(f"{_title(about)}\n\n{markdown(('top-1, %', *map(str.upper, BITS), 'CPU s'), rows)}")
     ranked = [(f"{SUBJECT_TITLES[step['network']]} {step['bits']}",
                f"{METHOD_TITLES[step['better']]} over {METHOD_TITLES[step['worse']]}",
-               f"{step['gain']:+.2f} ± {step['noise']:.2f}", step["word"]) for step in group["ranking"]]
-    parts.append(markdown(("where", "", "gain, points", ""), ranked) if ranked else "The ranking is not measured yet.")
+               f"{step['gain']:+.2f} ± {step['noise']:.2f}")
+              for step in group["ranking"] if abs(step["gain"]) > step["noise"]]
+    known = bool(group["ranking"])
+    parts.append(markdown(("where", "", "gain, points"), ranked) if known else "The ranking is not measured yet.")
+    return _with_remarks(group, parts)
+
+
+def methods_view(group: Content) -> str:
+    """Methods by bits, a table for each network; of each line and column only what was measured."""
+    parts = []
+    for network, about in group["networks"].items():
+        lines = {(line["recipe"].rpartition("_")[0], line["bits"]): line
+                 for line in group["lines"] if line["network"] == network and "top1" in line}
+        methods, bits = (list(dict.fromkeys(keys)) for keys in (
+            [method for method, _ in lines], [line["bits"] for line in group["lines"]]))
+        bits = [each for each in bits if any(each == measured for _, measured in lines)]
+        rows = [(METHOD_TITLES.get(method, method), *(_cell(lines.get((method, each))) for each in bits),
+                 _range([lines[place] for place in lines if place[0] == method], "cpu_s")) for method in methods]
+        if rows:
+            table = markdown((f"{about.get('measure', 'top-1')}, %", *bits, "CPU s"), rows)
+            parts.append(f"{_title(about)}\n\n{table}")
     return _with_remarks(group, parts)
 
 

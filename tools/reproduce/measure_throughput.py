@@ -24,6 +24,8 @@ sys.path[:0] = [str(ROOT)]
 from isobit.calib.cost import TRAINED, Cost, network_cost
 from isobit.calib.estimate import CPU_GMACS, CPU_VALUES, THREADS_EXPONENT
 from isobit.pipeline.capture.capture import capture
+from isobit.pipeline.graph.calls import Calls
+from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.graph.nodes import record_shapes
 from isobit.pipeline.model.modelfile import load_model
 from tools.bench.bench import cpu_name
@@ -56,7 +58,7 @@ def step_cost(model: nn.Module, shape: Sequence[int]) -> Cost:
     """What one such step is."""
     graph = capture(model, torch.zeros(1, *shape)).graph
     record_shapes(graph)
-    return network_cost(graph) * (BATCH * TRAINED)
+    return network_cost(Layers(Calls(graph))) * (BATCH * TRAINED)
 
 
 def row(cost: Cost, threads: int, wall: float, cpu: float) -> str:

@@ -1,23 +1,22 @@
 """What `reproduce.py` runs: methods x bits x networks x seeds, in groups; the one place that names the experiments.
 
-A line is one experiment, repeated over seeds; a cell is one line with one seed, and one process. The same cell may
-stand in several groups and is run once. Everything about a method is in its recipe; here only budgets are set.
+Everything about a method is in its recipe; here only budgets are set. What an experiment is: `experiments.py`; those on
+ImageNet and on the cell detector: `real_networks.py`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
-from typing import Literal
 
 from tools.bench.rows import DS_CNN, RESNET
+from tools.reproduce.experiments import Cell, Group, Images, Line, cells_of
+from tools.reproduce.real_networks import cells, imagenet
 
-Images = Literal["calib", "pool"]
-View = Literal["lines", "order", "pairs", "best"]
+__all__ = ["PLAN", "Cell", "Group", "Images", "Line", "cells_of"]
 
-# What the methods of the groups `generative`, `questions`, `dmbq` and `mixed` may spend, by network and recipe family,
+# What the methods of the groups `generative`, `dmbq` and `mixed` may spend, by network and recipe family,
 # as edits of the recipe: the authors' 80,000 steps of 200 images are days on a CPU. Change them here and nowhere else.
 _GENERATOR = (
     "images.batch_size=32", "method.steps=60", "method.range_epochs=6", "method.warmup_epochs=6",
@@ -61,110 +60,6 @@ _KEYWORDS = ("method.epochs=24", "method.conditioning=norm", "method.distillatio
 _LONG = ("method.epochs=36",)
 # At 5 bits 14 epochs gave 86.62 % on ResNet-20, on the evaluation set.
 _FIVE_BITS = ("method.epochs=21", "method.rate_period=12")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One build and its measurement.
-
-    Args:
-        subject: the network, a key of `cell.SUBJECTS`.
-        recipe: name of a shipped recipe.
-        sets: `--set` edits in the order in which they are made, the seed apart.
-        images: which of the subject's folders calibration draws from; None where the recipe's source reads no data.
-    """
-
-    subject: str
-    recipe: str
-    sets: tuple[str, ...]
-    seed: int
-    images: Images | None = "calib"
-
-    @property
-    def id(self) -> str:
-        """`resnet20/qdrop_w4a4+method.steps=500/1005`; what `--only` is matched with."""
-        from_pool = "@pool" if self.images == "pool" else ""
-        return f"{self.subject}/{'+'.join([self.recipe, *self.sets])}{from_pool}/{self.seed}"
-
-    @property
-    def edits(self) -> list[str]:
-        """All `--set` edits."""
-        return [*self.sets, f"seed={self.seed}"]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One experiment over its seeds.
-
-    Args:
-        authors: what the code of the paper's authors reached with the same network, images and budget, % (for
-            comparison).
-        beside: a line whose mean is shown for comparison.
-        time_beside: a line whose CPU time of calibration is shown for comparison.
-        note: what sets it apart from its neighbours, in words.
-        paper: method under which `papers.py` has its figures; None for that of the recipe's name.
-    """
-
-    subject: str
-    recipe: str
-    sets: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (1005, 1, 2)
-    images: Images | None = "calib"
-    authors: float | None = None
-    beside: Line | None = None
-    time_beside: Line | None = None
-    note: str = ""
-    paper: str | None = None
-
-    @property
-    def method(self) -> str:
-        """`qdrop` of `qdrop_w4a4`, `qdrop-mobilenetv2` of `qdrop-mobilenetv2_w4a4`."""
-        return self.recipe.rpartition("_")[0]
-
-    @property
-    def published_as(self) -> str:
-        """Method of the published figures that stand beside it."""
-        own = self.method.partition("-")[0]
-        # Figures of QDrop and PD-Quant are of a low-bit stem output.
-        return self.paper or (f"{own}, 8-bit stem" if "policy=captq" in self.sets else own)
-
-    @property
-    def bits(self) -> str:
-        """`w4a4` of `qdrop_w4a4`, `w4a8` with the edit `activations.bits=8`, `wmp3a4` with an average of 3 bits for the
-        weights; empty where the name has no bits.
-        """
-        found = re.search(r"_w(\d+)a(\d+)$", self.recipe)
-        if not found:
-            return ""
-        bits = {"weights": found[1], "activations": found[2]}
-        for edit in self.sets:
-            key, _, value = edit.partition("=")
-            part, _, name = key.partition(".")
-            if name == "bits" and part in bits:
-                average = re.fullmatch(r"\{average: (\S+)\}", value)
-                bits[part] = f"mp{average[1]}" if average else value
-        return f"w{bits['weights']}a{bits['activations']}"
-
-    @property
-    def cells(self) -> list[Cell]:
-        """A cell for every seed."""
-        return [Cell(self.subject, self.recipe, self.sets, seed, self.images) for seed in self.seeds]
-
-
-@dataclass(frozen=True)
-class Group:
-    """A table of docs/results.md.
-
-    Args:
-        name: of its mark in the document, and for `--groups`.
-        view: `lines` is a plain table; `order` is a table of methods by bits, and how they rank; `pairs` has a row
-            for each line with another beside it; `best` has no lines of its own and names the best line of all other
-            groups for each network and bit width.
-    """
-
-    name: str
-    lines: tuple[Line, ...] = ()
-    view: View = "lines"
 
 
 # --- the plan ---
@@ -247,35 +142,6 @@ def authors() -> Group:
     return Group("authors", tuple(lines))
 
 
-def short() -> Group:
-    """QDrop W2A2 at 300 steps a unit: the paper's schedule, and the one made for few steps."""
-    return Group("short", (
-        line(RESNET, "qdrop", "w2a2", 300, "method.schedule=paper", authors=58.4, note="schedule paper"),
-        line(RESNET, "qdrop", "w2a2", 300, note="schedule fast, as in the recipe"),
-    ))
-
-
-def wide_stem() -> Group:
-    """The stem's output at 8 bits as well (policy captq): one tensor, in networks that can afford it."""
-    depthwise = Line(DS_CNN, "pdquant-mobilenetv2_w4a4", ("method.steps=500", "policy=captq"), SEEDS)
-    qdrop = Line(DS_CNN, "qdrop_w4a4", ("method.steps=500", "policy=captq"), SEEDS)
-    exponent = Line(DS_CNN, "brecq_w4a4", ("method.steps=1000", "method.activation_steps=250",
-                                           "method.activation_exponent=2.0", "policy=brecq"), SEEDS,
-                    note="squared error in the second pass")
-    return Group("wide_stem", (depthwise, qdrop, exponent))
-
-
-def stages() -> Group:
-    """Why BRECQ does not rank above AdaRound at W2A2: the rounding alone, and BRECQ without its second pass."""
-    eight = "activations.bits=8"
-    scales = ("method.steps=300", "method.activation_steps=1", "method.skip_stem=false", POLICY)
-    return Group("stages", (
-        replace(line(RESNET, "adaround", "w2a2", 300, eight), seeds=SEEDS[:1], note="weights of 2 bits alone"),
-        replace(line(RESNET, "brecq", "w2a2", 300, eight), seeds=SEEDS[:1], note="weights of 2 bits alone"),
-        Line(RESNET, "brecq_w2a2", scales, SEEDS[:1], note="first pass, then ranges as searched"),
-    ))
-
-
 def captq() -> Group:
     """Which images: class-covering draws, and the smoothest of each class, from the same pool of 4,096."""
     steps, policy = budget("qdrop", 300), "policy=captq"
@@ -325,15 +191,6 @@ def generative() -> Group:
     return Group("generative", tuple(lines))
 
 
-def questions() -> Group:
-    """What the unofficial GDFQ project left open, one change at a time."""
-    return Group("questions", (
-        made(RESNET, "gdfq_w4a4", note="as it is"),
-        made(RESNET, "gdfq_w4a4", "method.norm=train", note="batch norms not fixed", paper="none"),
-        made(RESNET, "gdfq_w4a4", "method.distillation=0.0", note="no distillation at all", paper="none"),
-    ))
-
-
 def dmbq() -> Group:
     """Training with labels on the 4,096 images of the pool, and QDrop on the same images."""
     uniform = made(RESNET, "qdrop_w2a2", "images.count=4096", images="pool")
@@ -347,7 +204,7 @@ def dmbq() -> Group:
 def mixed() -> Group:
     """Weight bits by layer at the size of equal bits, on ResNet-20."""
     lines = []
-    for method, activations, bits in (*product(("nearest",), (8, 4), (4, 3)), *product(("qdrop",), (8,), (4, 3))):
+    for method, activations, bits in product(("nearest",), (8, 4), (4, 3)):
         recipe, common = f"{method}_w{bits}a{bits}", (f"activations.bits={activations}", POLICY)
         equal = made(RESNET, recipe, *common, images="calib")
         allocated = made(RESNET, recipe, f"weights.bits={{average: {bits}}}", *common, images="calib",
@@ -356,15 +213,32 @@ def mixed() -> Group:
     return Group("mixed", tuple(lines), view="pairs")
 
 
+def finish() -> Group:
+    """What depthwise layers need at 4 bits, each alone beside an 8-bit stem output; and all of it at fewer bits."""
+    depthwise = 'overrides=[{where: "op:depthwise_conv2d", weights: {bits: 8, symmetric: true}}]'
+    alone = {
+        "8-bit stem output": (), "channels equalized": ("method.equalize=true",),
+        "biases corrected": ("method.correct_biases=true",), "depthwise layers at 8 bits": (depthwise,),
+        "finish of 200 steps": ("images.batch_size=16", "method.finish_steps=200"),
+    }
+    lines = [
+        Line(DS_CNN, "nearest_w4a4", ("policy=captq", *edits), SEEDS[:1], paper="none", note=note)
+        for note, edits in alone.items()
+    ]
+    steps = ("images.batch_size=16", "method.finish_steps=500")
+    lines.append(Line(DS_CNN, "finish_w4a4", steps, SEEDS, paper="none", note="`finish`, stem output at 8 bits"))
+    lines += [
+        Line(DS_CNN, f"finish_{bits}", (*steps, POLICY), SEEDS if bits == "w4a4" else SEEDS[:1], paper="none",
+             note="`finish`, QDrop's policy")
+        for bits in BITS
+    ]
+    return Group("finish", tuple(lines))
+
+
 def best() -> Group:
     """The best recipe of each network and bit width, from all other groups."""
     return Group("best", view="best")
 
 
-PLAN = (authors(), short(), order(), stages(), wide_stem(), captq(), generative(), questions(), dmbq(), mixed(),
-        best())
-
-
-def cells_of(groups: tuple[Group, ...]) -> list[Cell]:
-    """Every cell once, in the order of the plan."""
-    return list(dict.fromkeys(cell for group in groups for line in group.lines for cell in line.cells))
+PLAN = (authors(), order(), captq(), generative(), dmbq(), mixed(),
+        finish(), imagenet(), cells(), best())

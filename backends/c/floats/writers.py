@@ -56,7 +56,7 @@ def _encode(writer: Writer, step: Encode) -> Code:
 
 
 def _leave(writer: Writer, step: Leave) -> Code:
-    calls, first = [], 0
+    calls, first = [], writer.first
     for number in step.reads:
         size = value_size(writer.program, number)
         calls.append(f"memcpy({LOGITS} + {first}, {writer.value(number)}, {size} * sizeof(float));")

@@ -15,6 +15,7 @@ from torch.fx.node import map_arg
 
 from isobit.backends.fixed_point.floats.steps import Compute, FloatCall
 from isobit.backends.fixed_point.floats.tensors import FloatTensor
+from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.layers import after_layers
 from isobit.pipeline.graph.nodes import (
     bias_quantizer_of,
@@ -49,7 +50,7 @@ class Floats:
         self.graph, self.target = graph, target
         self.tensors: list[FloatTensor] = []
         self.numbers: dict[fx.Node, int] = {}
-        self._tail = after_layers(graph)
+        self._tail = {call.node for call in after_layers(Calls(graph))}
         self._examples: Mapping[fx.Node, Any] | None = None
 
     def allows(self, node: fx.Node) -> bool:

@@ -36,7 +36,7 @@ class FloatLowering(Tensors):
 
     def __init__(self, graph: fx.GraphModule, target: Target, trial: bool = False) -> None:
         super().__init__(graph, target, trial)
-        self.flow, self.floats = GridMap(graph, target), Floats(graph, target)
+        self.flow, self.floats = GridMap(target), Floats(graph, target)
         self.raw: dict[int, int] = {}
         self.joined: dict[fx.Node, Joined] = {}
 
@@ -52,7 +52,7 @@ class FloatLowering(Tensors):
             return False
         if any(source.op == "placeholder" and source not in self.values for source in region.inputs):
             return True
-        return op_name(region.anchor) == "cat" and not self.flow.only_leaves(region.anchor)
+        return op_name(region.anchor) == "cat" and not self.flow.only_leaves(self.calls[region.anchor])
 
     def run_in_float(self, region: Region) -> None:
         """The steps of such a region.
@@ -68,7 +68,7 @@ class FloatLowering(Tensors):
             number = [self._computed(node) for node in (region.anchor, *region.absorbed)][-1]
         if region.quantizer is not None:
             grid = self.grid(region)
-            by_lines = any(op_name(reader) == "linear" for reader in self.flow.consumers(region.value))
+            by_lines = any(reader.op == "linear" for reader in self.flow.consumers(self.calls[region.value]))
             output = self.store(region, grid, by_lines, anywhere=True)
             self.steps.append(Encode(
                 region.value.name, region.module, (), output, (number,), None, grid.low, grid.high))
@@ -90,10 +90,10 @@ class FloatLowering(Tensors):
         one = CodeGrid(torch.tensor(1.0), 0, 0, 255)
         self.values[region.value] = Value(number, one, np.arange(math.prod(shape)).reshape(shape))
 
-    def leave_in_float(self, outputs: Sequence[fx.Node]) -> None:
-        """Write the logits of outputs of which one is in float."""
+    def leave_in_float(self, outputs: Sequence[fx.Node], logits: tuple[int, int] | None = None) -> None:
+        """Write the logits of outputs of which one is in float; all of them, or which: see `program.Step`."""
         numbers = tuple(self._in_float(node) for node in outputs)
-        self.steps.append(Leave(outputs[0].name, "", (), None, numbers, None))
+        self.steps.append(Leave(outputs[0].name, "", (), None, numbers, None, logits=logits))
 
     def _computed(self, node: fx.Node) -> int:
         """Number of the value that an operator gives; it is computed here, and once."""

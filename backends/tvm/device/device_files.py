@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +32,8 @@ _FFI_HEADERS = "tvm_ffi/include"
 
 
 def write_device_files(
-    folder: Path, profile: DeviceProfile, program: Program, traced: Sequence[int], kernels: Mapping[str, int]
+    folder: Path, profile: DeviceProfile, program: Program, traced: Sequence[int], kernels: Mapping[str, int],
+    followed: Sequence[int] = (),
 ) -> list[Path]:
     """Write what the device needs beside `model.so` into `folder`; returns the files.
 
@@ -43,11 +43,12 @@ def write_device_files(
         program: that the module computes.
         traced: numbers of the tensors that the function `trace` returns, in its order, before the logits.
         kernels: how often the function `main` calls each kind of kernel.
+        followed: numbers of the tensors whose codes the function `follow` takes after the inputs, in its order.
 
     Raises:
         TargetError: compiler or runtime libraries are missing (`toolchain.check` says so before calibration).
     """
-    facts = describe(profile, program, traced, kernels)
+    facts = describe(profile, program, traced, kernels, followed)
     (folder / DEVICE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     (folder / HEADER).write_text(header(facts), encoding="utf-8")
     (folder / RUNNER).write_text(standalone(Path(device_runner.__file__)), encoding="utf-8")
@@ -58,7 +59,8 @@ def write_device_files(
 
 
 def describe(
-    profile: DeviceProfile, program: Program, traced: Iterable[int], kernels: Mapping[str, int]
+    profile: DeviceProfile, program: Program, traced: Iterable[int], kernels: Mapping[str, int],
+    followed: Iterable[int] = (),
 ) -> dict[str, Any]:
     """The content of device.json: what runs where, and what goes in and comes out, in order."""
     inputs, outputs = [_described_input(buffer) for buffer in program.inputs], [program.buffers[i] for i in traced]
@@ -72,6 +74,7 @@ def describe(
         **(inputs[0] if len(inputs) == 1 else {"inputs": inputs}),
         "trace": [{"name": entry.name, "nhwc": list(entry.shape), "shape": list(entry.nchw),
                    **({"in_order": True} if entry.in_order else {})} for entry in outputs],
+        **({"follow": names} if (names := [program.buffers[number].name for number in followed]) else {}),
         "logits": list(program.logits),
         **program.ports,
         "multiply_accumulates": multiply_accumulates(program),
@@ -95,7 +98,7 @@ def multiply_accumulates(program: Program) -> int:
 
 
 def _outputs(step: Conv, program: Program) -> int:
-    return math.prod(program.logits) if step.output is None else program.buffers[step.output].size
+    return program.logits_of(step)[1] if step.output is None else program.buffers[step.output].size
 
 
 def header(facts: dict[str, Any]) -> str:

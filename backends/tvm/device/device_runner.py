@@ -23,10 +23,12 @@ from typing import Any
 import numpy as np
 
 from isobit.backends.device.golden import (
+    CODE,
     GOLDEN,
+    NEAR,
     compare_golden,
     golden_inputs,
-    output_differences,
+    logit_differences,
     port_names,
     read_golden,
     split_outputs,
@@ -102,8 +104,8 @@ def described_inputs(device: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def samples_of(arrays: Sequence[np.ndarray], device: dict[str, Any]) -> list[list[Any]]:
-    """The arguments of `main` for each sample, of every input [N, ...] in order."""
-    kinds = [entry["input"]["dtype"] for entry in described_inputs(device)]
+    """The arguments of `main` for each sample, of every input [N, ...] in order; of `follow`, its codes as well."""
+    kinds = [entry["input"]["dtype"] for entry in described_inputs(device)] + ["uint8"] * len(device.get("follow", []))
     ready = [np.asarray(array, kind) for array, kind in zip(arrays, kinds)]  # noqa: B905 (Python 3.8)
     return [[to_tensor(array[i : i + 1]) for array in ready] for i in range(len(ready[0]))]
 
@@ -149,13 +151,51 @@ def replay(folder: Path, seconds: float) -> list[str]:
         return [reason]
     module = open_module(folder)
     given = inputs_of(golden, device)
-    problems = compare_golden(golden, trace(module["trace"], given, device))
+    found = trace(module["trace"], given, device)
+    if "follow" in device:
+        problems = follow_problems(module["follow"], given, golden, found, device)
+    else:
+        problems = compare_golden(golden, found)
     function, samples = module["main"], samples_of(given, device)
     logits = np.concatenate([np.from_dlpack(function(*sample)) for sample in samples])
     outputs = split_outputs(logits.reshape([len(samples)] + device["logits"]), device)
-    problems += ["main: " + line for line in output_differences(outputs, golden)]
+    problems += ["main: " + line for name, output in outputs.items()
+                 for line in logit_differences(output, found[name], None, name)]
     print_latency(lambda: function(*samples[0]), seconds)
     return problems
+
+
+def follow_problems(
+    function: Callable[..., Any], given: Sequence[np.ndarray], golden: dict[str, np.ndarray],
+    found: dict[str, np.ndarray], device: dict[str, Any],
+) -> list[str]:
+    """What is not as it was built where float operators may round otherwise on this processor.
+
+    Fed golden's codes after each of them, the module must give golden's everywhere else; fed its own, what it gave.
+
+    Args:
+        function: `follow`, the module that goes on from codes that it is given.
+        given: the samples of every input.
+        found: what `trace` gave.
+    """
+
+    def followed(codes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return trace(function, [*given, *(in_memory(codes[name], name, device) for name in device["follow"])], device)
+
+    fed = {name: golden[NEAR + name if NEAR + name in golden else CODE + name] for name in device["follow"]}
+    problems = compare_golden(golden, followed(fed))
+    again = followed(found)
+    return problems + [name + ": the module does not follow its own codes" for name, values in found.items()
+                       if again[name].tobytes() != values.tobytes()]
+
+
+def in_memory(codes: np.ndarray, name: str, device: dict[str, Any]) -> np.ndarray:
+    """Codes [N, ...] of a quantized tensor as `trace` gives them, [N, height, width, channels]."""
+    entry = next(entry for entry in device["trace"] if entry["name"] == name)
+    height, width, channels = entry["nhwc"]
+    if entry.get("in_order"):
+        return codes.reshape(-1, height, width, channels)
+    return np.ascontiguousarray(codes.reshape(-1, channels, height, width).transpose(0, 2, 3, 1))
 
 
 def check_results(folder: Path, path: Path) -> list[str]:

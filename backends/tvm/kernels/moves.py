@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from isobit.backends.fixed_point.program import Concat, Dequantize, Lookup, Move, Program
+from isobit.backends.fixed_point.program import Concat, Dequantize, Lookup, Move, Program, Step
 from isobit.backends.tvm.instructions.base import Buffer, Expr, Index, InstructionSet
 from isobit.backends.tvm.kernels.kernel import Argument, Call, Code, fill_border, last_fits, make_kernel
 from isobit.backends.tvm.kernels.layout import NARROW, Place, output_of
@@ -119,11 +119,11 @@ def _write_pixels(code: Code, place: Place, e: InstructionSet, scale: int, zero:
 
 
 def enter_call(program: Program, number: int, place: Place, e: InstructionSet) -> Entry:
-    """Codes uint8 [1, H, W, C] into the place of the input; integers as they are."""
-    numbers = Parameters()
-    if program.inputs[number].integers:
-        return _copy_integers(program.inputs[number].nchw, place)
-    zero = numbers.splat(program.inputs[number].zero_point)
+    """Codes uint8 [1, H, W, C] into the place of a tensor, an input mostly; integers as they are."""
+    numbers, buffer = Parameters(), program.buffers[number]
+    if buffer.integers:
+        return _copy_integers(buffer.nchw, place)
+    zero = numbers.splat(buffer.zero_point)
 
     def write(code: Code) -> None:
         fill_border(code, place, e.cast("uint8", code["numbers"][zero]), code["output"])
@@ -145,16 +145,19 @@ def leave_call(number: int, place: Place) -> Call:
     return _call("leave", (number,), [_codes("input", place)], {}, codes, write)
 
 
-def finish_call(number: int, padded: int, program: Program) -> Call:
-    """Logits in the graph's shape, from the padded ones of the last layer."""
-    size = int(np.prod(program.logits))
+def finish_call(steps: Sequence[Step], padded: Sequence[int], program: Program) -> Call:
+    """Logits in the graph's shape, from those of each step that writes some; `padded` of each are more than it has."""
+    names = ["padded", *(f"padded{place}" for place in range(1, len(steps)))]
 
     def write(code: Code) -> None:
-        with code.loop("logit", size) as i:
-            code.store(code["logits"], unraveled(i, (1, *program.logits)), code["padded"][i])
+        for name, step in zip(names, steps, strict=True):
+            first, count = program.logits_of(step)
+            with code.loop("logit", count) as i:
+                code.store(code["logits"], unraveled(i + first if first else i, (1, *program.logits)), code[name][i])
 
     logits = Argument("logits", (1, *program.logits), "float32")
-    return _call("finish", (number,), [Argument("padded", (padded,), "float32")], {}, logits, write)
+    given = [Argument(name, (size,), "float32") for name, size in zip(names, padded, strict=True)]
+    return _call("finish", (), given, {}, logits, write)
 
 
 def _add_grid(numbers: Parameters, scale: float, zero_point: int) -> tuple[int, int]:
@@ -189,7 +192,7 @@ def dequantize_call(step: Dequantize, program: Program, places: list[Place], e: 
 def dequantize_parts_call(step: Dequantize, program: Program, places: list[Place], e: InstructionSet) -> Call:
     """The same from several tensors, each element to its own place among the logits."""
     numbers, tables = Parameters(), {}
-    size = int(np.prod(program.logits))
+    _, size = program.logits_of(step)
     buffers = [program.buffers[number] for number in step.inputs]
     grids = [None if buffer.integers else _add_grid(numbers, buffer.scale, buffer.zero_point) for buffer in buffers]
     sources = [places[number] for number in step.inputs]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.model.onnx.batch import free_batch
+from isobit.pipeline.model.onnx.call import OPERATORS
+from isobit.pipeline.model.onnx.ends import ended_at, wants_less
 from isobit.pipeline.model.onnx.file import open_file, read_graph
 from isobit.pipeline.model.onnx.graph import Graph, shape_text, with_shapes
 from isobit.pipeline.model.onnx.network import OnnxNetwork, build_network
@@ -24,7 +26,7 @@ def is_onnx(path: Path) -> bool:
 
 
 def load_onnx(
-    path: Path, input_shapes: Sequence[str] = (), simplify: bool = True
+    path: Path, input_shapes: Sequence[str] = (), simplify: bool = True, outputs: Sequence[str] = ()
 ) -> tuple[OnnxNetwork, OnnxOrigin, tuple[str, ...]]:
     """The network in eval mode, the file that its answers are compared with, and what a user should know.
 
@@ -32,11 +34,14 @@ def load_onnx(
         input_shapes: `name=1x3x240x320`, or without the name where there is one input; needed where a size after the
             batch is free, and wins over a size that the file declares.
         simplify: let onnxsim fold constants first.
+        outputs: the outputs to keep, none for all; other values of the file as well, where the network is to end there.
 
     Raises:
         InputError: the file cannot be taken; names the node or the tensor.
     """
     proto = open_file(path)
+    ends = tuple(outputs) if wants_less(proto, outputs, OPERATORS) else ()
+    proto = ended_at(proto, ends) if ends else proto
     declared = read_graph(proto, path)
     given = parse_shapes(input_shapes, declared)
     graph = with_shapes(declared, given)
@@ -49,7 +54,8 @@ def load_onnx(
         notes += [note] if note else []
     network = build_network(graph)
     free_batch(network)
-    origin = OnnxOrigin(path, graph.inputs, graph.outputs, declared.fixed_batch, declared.inputs != graph.inputs)
+    origin = OnnxOrigin(path, graph.inputs, graph.outputs, declared.fixed_batch, declared.inputs != graph.inputs,
+                        ends)
     return network, origin, tuple(notes)
 
 

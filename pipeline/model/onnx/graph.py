@@ -34,11 +34,15 @@ class Node:
     scope: str = ""
 
     @property
+    def shown(self) -> str:
+        """Its name, or that of its first value, as it can be printed."""
+        name = self.name or next(filter(None, self.outputs), "")
+        return "".join(sign if sign.isprintable() else "?" for sign in name[:MAX_NAME])
+
+    @property
     def where(self) -> str:
         """The node as a person finds it in a viewer: its type and name, or that of its first value."""
-        name = self.name or next(filter(None, self.outputs), "")
-        shown = "".join(sign if sign.isprintable() else "?" for sign in name[:MAX_NAME])
-        return f"{self.op} node '{shown}'"
+        return f"{self.op} node '{self.shown}'"
 
 
 @dataclass(frozen=True)

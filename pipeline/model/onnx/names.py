@@ -19,7 +19,7 @@ LONGEST_PART, DEEPEST = 80, 32
 _INVALID = re.compile(r"\W+", re.ASCII)
 _WEIGHT = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*\.weight", re.ASCII)
 _RESERVED = frozenset(dir(nn.Module())) | {
-    "graph", "paths", "node", "file_node", "names", "numbers", "opset", "batch_axes",
+    "graph", "paths", "node", "file_node", "file_node_name", "names", "numbers", "opset", "batch_axes",
 }  # fmt: skip
 
 

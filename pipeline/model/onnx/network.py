@@ -12,9 +12,10 @@ from isobit.pipeline.errors import CompileError, InputError, first_line, nearest
 from isobit.pipeline.graph.file_nodes import FileNode
 from isobit.pipeline.model.onnx import operators as _operators  # noqa: F401 - they register themselves
 from isobit.pipeline.model.onnx.call import OPERATORS, BatchAxis, Call, Result, Value, as_host
-from isobit.pipeline.model.onnx.graph import Graph, Node
+from isobit.pipeline.model.onnx.graph import MAX_NAME, Graph, Node
 from isobit.pipeline.model.onnx.names import module_paths, parameter_name
 
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
 SMALL, SMALL_INTEGERS = 4096, 1 << 20  # elements of constants that are kept as numbers too
 Step = Callable[["OnnxNode", Sequence[Value | None]], Result]
 
@@ -23,7 +24,7 @@ class OnnxNode(FileNode):
     """One node with the constants that it reads; every operator type has a class of its own below this one."""
 
     def __init__(self, node: Node, opset: int, constants: Mapping[int, Tensor]) -> None:
-        super().__init__(node.where)
+        super().__init__(node.where, node.shown)
         self.node, self.opset = node, opset
         self.batch_axes: tuple[BatchAxis, ...] = ()
         self.names: dict[int, str] = {}
@@ -131,9 +132,9 @@ def _operator(node: Node, graph: Graph, shared: dict[tuple[str, str], nn.Paramet
     """The module of a node; constants that several nodes read in one form are one parameter."""
     if node.op not in OPERATORS:
         raise InputError(
-            f"the operator {node.op} is not known", where=node.where,
+            f"the operator {node.op} is not known", where=node.where, field="outputs",
             allowed=f"the {len(OPERATORS)} operators of `pipeline/model/onnx/operators`",
-            hint=nearest_spelling(node.op, OPERATORS),
+            hint=_left_out(node, graph) or nearest_spelling(node.op, OPERATORS),
         )
     prepare = OPERATORS[node.op].prepare
     constants = {
@@ -148,6 +149,20 @@ def _operator(node: Node, graph: Graph, shared: dict[tuple[str, str], nn.Paramet
         prepared[position] = shared.setdefault(key, nn.Parameter(tensor, requires_grad=False))
     kind = type(node.op, (OnnxNode,), {"__module__": __name__})
     return kind(node, graph.opset, prepared)
+
+
+def _left_out(node: Node, graph: Graph) -> str:
+    """How to build the network without a node that no layer follows (a choice of boxes); empty for others."""
+    after = set(node.outputs)
+    for later in graph.nodes:
+        if after.intersection(later.inputs):
+            if later.op in _LAYERS:
+                return ""
+            after.update(later.outputs)
+    names = [name for name in node.inputs if name and name not in graph.constants]
+    names += [name for name in graph.outputs if name not in after and name not in names]
+    wanted = " and ".join(f"`outputs={name[:MAX_NAME]}`" for name in names)
+    return f"To leave it and what follows out, and have what it reads as outputs: {wanted}." if names else ""
 
 
 def _add(root: nn.Module, path: str, leaf: nn.Module) -> None:

@@ -33,6 +33,7 @@ class OnnxOrigin:
         outputs: names, in the file's order.
         fixed_batch: the file computes with the batch that its inputs declare alone.
         resized: some size differs from the one that the file declares.
+        ends: values at which the network ends, where those are not the file's outputs.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class OnnxOrigin:
     outputs: tuple[str, ...]
     fixed_batch: bool = False
     resized: bool = False
+    ends: tuple[str, ...] = ()
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -111,6 +113,7 @@ class OnnxOrigin:
     def _session(self) -> onnxruntime.InferenceSession:
         import onnxruntime
 
+        from isobit.pipeline.model.onnx.ends import ended_at
         from isobit.pipeline.model.onnx.file import open_file
         from isobit.pipeline.model.onnx.simplify import with_free_sizes
 
@@ -118,10 +121,14 @@ class OnnxOrigin:
         options.log_severity_level = 4
         options.intra_op_num_threads = torch.get_num_threads()
         source: str | bytes = str(self.path)
+        proto = None
+        if self.ends:
+            proto = ended_at(open_file(self.path), self.ends)
+            source = proto.SerializeToString()
         if self.resized:  # what the file says of its sizes holds no longer; its nodes stay
             sizes = {port.name: tuple(size or 1 for size in port.shape) for port in self.inputs}
             batch = self.inputs[0].shape[0] if self.fixed_batch else None
-            source = with_free_sizes(open_file(self.path), sizes, batch).SerializeToString()
+            source = with_free_sizes(proto or open_file(self.path), sizes, batch).SerializeToString()
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 

@@ -7,16 +7,25 @@ returned for each of the N samples. `compute()` says the number, or None where t
 no batch where it can.
 
 `target` is what the evaluation data gives for the batch: a tensor [N, ...], or a sequence of N things. A metric with
-`against="float"` or `"artifact"` compares stages with one another and gets what that stage gives in its place.
+`against="float"` or `"artifact"` compares stages with one another and gets what that stage gives in its place. Where
+the data has no targets, one with `answers` (a word for them: `boxes`) is judged against the float network's own: its
+method `answer(outputs)` turns what float gives into targets.
+
+A class may take parameters that have defaults, floats, whole numbers or texts: `f1:threshold=0.3,output=notes`. Two
+methods are its own choice: `remark()` says what else there is to know of a stage, and `check_float()` raises InputError
+where what it counted of the float network cannot be meant.
 
 `parity.json` has the numbers under `metrics`, the screen and the report in a line.
 """
 
 from __future__ import annotations
 
+import inspect
+import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -57,6 +66,8 @@ class Metric:
         decoded: `update` gets what the decoder returned, and not the network's outputs.
         chooses: it reads the first output as choices between classes on axis 1, whatever its rank.
         published: it is always measured and has a place of its own in `parity.json`, on the screen and in the report.
+        answers: what the float network's answers are called, where they may take the place of targets.
+        beside: names of metrics that are measured wherever this one is.
     """
 
     name: str
@@ -68,6 +79,8 @@ class Metric:
     decoded: bool = False
     chooses: bool = False
     published: bool = False
+    answers: str = ""
+    beside: tuple[str, ...] = ()
 
     def loss(self, before: float, after: float) -> float:
         """By how much `after` is worse than `before`, in the metric's unit."""
@@ -79,23 +92,56 @@ METRICS: Registry[Metric] = Registry("metric", InputError, "isobit.metrics", "op
 
 def metric(
     name: str, title: str, *, unit: str = "", higher_is_better: bool = True, against: Against = "target",
-    decoded: bool = False, chooses: bool = False, published: bool = False,
+    decoded: bool = False, chooses: bool = False, published: bool = False, answers: str = "",
+    beside: tuple[str, ...] = (),
 ) -> Callable[[M], M]:
     """Register what is decorated as metric `name`; see `Metric`."""
 
     def register(make: M) -> M:
         METRICS.register(name)(
-            Metric(name, title, make, unit, higher_is_better, against, decoded, chooses, published)
+            Metric(name, title, make, unit, higher_is_better, against, decoded, chooses, published, answers, beside)
         )
         return make
 
     return register
 
 
-def find_metric(name: str) -> Metric:
-    """The metric of that name, those of plug-ins too; raises InputError where there is none or it does not import."""
+def find_metric(text: str) -> Metric:
+    """The metric of that name, those of plug-ins too.
+
+    Args:
+        text: `name`, or `name:parameter=value,parameter=value`.
+
+    Raises:
+        InputError: there is none, it does not import, or it does not take such parameters.
+    """
     discover(sys.modules[__name__])
-    return METRICS.get(name)
+    name, _, given = text.partition(":")
+    found = METRICS.get(name)
+    if not given:
+        return found
+    values = _parameters(found, given)
+    return replace(found, name=text, title=f"{found.title} ({given})", make=partial(found.make, **values),
+                   beside=tuple(f"{other}:{given}" for other in found.beside))
+
+
+def _parameters(found: Metric, given: str) -> dict[str, Any]:
+    """`threshold=0.3,output=notes` by name, each of the type that its default has."""
+    known = {name: parameter.default for name, parameter in inspect.signature(found.make).parameters.items()
+             if isinstance(parameter.default, float | int | str)}
+    values: dict[str, Any] = {}
+    for part in given.split(","):
+        name, separator, value = part.partition("=")
+        try:
+            values[name] = type(known[name])(value)
+            if not separator or (isinstance(values[name], float) and not math.isfinite(values[name])):
+                raise ValueError
+        except (KeyError, ValueError):
+            raise InputError(
+                f"the metric '{found.name}' takes no '{part}'", field="options.metrics",
+                allowed=", ".join(f"{key}={default!r}" for key, default in known.items()) or "no parameters",
+            ) from None
+    return values
 
 
 def metric_names() -> list[str]:

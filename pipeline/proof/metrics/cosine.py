@@ -21,10 +21,8 @@ class Cosine:
         """Compare each sample's values as one vector; two vectors of zeros point the same way, one of them nowhere."""
         for name, given in outputs.items():
             ours, theirs = (values.reshape(len(values), -1).astype(np.float64) for values in (given, target[name]))
-            lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-            dots = np.einsum("nk,nk->n", ours, theirs)
-            known = lengths != 0  # not a number stays so
-            alike = np.where(known, dots / np.where(known, lengths, 1), (ours == theirs).all(axis=1))
+            with np.errstate(invalid="ignore"):  # infinite answers have no angle
+                alike = _cosines(ours, theirs)
             self.sums[name] = self.sums.get(name, 0.0) + float(alike.sum())
             self.counts[name] = self.counts.get(name, 0) + len(alike)
 
@@ -38,3 +36,11 @@ class Cosine:
         """The same of one output."""
         mean = self.sums[output] / max(1, self.counts[output])
         return round(mean, 6) if self.counts[output] and np.isfinite(mean) else None
+
+
+def _cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """The cosine of each sample."""
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    dots = np.einsum("nk,nk->n", ours, theirs)
+    known = lengths != 0  # not a number stays so
+    return np.where(known, dots / np.where(known, lengths, 1), (ours == theirs).all(axis=1))

@@ -38,12 +38,16 @@ class ErrorRate:
             self.edits += edit_distance(self.parts(given), found)
             self.length += len(found)
 
+    def answer(self, outputs: Sequence[str]) -> Sequence[str]:
+        """Texts are what they are."""
+        return outputs
+
     def compute(self) -> float | None:
         """In percent, above 100 where more is wrong than there is; None where the targets are empty."""
         return round(100 * self.edits / self.length, 4) if self.length else None
 
 
-@metric("word_error_rate", "word error rate", unit="%", higher_is_better=False, decoded=True)
+@metric("word_error_rate", "word error rate", unit="%", higher_is_better=False, decoded=True, answers="texts")
 class WordErrorRate(ErrorRate):
     """Words are what white space separates."""
 
@@ -52,7 +56,7 @@ class WordErrorRate(ErrorRate):
         return text.split()
 
 
-@metric("character_error_rate", "character error rate", unit="%", higher_is_better=False, decoded=True)
+@metric("character_error_rate", "character error rate", unit="%", higher_is_better=False, decoded=True, answers="texts")
 class CharacterErrorRate(ErrorRate):
     """Every character counts, white space too."""
 

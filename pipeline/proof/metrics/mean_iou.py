@@ -11,7 +11,7 @@ from isobit.pipeline.proof.metrics import Outputs, class_output, metric, whole_n
 from isobit.pipeline.proof.outputs import IGNORED
 
 
-@metric("mean_iou", "mean intersection over union", unit="%", chooses=True)
+@metric("mean_iou", "mean intersection over union", unit="%", chooses=True, answers="classes")
 class MeanIou:
     """Attributes:
     pairs: how often each label (row) was given each class (column); None before the first batch.
@@ -41,6 +41,10 @@ class MeanIou:
             )
         found = np.bincount(labels[counted] * classes + chosen[counted], minlength=classes**2)
         self.pairs = found.reshape(classes, classes) + (0 if self.pairs is None else self.pairs)
+
+    def answer(self, outputs: Outputs) -> np.ndarray:
+        """The class that is chosen at each position."""
+        return class_output(outputs, "mean_iou").argmax(axis=1)
 
     def compute(self) -> float | None:
         """In percent, a mean over the classes that either has somewhere; None where there are none."""

@@ -42,6 +42,7 @@ def test_what_was_built_passes(artifact):
     code, lines = run(artifact)
     assert code == 0 and lines[-1] == "PASS"
     assert lines[0].startswith("samples: 3, tensors compared: ") and lines[1].startswith("latency: ")
+    assert "not the microcontroller" in lines[1]
 
 
 @needs_emulator

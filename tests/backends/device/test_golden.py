@@ -76,6 +76,9 @@ def test_float_logits_are_held_to_the_error_that_is_allowed():
     assert logit_differences(got, wanted, np.float32(1e-3)) == []
     assert logit_differences(got, wanted, np.float32(1e-4)) == ["logits: 1 of 2 values differ"]
     assert logit_differences(np.full_like(got, np.nan), wanted, np.float32(1)) == ["logits: 2 of 2 values differ"]
+    ends = np.array([[np.inf, 1, -np.inf]], np.float32)
+    assert logit_differences(ends * np.float32(1.0005), ends, np.float32(1e-3)) == []
+    assert logit_differences(-ends, ends, np.float32(1e-3)) == ["logits: 3 of 3 values differ"]
 
 
 @pytest.mark.parametrize("more", [{}, {"float_output": np.float32(1e-5)}])

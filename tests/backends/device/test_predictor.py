@@ -71,12 +71,45 @@ def test_boxes_are_printed_and_drawn_in_the_pictures_pixels(artifact, capsys, tm
     first, second, last = capsys.readouterr().out.splitlines()
     assert first.split() == ["16.0", "12.0", "48.0", "36.0", "face", "0.90"]
     assert second.split() == ["0.0", "0.0", "32.0", "24.0", "cat", "0.60"]
-    assert last == "2 boxes with a score of 0.5 or more, drawn into cat.boxes.jpg"
+    assert last == f"2 boxes with a score of 0.5 or more, drawn into {tmp_path / 'cat.boxes.jpg'}"
     pictures = [Image.open(tmp_path / name).convert("RGB") for name in ("cat.boxes.jpg", "cat.png")]
     drawn, plain = (np.asarray(picture, int) for picture in pictures)
     assert drawn.shape == plain.shape and np.abs(drawn - plain)[12, 16:48].mean() > 40
+    before = (tmp_path / "cat.boxes.jpg").read_bytes()
     artifact(outputs, "--score", "0.7", decoder="decode")
-    assert capsys.readouterr().out.splitlines()[-1].startswith("1 boxes")
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"1 boxes with a score of 0.7 or more, drawn into {tmp_path / 'cat.boxes-2.jpg'}")
+    assert (tmp_path / "cat.boxes.jpg").read_bytes() == before
+
+
+def test_several_pictures_a_folder_for_drawings_and_no_boxes(artifact, capsys, tmp_path):
+    (tmp_path / DECODER).write_text(DECODE)
+    outputs = {"boxes": np.array([[[0, 0, 16, 12], [8, 6, 24, 18]]], np.float32),
+               "scores": np.array([[[0.6], [0.9]]], np.float32)}
+    Image.open(tmp_path / "cat.png").save(tmp_path / "dog.png")
+    status, seen = artifact(outputs, "gone.png", "dog.png", "--out", "drawn", decoder="decode")
+    printed = capsys.readouterr()
+    assert status == 1 and "gone.png" in printed.err and len(seen) == 3  # the network is opened once
+    assert [line for line in printed.out.splitlines() if line.endswith(":")] == ["cat.png:", "dog.png:"]
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["cat.boxes.jpg", "dog.boxes.jpg"]
+    artifact(outputs, "--score", "0.95", decoder="decode")
+    assert capsys.readouterr().out == (
+        "0 boxes with a score of 0.95 or more, the best has 0.90: nothing is drawn\n")
+
+
+def test_a_label_stands_outside_its_box():
+    text, size = (0, 2, 30, 10), (100, 80)
+    assert predictor.label_place([20, 40, 60, 60], text, size) == (20, 29)
+    assert predictor.label_place([90, 4, 99, 30], text, size) == (70, 30)
+    assert predictor.label_place([0, 0, 99, 79], text, size) == (0, 70)
+
+
+def test_letters_grow_with_the_picture(monkeypatch):
+    small, middle, large = (predictor.letters((side, side)).getbbox("M")[3] for side in (100, 600, 1800))
+    assert 6 <= small < middle and 2.5 < large / middle < 3.5
+    old, size = predictor.ImageFont.load_default, object()
+    monkeypatch.setattr(predictor.ImageFont, "load_default", lambda *given: size if not given else old(*given, None, 0))
+    assert predictor.letters((600, 600)) is size
 
 
 @pytest.mark.parametrize("picture", ["gone.png", "text.png", "deep.png"])

@@ -36,11 +36,12 @@ def run(program: Program, codes: np.ndarray) -> tuple[list[np.ndarray], np.ndarr
     """Every tensor [N, H, W, C] by its number, and the logits float32 [N, ...], of input codes [N, H, W, C]."""
     values: list[Any] = [None] * len(program.buffers)
     values[0] = codes.astype(np.int64)
-    logits = None
+    logits = np.full((len(codes), int(np.prod(program.logits))), np.nan, np.float32)
     for step in program.steps:
         result = compute(program, step, [values[number] for number in step.inputs])
         if step.output is None:
-            logits = result
+            first, count = program.logits_of(step)
+            logits[:, first:first + count] = result.reshape(len(codes), -1)
         else:
             assert result.shape[1:] == program.buffers[step.output].shape, step.name
             assert result.min(initial=0) >= 0 and result.max(initial=0) <= 255, step.name
@@ -136,7 +137,7 @@ def _resample(step: Resample, centered: np.ndarray) -> np.ndarray:
 
 
 def _parts(program: Program, step: Dequantize, centered: Sequence[np.ndarray]) -> np.ndarray:
-    logits = np.zeros((len(centered[0]), int(np.prod(program.logits))), np.float32)
+    logits = np.zeros((len(centered[0]), program.logits_of(step)[1]), np.float32)
     for number, part, value in zip(step.inputs, step.parts, centered, strict=True):
         value = value.astype(np.float32) * np.float32(program.buffers[number].scale)
         if len(part.logits):

@@ -57,7 +57,7 @@ def region_of(*modules):
     """A graph of operators of one tensor, and the region of all of them."""
     graph = graph_of(nn.Sequential(*modules))
     first, *rest = (node for node in graph.graph.nodes if node.op == "call_function")
-    return graph, Region(op_name(first), first, (first.args[0],), tuple(rest), None, False, True, "")
+    return graph, Region(op_name(first), "", first, (first.args[0],), tuple(rest), None, False, True, "")
 
 
 @pytest.mark.parametrize("module", [nn.Sigmoid(), nn.Hardsigmoid()])

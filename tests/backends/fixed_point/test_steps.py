@@ -9,6 +9,7 @@ from isobit.backends.fixed_point.program import AveragePool, Concat, Conv, Globa
 from isobit.backends.fixed_point.rules import integer_target
 from isobit.backends.fixed_point.steps import make_step
 from isobit.backends.regions import find_regions
+from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.grid_map import GridMap
 from tests.backends.fixed_point import oracle
 from tests.examples.onnx_cases import frozen
@@ -25,8 +26,8 @@ CASES = {
 def test_the_step_of_an_operator(kind, case, step):
     reference, _ = frozen(case, target=TARGET)
     region = next(region for region in find_regions(reference.graph, TARGET) if region.kind == kind)
-    values = GridMap(reference.graph, TARGET)
-    grids = [container(values.quantizer(node)) for node in region.inputs]
+    calls, values = Calls(reference.graph), GridMap(TARGET)
+    grids = [container(values.quantizer(calls[node])) for node in region.inputs]
     made = make_step(reference.graph, region, grids, output_grid(reference.graph, region))
     assert isinstance(made, step) and (made.inputs, made.output) == ((), None) and made.name == region.value.name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from torch import fx, nn
 from isobit.backends.base import BACKENDS
 from isobit.backends.fixed_point.floats.steps import FloatCall
 from isobit.backends.tvm import TvmBackend
+from isobit.backends.tvm.device.device_runner import follow_problems, in_memory, open_module, read_device, trace
 from isobit.backends.tvm.floats import function_of, refusal
 from isobit.build import Options, compile_model
 from isobit.pipeline.errors import ParityError, TargetError
@@ -74,6 +76,13 @@ def test_what_the_importer_does_not_know_is_said():
     assert refusal(call).startswith("TVM's importer cannot read it (") and "digamma" in refusal(call)
 
 
+def test_what_only_the_compiler_s_library_has_is_refused():
+    needs("native")
+    call = call_of(lambda graph, x: graph.call_function(
+        operator.getitem, (graph.call_function(ATEN.topk.default, (x, 2, 1)), 0)), (1, 5))
+    assert refusal(call) == "TVM's runtime for devices lacks tvm.contrib.sort.topk"
+
+
 def target_of(name):
     target = TvmBackend().target("native")
     return target.with_float() if name in INSIDE else target
@@ -98,6 +107,28 @@ def test_an_artifact_computes_what_the_arithmetic_says(name, tmp_path):
         else:
             assert np.array_equal(got[key], wanted), key
     assert backend.integer_ops(tmp_path)["float"] >= 1
+
+
+def test_a_module_goes_on_from_the_codes_that_it_is_given(tmp_path):
+    needs("native")
+    backend = TvmBackend()
+    reference, images = frozen_island("two islands", target_of("two islands"))
+    backend.emit(reference, tmp_path)
+    arithmetic, device = backend.arithmetic(reference), read_device(tmp_path)
+    assert device["follow"] == list(arithmetic.float_boundaries)
+    moved = {name: codes ^ 1 for name, codes in arithmetic.run(images).items() if name in device["follow"]}
+    given = [images.numpy(), *(in_memory(moved[name], name, device) for name in device["follow"])]
+    got, followed = trace(open_module(tmp_path)["follow"], given, device), arithmetic.follow(images, moved)
+    for name, wanted in followed.results.items():
+        assert np.abs(got[name] - wanted.astype(got[name].dtype)).max() <= (name in moved), name
+    golden = {"input": images.numpy(), "logits": followed.results["logits"]}
+    golden |= {f"near:{name}" if name in moved else f"code:{name}": moved.get(name, codes)
+               for name, codes in followed.results.items() if name != "logits"}
+    found = backend.open(tmp_path, "compiled").run(images)  # of this processor: one code off everywhere
+    for room, wrong in ((2, []), (0, device["follow"])):
+        ends = {f"{end}:{name}": np.full_like(moved[name], room) for name in moved for end in ("below", "above")}
+        lines = follow_problems(open_module(tmp_path)["follow"], [images.numpy()], golden | ends, found, device)
+        assert [line.split(":")[0] for line in lines] == wrong
 
 
 def built(name, folder, allow_float):

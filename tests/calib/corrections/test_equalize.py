@@ -10,7 +10,7 @@ from isobit.backends.onnx.target import TARGETS
 from isobit.calib.context import Calibration
 from isobit.calib.corrections.equalize import LEAST_FACTOR, equalize, find_pairs
 from isobit.calib.ranges.ranges import round_weights, search_ranges
-from isobit.pipeline.quant.quantizer import Phase
+from isobit.pipeline.quant.quantizer import Phase, stand_in_for
 from tests.examples.tiny import quantized_net
 from tests.examples.units import CPU, Notes, recipe
 
@@ -31,6 +31,26 @@ class Depthwise(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.c(torch.relu(self.b(self.f(self.a(x)))))
+
+
+def clipped() -> Depthwise:
+    """With a ReLU6 that cuts the widest channel."""
+    model = network(nn.ReLU6())
+    with torch.no_grad():
+        model.a.weight.mul_(8.0)
+        model.a.bias.mul_(8.0)
+    return model
+
+
+def between(calibration: Calibration, images: torch.Tensor) -> torch.Tensor:
+    """What lies between the pair of layers."""
+    (pair,) = find_pairs(calibration.graph, clips=True)
+    seen: list[torch.Tensor] = []
+    pair.quantizer.phase = Phase.OBSERVE
+    with stand_in_for([(pair.quantizer, lambda x: seen.append(x) or x)]):
+        calibration.graph(images)
+    pair.quantizer.phase = Phase.OFF
+    return seen[0]
 
 
 def made(model: nn.Module, *sets: str) -> Calibration:
@@ -111,3 +131,28 @@ def test_a_channel_that_is_always_zero_stays() -> None:
     state = dict(calibration.graph.named_parameters())
     bias = next(value for name, value in state.items() if name.endswith("a.bias"))
     assert float(bias[3]) == -1.0 and all(bool(torch.isfinite(value).all()) for value in state.values())
+
+
+@torch.no_grad()
+def test_through_a_relu6_the_network_stays_the_same_on_the_calibration_images() -> None:
+    plain, better = made(clipped()), made(clipped())
+    reference = plain.graph(plain.images)
+    ranges = between(plain, plain.images).amax((0, 2, 3))
+    assert float(ranges[0]) == 6.0 and float(ranges[2:].max()) < 6.0  # the widest is cut, others are not
+    assert equalize(better) == 0
+    assert equalize(better, clips=True) == 1
+    assert torch.allclose(better.graph(better.images), reference, atol=1e-5)
+    assert error(better, reference) < 0.2 * error(plain, reference)
+    assert list(find_pairs(made(network(nn.Hardtanh(-1.0, 6.0))).graph, clips=True)) == []
+    assert len(list(find_pairs(made(network(nn.Hardtanh(-2.0, 2.0))).graph, clips=True))) == 1
+
+
+@torch.no_grad()
+def test_beyond_the_calibration_images_a_relu6_cuts_a_widened_channel_at_its_new_end() -> None:
+    plain, better = made(clipped()), made(clipped())
+    equalize(better, clips=True)
+    factors = (first_weight(plain) / first_weight(better)).flatten(1)[:, 0]
+    first, second = between(plain, 4 * plain.images), between(better, 4 * plain.images)
+    scale = factors[:, None, None]
+    torch.testing.assert_close(second * scale, torch.minimum(first, 6.0 * scale), rtol=1e-4, atol=1e-5)
+    assert float(factors[0]) == 1.0 and bool((second * scale < 0.9 * first).any())

@@ -19,7 +19,7 @@ from isobit.pipeline.recipe.schema import MethodChoice
 from isobit.pipeline.stages import Calibrated
 from tests.examples import ports
 from tests.examples.tiny import multibit_recipe, quantized_net
-from tests.examples.units import TARGET, calibrated, recipe, subject
+from tests.examples.units import PAPER, TARGET, calibrated, recipe, subject
 
 NAMES = ("adaround", "brecq", "dmbq", "fdda", "gdfq", "lsq", "nearest", "pdquant", "qdrop")
 LEARNING = ("adaround", "brecq", "lsq", "pdquant", "qdrop")
@@ -110,9 +110,11 @@ class Plain(nn.Module):
     [
         (True, ("name=pdquant_w4a4",), "statistics of batch norms"),
         (True, ("name=pdquant_w4a4", "method.correction_steps=0"), None),
-        (False, ("name=pdquant_w4a4", "method.correction_steps=0"), "compares predictions"),
+        (False, ("name=pdquant_w4a4", "method.correction_steps=0"), None),
+        (False, ("name=pdquant_w4a4", "method.correction_steps=0", "method.prediction={boxes: [x]}"), "no node 'x'"),
+        (False, ("name=dmbq_w3a3",), "compares predictions"),
         (False, ("name=pdquant_w4a4", "method.correction_steps=0", "method.reconstruction_weight=null"), None),
-        (False, ("name=brecq_w4a4", "method.fisher=diag"), "compares predictions"),
+        (False, ("name=brecq_w4a4", "method.fisher=diag"), None),
         (False, ("name=brecq_w4a4",), None),
         (False, ("name=qdrop_w4a4",), None),
     ],
@@ -125,6 +127,23 @@ def test_what_a_method_needs_is_checked_on_the_network(flat: bool, sets: tuple[s
         return
     with pytest.raises(RecipeError, match=missing):
         check_needs(of.method, quantized)
+
+
+class Chosen(Plain):
+    """Answers with the number of a class."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).argmax(1)
+
+
+def test_what_compares_predictions_is_refused_where_only_integers_leave() -> None:
+    quantized, _ = quantized_net(PAPER, "minmax_w4a4", Chosen(flat=True).eval(), torch.rand(4, 3, 8, 8))
+    check_needs(choice("nearest"), quantized)
+    refused = (("nearest", {"finish_steps": 5}, "finish_steps"), ("brecq", {"fisher": "diag"}, "name"))
+    for name, parameters, field in refused:
+        with pytest.raises(RecipeError, match="compares predictions, and the model gives no floats") as error:
+            check_needs(choice(name, **parameters), quantized)
+        assert error.value.field == f"recipe.method.{field}" and error.value.allowed and error.value.hint
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "dmbq"])
@@ -158,8 +177,10 @@ def test_what_works_on_images_refuses_other_inputs_by_name(name):
         assert {"one_input", "tail"} <= found.needed(parameters)
 
 
-def test_a_loss_of_predictions_wants_one_output():
+def test_a_loss_of_predictions_takes_several_outputs_and_names_them():
     quantized, _ = ports.placed("detector", "reference")
-    with pytest.raises(RecipeError, match="compares predictions") as error:
-        check_needs(choice("pdquant", correction_steps=0), quantized)
-    assert error.value.allowed == "one output [images, classes]"
+    check_needs(choice("pdquant", correction_steps=0), quantized)
+    check_needs(choice("brecq", fisher="full"), quantized)
+    with pytest.raises(RecipeError, match="no node 'boxs'") as error:
+        check_needs(choice("pdquant", correction_steps=0, prediction={"boxes": ["boxs"]}), quantized)
+    assert error.value.field == "recipe.method.prediction" and "boxes" in error.value.hint

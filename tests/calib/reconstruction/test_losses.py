@@ -10,13 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from isobit.calib.reconstruction.losses import (
-    answers_loss,
     full_fisher_gradient,
     full_fisher_loss,
+    number_gradient,
+    number_loss,
     prediction_gradient,
     prediction_loss,
     reconstruction_gradient,
     reconstruction_loss,
+    score_gradient,
+    score_loss,
 )
 
 SHAPES = [(6, 4, 3, 5), (6, 7)]
@@ -140,11 +143,19 @@ def test_gradient_is_the_difference_of_softmaxes(temperature: float) -> None:
     torch.testing.assert_close(prediction_gradient(logits, teacher, temperature), expected, rtol=1e-6, atol=1e-8)
 
 
-def test_several_outputs_are_compared_as_shares_of_their_squares():
-    boxes, scores = torch.randn(4, 6, 4), torch.randn(4, 3)
-    answered = {"boxes": boxes, "scores": scores, "best": scores.argmax(1)}
-    assert float(answers_loss(answered, answered)) == 0
-    assert float(answers_loss({"boxes": 2 * boxes}, answered)) == pytest.approx(1.0)
-    assert float(answers_loss({"boxes": 2 * boxes, "scores": 0 * scores}, answered)) == pytest.approx(2.0)
-    alone = answers_loss({"scores": 2 * scores}, {"scores": scores})
-    assert torch.equal(alone, prediction_loss(2 * scores.double(), scores.double(), 1.0))
+def test_gradients_of_scores_and_numbers_are_autograds() -> None:
+    found, teacher = pair((6, 4, 3, 5))
+    weight = torch.rand(6, 1, 3, 5)
+    for loss, gradient, arguments in (
+        (score_loss, score_gradient, (7.0,)), (number_loss, number_gradient, (7.0,)),
+        (number_loss, number_gradient, (7.0, weight)),
+    ):
+        expected = by_autograd(lambda value, of=loss, more=arguments: of(value, teacher, *more), found)
+        torch.testing.assert_close(gradient(found, teacher, *arguments), expected, rtol=1e-4, atol=1e-7)
+        assert float(loss(teacher, teacher, *arguments)) == 0.0
+
+
+def test_scores_are_compared_as_two_outcomes_each() -> None:
+    found, teacher = pair((6, 4, 3, 5))
+    pairs = [torch.stack([value, torch.zeros_like(value)], 1) for value in (found, teacher)]
+    torch.testing.assert_close(score_loss(found, teacher), prediction_loss(*pairs, 1.0), rtol=1e-5, atol=1e-6)

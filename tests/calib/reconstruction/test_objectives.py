@@ -12,21 +12,24 @@ from isobit.calib.reconstruction.boundary import CachedValue
 from isobit.calib.reconstruction.losses import full_fisher_loss, prediction_loss, reconstruction_loss
 from isobit.calib.reconstruction.mixing import MaskSource
 from isobit.calib.reconstruction.objectives import FullFisher, PredictionDifference, Reconstruction, fisher_weights
+from isobit.calib.reconstruction.predictions import FloatPredictions, float_predictions
 from isobit.calib.reconstruction.reconstruct import UnitTask
+from isobit.calib.reconstruction.tail import Tail
 from tests.examples.units import CPU, calibration, recipe, task_at
 
 INDEX = torch.tensor([3, 0, 3, 17])
 TEMPERATURE, WEIGHT = 2.0, 10.0
+LOGITS = "linear"  # the node of the only prediction
 
 
 def masks() -> MaskSource:
     return MaskSource(5, CPU)
 
 
-def task_of(unit: int) -> tuple[UnitTask, Tensor]:
-    """The unit, and the float network's logits."""
+def task_of(unit: int, temperature: float = TEMPERATURE) -> tuple[UnitTask, FloatPredictions]:
+    """The unit, and the float network's predictions."""
     made = calibration(recipe("qdrop_w2a2"))
-    return task_at(made, unit)[0], made.teacher_logits
+    return task_at(made, unit)[0], float_predictions(made, None, temperature)
 
 
 def outputs_of(task: UnitTask, inputs: list[Tensor]) -> list[Tensor]:
@@ -82,8 +85,12 @@ def test_full_fisher_gradients_are_autograds() -> None:
     descends_its_loss(objective, output)
 
 
-def prediction(task: UnitTask, logits: Tensor) -> PredictionDifference:
-    return PredictionDifference(task, masks(), 0.5, task.make_tail("float32"), logits, TEMPERATURE, WEIGHT)
+def tail_of(task: UnitTask) -> Tail:
+    return task.make_tail("float32", [LOGITS])
+
+
+def prediction(task: UnitTask, logits: FloatPredictions) -> PredictionDifference:
+    return PredictionDifference(task, masks(), 0.5, tail_of(task), logits, WEIGHT)
 
 
 def test_prediction_difference_runs_the_mixture_and_the_plain_prefix_together() -> None:
@@ -101,7 +108,7 @@ def test_prediction_difference_gradients_are_autograds_of_both_terms(unit: int) 
     (output,) = outputs_of(task, objective.inputs(INDEX))
     leaf = output.clone().requires_grad_()
     loss = reconstruction_loss(leaf[:4], task.targets[0].rows(INDEX)) + WEIGHT * prediction_loss(
-        task.make_tail("float32").logits([leaf[4:]], INDEX), logits[INDEX], TEMPERATURE
+        tail_of(task).predictions([leaf[4:]], INDEX)[LOGITS], logits.values[LOGITS][INDEX], TEMPERATURE
     )
     loss.backward()
     torch.testing.assert_close(objective.gradients([output], INDEX)[0], leaf.grad, rtol=1e-4, atol=1e-6)
@@ -113,7 +120,7 @@ def test_prediction_difference_gradients_are_autograds_of_both_terms(unit: int) 
 def test_fewer_images_may_go_through_the_tail() -> None:
     """The first of the batch; the gradient of what goes through is that of a batch of so many."""
     task, logits = task_of(1)
-    few = PredictionDifference(task, masks(), 0.5, task.make_tail("float32"), logits, TEMPERATURE, WEIGHT, images=2)
+    few = PredictionDifference(task, masks(), 0.5, tail_of(task), logits, WEIGHT, images=2)
     (both,) = few.inputs(INDEX)
     assert both.shape[0] == 6 and torch.equal(both[4:], task.inputs[0].rows(INDEX[:2]))
     (output,) = outputs_of(task, [both])
@@ -123,14 +130,14 @@ def test_fewer_images_may_go_through_the_tail() -> None:
 
 
 def test_fisher_cache_is_one_plus_the_divergences_gradient_image_by_image() -> None:
-    task, logits = task_of(1)
-    tail = task.make_tail("float32")
+    task, logits = task_of(1, temperature=1.0)
+    tail = tail_of(task)
     (cache,) = fisher_weights(task, tail, logits)
     for image in (0, 30):
         index = torch.tensor([image])
         (output,) = outputs_of(task, [value.rows(index) for value in task.inputs])
         leaf = output.clone().requires_grad_()
-        prediction_loss(tail.logits([leaf], index), logits[index], 1.0).backward()
+        prediction_loss(tail.predictions([leaf], index)[LOGITS], logits.values[LOGITS][index], 1.0).backward()
         assert float(leaf.grad.abs().max()) > 0.0
         torch.testing.assert_close(cache.rows(index), leaf.grad.abs() + 1.0, rtol=1e-5, atol=1e-6)
 
@@ -140,7 +147,7 @@ def test_a_prediction_that_ignores_the_unit_gives_plain_errors() -> None:
     made = calibration(recipe("qdrop_w2a2"))
     made.graph.get_parameter("head.weight").data.zero_()
     task, _ = task_at(made, 1)
-    weights = fisher_weights(task, task.make_tail("float32"), made.teacher_logits)
+    weights = fisher_weights(task, tail_of(task), float_predictions(made, None))
     assert bool((weights[0].rows(slice(0, task.count)) == 1.0).all())
     output = outputs_of(task, Reconstruction(task, masks()).inputs(INDEX))
     plain, weighted = (Reconstruction(task, masks(), weights=w).gradients(output, INDEX)[0] for w in (None, weights))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ from isobit.calib.sources import draw
 from isobit.calib.sources.selected import STATISTICS, entropy, laplacian, spectrum, total_variation
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.recipe.schema import ImagesRule
-from isobit.pipeline.samples.data import Batches, open_pool
+from isobit.pipeline.samples.data import Batches, array_batches, open_pool
 
 CLASSES, PER_CLASS = 10, 8
 SOURCES = ["captq-random", *(f"captq-smooth/{statistic}" for statistic in STATISTICS)]
@@ -175,3 +176,64 @@ def test_a_flat_image_and_one_pixel_are_as_smooth_as_can_be(value: float) -> Non
 def test_levels_of_eight_bits_have_a_bin_each() -> None:
     levels = (torch.arange(256, dtype=torch.float32) / 255).double()[None, None]
     assert entropy(levels, 0, 1) == pytest.approx(8)
+
+
+# --- boxes ---
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pictures, rougher by number: all show class 0, every third 1 as well, one of them 2; the last none."""
+    root = tmp_path_factory.mktemp("boxes")
+    said: dict[str, list[dict[str, object]]] = {
+        "images": [], "annotations": [], "categories": [{"id": 1 + label, "name": str(label)} for label in range(3)]}
+    for place in range(12):
+        noise = np.random.default_rng(place).random((16, 16, 3)) - 0.5
+        Image.fromarray((128 + noise * 15 * (place + 1)).astype(np.uint8)).save(root / f"{place}.png")
+        said["images"].append({"id": place, "file_name": f"{place}.png", "width": 16, "height": 16})
+        shown = [] if place == 11 else [0] + [1] * (place % 3 == 0) + [2] * (place == 6)
+        said["annotations"] += [{"image_id": place, "category_id": 1 + label, "bbox": [1, 1, 9, 9]} for label in shown]
+    (root / "boxes.json").write_text(json.dumps(said))
+    return root / "boxes.json"
+
+
+def test_a_random_draw_covers_the_classes_of_boxes_and_takes_no_more_than_it_needs(boxes: Path) -> None:
+    pool = open_pool(boxes, batch_size=4, purpose="calib")
+    for seed in range(20):
+        drawn = chosen(pool, "captq-random", 4, seed)
+        assert {label for shown in drawn.classes_shown for label in shown} == {0, 1, 2} and len(set(drawn.order)) == 4
+        assert drawn.order == chosen(pool, "captq-random", 4, seed).order
+    sizes = {len(chosen(pool, "captq-random", 3, seed).order) for seed in range(20)}
+    assert sizes == {3}
+    with pytest.raises(InputError, match="images cannot cover the 3 classes"):
+        for seed in range(20):  # a first picture of class 0 rarely shows the others
+            chosen(pool, "captq-random", 1, seed)
+
+
+def test_the_smoothest_of_boxes_are_taken_class_by_class_and_no_picture_twice(boxes: Path) -> None:
+    pool = open_pool(boxes, batch_size=4, purpose="calib")
+    for seed in range(6):
+        order = chosen(pool, "captq-smooth", 3, seed).order
+        # class 2 has picture 6 alone; 0 and 1 share their smoothest, so that one of them takes its next.
+        assert set(order) in ({0, 1, 6}, {0, 3, 6})
+    assert 11 not in chosen(pool, "captq-smooth", 11, 0).order  # the last is of no class
+    assert sorted(chosen(pool, "captq-smooth", 40, 0).order) == list(range(12))  # and fills up what the turns leave
+
+
+@pytest.mark.parametrize("source", ["captq-random", "captq-smooth"])
+def test_pictures_without_any_box_are_refused(boxes: Path, source: str) -> None:
+    said = json.loads(boxes.read_text()) | {"annotations": []}
+    empty = boxes.with_name(f"{source}.json")
+    empty.write_text(json.dumps(said))
+    with pytest.raises(InputError, match="no sample shows one") as caught:
+        draw(open_pool(empty, batch_size=4, purpose="calib"), ImagesRule(source=source, count=4, batch_size=4), 0)
+    assert caught.value.field == "recipe.images.source" and str(empty) in caught.value.where
+
+
+def test_boxes_of_a_users_function_serve_as_well_and_one_per_class_wants_labels(boxes: Path) -> None:
+    targets = [{"boxes": np.zeros((1, 4)), "labels": [place % 3]} for place in range(6)]
+    pool = array_batches(torch.zeros(6, 3, 4, 4), targets, 2, "calib", "memory")
+    assert {shown[0] for shown in chosen(pool, "captq-random", 3, 0).classes_shown} == {0, 1, 2}
+    with pytest.raises(InputError, match="the source 'one-per-class' needs labels"):
+        draw(open_pool(boxes, batch_size=4, purpose="calib"),
+             ImagesRule(source="one-per-class", count=0, batch_size=4, parameters={}), 0)

@@ -47,7 +47,7 @@ def test_these_sources_are_there_and_every_shipped_recipe_finds_its_own() -> Non
         assert isinstance(parameters, found.parameters)
     sources = [SOURCES.get(name) for name in SOURCES.names()]
     assert {found.name: found.needs for found in sources if isinstance(found, Source)} == {
-        "files": frozenset(), "captq-random": {"labels"}, "captq-smooth": {"labels"}, "one-per-class": {"labels"},
+        "files": frozenset(), "captq-random": {"classes"}, "captq-smooth": {"classes"}, "one-per-class": {"labels"},
     }
     assert {found.name: found.gives for found in sources if isinstance(found, Maker)} == {
         "distilled": {"images"}, "generated": {"images", "labels"}, "none": frozenset(),

@@ -39,3 +39,15 @@ def test_it_names_plug_ins_that_cannot_be_used(monkeypatch, tmp_path):
     text = "the method 'ends' of throw-away 1.2 does not import: SystemExit: 3"
     assert json.loads(run("--json").stdout)["plugins"] == [text]
     assert text in run().stdout
+
+
+def test_it_says_what_installs_an_extra_that_is_missing(monkeypatch):
+    known = doctor.package_versions
+
+    def without_detection(*names):
+        return {name: None if name == "faster-coco-eval" else version for name, version in known(*names).items()}
+
+    monkeypatch.setattr(doctor, "package_versions", without_detection)
+    line = next(line for line in run().stdout.splitlines() if line.startswith("faster-coco-eval"))
+    assert "not installed" in line and "pip install 'isobit[detection]'" in line
+    assert json.loads(run("--json").stdout)["versions"]["pillow"]

@@ -3,7 +3,7 @@
 import pytest
 from typer.main import get_command
 
-from isobit.cli import app
+from isobit.cli.app import OTHERS, app
 from isobit.cli.fields import OPTIONS, in_options
 from isobit.cli.summary import error_json
 from isobit.pipeline.errors import InputError
@@ -23,7 +23,8 @@ def test_texts_in_the_words_of_the_command_line(library, terminal):
 
 
 def test_every_option_of_the_table_exists():
-    known = {option for parameter in get_command(app).params for option in parameter.opts}
+    commands = (get_command(app), get_command(OTHERS["analyze"]))
+    known = {option for command in commands for parameter in command.params for option in parameter.opts}
     assert set(OPTIONS.values()) <= known
 
 

@@ -11,6 +11,8 @@ from isobit.backends.onnx.target import TARGETS
 from isobit.backends.reference import TARGET as PAPER
 from isobit.pipeline.errors import RecipeError
 from isobit.pipeline.graph.annotation import annotation_of, kept_float
+from isobit.pipeline.graph.calls import Calls
+from isobit.pipeline.graph.layers import Layers, is_depthwise
 from isobit.pipeline.graph.nodes import op_name
 from isobit.pipeline.quant.grid import RangeSearch
 from isobit.pipeline.recipe.file import load_recipe
@@ -45,6 +47,14 @@ SIX = {"bits": 6}
 )  # fmt: skip
 def test_weights_that_overrides_select(where, bits):
     assert [b for b, _, _ in weights(plan("residual", overrides=[override(where, SIX)]))] == bits
+
+
+def test_depthwise_convolutions_are_selected_by_a_name_of_their_own():
+    graph = plan("mobile", overrides=[override("op:depthwise_conv2d", SIX)])
+    layers = zip(Layers(Calls(graph)), weights(graph), strict=True)
+    assert {is_depthwise(layer): bits for layer, (bits, _, _) in layers} == {True: 6, False: 4}
+    with pytest.raises(RecipeError, match="op:depthwise_conv2d selects nothing"):
+        plan("residual", overrides=[override("op:depthwise_conv2d", SIX)])
 
 
 def test_later_overrides_win_field_by_field():

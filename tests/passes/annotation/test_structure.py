@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from isobit.backends.onnx.target import TARGETS
 from isobit.backends.reference import TARGET as PAPER
 from isobit.passes import prepare
-from isobit.passes.annotation.structure import Structure, channel_axis
+from isobit.passes.annotation.structure import Structure
 from isobit.pipeline.errors import TargetError
 from isobit.pipeline.graph.annotation import annotation_of
+from isobit.pipeline.graph.calls import Calls
+from isobit.pipeline.graph.grid_map import channel_axis
 from tests.examples import nets
 from tests.passes.plans import GENERIC, Call, out, plan
 
@@ -62,20 +64,20 @@ def test_signs_of_many_joined_paths_are_found_in_linear_time():
 def structure(function, target=GENERIC):
     captured, _ = nets.captured_of(Call(function), 3, 6, 6)
     graph = prepare(captured.graph)
-    return graph, Structure(graph, target)
+    return graph, Structure(Calls(graph), target)
 
 
 @pytest.mark.parametrize("target", [GENERIC, PAPER], ids=lambda t: t.name)
 def test_every_part_of_a_concatenation_enters_the_layer_after_it(target):
-    graph, found = structure(lambda m, x: m.c(torch.cat([F.relu(m.a(x)), F.relu(m.b(x))], 1)[:, 1:4]), target)
-    entered = found.points_into(nets.find(graph, "conv2d", 2))
-    joined = {nets.find(graph, "cat")}
-    assert entered == (joined if target is GENERIC else joined | set(nets.find(graph, "cat").all_input_nodes))
+    _, found = structure(lambda m, x: m.c(torch.cat([F.relu(m.a(x)), F.relu(m.b(x))], 1)[:, 1:4]), target)
+    *_, layer = found.layers
+    (joined,) = (call for call in found.operators if call.op == "cat")
+    assert found.points_into(layer) == ({joined} if target is GENERIC else {joined, *joined.sources})
 
 
 def test_channels_lie_on_axis_1_until_a_layout_operator_moves_them():
     graph, _ = structure(lambda m, x: m.fc(m.a(x).permute(0, 2, 3, 1).reshape(-1, 3)))
-    assert channel_axis(nets.find(graph, "conv2d")) == 1 and channel_axis(nets.find(graph, "permute")) == 3
+    assert channel_axis(nets.find_call(graph, "conv2d")) == 1 and channel_axis(nets.find_call(graph, "permute")) == 3
 
 
 def test_a_network_without_layers_is_refused():

@@ -8,7 +8,6 @@ from torch import nn
 
 from isobit.passes import prepare
 from isobit.passes.forms.lines_as_maps import lines_as_maps
-from isobit.pipeline.graph.layers import layer_name, weighted_layers
 from tests.examples import nets
 
 
@@ -65,7 +64,7 @@ def test_branches_stay_maps_and_other_readers_get_lines():
     torch.testing.assert_close(nets.run(captured.graph, x), before, rtol=1e-5, atol=1e-6)
     names = nets.operators(captured.graph)
     assert {"conv2d", "mean", "cumsum"} <= set(names) and "conv1d" not in names
-    assert [layer_name(layer) for layer in weighted_layers(captured.graph)] == ["a", "b"]
+    assert nets.layer_names(captured.graph) == ["a", "b"]
 
 
 class Computed(nn.Module):

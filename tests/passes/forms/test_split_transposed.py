@@ -8,7 +8,6 @@ from torch import nn
 
 from isobit.passes import prepare
 from isobit.passes.forms.split_transposed import split_transposed
-from isobit.pipeline.graph.layers import layer_name, weighted_layers
 from tests.examples import nets
 
 
@@ -41,7 +40,7 @@ def test_the_numbers_are_equal_and_the_activation_follows_the_layer(settings):
     names = nets.operators(graph)
     assert "conv_transpose2d" not in names and names[names.index("conv2d") + 1] == "relu" and "batch_norm" not in names
     torch.testing.assert_close(nets.run(graph, x), nets.run(captured.graph, x), rtol=1e-5, atol=1e-5)
-    assert [layer_name(layer) for layer in weighted_layers(graph)] == ["up", "last"]
+    assert nets.layer_names(graph) == ["up", "last"]
 
 
 def test_twice_is_once_and_dilated_ones_stay():

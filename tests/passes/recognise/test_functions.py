@@ -88,3 +88,8 @@ def test_a_name_alone_changes_nothing():
 def test_functions_after_each_other_and_of_sums():
     assert names(lambda m, x: (lambda y: y * F.relu6(y + 3) / 6)(x * torch.sigmoid(x) + x.flip(3))) == [
         "silu", "flip", "add", "hardswish"]
+
+
+def test_a_constant_tensor_is_no_part_of_a_run():
+    found = names(lambda m, x: (m.g.reshape(1, 4, 1, 1) - torch.exp(x)) * 8)
+    assert found == ["exp", "sub", "mul_constant"]

@@ -8,7 +8,8 @@ from torch import nn
 
 from isobit.passes import prepare
 from isobit.passes.units.regions import JOINED, LARGEST, LIKE, gather, is_join, regions
-from isobit.pipeline.graph.layers import layer_name
+from isobit.pipeline.graph.calls import Calls
+from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.graph.nodes import is_constant
 from tests.examples import flat, nets
 
@@ -34,8 +35,9 @@ def operators(graph):
 def blocks(model):
     """(names of the layers, why) of each block of a network."""
     graph = prepare(nets.captured_of(model if isinstance(model, nn.Module) else Call(model))[0].graph)
-    nodes = operators(graph)
-    return [([layer_name(layer) for layer in region.layers], region.why) for region in regions(nodes, nodes)]
+    nodes, layers = operators(graph), Layers(Calls(graph))
+    names = {layer.node: layers.name(layer) for layer in layers}
+    return [([names[layer] for layer in region.layers], region.why) for region in regions(nodes, nodes)]
 
 
 def chain(m, x, *numbers):

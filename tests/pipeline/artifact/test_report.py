@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from isobit.pipeline.artifact.manifest import (
     CalibrationEntry,
@@ -20,6 +21,7 @@ from isobit.pipeline.graph.placement import PlacementRow
 from isobit.pipeline.proof.answers import Answers
 from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, FloatOutput, OutputCount
 from isobit.pipeline.proof.findings import AccuracyVerdict, Finding, Rule
+from isobit.pipeline.proof.measures import find_measures
 from isobit.pipeline.proof.parity import LevelReport, ParityReport
 from isobit.pipeline.recipe.allocation import Allocation, Point
 from isobit.pipeline.recipe.budget import BitBudget
@@ -83,7 +85,17 @@ def test_a_failing_build_says_how_many_codes_differ():
 
 def test_without_labels_there_are_no_accuracies():
     text = render(parity(accuracy=dict.fromkeys(ACCURACY)))
-    assert "| float | not measured | the trained model |" in text and "None" not in text
+    assert "| stage |" not in text and "None" not in text
+
+
+def test_the_stages_stand_by_the_metric_that_judges_the_build():
+    answers = Answers(("float", "calibrated", "reference", "artifact"), find_measures(["mean_absolute_error"]))
+    zeros = {"value": np.zeros((4, 1), np.float32)}
+    answers.add({"float": zeros, "calibrated": {"value": zeros["value"] + 0.25}, "reference": zeros, "artifact": zeros},
+                torch.zeros(4, 1))
+    text = render(parity(answers=answers, accuracy=dict.fromkeys(ACCURACY)))
+    assert "| stage | mean absolute error | what" in text and "top-1" not in text.split("## Parity")[0]
+    assert "| calibrated | 0.25 | +0.25 (calibration:" in text
 
 
 def test_both_verdicts_stand_on_top_with_causes_and_no_data_s_loss_is_the_method_s():
@@ -100,7 +112,8 @@ def test_outputs_without_a_choice_have_no_top1_and_the_distance_is_said():
     ones, near = ({"value": np.float32(factor) * np.ones((4, 1), np.float32)} for factor in (1, 1.1))
     answers.add({"float": ones, "calibrated": near, "reference": near, "artifact": ones}, None)
     text = render(parity(answers=answers, levels=[LevelReport("all", True, 4, CodeCount(10, 0, 0), None)]))
-    assert "| no choice |" in text
+    assert "no choice" not in text and "same top-1" not in text
+    assert "| logits differing |\n|---|---|---|---|---|---|\n" in text
     assert "\n* value: calibrated 20.0 dB (cosine 1.0000), reference 20.0 dB (cosine 1.0000)\n" in text
 
 

@@ -9,9 +9,8 @@ from torch import fx, nn
 
 from isobit.backends.onnx.target import TARGETS
 from isobit.passes import prepare, quantize
-from isobit.pipeline.graph.dialect import WEIGHTED
-from isobit.pipeline.graph.layers import after_layers, is_scaling, last_layers, layer_name, prepares_input
-from isobit.pipeline.graph.nodes import is_constant, module_path, op_name
+from isobit.pipeline.graph.calls import Calls
+from isobit.pipeline.graph.layers import Layers, after_layers, is_scaling
 from isobit.pipeline.recipe.file import load_recipe
 from tests.examples import nets
 
@@ -25,18 +24,15 @@ class Standardized(nn.Conv2d):
         return F.conv2d(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias, padding=1)
 
 
-def layers(graph):
-    return [node for node in graph.graph.nodes if op_name(node) in WEIGHTED]
-
-
 def names(model, *shape):
-    return [layer_name(node) for node in layers(prepare(nets.captured_of(model, *shape)[0].graph))]
+    return nets.layer_names(prepare(nets.captured_of(model, *shape)[0].graph))
 
 
 @pytest.mark.parametrize("name", [*nets.NETS])
 def test_a_layer_that_is_a_module_has_its_path(name):
-    graph = prepare(nets.captured_net(name)[0].graph)
-    assert all(layer_name(node) == module_path(node) for node in graph.graph.nodes if node.op == "call_function")
+    calls = Calls(prepare(nets.captured_net(name)[0].graph))
+    layers = Layers(calls)
+    assert len(layers) and all(layers.name(call) == call.module for call in calls if call.op)
 
 
 def test_layers_of_one_module_are_named_after_their_weights():
@@ -65,9 +61,11 @@ def test_computed_weights_leave_the_module_or_the_node_to_name_the_layer():
 def test_constants_are_called_as_the_layer_that_reads_them():
     captured, _ = nets.captured_of(nets.Functional())
     graph = quantize(captured, load_recipe("qdrop_w4a4"), TARGETS["generic"]).graph
-    constants = {node.name: layer_name(node) for node in graph.graph.nodes if is_constant(node)}
+    calls = Calls(graph)
+    layers = Layers(calls)
+    constants = {call.name: layers.name(call) for call in calls if call.constant}
     assert constants["conv2d_w"] == constants["conv2d_b"] == "w0" and constants["linear_w"] == "fw"
-    assert layer_name(nets.find(graph, "relu")) == ""
+    assert layers.name(calls[nets.find(graph, "relu")]) == ""
 
 
 @pytest.mark.parametrize(
@@ -80,30 +78,36 @@ def test_constants_are_called_as_the_layer_that_reads_them():
 )  # fmt: skip
 def test_a_factor_and_a_shift_for_each_channel_is_a_scaling(conv, expected):
     graph = prepare(nets.captured_of(nn.Sequential(conv, nn.ReLU()))[0].graph)
-    assert is_scaling(nets.find(graph, "conv2d")) is expected
-    assert not is_scaling(nets.find(graph, "relu"))
+    assert is_scaling(nets.find_call(graph, "conv2d")) is expected
+    assert not is_scaling(nets.find_call(graph, "relu"))
 
 
-def test_what_stands_before_the_first_layer_that_learned():
+@pytest.mark.parametrize("fixed", [True, False])
+def test_what_stands_before_the_first_layer_that_learned(fixed):
     class Colours(nn.Module):
         def __init__(self):
             super().__init__()
             self.norm, self.a, self.inner = nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
-            self.register_buffer("yuv", torch.randn(3, 3, 1, 1))
+            self.yuv = nn.Parameter(torch.randn(3, 3, 1, 1))
+            if fixed:
+                del self.yuv
+                self.register_buffer("yuv", torch.randn(3, 3, 1, 1))
 
         def forward(self, x):
             return self.inner(F.relu(self.a(F.conv2d(self.norm(x), self.yuv))))
 
-    graph = prepare(nets.captured_of(Colours())[0].graph)
-    norm, yuv, taps, inner = layers(graph)
-    assert prepares_input(norm, set(), {"yuv"}) and prepares_input(yuv, {norm}, {"yuv"})
-    assert not prepares_input(yuv, {norm}, set()) and not prepares_input(taps, {norm, yuv}, {"yuv"})
-    assert not prepares_input(inner, {norm, yuv}, {"yuv"})
+    layers = Layers(Calls(prepare(nets.captured_of(Colours())[0].graph)))
+    norm, yuv, _, _ = layers
+    assert layers.preparing() == ({norm, yuv} if fixed else {norm})
+
+
+def last(captured):
+    layers = Layers(Calls(prepare(captured.graph)))
+    return [layers.name(layer) for layer in layers.last()]
 
 
 def test_every_head_is_last():
-    graph = prepare(nets.captured_net("residual")[0].graph)
-    assert [layer_name(node) for node in last_layers(layers(graph))] == ["fc"]
+    assert last(nets.captured_net("residual")[0]) == ["fc"]
 
     class Heads(nn.Module):
         def __init__(self):
@@ -114,8 +118,7 @@ def test_every_head_is_last():
             x = F.relu(self.body(x))
             return torch.cat([self.box(x), self.score(x).sigmoid()], 1)
 
-    graph = prepare(nets.captured_of(Heads())[0].graph)
-    assert [layer_name(node) for node in last_layers(layers(graph))] == ["box", "score"]
+    assert last(nets.captured_of(Heads())[0]) == ["box", "score"]
 
 
 class Scored(nn.Module):
@@ -131,6 +134,12 @@ class Scored(nn.Module):
         return scores + 1, torch.exp(y)
 
 
+def ends(graph):
+    calls = Calls(graph)
+    after = after_layers(calls)
+    return [call.op for call in calls if call in after]
+
+
 @pytest.mark.parametrize("name", ["mv", "dot", "outer"])
 def test_products_of_vectors_are_layers_too(name):
     graph = fx.Graph()
@@ -140,10 +149,10 @@ def test_products_of_vectors_are_layers_too(name):
     after = graph.call_function(aten.abs.default, (product,))
     graph.output(after)
     made = fx.GraphModule({}, graph)
-    assert [op_name(node) for node in made.graph.nodes if node in after_layers(made)] == ["abs"]
+    assert ends(made) == ["abs"]
 
 
 def test_what_lies_after_the_last_layer():
     graph = prepare(nets.captured_of(Scored().eval(), 4)[0].graph)
-    assert [op_name(node) for node in graph.graph.nodes if node in after_layers(graph)] == [
+    assert ends(graph) == [
         "softmax", "add_constant", "exp"]

@@ -182,18 +182,6 @@ def test_finish_drops_dead_code(residual):
     assert dead not in list(residual.graph.nodes)
 
 
-def test_absorbed_stops_at_another_operator_and_at_a_second_reader():
-    graph = fx.Graph()
-    x = graph.placeholder("x")
-    layer = graph.call_function(aten.neg.default, (x,))
-    first = graph.call_function(aten.relu.default, (layer,))
-    second = graph.call_function(aten.hardtanh.default, (first, 0.0, 6.0))
-    graph.output(graph.call_function(aten.add.Tensor, (second, second)))
-    assert G.absorbed(layer, {"relu", "hardtanh"}) == (first, second)
-    assert G.absorbed(layer, {"relu"}) == (first,)
-    graph.call_function(aten.neg.default, (first,))
-    assert G.absorbed(layer, {"relu", "hardtanh"}) == (first,)
-
 
 def test_operands_are_nodes_or_named_as_what_they_are():
     node = call(aten.add.Tensor, "x", 1)

@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from isobit.backends.onnx.target import TARGETS
-from isobit.pipeline.graph.nodes import bias_quantizer_of, is_constant, quantizer_of
+from isobit.pipeline.capture.capture import capture
+from isobit.pipeline.graph.nodes import (
+    bias_quantizer_of,
+    is_constant,
+    op_name,
+    quantizer_of,
+    record_shapes,
+    tensor_shape,
+)
 from isobit.pipeline.graph.subgraphs import Constant, channels_last, extract, float_network, fold_constants, in_dtype
 from isobit.pipeline.quant.quantizer import BiasQuantizer, Phase, Quantizer
 from tests.examples import nets, tiny
@@ -128,3 +136,21 @@ def test_channels_last_is_torchs_own_for_every_kernel_but_those_of_rank_5():
     for ours, other in zip(channels_last(net).parameters(), theirs.parameters(), strict=True):
         assert ours.stride() == other.stride()
     assert channels_last(nn.Conv3d(2, 2, 3)).weight.is_contiguous()
+
+
+def test_an_operator_keeps_its_name_where_its_source_lies_outside():
+    class Neck(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.deep = nn.Conv2d(3, 4, 3, 2, 1)
+
+        def forward(self, x):
+            return nn.functional.interpolate(self.deep(x), scale_factor=2.0)
+
+    graph = capture(Neck().eval(), torch.randn(2, 3, 8, 8)).graph
+    record_shapes(graph)
+    node = next(node for node in graph.graph.nodes if op_name(node).startswith("upsample"))
+    sub = extract(graph, [node.name])
+    (source,) = (each for each in sub.graph.nodes if each.op == "placeholder")
+    assert tensor_shape(source) == (None, 4, 4, 4)
+    assert [op_name(each) for each in sub.graph.nodes if each.op == "call_function"] == ["upsample_nearest2d"]

@@ -16,6 +16,7 @@ from isobit.backends.tvm import TvmBackend
 from isobit.calib.ranges.observers import weight_params
 from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.errors import TargetError
+from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.dialect import POOLS
 from isobit.pipeline.graph.grid_map import GridMap
 from isobit.pipeline.graph.quantized_tensors import quantizers
@@ -79,15 +80,19 @@ def test_codes_that_only_the_frozen_graph_has_are_refused_as_well():
         passes.legalize(tiny.calibrate_by_range(quantized, images))
 
 
+def bounds(graph, target):
+    return {call.name: _bound(GridMap(target), call, target) for call in Calls(graph)}
+
+
 @pytest.mark.parametrize("target", [VNNI, C["generic"]], ids=["onnx", "c"])
 @pytest.mark.parametrize("recipe", ["minmax_w8a8", "mse_w8a8", "nearest_w4a4"])
 def test_bounds_only_grow_while_numbers_are_chosen(target, recipe):
     quantized, images = tiny.quantized_net(target, recipe)
-    before = {n.name: _bound(GridMap(quantized.graph, target), n, target) for n in quantized.graph.graph.nodes}
+    before = bounds(quantized.graph, target)
     ranged = tiny.calibrate_by_range(quantized, images)
-    between = {n.name: _bound(GridMap(ranged.graph, target), n, target) for n in ranged.graph.graph.nodes}
+    between = bounds(ranged.graph, target)
     frozen = passes.legalize(ranged)[0].graph
-    after = {n.name: _bound(GridMap(frozen, target), n, target) for n in frozen.graph.nodes}
+    after = bounds(frozen, target)
     known = [name for name, bound in after.items() if bound is not None]
     assert len(known) == 5  # three convolutions, the average, the classifier
     assert all((before[name] or 0) <= between[name] <= after[name] for name in known)
@@ -118,8 +123,8 @@ def test_nothing_is_said_of_weights_that_are_not_finite():
 def test_bytes_take_their_zero_points_into_the_bias():
     """C adds bias - zero point * weights and raw bytes: that may leave int32 where the finished sum would not."""
     graph = tiny.frozen_reference(C["generic"], "minmax_w8a8")[0].graph
-    node = nets.find(graph, "conv2d")
-    wide, narrow = (_bound(GridMap(graph, target), node, target) for target in (C["generic"], VNNI))
+    layer = nets.find_call(graph, "conv2d")
+    wide, narrow = (_bound(GridMap(target), layer, target) for target in (C["generic"], VNNI))
     assert wide > narrow > 0
 
 
@@ -129,8 +134,8 @@ def test_bytes_take_their_zero_points_into_the_bias():
 def test_pools_add_up_codes_too(pool, elements):
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), pool, nn.Conv2d(4, 2, 1)).eval()
     quantized, _ = tiny.quantized_net(VNNI, "minmax_w8a8", model, torch.randn(2, 3, 12, 12))
-    pools = [n for n in quantized.graph.graph.nodes if nets.op_name(n) in POOLS]
-    found = [_bound(GridMap(quantized.graph, VNNI), node, VNNI) for node in pools]
+    pools = [call for call in Calls(quantized.graph) if call.op in POOLS]
+    found = [_bound(GridMap(VNNI), pool, VNNI) for pool in pools]
     assert found == [elements * 255]
     limited = Target(**{**VNNI.__dict__, "sums": SumLimits(elements * 255 - 1)})
     for name, quantizer in quantizers(quantized.graph).items():

@@ -100,6 +100,13 @@ def test_the_first_differing_keys_are_named(net):
     assert "1 of another shape: 3.weight (file [2, 5], network [2, 12])" in error.what
 
 
+def test_a_file_that_lacks_only_buffers_is_told_so(net):
+    weights = {key: value for key, value in net.state_dict().items() if "running" not in key}
+    error = refused(saved(weights), "missing in the file: 1.running_mean", arch="net.py:tiny")
+    assert "2 buffer(s) of the network missing" in error.what
+    assert "persistent=False" in error.hint and "trained with" not in error.hint
+
+
 @pytest.mark.parametrize("kind", [torch.int64, torch.complex64])
 def test_weights_of_another_kind_of_number_are_named(net, kind):
     weights = {key: value.to(kind) for key, value in net.state_dict().items()}

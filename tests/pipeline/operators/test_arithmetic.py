@@ -7,9 +7,9 @@ from torch import nn
 
 from isobit.backends.rules import COMPUTED, FUSED, IN_FLOAT
 from isobit.passes import prepare
-from isobit.passes.annotation.structure import channel_axis
+from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.dialect import ACTIVATIONS, COMPUTE, POOLS, WEIGHTED, over_features
-from isobit.pipeline.graph.nodes import op_name
+from isobit.pipeline.graph.grid_map import channel_axis
 from isobit.pipeline.operators.arithmetic import ARITHMETIC, of_kind
 from tests.examples import nets
 
@@ -35,8 +35,8 @@ class Heads(nn.Module):
 
 def test_channels_lie_where_rows_say():
     graph = prepare(nets.captured_of(Heads())[0].graph)
-    axes = [(op_name(node), channel_axis(node)) for node in graph.graph.nodes if node.op == "call_function"]
+    axes = [(call.op, channel_axis(call)) for call in Calls(graph) if call.op]
     named = [found for found in axes if found[0] in ("conv2d", "linear", "permute", "view")]
-    assert named == [("conv2d", 1), ("permute", 3), ("linear", 3), ("view", 1), ("linear", 1), ("view", None)]
-    assert [over_features(node) for node in graph.graph.nodes if op_name(node) in WEIGHTED] == [False, True, True]
+    assert named == [("conv2d", 1), ("permute", 3), ("linear", 3), ("view", 1), ("linear", 1), ("view", 2)]
+    assert [over_features(call.op) for call in Calls(graph) if call.op in WEIGHTED] == [False, True, True]
     assert isinstance(graph, torch.fx.GraphModule)

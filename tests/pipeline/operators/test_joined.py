@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from isobit.passes import prepare
-from isobit.pipeline.graph.nodes import op_name
+from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.operators.joined import composed, joined_after
 from tests.examples import nets
 from tests.passes.plans import Call
@@ -20,12 +20,12 @@ def graph_of(function):
 
 
 def first(graph):
-    return nets.find(graph, "tanh")
+    return nets.find_call(graph, "tanh")
 
 
 def test_a_run_ends_with_what_is_read_outside():
     graph = graph_of(GATED)
-    assert [op_name(node) for node in joined_after(first(graph))] == ["sigmoid", "mul"]
+    assert [call.op for call in joined_after(first(graph))] == ["sigmoid", "mul"]
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,13 @@ def test_a_run_ends_with_what_is_read_outside():
     ],
 )
 def test_what_others_read_or_give_is_not_joined(function):
-    graph = graph_of(function)
-    found = [node for node in graph.graph.nodes if op_name(node) == "tanh"]
-    assert all("mul" not in [op_name(each) for each in joined_after(node)] for node in found)
+    found = [call for call in Calls(graph_of(function)) if call.op == "tanh"]
+    assert found and all("mul" not in [each.op for each in joined_after(call)] for call in found)
 
 
 def test_the_composed_function_is_the_networks():
     graph = graph_of(GATED)
     x = np.linspace(-4, 4, 33)
     anchor = first(graph)
-    values = composed(graph, (anchor, *joined_after(anchor)), x)
+    values = composed(graph, [call.node for call in (anchor, *joined_after(anchor))], x)
     assert np.allclose(values, x / (1 + np.exp(-np.tanh(x))))

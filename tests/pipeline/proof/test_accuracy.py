@@ -275,3 +275,25 @@ def test_points_and_sentences():
     assert points_lost({"float": 90.0, "artifact": 88.5}) == 1.5
     assert points_lost({"float": None, "artifact": None}) is None
     assert Finding("float", "it is dark", "night", "wait").text == "it is dark. Likely cause: night. Wait."
+
+
+@pytest.mark.parametrize(("float_too", "text"), [
+    (True, "output 'value' are not finite. Likely cause: a root or logarithm of numbers below 0"),
+    (False, "the artifact's output 'value' are not finite. Likely cause: a root, logarithm or division whose operand"),
+])
+def test_what_is_not_finite_is_not_blamed_on_bits(float_too, text):
+    signal = np.random.default_rng(0).normal(size=(8, 4, 4)).astype(np.float32)
+    broken = signal.copy()
+    broken[3, 1] = np.nan
+    found = judge(outputs_of({"value": broken if float_too else signal}, {"value": broken}))
+    assert found.status == "warning" and text in whole(found) and "few bits" not in whole(found)
+
+
+def test_against_floats_answers_the_verdict_says_so_and_strange_inputs_leave_it_open():
+    eye = np.eye(CLASSES, dtype=np.float32)[balanced(200)]
+    answers = outputs_of({"scores": eye[:, :, None]}, {"scores": np.roll(eye, 1, 1)[:, :, None]}, metrics=["f1"])
+    found = judge(answers, max_drop=3.0)
+    assert found.status == "failed" and "against float's answers 100.00 % (float) -> 0.00 % (artifact)" in found.text
+    same = outputs_of({"scores": eye[:, :, None]}, {"scores": eye[:, :, None]}, metrics=["f1"])
+    assert judge(same).status == "ok"
+    assert judge(same, Seen(images(255.0), images(255.0))).status == "unknown"

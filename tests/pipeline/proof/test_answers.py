@@ -102,3 +102,29 @@ def test_a_metric_of_decoded_outputs_may_compare_with_those_of_float(tmp_path):
     outputs = {"logits": np.eye(2, dtype=np.float32)}
     answers.add(dict.fromkeys(STAGES, outputs) | {"artifact": {"logits": outputs["logits"][[0, 0]]}}, None)
     assert answers.measured["same"].values == {"float": None, "calibrated": 1.0, "artifact": 0.5}
+
+
+def test_without_targets_a_metric_is_judged_against_floats_answers_and_says_so():
+    eye = np.eye(3)
+    answers = counted(eye[[0, 1, 2, 0]], eye[[0, 2, 1, 1]], metrics=["f1", "top5"])
+    said = answers.measured["f1"]
+    assert said.values == {"float": 100.0, "calibrated": 25.0, "artifact": 25.0} and said.against == "float"
+    assert said.title == "F1 of what is above the threshold against float's answers"
+    assert said.to_json()["against"] == "float" and "remarks" not in said.to_json()
+    assert answers.measured["top5"].to_json().keys() == {"title", "unit", "higher_is_better", "values"}
+    judged = counted(eye[[0, 1]], eye[[0, 2]], labels=eye[[0, 1]], metrics=["f1"]).measured["f1"]
+    assert judged.against == "" and "against" not in judged.title
+
+
+def test_what_a_metric_remarks_stands_after_its_numbers(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "class Odd:\n    answers = 'values'\n    def __init__(self):\n        self.seen = 0\n"
+        "    def answer(self, outputs):\n        return outputs\n    def update(self, outputs, target):\n"
+        "        self.seen += len(target['logits'])\n    def compute(self):\n        return self.seen\n"
+        "    def remark(self):\n        return 'strange' if self.seen else ''\n")
+    answers = Answers(STAGES, find_measures([f"{tmp_path}/own.py:Odd"]))
+    outputs = {"logits": np.eye(2, dtype=np.float32)}
+    answers.add(dict.fromkeys(STAGES, outputs), None)
+    assert answers.measured["Odd"].to_json()["remarks"] == dict.fromkeys(STAGES, "strange")
+    text = "Odd against float's values: float 2, calibrated 2, artifact 2; float: strange; "
+    assert answers.measured["Odd"].text.startswith(text)

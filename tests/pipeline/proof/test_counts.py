@@ -40,3 +40,12 @@ def test_an_output_in_float_has_an_error_relative_to_each_sample_s_largest(got, 
     told = count.to_json()["float_output"]
     assert told == {"compared": 8, "largest_error": error, "allowed": FLOAT_ROUNDING}
     json.dumps(told, allow_nan=False)
+
+
+@pytest.mark.parametrize(("end", "error"), [(np.inf, 0.0), (-np.inf, None), (1e38, None), (np.nan, None)])
+def test_the_same_infinity_is_the_same_answer(end, error):
+    wanted, got = VALUES.copy(), VALUES.copy()
+    wanted[0, 1], got[0, 1] = np.inf, end
+    count = OutputCount()
+    count.add(wanted, got, True)
+    assert count.to_json()["float_output"]["largest_error"] == error

@@ -6,7 +6,7 @@ import torch
 
 from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.errors import InputError
-from isobit.pipeline.proof.measures import Measures, find_measures, guarded, rehearse, rehearse_gate
+from isobit.pipeline.proof.measures import Guarded, Measures, find_measures, rehearse, rehearse_gate
 from isobit.pipeline.samples.data import array_batches
 from isobit.pipeline.samples.decoder import load_decoder
 from tests.examples import tiny
@@ -100,7 +100,7 @@ def own(tmp_path):
 
 def measured(measures, *batches):
     (metric,) = measures.metrics
-    made = guarded(metric)
+    made = Guarded(metric)
     for outputs, target in batches:
         made.update(outputs, target)
     return made.compute()
@@ -192,6 +192,27 @@ def test_targets_and_gates_are_asked_for_before_calibration(own):
         with pytest.raises(InputError, match="cannot be held to a drop") as error:
             Measures().check(labels, amount)
         assert error.value.field == "options.max_drop" and error.value.allowed
+
+
+def test_without_targets_floats_answers_serve_metrics_that_can_take_them(own):
+    measures = find_measures(["f1:threshold=0.2"])
+    measures.check(None, 1.0)
+    with pytest.raises(InputError, match="compares with targets, and there are none"):
+        measures.check(None, 1.0, samples=False)
+    assert find_measures([]).notes([{"boxes": []}]) == find_measures(["cosine"]).notes(torch.zeros(2, 3))
+    assert "not compared" in find_measures([]).notes(torch.zeros(2))[0]
+    assert not find_measures([]).notes(torch.tensor([0, 1])) and not measures.notes(torch.zeros(2, 3))
+    assert not find_measures([]).notes(None)
+
+
+@pytest.mark.parametrize(("text", "allowed"), [
+    ("f1:threshold", "threshold=0.5, output=''"), ("f1:threshold=inf", "threshold=0.5"), ("map:score=x", "score=0.3"),
+    ("top1:k=5", "no parameters"), ("f1:threshold=1,,", "output=''"),
+])
+def test_parameters_that_a_metric_does_not_take_are_refused(text, allowed):
+    with pytest.raises(InputError, match="takes no") as error:
+        find_measures([text])
+    assert allowed in error.value.allowed and error.value.field == "options.metrics"
 
 
 def test_a_gate_wants_a_number_before_calibration(own):

@@ -1,12 +1,14 @@
 """Samples are described, and tensors that calibration leaves constant are found, unless they always are."""
 
+import numpy as np
 import torch
 from torch import nn
 
 from isobit.backends.reference import TARGET
 from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.graph.nodes import quantizer_of
-from isobit.pipeline.proof.observed import FOLLOWED, look, look_at, spread
+from isobit.pipeline.proof.observed import FOLLOWED, look, look_at, seen_twice, spread
+from isobit.pipeline.samples.data import array_batches, open_pool
 from tests.examples import tiny
 
 
@@ -17,6 +19,23 @@ def calibrated_on(images, model=None):
 
 def varied(samples=12, seed=0):
     return torch.randn(samples, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_samples_of_calibration_among_those_that_judge_are_counted():
+    here, there = (array_batches(varied(6, seed), None, 4, "eval", "arrays") for seed in (0, 1))
+    assert seen_twice(here, there) == seen_twice(here, None) == []  # what they are called says nothing
+    (note,) = seen_twice(here.select([4, 1]), here.first(4))
+    assert note.startswith("1 of the 4 evaluation samples are those of calibration")
+    labelled = array_batches(varied(6), torch.arange(6), 4, "eval", "other arrays")
+    assert seen_twice(here, labelled)[0].startswith("6 of the 6 ")
+
+
+def test_samples_of_one_file_are_told_by_their_places(tmp_path):
+    np.save(tmp_path / "x.npy", varied(6).numpy())
+    np.save(tmp_path / "y.npy", varied(6, seed=1).numpy())
+    here, there = (open_pool(tmp_path / f"{name}.npy", batch_size=4, purpose="calib") for name in "xy")
+    assert seen_twice(here, there) == seen_twice(here.first(2), here.select([3, 4])) == []
+    assert seen_twice(here, here.first(2))[0].startswith("2 of the 2 ")
 
 
 def test_places_are_spread_and_begin_with_the_first():

@@ -61,10 +61,10 @@ def test_codes_that_float_kernels_move_are_not_called_equal():
 
 
 def test_every_step_has_its_cost_and_no_data_s_loss_is_the_method_s():
-    rows = steps(report())
+    rows = steps(report()).rows
     assert [row.change for row in rows] == [None, -8.0, -0.5, 0.0]
     assert all("method" not in row.cause for row in rows)
-    blamed = steps(report(judged=AccuracyVerdict("warning", "", (Finding("calibration", "black", "", ""),))))
+    blamed = steps(report(judged=AccuracyVerdict("warning", "", (Finding("calibration", "black", "", ""),)))).rows
     assert blamed[1].cause.startswith("calibration data that does not fit") and rows[1].cause != blamed[1].cause
     assert blamed[2:] == rows[2:]
 

@@ -239,6 +239,4 @@ def test_without_labels_the_samples_stay_and_nothing_is_known_about_them(folder,
         assert labelled.labels is not None and bare.labels is None and bare.classes is None
         assert all(y is None for _, y in bare)
         assert torch.equal(bare.materialize()[0], labelled.materialize()[0])
-        assert torch.equal(labelled.known_labels, labelled.labels)
-        with pytest.raises(ValueError, match="have no labels"):
-            _ = bare.known_labels
+        assert labelled.classes_shown == [[label] for label in labelled.labels.tolist()] and bare.classes_shown is None

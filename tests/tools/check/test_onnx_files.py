@@ -45,3 +45,13 @@ def test_drawn_samples_have_their_networks_shape_and_repeat():
 def test_decibel():
     assert onnx_files.decibel(np.float32([3, 4]), np.float32([3, 4.5])) == pytest.approx(20)
     assert onnx_files.decibel(np.float32([1]), np.float32([1])) == math.inf
+
+
+def test_fidelity_is_the_metric_against_the_float_answer():
+    file = onnx_files.File("maps.onnx", (1, 4, 4), lambda data, number: None, metrics=("iou:threshold=0.3", "f1"))
+    float_says = np.zeros((1, 1, 4, 4), np.float32)
+    float_says[..., :2] = 0.9
+    got = float_says.copy()
+    got[..., 1] = 0.1
+    assert onnx_files.fidelity(file, {"map": float_says}, {"map": got}) == {"iou:threshold=0.3": 50.0, "f1": 66.6667}
+    assert onnx_files.FILES["ultraface"].measures.size == (240, 320)

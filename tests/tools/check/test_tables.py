@@ -50,10 +50,13 @@ def test_cells_say_what_the_code_says():
     assert operators["`flip`"] == ["integers: codes move"] * 2
     assert operators["`gelu`"] == ["float between quantizers", "integers: a table of codes"]
     assert operators["any other"] == ["float between quantizers, or refused", "refused"]
-    assert cells(tables.methods())["lsq"][0] == "images" and "`steps=20000`" in cells(tables.methods())["lsq"][1]
+    needs, parameters = cells(tables.methods())["lsq`+"]
+    assert needs == "images" and "`steps=20000`" in parameters
     assert len(cells(tables.recipes())) == len(list_families())
-    assert set(cells(tables.commands())) == {f"isobit {name}" for name in ("build", "recipes", "targets", "doctor")}
+    names = ("build", "analyze", "recipes", "targets", "doctor")
+    assert set(cells(tables.commands())) == {f"isobit {name}" for name in names}
     assert {"MODEL", "--recipe", "--target", "--dry-run"} <= set(cells(tables.options()))
+    assert {"--bits", "--max-drop", "--minimize", "--save"} <= set(cells(tables.analysis())) - {"MODEL", "--recipe"}
 
 
 def _rows(table):

@@ -1,6 +1,7 @@
 """One cell: what it records, what it is keyed by, and that its failure is a record too."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,15 @@ from isobit import ship
 from isobit.pipeline.errors import InputError, RecipeError
 from isobit.pipeline.proof.findings import Rule
 from isobit.pipeline.samples.data import open_data
+from isobit.pipeline.samples.inputs import ImageOptions
 from tests.tools.small_grid import small_data
 from tools.reproduce.cell import (
     BUILDS,
     FLOAT,
+    SUBJECTS,
     Phases,
     Request,
+    Subject,
     cell_key,
     drawn,
     main,
@@ -143,6 +147,31 @@ def test_the_key_follows_recipe_data_model_and_proof_but_not_the_order_of_readin
         (data / name).write_bytes(before)
     tree_sha256.cache_clear()
     assert len({key, *others}) == 7
+
+
+def test_the_key_follows_pictures_that_annotations_name_the_decoder_and_the_metric(tmp_path, monkeypatch):
+    data, said = tmp_path / "data", {"images": [{"id": 1, "file_name": "1.png", "width": 8, "height": 8}],
+                                     "categories": [{"id": 1, "name": "cell"}], "annotations": []}
+    data.mkdir()
+    for name in ("model.pth", "arch.py", "1.png"):
+        (data / name).write_bytes(b"1")
+    for name in ("train.json", "val.json"):
+        (data / name).write_text(json.dumps(said))
+    decoder = tmp_path / "decoder.py"
+    decoder.write_text("1")
+    subject = Subject("model.pth", "arch.py:net", {"calib": "train.json"}, "val.json", ImageOptions(), metric="map",
+                      decoder=f"{decoder}:decode")
+
+    def key(subject):
+        monkeypatch.setitem(SUBJECTS, "boxes", subject)
+        tree_sha256.cache_clear()
+        return cell_key(Cell("boxes", "qdrop_w4a4", (), 1), data, 20)
+
+    keys = {key(subject), key(replace(subject, metric="map50"))}
+    for file in (data / "1.png", decoder):
+        file.write_bytes(b"2")
+        keys.add(key(subject))
+    assert len(keys) == 4
 
 
 def test_what_cannot_be_keyed_is_refused(tmp_path):

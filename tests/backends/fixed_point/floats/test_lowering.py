@@ -25,8 +25,9 @@ def run_one(program, image):
     codes = {number: (np.rint(image / np.float32(buffer.scale)) + buffer.zero_point).clip(0, 255)[0].transpose(1, 2, 0)
              for number, buffer in enumerate(program.inputs) if buffer.quantized}
     values = {number: torch.from_numpy(image) for number in program.raw}
-    logits = None
+    logits = np.full(int(np.prod(program.logits)), np.nan, np.float32)
     for step in program.steps:
+        first, count = program.logits_of(step)
         inputs = [codes[number].astype(np.int64) for number in step.inputs]
         match step:
             case Decode():
@@ -44,10 +45,14 @@ def run_one(program, image):
                 codes[step.output] = (found.reshape(buffer.shape) if buffer.in_order
                                       else found.reshape(channels, height, width).transpose(1, 2, 0))
             case Leave():
-                logits = np.concatenate([values[i].detach().numpy().ravel() for i in step.reads])
+                left = [values[i].detach().numpy().ravel() for i in step.reads]
+                logits[first:first + count] = np.concatenate(left)
             case _:
                 result = oracle.compute(program, step, [value[None] for value in inputs])[0]
-                codes[step.output], logits = (result, logits) if step.output is not None else (None, result)
+                if step.output is None:
+                    logits[first:first + count] = result.ravel()
+                else:
+                    codes[step.output] = result
     named = {}
     for number, buffer in enumerate(program.buffers):
         if buffer.quantized:

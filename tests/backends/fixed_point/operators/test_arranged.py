@@ -46,14 +46,20 @@ def test_program_and_arithmetic_agree(name):
     program = lower(reference)
     assert name not in STEPS or any(isinstance(step, STEPS[name]) for step in program.steps)
     values = dict(enumerate(entered(program, x)))
+    logits = np.full((len(values[0]), int(np.prod(program.logits))), np.nan, np.float32)
     for step in program.steps:
-        values[step.output] = oracle.compute(program, step, [values[number] for number in step.inputs])
+        result = oracle.compute(program, step, [values[number] for number in step.inputs])
+        if step.output is None:
+            first, count = program.logits_of(step)
+            logits[:, first:first + count] = result.reshape(len(result), -1)
+        else:
+            values[step.output] = result
     expected = FixedPointArithmetic(reference).run(x)
     for number, buffer in enumerate(program.buffers):
         if buffer.quantized:
             codes = values[number] if buffer.in_order else values[number].transpose(0, 3, 1, 2)
             assert np.array_equal(codes.reshape(len(codes), *buffer.nchw), expected[buffer.name]), buffer.name
-    logits, start = values[None].reshape(len(values[None]), -1), 0
+    start = 0
     for output, shape in program.outputs:
         size = int(np.prod(shape))
         assert np.array_equal(logits[:, start:start + size].reshape(-1, *shape), expected[output]), output

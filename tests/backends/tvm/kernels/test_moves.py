@@ -1,5 +1,7 @@
 """Codes moved, joined, looked up, brought in and out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,14 +63,19 @@ def test_images_are_rounded_to_even_and_clipped(shape, pixel):
 
 def test_codes_come_in_and_go_out():
     harness.needs("lanes")
-    program = Program((oracle.make_buffer("x", (3, 4, 20), 5),), (), (2, 3))
+    last = Dequantize("y", "", (0,), None)
+    program = Program((oracle.make_buffer("x", (3, 4, 20), 5),), (last,), (2, 3))
     place = Place(3, 4, 20, 32, (1, 1, 1, 1))
     codes = oracle.random_codes(program, 0, 1)
     flat = _called(moves.enter_call(program, 0, place, instruction_set("lanes")).call, "lanes", codes)
     assert np.array_equal(harness.take_out(flat, place, 5), codes[0])
     assert np.array_equal(_called(moves.leave_call(0, place), "lanes", flat), codes)
     logits = np.arange(16, dtype=np.float32)
-    assert np.array_equal(_called(moves.finish_call(0, 16, program), "lanes", logits)[0], logits[:6].reshape(2, 3))
+    found = _called(moves.finish_call(program.steps, [16], program), "lanes", logits)[0]
+    assert np.array_equal(found, logits[:6].reshape(2, 3))
+    parts = [replace(last, logits=(0, 2)), replace(last, logits=(2, 4))]
+    found = _called(moves.finish_call(parts, [16, 16], program), "lanes", logits, 100 + logits)[0]
+    assert found.ravel().tolist() == [0, 1, 100, 101, 102, 103]
 
 
 def _called(call, flavour, *inputs) -> np.ndarray:

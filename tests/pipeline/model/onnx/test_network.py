@@ -9,7 +9,7 @@ from torch import nn
 
 from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.errors import InputError
-from isobit.pipeline.graph.layers import layer_name, weighted_layers
+from tests.examples import nets
 from tests.examples.onnx_files import exported, f32, network, write
 
 
@@ -38,7 +38,7 @@ def test_an_export_has_the_layers_of_its_network(tmp_path):
         assert torch.allclose(built(x), net(x), atol=1e-6)
     assert {*dict(built.named_parameters())} == {*dict(net.named_parameters())}
     graphs = [capture(each, x[:1]).graph for each in (net, built)]
-    names = [[layer_name(layer) for layer in weighted_layers(graph)] for graph in graphs]
+    names = [nets.layer_names(graph) for graph in graphs]
     assert names[0] == names[1] == ["stem", "layer1.0", "head"]
     targets = [[str(n.target) for n in graph.graph.nodes if n.op == "call_function"] for graph in graphs]
     assert targets[0] == targets[1]

@@ -40,14 +40,18 @@ def plug(monkeypatch, tmp_path):
 
 def test_the_metrics_of_the_house():
     assert metric_names() == [
-        "agreement", "character_error_rate", "cosine", "map", "mean_absolute_error", "mean_iou", "signal_to_noise",
-        "top1", "top5", "word_error_rate",
+        "agreement", "character_error_rate", "cosine", "f1", "iou", "map", "map50", "mean_absolute_error", "mean_iou",
+        "signal_to_noise", "top1", "top5", "word_error_rate",
     ]
     found = {name: find_metric(name) for name in metric_names()}
     assert {name for name, one in found.items() if one.published} == {"agreement", "cosine", "signal_to_noise", "top1"}
-    assert {name for name, one in found.items() if one.decoded} == {"map", "word_error_rate", "character_error_rate"}
+    assert {name for name, one in found.items() if one.decoded} == {
+        "map", "map50", "word_error_rate", "character_error_rate"}
     assert {name: one.against for name, one in found.items() if one.against != "target"} == {
         "agreement": "artifact", "cosine": "float", "signal_to_noise": "float"}
+    assert {name: one.answers for name, one in found.items() if one.answers} == {
+        "map": "boxes", "map50": "boxes", "f1": "answers", "iou": "answers", "mean_iou": "classes",
+        "word_error_rate": "texts", "character_error_rate": "texts"}
     assert not any(found[name].higher_is_better for name in (
         "mean_absolute_error", "word_error_rate", "character_error_rate"))
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from isobit.backends.onnx.target import TARGETS
+from isobit.calib.ranges.told_apart import EVERYTHING, ends_told_apart
 from isobit.passes import quantize
 from isobit.pipeline.graph.nodes import op_name
 from isobit.pipeline.graph.quantized_tensors import quantized_tensors
-from isobit.pipeline.graph.told_apart import EVERYTHING, ends_told_apart
 from isobit.pipeline.recipe.file import load_recipe
 from tests.examples import nets
 from tests.passes.plans import Call
@@ -38,6 +38,9 @@ def ends(function):
         (lambda m, x: m.b(F.silu(m.a(x))), (-SATURATED, math.inf)),
         (lambda m, x: torch.sigmoid(m.a(x)), (-SATURATED, SATURATED)),
         (lambda m, x: m.b(F.leaky_relu(m.a(x))), EVERYTHING),
+        # Through what lays values out: a transposed convolution ends so.
+        (lambda m, x: torch.sigmoid(m.a(x).flatten(2).transpose(1, 2)), (-SATURATED, SATURATED)),
+        (lambda m, x: (lambda y: (torch.sigmoid(y), y))(m.a(x).flatten(2)), EVERYTHING),
     ],
 )
 def test_ends_are_those_of_the_readers(function, expected):

@@ -1,0 +1,114 @@
+"""What a frozen network loses, on evaluation samples, or on calibration samples that no calibration sees."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from isobit.analyze import Subject
+from isobit.calib.methods import check_batch
+from isobit.pipeline.errors import InputError
+from isobit.pipeline.graph.ports import output_names
+from isobit.pipeline.graph.subgraphs import fold_constants
+from isobit.pipeline.proof.answers import Answers
+from isobit.pipeline.proof.drop import Drop, measured_drop
+from isobit.pipeline.samples.arrays import Targets
+from isobit.pipeline.samples.batching import evaluation_batch
+from isobit.pipeline.samples.network_inputs import Inputs, copied, on_device, part, run_graph, sample_count
+from isobit.pipeline.stages import Reference
+
+STAGES = ("float", "artifact")  # of `Answers`; the second is the frozen reference: the target may round codes otherwise
+
+
+class Judge:
+    """Measures what a frozen network loses, always on the same samples."""
+
+    def __init__(self, subject: Subject, inputs: Inputs | None, targets: Targets | None) -> None:
+        self._subject, self._inputs, self._targets = subject, inputs, targets
+        self._device = torch.device(subject.options.device)
+        teacher = subject.quantized.captured.graph
+        self._float = teacher if self._device.type == "cpu" else copy.deepcopy(teacher).to(self._device)
+        self._size = evaluation_batch(subject.quantized.graph, subject.options.memory)
+
+    @property
+    def samples(self) -> int:
+        """How many."""
+        evaluation = self._subject.evaluation
+        return sample_count(self._inputs) if self._inputs is not None else len(evaluation or ())
+
+    def check(self) -> None:
+        """Raises InputError where nothing says what a drop is: the outputs are numbers, and no metric is named."""
+        if self._subject.measures.held is None and self._measure(self._float, most=1) is None:
+            raise InputError(
+                "nothing says what a drop of this network is: its outputs are numbers, no choice between classes",
+                field="options.max_drop", hint="Name a metric that compares with the targets (`options.metrics`).",
+            )
+
+    def drop(self, reference: Reference) -> Drop:
+        """What `reference` loses."""
+        found = self._measure(fold_constants(reference.graph).to(self._device))
+        if found is None:
+            raise InputError("the metric gives no number for these samples", field="options.metrics")
+        return found
+
+    @torch.no_grad()
+    def _measure(self, graph: fx.GraphModule, most: int | None = None) -> Drop | None:
+        answers, names = Answers(STAGES, self._subject.measures), output_names(self._float)
+        for place, (x, target) in enumerate(self._batches()):
+            if most is not None and place >= most:
+                break
+            x = on_device(x, self._device)
+            found = {
+                stage: dict(zip(names, (_array(value) for value in run_graph(network, copied(x))), strict=True))
+                for stage, network in zip(STAGES, (self._float, graph), strict=True)
+            }
+            answers.add(found, target)
+        return measured_drop(answers)
+
+    def _batches(self) -> Iterator[tuple[Inputs, Targets | None]]:
+        if self._inputs is None:
+            if self._subject.evaluation is not None:
+                yield from replace(self._subject.evaluation, batch_size=self._size)
+            return
+        for start in range(0, sample_count(self._inputs), self._size):
+            rows = slice(start, start + self._size)
+            yield part(self._inputs, rows), None if self._targets is None else self._targets[rows]
+
+
+def _array(value: Tensor) -> np.ndarray:
+    return value.detach().to("cpu", torch.float32).numpy()
+
+
+def hold_back(subject: Subject) -> tuple[Subject, Judge]:
+    """(the subject with the samples that calibration may see, what judges it).
+
+    Without an evaluation set every second calibration sample is held back from sensitivities and calibrations.
+
+    Raises:
+        InputError: a single calibration sample and no evaluation set; nothing says what a drop is.
+    """
+    if subject.evaluation is not None:
+        judge = Judge(subject, None, None)
+    else:
+        count = sample_count(subject.images)
+        if count < 2:
+            raise InputError("one calibration sample cannot be halved to measure a drop", field="evaluation",
+                             hint="Give samples to measure it on.")
+        kept, held = list(range(0, count, 2)), list(range(1, count, 2))
+        judge = Judge(subject, part(subject.images, held), _at(subject.targets, held))
+        labels = None if subject.labels is None else subject.labels[kept]
+        subject = replace(subject, images=part(subject.images, kept), targets=_at(subject.targets, kept), labels=labels)
+        check_batch(subject.quantized.recipe, len(kept))
+    judge.check()
+    return subject, judge
+
+
+def _at(targets: Targets | None, places: Sequence[int]) -> Targets | None:
+    if isinstance(targets, list):
+        return [targets[place] for place in places]
+    return None if targets is None else targets[list(places)]
