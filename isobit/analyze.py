@@ -51,7 +51,7 @@ from isobit.pipeline.proof.observed import spread
 from isobit.pipeline.quant.grids import grid_kind
 from isobit.pipeline.recipe.budget import MAX_BITS, MIN_BITS, BitBudget
 from isobit.pipeline.recipe.schema import MethodChoice, Recipe, RuleChange, changed, weight_change
-from isobit.pipeline.samples.arrays import Targets
+from isobit.pipeline.samples.arrays import Targets, targets_at
 from isobit.pipeline.samples.batching import plan_memory
 from isobit.pipeline.samples.data import Batches
 from isobit.pipeline.samples.inputs import InputShape, in_model_order
@@ -239,7 +239,7 @@ def measured(subject: Subject, bits: Sequence[int], samples: int, watcher: Timed
                 for width, quantized in at_bits.items()}
     found = {
         width: measure_effects(
-            calibrated, images, _at(subject.targets, chosen), subject.measures, device=options.device,
+            calibrated, images, targets_at(subject.targets, chosen), subject.measures, device=options.device,
             memory=options.memory, progress=_part(watcher, number, len(searched)),
             beside=searched.get(inputs, calibrated),
         )
@@ -322,12 +322,6 @@ def _check_recipe(recipe: Recipe) -> None:
 
 def _part(watcher: Watcher, number: int, parts: int) -> Callable[[int, int], None]:
     return lambda done, total: watcher.allocating(number * total + done, parts * total)
-
-
-def _at(targets: Targets | None, places: Sequence[int]) -> Targets | None:
-    if targets is None or not isinstance(targets, list):
-        return None if targets is None else targets[list(places)]
-    return [targets[place] for place in places]
 
 
 def _layer_rows(quantized: Quantized, found: Mapping[int, Effects]) -> tuple[LayerRow, ...]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from isobit.analyze import Subject
 from isobit.calib.methods import check_batch
@@ -16,13 +15,11 @@ from isobit.pipeline.errors import InputError
 from isobit.pipeline.graph.ports import output_names
 from isobit.pipeline.graph.subgraphs import fold_constants
 from isobit.pipeline.proof.answers import Answers
-from isobit.pipeline.proof.drop import Drop, measured_drop
-from isobit.pipeline.samples.arrays import Targets
+from isobit.pipeline.proof.drop import STAGES, Drop, measured_drop
+from isobit.pipeline.samples.arrays import Targets, targets_at
 from isobit.pipeline.samples.batching import evaluation_batch
-from isobit.pipeline.samples.network_inputs import Inputs, copied, on_device, part, run_graph, sample_count
+from isobit.pipeline.samples.network_inputs import Inputs, copied, in_numpy, on_device, part, run_graph, sample_count
 from isobit.pipeline.stages import Reference
-
-STAGES = ("float", "artifact")  # of `Answers`; the second is the frozen reference: the target may round codes otherwise
 
 
 class Judge:
@@ -64,7 +61,7 @@ class Judge:
                 break
             x = on_device(x, self._device)
             found = {
-                stage: dict(zip(names, (_array(value) for value in run_graph(network, copied(x))), strict=True))
+                stage: dict(zip(names, (in_numpy(value) for value in run_graph(network, copied(x))), strict=True))
                 for stage, network in zip(STAGES, (self._float, graph), strict=True)
             }
             answers.add(found, target)
@@ -78,10 +75,6 @@ class Judge:
         for start in range(0, sample_count(self._inputs), self._size):
             rows = slice(start, start + self._size)
             yield part(self._inputs, rows), None if self._targets is None else self._targets[rows]
-
-
-def _array(value: Tensor) -> np.ndarray:
-    return value.detach().to("cpu", torch.float32).numpy()
 
 
 def hold_back(subject: Subject) -> tuple[Subject, Judge]:
@@ -100,15 +93,10 @@ def hold_back(subject: Subject) -> tuple[Subject, Judge]:
             raise InputError("one calibration sample cannot be halved to measure a drop", field="evaluation",
                              hint="Give samples to measure it on.")
         kept, held = list(range(0, count, 2)), list(range(1, count, 2))
-        judge = Judge(subject, part(subject.images, held), _at(subject.targets, held))
+        judge = Judge(subject, part(subject.images, held), targets_at(subject.targets, held))
         labels = None if subject.labels is None else subject.labels[kept]
-        subject = replace(subject, images=part(subject.images, kept), targets=_at(subject.targets, kept), labels=labels)
+        targets = targets_at(subject.targets, kept)
+        subject = replace(subject, images=part(subject.images, kept), targets=targets, labels=labels)
         check_batch(subject.quantized.recipe, len(kept))
     judge.check()
     return subject, judge
-
-
-def _at(targets: Targets | None, places: Sequence[int]) -> Targets | None:
-    if isinstance(targets, list):
-        return [targets[place] for place in places]
-    return None if targets is None else targets[list(places)]

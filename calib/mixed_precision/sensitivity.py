@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,19 +28,16 @@ from isobit.pipeline.graph.ports import output_names
 from isobit.pipeline.graph.quantized_tensors import quantized_tensors
 from isobit.pipeline.graph.subgraphs import channels_last
 from isobit.pipeline.proof.answers import Answers
-from isobit.pipeline.proof.drop import Drop, measured_drop
+from isobit.pipeline.proof.drop import STAGES, Drop, measured_drop
 from isobit.pipeline.proof.measures import Measures
 from isobit.pipeline.proof.metrics.signal_to_noise import Noise
 from isobit.pipeline.quant.quantizer import BiasQuantizer, Phase, Quantizer
 from isobit.pipeline.samples.arrays import Targets
 from isobit.pipeline.samples.batching import BUDGET, evaluation_batch
-from isobit.pipeline.samples.network_inputs import Inputs, sample_count
+from isobit.pipeline.samples.network_inputs import Inputs, in_numpy, sample_count
 from isobit.pipeline.stages import Calibrated, Quantized
 
 LAYER_PASSES = 2.0  # through what lies after a layer: its weight quantized, and its input as well
-STAGES = ("float", "artifact")  # of `Answers`: here the second is the network in which one thing is quantized
-
-
 @dataclass(frozen=True)
 class LayerEffect:
     """What quantizing one layer does, everything else in float.
@@ -143,11 +139,7 @@ def _on(quantizer: Quantizer) -> Iterator[None]:
 
 def _noise(noise: Noise, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     for name, value in given.items():
-        noise.add(_array(value), _array(wanted[name]))
-
-
-def _array(value: Tensor) -> np.ndarray:
-    return value.detach().to("cpu", torch.float32).numpy()
+        noise.add(in_numpy(value), in_numpy(wanted[name]))
 
 
 @dataclass
@@ -208,7 +200,7 @@ class _Layer:
         for kind, answers in changed.items():
             self._losses[kind] += visit.loss(answers)
         after = {**visit.answered, **changed["both"]}
-        self._answers.add({stage: {port: _array(values[name]) for port, name in self._ports.items()}
+        self._answers.add({stage: {port: in_numpy(values[name]) for port, name in self._ports.items()}
                            for stage, values in zip(STAGES, (visit.answered, after), strict=True)}, targets)
 
     @property

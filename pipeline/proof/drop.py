@@ -12,6 +12,7 @@ from isobit.pipeline.proof.accuracy import points_lost
 from isobit.pipeline.proof.answers import Answers
 from isobit.pipeline.proof.findings import lost_text
 
+STAGES = ("float", "artifact")  # of the `Answers` that are judged; the second is whatever is compared with float
 TOP1 = "top-1 accuracy"
 FLOAT_HAS = 100.0  # percent, of a metric that compares with float
 

@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from isobit.pipeline.graph.ports import OUTPUT
 from isobit.pipeline.proof.answers import Answers, Measured
@@ -27,7 +25,7 @@ from isobit.pipeline.proof.observed import Seen
 from isobit.pipeline.proof.outputs import Share, same_choice
 from isobit.pipeline.proof.verdicts import headlines
 from isobit.pipeline.samples.arrays import Targets
-from isobit.pipeline.samples.network_inputs import Inputs, copied, part, sample_count, tensors
+from isobit.pipeline.samples.network_inputs import Inputs, copied, in_numpy, part, sample_count, tensors
 
 LOGITS = OUTPUT  # the name of an output that has none of its own
 # Samples for what fails no build: the exact evaluation and levels without integer kernels, which take most of the time.
@@ -292,7 +290,7 @@ def compare(
 
 
 def _by_output(names: Sequence[str], outputs: Inputs) -> Mapping[str, np.ndarray]:
-    return dict(zip(names, map(_as_numpy, tensors(outputs)), strict=True))
+    return dict(zip(names, map(in_numpy, tensors(outputs)), strict=True))
 
 
 def _outputs_of(arithmetic: Arithmetic, results: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -344,7 +342,3 @@ def _compare_tensor(level: LevelReport, name: str, followed: Followed, got: np.n
     level.codes.differing += count.add(codes, got)
     level.codes.compared += codes.size
     level.codes.max_lsb = max(level.codes.max_lsb, count.max_lsb)
-
-
-def _as_numpy(logits: Tensor) -> np.ndarray:
-    return logits.detach().to("cpu", torch.float32).numpy()

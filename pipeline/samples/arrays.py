@@ -38,6 +38,13 @@ INTEGERS = (np.int32, np.int64, np.bool_)  # that a network may read; others are
 KINDS = "float32, scaled and normalised as the model was trained; int32, int64 or bool for a network that takes them"
 
 
+def targets_at(targets: Targets | None, places: Sequence[int]) -> Targets | None:
+    """The targets of some samples, in the order of `places`; None where there are none."""
+    if isinstance(targets, list):
+        return [targets[place] for place in places]
+    return None if targets is None else targets[list(places)]
+
+
 @dataclass(frozen=True)
 class WantedInputs:
     """The names of a model's inputs, as far as they are known before it is captured.

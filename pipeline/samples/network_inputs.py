@@ -92,6 +92,11 @@ def _check_int32(value: np.ndarray, name: str) -> None:
         )
 
 
+def in_numpy(value: Tensor) -> np.ndarray:
+    """float32 in the processor's memory, from any device and type."""
+    return value.detach().to("cpu", torch.float32).numpy()
+
+
 def run_graph(graph: Callable[..., Inputs], inputs: Inputs) -> tuple[Tensor, ...]:
     """Every output of a network for `inputs`, in the order of the graph's."""
     return tensors(graph(*tensors(inputs)))

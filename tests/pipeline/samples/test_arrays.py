@@ -9,11 +9,12 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 
 from isobit.pipeline import memory
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.samples import numpy_files
-from isobit.pipeline.samples.arrays import Arrays, WantedInputs, header_shapes
+from isobit.pipeline.samples.arrays import Arrays, WantedInputs, header_shapes, targets_at
 from isobit.pipeline.samples.numpy_files import read_header
 
 GOOD = np.zeros((4, 1, 2, 2), np.float32)
@@ -218,3 +219,9 @@ def test_pipes_and_devices_are_not_waited_for(tmp_path):
     refused(tmp_path / "pipe.npz", "not a regular file")
     (tmp_path / "zero.npy").symlink_to("/dev/zero")
     refused(tmp_path / "zero.npy", "not a regular file")
+
+
+def test_targets_of_some_samples_are_in_their_order():
+    assert targets_at(["a", "b", "c"], [2, 0]) == ["c", "a"]
+    assert targets_at(torch.tensor([5, 6, 7]), [2, 0]).tolist() == [7, 5]
+    assert targets_at(None, [0]) is None
