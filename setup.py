@@ -17,6 +17,7 @@ setup(
     package_dir={f"isobit.{room}": room for room in (*ROOMS, "recipes")},
     package_data={
         "isobit": ["py.typed"],
+        "isobit.pages": ["templates/*"],
         "isobit.recipes": ["*.yaml"],
         "isobit.backends.c": ["kernels/*.c", "templates/*.j2", "device/*", "device/*/*"],
         "isobit.backends.tvm": ["device/*.cc"],

@@ -297,8 +297,9 @@ def expected_time(at_bits: Mapping[int, Quantized], samples: int) -> Estimate:
 
 def check_bits(bits: Sequence[int]) -> tuple[int, ...]:
     """Distinct bits in rising order; raises InputError where there are none, or one that no recipe has."""
-    if not bits or any(not MIN_BITS <= width <= MAX_BITS for width in bits):
-        raise InputError(f"there is nothing to measure at the bits {list(bits)}", field="bits",
+    wrong = [width for width in bits if not MIN_BITS <= width <= MAX_BITS]
+    if wrong or not bits:
+        raise InputError(f"there is nothing to measure at the bits {wrong}", field="bits",
                          allowed=f"numbers from {MIN_BITS} to {MAX_BITS}")
     return tuple(sorted(set(bits)))
 

@@ -16,10 +16,13 @@ from isobit.pipeline.graph.ports import output_names
 from isobit.pipeline.graph.subgraphs import fold_constants
 from isobit.pipeline.proof.answers import Answers
 from isobit.pipeline.proof.drop import STAGES, Drop, measured_drop
+from isobit.pipeline.proof.metrics import Outputs
 from isobit.pipeline.samples.arrays import Targets, targets_at
 from isobit.pipeline.samples.batching import evaluation_batch
 from isobit.pipeline.samples.network_inputs import Inputs, copied, in_numpy, on_device, part, run_graph, sample_count
 from isobit.pipeline.stages import Reference
+
+KEPT = 0.25  # of the memory of a batch: the float network's answers, which no trial changes
 
 
 class Judge:
@@ -31,6 +34,8 @@ class Judge:
         teacher = subject.quantized.captured.graph
         self._float = teacher if self._device.type == "cpu" else copy.deepcopy(teacher).to(self._device)
         self._size = evaluation_batch(subject.quantized.graph, subject.options.memory)
+        self._known: list[Outputs] = []  # the float network's answers, of the first batches
+        self._room = subject.options.memory * KEPT
 
     @property
     def samples(self) -> int:
@@ -55,17 +60,24 @@ class Judge:
 
     @torch.no_grad()
     def _measure(self, graph: fx.GraphModule, most: int | None = None) -> Drop | None:
-        answers, names = Answers(STAGES, self._subject.measures), output_names(self._float)
+        answers = Answers(STAGES, self._subject.measures)
         for place, (x, target) in enumerate(self._batches()):
             if most is not None and place >= most:
                 break
             x = on_device(x, self._device)
-            found = {
-                stage: dict(zip(names, (in_numpy(value) for value in run_graph(network, copied(x))), strict=True))
-                for stage, network in zip(STAGES, (self._float, graph), strict=True)
-            }
-            answers.add(found, target)
+            if place == len(self._known) and self._room > 0:
+                self._known.append(outputs := self._outputs(self._float, x))
+                self._room -= sum(value.nbytes for value in outputs.values())
+            known = self._known[place] if place < len(self._known) else None
+            # Copies: metrics of others may write into what they get.
+            teacher = self._outputs(self._float, x) if known is None else {key: of.copy() for key, of in known.items()}
+            given = teacher if graph is self._float else self._outputs(graph, x)
+            answers.add(dict(zip(STAGES, (teacher, given), strict=True)), target)
         return measured_drop(answers)
+
+    def _outputs(self, graph: fx.GraphModule, x: Inputs) -> Outputs:
+        values = run_graph(graph, copied(x))
+        return dict(zip(output_names(self._float), map(in_numpy, values), strict=True))
 
     def _batches(self) -> Iterator[tuple[Inputs, Targets | None]]:
         if self._inputs is None:

@@ -35,6 +35,7 @@ class Options:
             decodes answers at the outputs is found.
         decoder: finds boxes or a text in the outputs; a copy of its file goes with the artifact.
         metrics: names of what is measured of every stage, or `path/to/file.py:function_or_class`.
+        command: words of the command line that repeats the build, for the report; none where there was none.
     """
 
     profile: str | None = None
@@ -50,6 +51,7 @@ class Options:
     allow_float: bool = False
     cut: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """The smallest artifact that loses no more than is allowed: bits of every layer, tried by real calibrations.
 
     uniform        = Runner.try_uniform           the same bits everywhere, with the recipe's policy and without
-    sensitivities  = weight_losses(...)           what each layer costs at fewer bits than the smallest that passes
+    sensitivities  = weight_losses(...)           what each layer costs, down to fewer bits than the smallest has
     frontier       = pareto_frontier(...)         every choice of bits that no other beats in size and sensitivity
-    bisection      = smallest_passing(...)        a few of its points are calibrated, frozen and measured
+    descent        = Runner.descend               a few of its points are calibrated, frozen and measured
     recipe         = the smallest that passes     `isobit build --recipe` takes it as it is
 
-What is found is no larger than the smallest uniform recipe that was tried and passes: layers are lowered from there.
+What is found is no larger than the smallest uniform recipe that was tried and passes: layers are lowered from there,
+and then some are raised for others to be lowered further.
 Every trial is a calibration by the recipe itself, at most `CALIBRATIONS` of them, because a method that learns makes
 few bits cheap where a range search cannot.
 Activations take 8 bits, the most that a recipe can ask for: they are bytes on every target, and fewer save nothing.
@@ -54,7 +55,7 @@ class Trial:
 
     Args:
         bits: of the weights, by the layer's name.
-        bytes: of the weight codes as the target stores them (`WeightLimits.packed`).
+        bytes: of the weight codes as the target stores them (`WeightLimits.stored_bits`).
         cost: what is made small: those bytes, or estimated milliseconds of one inference.
         drop: from the float network to the frozen reference. A target that rounds some codes otherwise moves it a
             little: the build with `max_drop` judges the artifact.
@@ -136,10 +137,15 @@ def search(
     failed, passed = runner.try_uniform(at_bits, max(1, calibrations // 2))
     if passed is not None and failed is not None and len(runner.trials) < calibrations:
         near = _near(sizes.widths(at_bits), failed, passed)
-        watcher.stage("measure sensitivities below the smallest that passes")
+        watcher.stage("measure sensitivities near the smallest that passes")
         losses = weight_losses(subject, {bits: at_bits[bits] for bits in near}, sizes, judge.samples, watcher)
         watcher.stage("lower layers")
-        runner.lower(losses, failed, passed, calibrations - len(runner.trials))
+        raised = any(width_of(choice, passed.bits) < near[-1] for choice in sizes.free)  # some could be
+        left = calibrations - len(runner.trials)
+        runner.descend(losses, failed, passed, -(-left // 2) if raised else left, passed.bits)
+        if raised and len(runner.trials) < calibrations:
+            watcher.stage("raise some layers and lower others")
+            runner.descend(losses, failed, runner.best(), calibrations - len(runner.trials))
     best = runner.best()
     watcher.end()
     recipe = mixed_recipe(subject.quantized.recipe, best.bits, wanted)
@@ -177,10 +183,10 @@ def _falling(losses: Mapping[int, float]) -> dict[int, float]:
 
 
 def _near(widths: Sequence[int], failed: Trial, passed: Trial) -> list[int]:
-    """What layers are lowered to from `passed`, of `widths`: down to one step below both uniform trials."""
+    """What layers may get, of `widths`: all down to one step below both uniform trials."""
     usual = [max(set(trial.bits.values()), key=list(trial.bits.values()).count) for trial in (failed, passed)]
     lowest = widths.index(_nearest(widths, min(usual)))
-    return [bits for bits in widths[max(lowest - 1, 0):] if bits <= max(passed.bits.values())]
+    return list(widths[max(lowest - 1, 0):])
 
 
 def _nearest(known: Iterable[int], bits: int) -> int:
@@ -259,10 +265,16 @@ class Runner:
         passed = min((trial for trial in self.trials if trial.passed), key=lambda trial: trial.cost, default=None)
         return failed, passed
 
-    def lower(self, losses: Sequence[Mapping[int, float]], failed: Trial, passed: Trial, tries: int) -> None:
-        """Bisect what no other choice beats whose layers have at most the bits of `passed`.
+    def descend(
+        self, losses: Sequence[Mapping[int, float]], failed: Trial, passed: Trial, tries: int,
+        most: Mapping[str, int] | None = None,
+    ) -> None:
+        """Try what no other choice beats and is smaller than `passed`, down to what moves answers as far as `failed`.
 
-        Down to what loses as much as `failed` by the sensitivities, and first where they put the wanted drop.
+        Guesses lie where sensitivities put the wanted drop.
+
+        Args:
+            most: bits by the layer's name that none gets more than; None for no limit.
         """
         free = list(zip(self.sizes.free, losses, strict=True))
 
@@ -270,22 +282,36 @@ class Runner:
             return sum(known[_nearest(known, width_of(choice, trial.bits))] for choice, known in free)
 
         space = Space.of(self.sizes, [
-            {bits: known[bits] for bits in known if bits <= _nearest(known, width_of(choice, passed.bits))}
+            {bits: known[bits] for bits in known if most is None or bits <= _nearest(known, width_of(choice, most))}
             for choice, known in free
         ])
-        low, high = loss(passed), max(loss(failed), loss(passed))
+        high = max(loss(failed), loss(passed))
         points = [point for point, cost in enumerate(space.costs)
                   if cost < passed.cost and space.frontier.omegas[point] <= high]
         if not points:
             return
-        costs, share = [space.costs[point] for point in points], self.max_drop - passed.drop.lost
-        wanted = low + (high - low) * share / (failed.drop.lost - passed.drop.lost)
-        first = next((place for place, point in enumerate(points) if space.frontier.omegas[point] <= wanted), None)
-        smallest_passing(
-            costs, lambda place: self.calibrate(space.bits(points[place]), costs[place]).passed, tries, first)
+        costs, tried = [space.costs[point] for point in points], dict[int | None, Trial]()
+
+        def guess(failing: int | None, passing: int | None) -> int | None:
+            """Where the answers move as far as the wanted drop has them, on the line through the two trials."""
+            ends = tried.get(failing, failed), tried.get(passing, passed)
+            if ends[0].drop.lost <= ends[1].drop.lost:
+                return None
+            share = (self.max_drop - ends[1].drop.lost) / (ends[0].drop.lost - ends[1].drop.lost)
+            wanted = loss(ends[1]) + (loss(ends[0]) - loss(ends[1])) * share
+            return next((place for place, point in enumerate(points) if space.frontier.omegas[point] <= wanted), None)
+
+        def passes_at(place: int) -> bool:
+            tried[place] = self.calibrate(space.bits(points[place]), costs[place])
+            return tried[place].passed
+
+        smallest_passing(costs, passes_at, tries, guess)
 
     def calibrate(self, bits: Mapping[str, int], cost: float) -> Trial:
-        """Calibrate with these bits, freeze, and measure what is lost."""
+        """Calibrate with these bits, freeze, and measure what is lost; what was tried before is not tried again."""
+        before = next((trial for trial in self.trials if trial.bits == bits), None)
+        if before is not None:
+            return before
         subject, options = self.subject, self.subject.options
         quantized = subject.quantized
         recipe = mixed_recipe(self.given, bits, self.wanted)

@@ -24,6 +24,8 @@ from isobit.backends.execution.exact import ExactArithmetic
 from isobit.backends.placement import PlacementRow, placement_table
 from isobit.calib.estimate import Estimate
 from isobit.calib.sources import SyntheticImages
+from isobit.facts import Shown, attempted, write_facts
+from isobit.pages.report import PAGE, write_page
 from isobit.pipeline.artifact.digest import DECODER, MANIFEST
 from isobit.pipeline.artifact.manifest import (
     AllocationEntry,
@@ -42,6 +44,7 @@ from isobit.pipeline.artifact.output import failed_place, write_artifact
 from isobit.pipeline.artifact.report import FRONTIER, NO_PICTURE, PICTURES, draw_frontier, render_report
 from isobit.pipeline.artifact.timings import TimedStages, write_timings
 from isobit.pipeline.errors import InputError
+from isobit.pipeline.facts.record import FACTS
 from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.graph.ports import input_names
@@ -156,10 +159,14 @@ def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) 
         arithmetic, inputs = backend.arithmetic(reference), input_names(reference.graph)
         write_golden(arithmetic, session, evaluation, folder / golden.GOLDEN, inputs)
         backend.finish(folder)
-        if shipment.allocation is not None and not draw_frontier(shipment.allocation, folder / FRONTIER):
-            notes = [*notes, NO_PICTURE]
+        notes = [*notes, *_frontier(shipment.allocation, folder / FRONTIER)]
+        shown = Shown(
+            shipment.calibrated, reference, parity, evaluation, session, arithmetic.outputs, preprocessing,
+            shipment.allocation, options.decoder, notes, options.command,
+        )
+        notes = [*notes, *attempted(folder / FACTS, lambda: write_facts(shown, folder))]
         placement = placement_table(shipment.calibrated.quantized.graph, reference.quantized.target)
-        manifest = _describe(shipment, folder, parity, placement, notes, preprocessing)
+        manifest, notes = _describe(shipment, folder, parity, placement, notes, preprocessing)
         watcher.end()
         log = shipment.calibrated.log
         write_timings(folder, shipment.expected.to_json(), watcher.seconds, log, synthetic.trainings)
@@ -172,21 +179,35 @@ def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) 
 def _describe(
     shipment: Shipment, folder: Path, parity: ParityReport, placement: list[PlacementRow], notes: list[str],
     preprocessing: PreprocessingEntry | None,
-) -> Manifest:
-    """Write what people and programs read about the artifact; the manifest, which lists every file, comes last."""
+) -> tuple[Manifest, list[str]]:
+    """Write what people and programs read about the artifact; the manifest, which lists every file, comes last.
+
+    Returns:
+        the manifest, and the notes with those of this step.
+    """
     synthetic, allocation = shipment.synthetic, shipment.allocation
     (folder / "parity.json").write_text(json.dumps(parity.to_json(), indent=1) + "\n", encoding="utf-8")
     if synthetic.images is not None:
         save_grid(synthetic.images, folder / PICTURES)
     manifest = _manifest(shipment, folder).model_copy(update={"preprocessing": preprocessing})
-    manifest = manifest.model_copy(update={"files": file_table(folder)})
+    listed = manifest.model_copy(update={"files": file_table(folder)})
+    notes = [*notes, *attempted(folder / PAGE, lambda: write_page(folder, listed))]
     report = render_report(
-        manifest, parity, placement, shipment.calibrated.log, notes, synthetic.trainings, allocation
+        listed, parity, placement, shipment.calibrated.log, notes, synthetic.trainings, allocation
     )
     (folder / "report.md").write_text(report, encoding="utf-8")
     manifest = manifest.model_copy(update={"files": file_table(folder)})
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    return manifest
+    return manifest, notes
+
+
+def _frontier(allocation: Allocation | None, path: Path) -> list[str]:
+    """Draw it; notes say where that cannot be."""
+    if allocation is None:
+        return []
+    drawn: list[bool] = []
+    failed = attempted(path, lambda: drawn.append(draw_frontier(allocation, path)))
+    return failed if failed or all(drawn) else [NO_PICTURE]
 
 
 def describe_images(shipment: Shipment, decoder: Decoder | None = None) -> PreprocessingEntry | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from isobit.analyze import Analysis
 from isobit.calib.mixed_precision.allocation import Choice, Frontier, choices_of, pareto_frontier, weight_specs
 from isobit.calib.mixed_precision.sensitivity import quantized_layers
+from isobit.pipeline.graph.layers import Layers, is_depthwise
 from isobit.pipeline.stages import Quantized
 from isobit.pipeline.target import WeightLimits
 
@@ -22,12 +23,14 @@ class Sizes:
     Args:
         choices: layers that have the same bits.
         limits: of the target's weights.
+        depthwise: names of the layers that are depthwise convolutions.
         latencies: milliseconds of the whole network by bits; none where sizes count.
         shares: by the node of a weight's quantizer: its layers' share of all multiply-accumulates.
     """
 
     choices: tuple[Choice, ...]
     limits: WeightLimits
+    depthwise: frozenset[str]
     latencies: Mapping[int, float]
     shares: Mapping[str, float]
 
@@ -36,7 +39,9 @@ class Sizes:
         """Takes the network with every open layer at these bits."""
         widest = at_bits[max(at_bits)]
         choices = choices_of(widest, {bits: weight_specs(placed) for bits, placed in at_bits.items()})
-        return cls(choices, widest.target.weights, latencies, _shares(widest, analysis))
+        layers = Layers(widest.calls)
+        depthwise = frozenset(layers.name(layer) for layer in quantized_layers(widest.calls) if is_depthwise(layer))
+        return cls(choices, widest.target.weights, depthwise, latencies, _shares(widest, analysis))
 
     @property
     def free(self) -> list[Choice]:
@@ -45,12 +50,18 @@ class Sizes:
 
     def widths(self, known: Iterable[int]) -> list[int]:
         """What a uniform recipe may have of `known` bits, rising: of equal size in the artifact, the most."""
-        return list({self.limits.stored_bits(bits): bits for bits in sorted(known)}.values())
+        stored = self.limits.stored_bits
+        return list({(stored(bits), stored(bits, depthwise=True)): bits for bits in sorted(known)}.values())
+
+    def stored(self, choice: Choice, bits: int) -> int:
+        """Bits of all codes of a choice as the target stores them."""
+        return sum(count * self.limits.stored_bits(bits, name in self.depthwise)
+                   for name, count in choice.weights.items())
 
     def one(self, choice: Choice, bits: int) -> int:
         """What one choice takes: bits of its codes as the target stores them, or steps of `STEP`."""
         if not self.latencies:
-            return choice.size(self.limits.stored_bits(bits))
+            return self.stored(choice, bits)
         share = sum(self.shares.get(name, 0.0) for name in next(iter(choice.specs.values())))
         known = min(self.latencies, key=lambda other: abs(other - bits))  # an override may fix bits never measured
         return round(share * (self.latencies[known] - min(self.latencies.values())) / STEP)
@@ -61,8 +72,7 @@ class Sizes:
 
     def bytes(self, bits: Mapping[str, int]) -> int:
         """Size of the weight codes as the target stores them."""
-        sizes = (choice.size(self.limits.stored_bits(width_of(choice, bits))) for choice in self.choices)
-        return math.ceil(sum(sizes) / 8)
+        return math.ceil(sum(self.stored(choice, width_of(choice, bits)) for choice in self.choices) / 8)
 
     def placed_bits(self, placed: Quantized) -> dict[str, int]:
         """Weight bits of every layer by its name, as `placed` has them."""

@@ -4,7 +4,7 @@ Everything that a user can cause is a `CompileError`; any other exception is a d
 Exit codes of the command line are a published contract (README): see `ExitCode`.
 
 Texts name arguments and fields in backticks, by the path that a Python caller writes: `options.max_drop`,
-`target=reference`, `recipe.images.count=0`. The command line turns those into its options (`isobit.cli.fields`).
+`target=reference`, `recipe.images.count=0`. The command line turns those into its options (`isobit.fields`).
 """
 
 from __future__ import annotations

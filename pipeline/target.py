@@ -61,15 +61,19 @@ class WeightLimits:
         wide_limit: largest code magnitude where the input has 8 bits (saturating int16 pair sums); None for no limit.
         wide_limit_reason: shown to the user beside the limit.
         packed: weights of at most so many bits lie packed in the artifact; one of more takes a byte.
+        depthwise_bits: what a weight of a depthwise convolution takes, however few it has; None: as any other.
     """
 
     zero_points: bool = True
     wide_limit: int | None = None
     wide_limit_reason: str = ""
     packed: int = 4
+    depthwise_bits: int | None = None
 
-    def stored_bits(self, bits: int) -> int:
-        """What a weight of `bits` takes in the artifact."""
+    def stored_bits(self, bits: int, depthwise: bool = False) -> int:
+        """What a weight of `bits` takes in the artifact, of a depthwise convolution or of another layer."""
+        if depthwise and self.depthwise_bits is not None:
+            return self.depthwise_bits
         return bits if bits <= self.packed else 8
 
 

@@ -7,13 +7,13 @@ that as one function per region kind.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, fx
-from torch.fx.node import map_arg
 
 from isobit.backends.execution.codes import (
     CodeGrid,
@@ -26,7 +26,8 @@ from isobit.backends.execution.codes import (
     stored,
 )
 from isobit.backends.execution.layer_sums import Layer, layer_of
-from isobit.backends.execution.ties import ORDERED
+from isobit.backends.execution.margins import largest_of_samples, margin_of
+from isobit.backends.execution.ties import call
 from isobit.backends.regions import Region, find_regions
 from isobit.pipeline.capture.sample_layout import samples_of
 from isobit.pipeline.errors import CalibrationError
@@ -55,10 +56,16 @@ Kernel = Callable[["Execution", Region, list[Codes], CodeGrid], Tensor]
 LogitKernel = Callable[["Execution", Region, list[Codes]], Tensor]
 
 
-def _explained(value: Tensor, grid: CodeGrid) -> tuple[Tensor, Tensor]:
-    """Least and largest uint8 code of float values [N, ...] that the float rounding of another library explains."""
-    largest = value.abs().flatten(1).amax(1).reshape(-1, *[1] * (value.dim() - 1))
-    margin = FLOAT_ROUNDING * torch.maximum(largest, 255 * grid.scale.to(value.device))
+def _explained(value: Tensor, grid: CodeGrid, carried: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Least and largest uint8 code of float values [N, ...] that the float rounding of another library explains.
+
+    Args:
+        carried: what several operators before the quantizer make of their roundings; see `margins`.
+    """
+    margin = FLOAT_ROUNDING * torch.maximum(largest_of_samples(value), 255 * grid.scale.to(value.device))
+    if carried is not None:
+        margin = torch.fmax(margin, carried.to(value))  # what is not a number explains nothing
+    margin = torch.where(value.isfinite(), margin, 0.0)
     low, high = (grid.settle(quantize_float(end, grid)) for end in (value - margin, value + margin))
     return low.to(torch.uint8), high.to(torch.uint8)
 
@@ -106,6 +113,7 @@ class Execution:
             region.quantizer.name for region in self.regions
             if region.quantizer is not None and _is_boundary(region, floats)
         )
+        self._carried = self._find_carried(floats)
         self.outputs = output_names(graph)
         self._returned = dict(zip(self.outputs, output_nodes(graph), strict=True))
         self.float_outputs = tuple(name for name, node in self._returned.items() if node in floats)
@@ -133,16 +141,16 @@ class Execution:
         Returns:
             uint8 codes [N, ...] by the name of the quantizer node, and the float32 values of each output by its name.
         """
-        return self.follow(x, observed or {})[0]
+        return self.follow(x, observed or {}, bounded=False)[0]
 
     def walk(
-        self, x: Inputs, observed: Mapping[str, Tensor]
+        self, x: Inputs, observed: Mapping[str, Tensor], bounded: bool = True
     ) -> tuple[dict[str, np.ndarray], dict[str, tuple[np.ndarray, np.ndarray]]]:
         """`follow`, in parts whose activations stay in the processor's cache, as arrays of all samples."""
         parts = []
         for start in range(0, max(sample_count(x), 1), PART):
             rows = slice(start, start + PART)
-            parts.append(self.follow(part(x, rows), {name: value[rows] for name, value in observed.items()}))
+            parts.append(self.follow(part(x, rows), {name: value[rows] for name, value in observed.items()}, bounded))
         results = {name: _joined([found[name] for found, _ in parts]) for name in parts[0][0]}
         bounds = {
             name: (_joined([ends[name][0] for _, ends in parts]), _joined([ends[name][1] for _, ends in parts]))
@@ -152,46 +160,61 @@ class Execution:
 
     @torch.no_grad()
     def follow(
-        self, x: Inputs, observed: Mapping[str, Tensor]
+        self, x: Inputs, observed: Mapping[str, Tensor], bounded: bool = True
     ) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
-        """`run`, and for each float boundary the least and the largest code that float rounding can explain."""
+        """`run`, and for each float boundary the least and the largest code that float rounding can explain.
+
+        Args:
+            bounded: false for no such codes, which take time.
+        """
         values: dict[fx.Node, Value] = dict(
             zip(input_nodes(self.graph), tensors(in_floats(x, torch.float32)), strict=True)
         )
+        margins: dict[fx.Node, Tensor] = {}
         results: dict[str, Tensor] = {}
         bounds: dict[str, tuple[Tensor, Tensor]] = {}
         for region in self.regions:
-            value = self._run_region(region, values)
+            carried = margins if bounded and region.anchor in self._carried else None
+            value, before, margin = self._run_region(region, values, carried)
             if region.quantizer is not None:
                 name, value = region.quantizer.name, on_grid(value)
                 samples = samples_of(region.quantizer)
                 results[name] = stored(samples.gather(value.codes))
-                if name in self.boundaries:
-                    bounds[name] = _explained(samples.gather(self._float_of(region, values)), value.grid)
+                if bounded and before is not None and name in self.boundaries:
+                    margin = None if margin is None else samples.gather(margin)
+                    bounds[name] = _explained(samples.gather(before), value.grid, margin)
                 if name in observed:
                     value = Codes(samples.scatter(observed[name]).to(value.codes), value.grid)
+            elif margin is not None:
+                margins[region.value] = margin
             values[region.value] = value
             for node in self._last_use.get(region.anchor, ()):
                 values.pop(node, None)
+                margins.pop(node, None)
         results.update((name, dequantized(values[node]).float()) for name, node in self._returned.items())
         return results, bounds
 
-    def _run_region(self, region: Region, values: dict[fx.Node, Value]) -> Value:
+    def _run_region(
+        self, region: Region, values: dict[fx.Node, Value], margins: dict[fx.Node, Tensor] | None
+    ) -> tuple[Value, Tensor | None, Tensor | None]:
+        """The region's result, what its quantizer read where that is in float, and the margin, where asked for."""
         grid = self._grids[region.anchor]
         if region.is_layout:
-            return self._move(region.anchor, values)
+            moved = self._move(region.anchor, values)
+            return moved, None, self._margin(region.anchor, moved, values, {}, margins)
         if region.kind in ("input", "float"):
-            value = self._float_of(region, values)
-            return value if grid is None else Codes(grid.settle(quantize_float(value, grid)), grid)
+            if region.kind == "input":
+                value = dequantized(values[region.inputs[0]])
+                margin = None if margins is None else margins.get(region.inputs[0])
+            else:
+                value, margin = self._run_float(region, values, margins)
+            coded = value if grid is None else Codes(grid.settle(quantize_float(value, grid)), grid)
+            return coded, value, margin
         inputs = [on_grid(values[node]) for node in region.inputs]
         if grid is None:
-            return self.logits(self, region, inputs)
+            return self.logits(self, region, inputs), None, None
         kernel = self.kernels[FILLED if region.kind in MOVES else region.kind]
-        return Codes(grid.settle(kernel(self, region, inputs, grid)), grid)
-
-    def _float_of(self, region: Region, values: dict[fx.Node, Value]) -> Tensor:
-        """The float value before the quantizer of an `input` or `float` region."""
-        return dequantized(values[region.inputs[0]]) if region.kind == "input" else self._run_float(region, values)
+        return Codes(grid.settle(kernel(self, region, inputs, grid)), grid), None, None
 
     def _move(self, node: fx.Node, values: dict[fx.Node, Value]) -> Value:
         """A layout operator on the codes themselves; padding takes the code of zero. On values off one grid."""
@@ -204,18 +227,36 @@ class Execution:
             moved = call(node, lambda n: on_grid(values[n]).codes.float())
         return Codes(moved, source.grid)
 
-    def _run_float(self, region: Region, values: dict[fx.Node, Value]) -> Tensor:
+    def _run_float(
+        self, region: Region, values: dict[fx.Node, Value], margins: dict[fx.Node, Tensor] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the last operator of a float region gives, and its margin; those of the others end here."""
         result: Any = None
+        margin: Tensor | None = None
         local: dict[fx.Node, Any] = {}
+        inner: dict[fx.Node, Tensor] = {}
+        known = None if margins is None else ChainMap(inner, margins)
         for node in (region.anchor, *region.absorbed):
             result = local[node] = call(node, lambda n: self._float_value(n, values, local))
+            margin = self._margin(node, result, values, local, known)
+            if margin is not None:
+                inner[node] = margin
         if isinstance(result, Tensor) and bool(result.isnan().any()):
             raise CalibrationError(
                 f"the operator {op_name(region.anchor)} gives NaN, which has no code, on values that lie on a grid",
                 where=where(region.anchor), allowed="numbers, also where what it reads is exactly 0",
                 hint="Divide by something that cannot be 0: x / (y + 1e-6), or y.clamp(min=1e-6).",
             )
-        return result
+        return result, margin
+
+    def _margin(
+        self, node: fx.Node, result: Any, values: dict[fx.Node, Value], local: dict[fx.Node, Any],
+        margins: Mapping[fx.Node, Tensor] | None,
+    ) -> Tensor | None:
+        """The margin of a float value; None where it is exact, or where none was asked for."""
+        if margins is None:
+            return None
+        return margin_of(node, lambda n: self._float_value(n, values, local), margins, result)
 
     def _float_value(self, node: fx.Node, values: dict[fx.Node, Value], local: dict[fx.Node, Any]) -> Any:
         if node in local:
@@ -226,6 +267,18 @@ class Execution:
             value = get_attribute(self.graph, node).detach()
             return value.float() if value.is_floating_point() else value
         return self.graph.get_submodule(str(node.target))(self._float_value(source_of(node), values, local))
+
+    def _find_carried(self, floats: set[fx.Node]) -> set[fx.Node]:
+        """Anchors of the regions in float on whose rounding others in float build, before a boundary."""
+        wanted, found = set[fx.Node](), set[fx.Node]()
+        for region in reversed(self.regions):
+            ends = region.quantizer is not None and region.quantizer.name in self.boundaries
+            if ends or region.value in wanted:
+                read = floats.intersection(region.inputs)
+                wanted |= read
+                if region.value in wanted or read or region.absorbed:
+                    found.add(region.anchor)
+        return found
 
     def _find_last_uses(self) -> dict[fx.Node, list[fx.Node]]:
         """Anchor of a region -> values that no later region reads; the network's outputs are never dropped."""
@@ -255,23 +308,12 @@ class ExecutedArithmetic:
 
     def run(self, x: Inputs) -> Mapping[str, np.ndarray]:
         """uint8 codes by quantizer name in execution order, and each float32 output by its name, of x [N, ...]."""
-        return self.follow(x, {}).results
+        return self.execution.walk(x, {}, bounded=False)[0]
 
     def follow(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
         """See `pipeline.proof.parity.Arithmetic`; names of `codes` that are no float boundary are not taken over."""
         taken = {name: torch.from_numpy(codes[name]) for name in self.float_boundaries if name in codes}
         return Followed(*self.execution.walk(x, taken))
-
-
-def call(node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:
-    """What the function that `node` calls gives where `value` says what each node that it reads stands for.
-
-    Of equal values it puts the lower index first; see `ties`.
-    """
-    if isinstance(node.target, str):
-        raise TypeError(f"{where(node)} calls no function")
-    args, kwargs = map_arg((node.args, node.kwargs), value)
-    return ORDERED.get(node.target, node.target)(*args, **kwargs)
 
 
 def _joined(parts: list[Tensor]) -> np.ndarray:

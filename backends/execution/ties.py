@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+
+from isobit.pipeline.graph.nodes import where
 
 aten = torch.ops.aten
 
@@ -28,3 +31,14 @@ def sort(x: Tensor, dim: int = -1, descending: bool = False) -> tuple[Tensor, Te
 
 # What stands for an operator that leaves the order of equal values open.
 ORDERED: Mapping[Any, Callable[..., Any]] = {aten.topk.default: topk, aten.sort.default: sort}
+
+
+def call(node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:
+    """What the function that `node` calls gives where `value` says what each node that it reads stands for.
+
+    Of equal values it puts the lower index first.
+    """
+    if isinstance(node.target, str):
+        raise TypeError(f"{where(node)} calls no function")
+    args, kwargs = map_arg((node.args, node.kwargs), value)
+    return ORDERED.get(node.target, node.target)(*args, **kwargs)

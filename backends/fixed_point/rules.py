@@ -39,12 +39,13 @@ OPS = {
 
 def integer_target(
     name: str, profile: str, notes: tuple[Note, ...] = (), gates: tuple[str, ...] = (),
-    sums: SumLimits | None = None, float_operators: FloatOperators = "nowhere",
+    sums: SumLimits | None = None, float_operators: FloatOperators = "nowhere", depthwise_bits: int | None = None,
 ) -> Target:
-    """The target of a backend that lowers to `Program`."""
+    """The target of a backend that lowers to `Program`; `depthwise_bits` as of `WeightLimits`."""
     return Target(
         name=name, profile=profile, ops=OPS, tables=UNARY_RULE, moves=MOVE_RULE, fills=FILL_RULE, in_float=IN_FLOAT,
-        float_operators=float_operators, float_lines=False, weights=WeightLimits(zero_points=False),
+        float_operators=float_operators, float_lines=False,
+        weights=WeightLimits(zero_points=False, depthwise_bits=depthwise_bits),
         sums=sums or SumLimits(),
         grids=frozenset({Grid.kind, CodebookGrid.kind}), notes=notes,
         gates=("no code and no logit differs from the target's integer arithmetic", *gates),

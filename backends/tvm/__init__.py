@@ -49,7 +49,8 @@ class TvmBackend:
         """
         chosen = profiles.resolve(profile)
         toolchain.check(chosen)
-        return integer_target(NAME, chosen.name, float_operators="after_layers")
+        return integer_target(NAME, chosen.name, float_operators="after_layers",
+                              depthwise_bits=profiles.DEPTHWISE_BITS.get(chosen.flavour))
 
     def check(self, profile: str) -> None:
         toolchain.check_tools(profiles.resolve(profile))

@@ -13,6 +13,8 @@ from isobit.backends.device.processor import best_profile, features, processor, 
 from isobit.pipeline.errors import TargetError, nearest_spelling
 
 Flavour = Literal["vnni512", "avx2", "lanes", "sdot", "usdot"]
+# Bits of every weight of a depthwise convolution, which has kernels of its own there (`instructions.x86.X86.taps`).
+DEPTHWISE_BITS: dict[Flavour, int] = {"vnni512": 8, "avx2": 16}
 NATIVE = "native"
 EMULATOR_PACKAGE = "qemu-user"
 

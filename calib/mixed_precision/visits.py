@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from isobit.calib.reconstruction.boundary import Boundary, batches, segments
-from isobit.calib.reconstruction.predictions import answers_loss
+from isobit.calib.reconstruction.predictions import FloatPredictions, answers_loss
 from isobit.pipeline.graph.ends.predictions import Prediction, find_predictions
 from isobit.pipeline.graph.ports import output_nodes
 from isobit.pipeline.graph.subgraphs import SubGraph, extract, float_network
@@ -33,6 +33,7 @@ class Visit:
         values: what the place reads, by the names of the nodes.
         answered: the float network's outputs and predictions for the batch, by the names of the nodes.
         predictions: which of them are compared.
+        scale: what losses are counted in, the same for all batches.
         boundary: every value that is alive before the place.
         node: the operator at the place, with the quantizers of its constants.
         rest: what lies after it; None where nothing does.
@@ -44,6 +45,7 @@ class Visit:
     values: Mapping[str, Tensor]
     answered: Mapping[str, Tensor]
     predictions: tuple[Prediction, ...]
+    scale: FloatPredictions
     boundary: Boundary
     node: SubGraph
     rest: SubGraph | None
@@ -66,7 +68,7 @@ class Visit:
 
     def loss(self, changed: Mapping[str, Tensor]) -> float:
         """How far changed answers are from the float network's, times the batch's share of all samples."""
-        return float(answers_loss(changed, self.answered, self.predictions)) * self.share
+        return float(answers_loss(changed, self.answered, self.predictions, self.scale)) * self.share
 
 
 @torch.no_grad()
@@ -91,6 +93,7 @@ def visits(
             later = list(itertools.chain.from_iterable(after.nodes for after in path[place + 1:]))
             rest[segment.unit] = extract(graph, later, answers=answers) if later else None
     size, count = evaluation_batch(graph, memory), sample_count(images)
+    scale = _scale(network, predictions, images, device, size, memory)
     for rows in batches(count, size):
         batch = part(images, rows)
         boundary = Boundary(graph, batch, device, size)
@@ -99,7 +102,23 @@ def visits(
             if segment.unit is not None:
                 values = {name: boundary.teacher[name].rows(slice(None)) for name in segment.inputs}
                 yield Visit(segment.unit, rows, sample_count(batch) / count, values, answered, predictions,
-                            boundary, segment.student, rest[segment.unit])
+                            scale, boundary, segment.student, rest[segment.unit])
             boundary.run_teacher(segment)
             boundary.follow_teacher(segment)
             boundary.cross(segment)
+
+
+def _scale(
+    network: SubGraph, predictions: tuple[Prediction, ...], images: Inputs, device: torch.device, size: int,
+    memory: float,
+) -> FloatPredictions:
+    """The float network's predictions for all images; where they do not fit into memory, for as many as do."""
+    names, found, kept = {each.node for each in predictions}, dict[str, list[Tensor]](), 0
+    for rows in batches(sample_count(images), size):
+        values = dict(zip(network.output_names, run_graph(network, on_device(part(images, rows), device)), strict=True))
+        for name in names:
+            found.setdefault(name, []).append(values[name])
+            kept += values[name].numel() * values[name].element_size()
+        if kept > memory / 4:
+            break
+    return FloatPredictions(predictions, {name: torch.cat(of).double() for name, of in found.items()})

@@ -22,10 +22,11 @@ is ours.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from isobit.calib.context import Calibration
@@ -58,6 +59,17 @@ class PredictionNames(Parameters):
     scores: list[str] = Field(default_factory=list)
     boxes: list[str] = Field(default_factory=list)
 
+    @model_validator(mode="after")
+    def _name_something(self) -> PredictionNames:
+        names = [name for known in self.by_kind.values() for name in known]
+        if not names:
+            raise ValueError("no prediction is named, so that none would be compared; leave 'prediction' out for what "
+                             "the graph shows")
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(f"the prediction '{twice}' is named twice")
+        return self
+
     @property
     def by_kind(self) -> dict[Kind, list[str]]:
         """The names by what they are."""
@@ -71,22 +83,28 @@ class FloatPredictions:
         predictions: which values, of what kind.
         values: of the float network for all images, [N, ...] by the node's name.
         temperature: of the softmaxes of classes [N, C].
+        scale: what sums are divided by, and what is background, as of these predictions of other images; None as of
+            `values`. Losses of several batches add up only on one scale.
     """
 
     def __init__(
-        self, predictions: Sequence[Prediction], values: Mapping[str, Tensor], temperature: float = 1.0
+        self, predictions: Sequence[Prediction], values: Mapping[str, Tensor], temperature: float = 1.0,
+        scale: FloatPredictions | None = None,
     ) -> None:
         self.predictions, self.temperature = tuple(predictions), temperature
         self.values = {each.node: _logits(values[each.node], each) for each in self.predictions}
         values = self.values
         scores = {each.node: each for each in self.predictions if each.kind != "numbers"}
         held = {node: each for node, each in scores.items() if values[node].dim() > 2}
-        weights = {node: score_of(values[node], each) for node, each in held.items()}
+        self._backgrounds: Mapping[str, int | None] = scale._backgrounds if scale is not None else {
+            node: background_of(values[node], each) for node, each in held.items()}
+        weights = {node: score_of(values[node], each, self._backgrounds[node]) for node, each in held.items()}
         self._weights = {
             each.node: weights[each.weighed_by].unsqueeze(each.axis)
             for each in self.predictions if each.weighed_by in weights
         }
-        self._shares = {each.node: self._share(each, weights) for each in self.predictions}
+        self._shares: Mapping[str, float] = scale._shares if scale is not None else {
+            each.node: self._share(each, weights) for each in self.predictions}
 
     def _share(self, each: Prediction, weights: Mapping[str, Tensor]) -> float:
         """What the sum over one image is divided by."""
@@ -161,16 +179,27 @@ def _slope(value: Tensor, prediction: Prediction) -> Tensor:
     return 1.0 / kept if prediction.kind == "classes" else 1.0 / (kept * (1.0 - kept))
 
 
-def score_of(logits: Tensor, prediction: Prediction) -> Tensor:
-    """The float score of each position, from logits of classes or scores: that something is there; see above."""
+def background_of(logits: Tensor, prediction: Prediction) -> int | None:
+    """The class that is the background; None where none is, or where a prediction is of scores."""
+    if prediction.kind == "scores":
+        return None
+    means = torch.softmax(logits, prediction.axis).transpose(0, prediction.axis).flatten(1).mean(1)
+    largest = int(means.argmax())
+    return largest if float(means[largest]) > BACKGROUND else None
+
+
+def score_of(logits: Tensor, prediction: Prediction, background: int | None) -> Tensor:
+    """The float score of each position, from logits of classes or scores: that something is there; see above.
+
+    Args:
+        background: of `background_of`.
+    """
     if prediction.kind == "scores":
         return torch.sigmoid(logits.amax(prediction.axis))
     shares = torch.softmax(logits, prediction.axis)
-    means = shares.transpose(0, prediction.axis).flatten(1).mean(1)
-    largest = int(means.argmax())
-    if float(means[largest]) <= BACKGROUND:
+    if background is None:
         return torch.ones_like(shares.select(prediction.axis, 0))
-    return 1.0 - shares.select(prediction.axis, largest)
+    return 1.0 - shares.select(prediction.axis, background)
 
 
 def float_predictions(
@@ -192,12 +221,15 @@ def float_predictions(
 
 
 def answers_loss(
-    changed: Mapping[str, Tensor], answered: Mapping[str, Tensor], predictions: Collection[Prediction]
+    changed: Mapping[str, Tensor], answered: Mapping[str, Tensor], predictions: Collection[Prediction],
+    scale: FloatPredictions | None = None,
 ) -> Tensor:
     """How far a network's predictions are from the float network's for one batch, in float64: `FloatPredictions.loss`.
 
     Args:
         changed, answered: by the node's name; those that `changed` does not name are as they were.
+        scale: of all batches; None for this one's.
     """
-    exact = FloatPredictions(tuple(predictions), {name: value.double() for name, value in answered.items()})
+    exact = FloatPredictions(
+        tuple(predictions), {name: value.double() for name, value in answered.items()}, scale=scale)
     return exact.loss({name: value.double() for name, value in changed.items()}, slice(None))

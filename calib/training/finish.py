@@ -13,7 +13,7 @@ rate to 0 by cosine; rounding (LSQ, arXiv 1902.08153; SignRound, arXiv 2309.0551
 distance of predictions (`calib.reconstruction.predictions`), of a classifier at temperature 4. That reconstruction ends
 with the whole network against its own prediction is what NWQ (NeurIPS 2022) and AE-QDrop (2024) report.
 
-An eighth of the samples is kept out of training: what does not lower the loss on them is not taken.
+An eighth of the samples, four at least, is kept out of training: what does not lower the loss on them is not taken.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from isobit.pipeline.samples.network_inputs import on_device, part, run_graph, t
 from isobit.pipeline.stages import EpochLog
 
 TEMPERATURE = 4.0
-KEPT_OUT = 8  # one sample in so many
+KEPT_OUT, LEAST_KEPT = 8, 4  # one sample in so many, and how many at least where that leaves as many to train on
 LEAST = 0.1  # of a multiplier
 
 
@@ -77,7 +77,7 @@ def finish(calibration: Calibration, settings: Finish, predictions: FloatPredict
         predictions: at least one, of the float network for all samples.
     """
     order = np.random.default_rng(calibration.seed("finish")).permutation(calibration.count)
-    kept = max(1, calibration.count // KEPT_OUT)
+    kept = max(1, min(LEAST_KEPT, calibration.count // 2), calibration.count // KEPT_OUT)
     judged, trained = torch.from_numpy(order[:kept]), order[kept:]
     if not len(trained):
         return

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from isobit.analyze import Analysis, LayerRow
-from isobit.cli.fields import in_options
 from isobit.cli.tables import Row
+from isobit.fields import in_options
 from isobit.pipeline.errors import ExitCode
 from isobit.pipeline.recipe.extension import set_text
 from isobit.search import Search
@@ -40,7 +40,7 @@ def tensor_table(analysis: Analysis, most: int) -> tuple[tuple[str, ...], list[R
     at = analysis.shown_bits[1]
     columns = ("activation", "of layer", f"dB at {at}", *(f"answers at {bits}" for bits in analysis.bits))
     return columns, [
-        Row((row.name, row.layer or "(the network's input)", _decibel(row.effects[at].snr),
+        Row((row.name, row.layer or "(no layer)", _decibel(row.effects[at].snr),
              *(f"{row.effects[bits].loss:.2g}" if bits in row.effects else "" for bits in analysis.bits)))
         for row in analysis.worst_tensors()[:most]
     ]

@@ -16,7 +16,7 @@ from isobit.backends.base import BACKENDS
 from isobit.build import check_recipe
 from isobit.cli import options as cli
 from isobit.cli.analysis import analysis_json, heading, layer_table, search_json, search_lines, tensor_table
-from isobit.cli.build import GIGABYTE, ModelRequest, check_data, model_request, open_both
+from isobit.cli.build import GIGABYTE, ModelRequest, check_data, library_options, model_request, open_both
 from isobit.cli.exits import exit_codes
 from isobit.cli.own_stdout import own_stdout
 from isobit.cli.terminal import Terminal, open_console
@@ -29,12 +29,11 @@ from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.recipe.names import bits_in_name
 from isobit.pipeline.recipe.schema import NAME_PATTERN, Recipe
 from isobit.pipeline.samples.batching import BUDGET
-from isobit.pipeline.samples.decoder import load_decoder
 from isobit.pipeline.samples.inputs import ImageOptions
 from isobit.result import Options
 from isobit.search import CALIBRATIONS, Objective, Search, search
 
-ALL_BITS = ",".join(map(str, BITS))
+ALL_BITS = [",".join(map(str, BITS))]
 
 
 @dataclass(frozen=True)
@@ -115,6 +114,7 @@ def analyze(
     debug: cli.Debug = False,
 ) -> None:
     """Say which layers and activations suffer at few bits: noise, answers, the task's metric, each alone in float."""
+    given = dict(locals())
     with ExitStack() as stack:
         stdout = stack.enter_context(own_stdout()) if as_json else sys.stdout
         terminal = Terminal(open_console(stdout), open_console(sys.stderr))
@@ -122,16 +122,11 @@ def analyze(
         edits, found = cli.recipe_edits(sets, seed), saved_at(model, target, max_drop, save)
         check_recipe(chosen := load_recipe(recipe, edits))
         check_files(out, found, overwrite)
-        options = Options(
-            device_profile, cli.resolve_device(device), memory=memory * GIGABYTE, outputs=tuple(output or ()),
-            cut=tuple(cut or ()), allow_float=allow_float, decoder=None if decoder is None else load_decoder(decoder),
-            metrics=tuple(metric or ()), max_drop=max_drop)
-        images = cli.image_options(mean, std, input_size, resize, channels, pixel_range, classes, pictures)
         request = Request(
-            chosen, BACKENDS.get(target).name, images, calib_data, eval_data, check_bits(cli.parse_bits(bits)), samples,
-            worst, out, options, as_json, found, calibrations, cli.parse_minimize(minimize), recipe, tuple(edits))
-        _analyze(terminal, model_request(
-            model, arch, trust_pickle, weights, arch_args, input_shape, no_simplify, options.outputs), request)
+            chosen, BACKENDS.get(target).name, cli.image_options(given), calib_data, eval_data,
+            check_bits(cli.parse_bits(bits)), samples, worst, out, library_options(given), as_json, found, calibrations,
+            cli.parse_minimize(minimize), recipe, tuple(edits))
+        _analyze(terminal, model_request(given), request)
 
 
 def _analyze(terminal: Terminal, model: ModelRequest, request: Request) -> None:

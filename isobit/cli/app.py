@@ -2,6 +2,7 @@
 
     isobit MODEL --recipe qdrop_w4a4 --target onnx      builds, as does `isobit build MODEL ...`
     isobit analyze MODEL --calib-data ...               says which layers suffer at few bits
+    isobit compare ARTIFACT ARTIFACT                    draws artifacts side by side
     isobit recipes | targets | doctor                   list what there is
 
 A model file with the name of a command is reached as `./recipes` or `build recipes`.
@@ -20,6 +21,7 @@ from typer.main import get_command
 from isobit import __version__
 from isobit.cli import options as cli
 from isobit.cli.analyze import analyze
+from isobit.cli.artifacts.compare import compare
 from isobit.cli.build import build
 from isobit.cli.doctor import doctor
 from isobit.cli.listing import recipes, targets
@@ -36,7 +38,7 @@ def single(command: Any, **settings: Any) -> typer.Typer:
 
 
 LISTS = {"recipes": single(recipes), "targets": single(targets), "doctor": single(doctor)}
-OTHERS = {"analyze": single(analyze, cls=cli.NumbersSideBySide), **LISTS}
+OTHERS = {"analyze": single(analyze, cls=cli.NumbersSideBySide), "compare": single(compare), **LISTS}
 
 
 class FirstWord(cli.NumbersSideBySide):

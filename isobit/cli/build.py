@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,16 +111,32 @@ class ModelRequest:
         )
 
 
-def model_request(
-    model: Path, arch: str | None, trust_pickle: bool, weights: str | None, arch_args: list[str] | None,
-    input_shape: list[str] | None, no_simplify: bool, outputs: tuple[str, ...] = (),
-) -> ModelRequest:
-    """Which model the options of these names say."""
-    return ModelRequest(model, arch, trust_pickle, weights, cli.parse_arch_args(arch_args), tuple(input_shape or ()),
-                        not no_simplify, outputs)
+def model_request(given: Mapping[str, Any]) -> ModelRequest:
+    """Which model a command's parameters say, by their names."""
+    return ModelRequest(
+        given["model"], given["arch"], given["trust_pickle"], given["weights"],
+        cli.parse_arch_args(given["arch_args"]), tuple(given["input_shape"] or ()), not given["no_simplify"],
+        tuple(given["output"] or ()),
+    )
+
+
+def library_options(given: Mapping[str, Any], **more: Any) -> Options:
+    """What a command's parameters say of a build or an analysis; `more` are fields that only one of them has.
+
+    Raises:
+        InputError: there is no such device; the file of the decoder cannot be used.
+    """
+    decoder = given["decoder"]
+    return Options(
+        profile=given["device_profile"], device=cli.resolve_device(given["device"]), max_drop=given["max_drop"],
+        memory=given["memory"] * GIGABYTE, outputs=tuple(given["output"] or ()), cut=tuple(given["cut"] or ()),
+        allow_float=given["allow_float"], metrics=tuple(given["metric"] or ()),
+        decoder=None if decoder is None else load_decoder(decoder), **more,
+    )
 
 
 def build(
+    context: typer.Context,
     model: cli.ModelFile,
     arch: cli.Arch = None,
     arch_args: cli.ArchArgs = None,
@@ -159,6 +176,7 @@ def build(
     debug: cli.Debug = False,
 ) -> None:
     """See `isobit.cli.options.HELP`."""
+    given = dict(locals())
     with ExitStack() as stack:
         stdout = stack.enter_context(own_stdout()) if as_json else sys.stdout
         terminal = Terminal(open_console(stdout), open_console(sys.stderr))
@@ -167,18 +185,13 @@ def build(
         check_recipe(chosen)
         out = cli.plain_out(out or cli.default_out(model.stem, chosen.name, target))
         terminal.checkpoints = checkpoints_of(out)
-        options = Options(
-            device_profile, cli.resolve_device(device), overwrite, terminal.checkpoints, resume, max_drop,
-            parity_samples, memory * GIGABYTE, outputs=tuple(output or ()), cut=tuple(cut or ()),
-            allow_float=allow_float, metrics=tuple(metric or ()), decoder=load_decoder(decoder) if decoder else None,
-        )
+        options = library_options(
+            given, overwrite=overwrite, checkpoints=terminal.checkpoints, resume=resume, parity_samples=parity_samples,
+            command=context.obj or ())
         find_measures(options.metrics, options.decoder)
-        images = cli.image_options(mean, std, input_size, resize, channels, pixel_range, classes, pictures)
-        request = Request(chosen, recipe, backend, images, calib_data, eval_data, out, options, as_json)
-        of = model_request(
-            model, arch, trust_pickle, weights, arch_args, input_shape, no_simplify, options.outputs
-        )
-        (_dry_run if dry_run else _build)(terminal, of, request)
+        request = Request(
+            chosen, recipe, backend, cli.image_options(given), calib_data, eval_data, out, options, as_json)
+        (_dry_run if dry_run else _build)(terminal, model_request(given), request)
 
 
 def _build(terminal: Terminal, model: ModelRequest, request: Request) -> None:

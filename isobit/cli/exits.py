@@ -49,8 +49,8 @@ def exit_codes(terminal: Terminal, *, as_json: bool, debug: bool) -> Iterator[No
             terminal.traceback("".join(traceback.format_exception(error)))
         told = error if isinstance(error, CompileError) else _wrapped(error, terminal, debug)
         terminal.failure(str(told))
-        if terminal.units_done and terminal.checkpoints is not None:
-            terminal.note(kept_units(terminal.units_done, terminal.units_total, terminal.checkpoints))
+        if terminal.kept[0] and terminal.checkpoints is not None:
+            terminal.note(kept_units(*terminal.kept, terminal.checkpoints))
         if as_json:
             terminal.show_json(error_json(told))
         raise typer.Exit(int(told.exit_code)) from error

@@ -14,10 +14,10 @@ from isobit.build import check_recipe
 from isobit.calib.methods import find_method
 from isobit.calib.sources import makes_images
 from isobit.cli.exits import exit_codes
-from isobit.cli.fields import in_options
 from isobit.cli.options import Json
 from isobit.cli.tables import Row, show_table
 from isobit.cli.terminal import Terminal, open_console
+from isobit.fields import in_options
 from isobit.pipeline.errors import CompileError, TargetError
 from isobit.pipeline.recipe.family import Family, list_families
 from isobit.pipeline.recipe.file import load_recipe

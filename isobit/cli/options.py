@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -19,6 +19,7 @@ from typer.core import TyperCommand
 
 from isobit import backends
 from isobit.backends.base import BACKENDS
+from isobit.cli.artifacts.repeat import repeatable
 from isobit.cli.summary import error_json
 from isobit.pipeline.errors import InputError, nearest_spelling
 from isobit.pipeline.proof.metrics import metric_names
@@ -32,8 +33,9 @@ HELP = """Build an integer artifact from a trained model and prove, code by code
 Exit codes: 0 built and proven; 1 a parity or accuracy gate failed; 2 the input, recipe or target cannot be honoured;
 3 internal error; 130 stopped by Ctrl-C.
 
-Further commands: `analyze` says which layers suffer at few bits; `recipes`, `targets` and `doctor` list what there is;
-each has its --help. `build` is this one; a model file with such a name is given as ./recipes.
+Further commands: `analyze` says which layers suffer at few bits; `compare` draws artifacts side by side; `recipes`,
+`targets` and `doctor` list what there is; each has its --help. `build` is this one; a model file with such a name is
+given as ./recipes.
 """
 NUMBER_OPTIONS = ("--mean", "--std", "--input-size")
 MAX_SIDE, MAX_VALUES = 8192, 1 << 28  # of one input: a network is traced with one in memory
@@ -161,7 +163,7 @@ MemoryBudget = Annotated[float, typer.Option(
     "--memory", min=0.001, metavar="GB", help="How much memory one batch may take: fewer samples go through the "
     "network at once to keep to it. The model, the samples and what calibration keeps of one unit come on top.",
 )]
-AnalyzedBits = Annotated[str, typer.Option(
+AnalyzedBits = Annotated[list[str], typer.Option(
     "--bits", metavar="B,B,...", help="Bits of weights and of activations that are measured, with the recipe's own.",
 )]
 AnalyzedSamples = Annotated[int, typer.Option(
@@ -193,13 +195,16 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 class NumbersSideBySide(TyperCommand):
     """A command whose number options take `0.5 0.5 0.5` as well as `0.5,0.5,0.5`.
 
-    With `--json` a command line that cannot be read is told as JSON as well.
+    With `--json` a command line that cannot be read is told as JSON as well. The context's `obj` holds the words that
+    repeat it.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         as_json = "--json" in args
         try:
-            return super().parse_args(ctx, join_numbers(args))
+            left = super().parse_args(ctx, join_numbers(args))
+            ctx.obj = repeatable(self.params, ctx)
+            return left
         except _USAGE_ERROR as error:
             if as_json:
                 summary = error_json(InputError(error.format_message(), where="the command line"))
@@ -241,12 +246,15 @@ def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         ) from None
 
 
-def parse_bits(text: str) -> tuple[int, ...]:
-    """`2,4,8` as numbers; raises InputError where they are none."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"'{text}' is not a list of bits", where="--bits", field="bits", allowed="2,4,8") from None
+def parse_bits(texts: Sequence[str]) -> tuple[int, ...]:
+    """Texts as `2,4,8` as the numbers in all of them; raises InputError for one that is no list of numbers."""
+    found: list[int] = []
+    for text in texts:
+        try:
+            found += [int(part) for part in text.split(",")]
+        except ValueError:
+            raise InputError(f"'{text}' is not a list of bits", where="--bits", field="bits", allowed="2,4,8") from None
+    return tuple(found)
 
 
 def parse_minimize(text: str) -> Objective:
@@ -280,14 +288,16 @@ def parse_arch_args(texts: Sequence[str] | None) -> dict[str, Any]:
     return found
 
 
-def image_options(
-    mean: str | None, std: str | None, input_size: str | None, resize: str | None, channels: str | None,
-    pixel_range: str, classes: Path | None, pictures: Path | None = None,
-) -> inputs.ImageOptions:
-    """How image files become samples, as the options of these names say; raises InputError where one cannot be read."""
+def image_options(given: Mapping[str, Any]) -> inputs.ImageOptions:
+    """How image files become samples; raises InputError where an option cannot be read.
+
+    Args:
+        given: a command's parameters by name.
+    """
     images = inputs.ImageOptions(
-        parse_numbers("--mean", mean), parse_numbers("--std", std), parse_input_size(input_size), parse_resize(resize),
-        parse_channels(channels), parse_pixel_range(pixel_range), classes, pictures,
+        parse_numbers("--mean", given["mean"]), parse_numbers("--std", given["std"]),
+        parse_input_size(given["input_size"]), parse_resize(given["resize"]), parse_channels(given["channels"]),
+        parse_pixel_range(given["pixel_range"]), given["classes"], given["pictures"],
     )
     images.check()
     return images

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from isobit.cli.fields import in_options
+from isobit.fields import in_options
 from isobit.pipeline.artifact.digest import PREDICTOR, RUNNER
 from isobit.pipeline.artifact.manifest import Manifest
 from isobit.pipeline.errors import CompileError, ExitCode

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from isobit.cli.fields import in_options
 from isobit.cli.summary import allocation_lines, float_lines, outputs_text, placement_counts
 from isobit.cli.tables import Row, show_table
+from isobit.fields import in_options
 from isobit.pipeline.graph.placement import PlacementRow
 from isobit.pipeline.proof.verdicts import Headline
 from isobit.pipeline.recipe.allocation import Allocation
@@ -78,6 +78,7 @@ class Terminal:
         self.unit_names: list[str] = []
         self._part = "unit"
         self.units_total = self.units_done = 0
+        self.kept = (0, 0)  # units that checkpoints hold, and how many there are
         self._steps = self._seen = self._trained = 0
         self._estimated = False
         self._fixed_label = ""
@@ -118,6 +119,7 @@ class Terminal:
         kept = "; kept nearest rounding" if log.kept_nearest else ""
         loss = f"loss {log.loss_nearest:.3g} -> {log.loss_hard:.3g}"
         self._finished(f"{log.title}: {loss}, {_duration(log.seconds)}{kept}")
+        self.kept = (self.units_done, self.units_total)
 
     def training(self, epochs: int, steps: int) -> None:
         self._start("epoch", epochs, steps, "")
@@ -265,9 +267,13 @@ class Terminal:
         """So many units or epochs begin; a build may have several such runs, of either kind."""
         self._part, self.units_total, self._steps = part, total, steps
         self.units_done = self._seen = self._trained = 0
-        self._first_step = self._clock()
-        self._event(f"  {total} {part}s of {steps:,} steps{about}:")
+        self._first_step, self._estimated = self._clock(), False
+        self._event(f"  {self._parts} of {steps:,} steps{about}:")
         self._bar(total * steps)
+
+    @property
+    def _parts(self) -> str:
+        return f"{self.units_total} {self._part}{'' if self.units_total == 1 else 's'}"
 
     def _finished(self, text: str) -> None:
         """One of them is over."""
@@ -308,10 +314,10 @@ class Terminal:
         self._estimated = True
         left = (self.units_total - self.units_done) * self._steps - self._seen
         seconds = elapsed / self._trained * left
-        advice = f"; for a quicker try: --set method.steps={ADVISED_STEPS}" if self._steps > ADVISED_STEPS else ""
+        long = self._part == "unit" and self._steps > ADVISED_STEPS
+        advice = f"; for a quicker try: --set method.steps={ADVISED_STEPS}" if long else ""
         if seconds > LONG:
-            self._event(f"  about {_duration(seconds)} to go for {self.units_total} {self._part}s of {self._steps:,} "
-                        f"steps{advice}")
+            self._event(f"  about {_duration(seconds)} to go for {self._parts} of {self._steps:,} steps{advice}")
 
 
 def placement_cells(quantized: Quantized, placement: Sequence[PlacementRow]) -> tuple[list[list[str]], dict[str, int]]:

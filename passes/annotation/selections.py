@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from isobit.passes.annotation.structure import Structure
 from isobit.pipeline.errors import RecipeError, nearest_spelling
+from isobit.pipeline.graph.annotation import BY_RECIPE
 from isobit.pipeline.graph.calls import Call
 from isobit.pipeline.graph.layers import is_depthwise
 from isobit.pipeline.recipe.policy import policy_overrides
@@ -63,7 +64,7 @@ class Selections:
         found: dict[Call, str] = {}
         for chosen in self.all:
             if chosen.override.float is not None:
-                reason = f"recipe: {chosen.override.text}" if chosen.override.float else ""
+                reason = f"{BY_RECIPE}{chosen.override.text}" if chosen.override.float else ""
                 found.update(dict.fromkeys(chosen.calls, reason))
         return found
 

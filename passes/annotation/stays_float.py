@@ -2,7 +2,9 @@
 
 *Before a logarithm.* Codes have the same step everywhere, a logarithm wants the same relative error everywhere: what
 lies below half a step becomes log(0). A filter bank whose energies a logarithm reads (the spectrogram that begins an
-audio network) is computed in float up to there, unless that leaves no layer in integers.
+audio network) is computed in float up to there, unless that leaves no layer in integers. So are the layers that a
+layer of that bank reads with nothing that computes in between: together they are one filter, and what one band rounds
+off the signal is noise in the quiet bands of all.
 
 *Between float operators.* A product of two values that float operators gave, read by float operators alone, would be
 rounded to codes three times and gain nothing: both sides have the values.
@@ -10,7 +12,7 @@ rounded to codes three times and gain nothing: both sides have the values.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from isobit.passes.annotation.structure import Structure
 from isobit.pipeline.graph.annotation import keep_float
@@ -30,25 +32,48 @@ KEEPS_RELATIVE_ERRORS = {name for name, row in UNARY.items() if row.keeps_relati
     "mul", "add", "sum", "mean_over_dims", "amax", "cat",
 }
 HANDS_ON = KEEPS_RELATIVE_ERRORS | WEIGHTED
+LINEAR = WEIGHTED | {"cat"}
 
 
 def before_logarithms(structure: Structure) -> list[Call]:
     """The layers of whose results a logarithm is taken, and what lies between: powers, sums, an end at the bottom.
 
-    Nothing where no other layer would be left in integers.
+    Of three sets the widest that leaves another layer in integers, and nothing where none does: the bank (layers that
+    only add energies up, and the layers that these read) with all layers that it filters; the bank alone; the last
+    layers before each logarithm.
     """
-    found: set[Call] = set()
-    waiting = [call for call in structure.operators if call.op in LOGARITHMS]
+    logarithms = [call for call in structure.operators if call.op in LOGARITHMS]
+    last = _reached(logarithms, lambda call: call.op not in WEIGHTED, HANDS_ON)
+    bank = _reached(logarithms, lambda call: call.op not in WEIGHTED or _only_adds(call), HANDS_ON)
+    # A filter of a filter is a filter: through layers and what only lays out; a sum of two tensors ends it.
+    filters = _reached([call for call in bank if call.op in WEIGHTED], lambda call: call.op in LINEAR, LINEAR)
+    for found in (bank | filters, bank, last):
+        if not all(layer in found or structure.in_float(layer) for layer in structure.layers):
+            return [call for call in structure.operators if call in found and not is_move(call.op)]
+    return []
+
+
+def _only_adds(layer: Call) -> bool:
+    """Its weights and biases are none below zero: bands summed up, or a number added so that no logarithm is of 0."""
+    given = [layer.args[name] for name in ("weight", "bias") if layer.args[name] is not None]
+    return all(value.constant and bool((value.tensor >= 0).all()) for value in given)
+
+
+def _reached(starts: Collection[Call], goes_on: Callable[[Call], bool], handing: Collection[str]) -> set[Call]:
+    """The operators from which values come to `starts` through `handing` and moves, and `starts` themselves.
+
+    Args:
+        goes_on: what comes to an operator comes from it as well.
+    """
+    found, waiting = set[Call](), [*starts]
     while waiting:
         call = waiting.pop()
         if call in found or not call.op:
             continue
         found.add(call)
-        if call.op not in WEIGHTED:
-            waiting += [each for each in call.inputs if each.op in HANDS_ON or is_move(each.op)]
-    if all(layer in found or structure.in_float(layer) for layer in structure.layers):
-        return []
-    return [call for call in structure.operators if call in found and not is_move(call.op)]
+        if goes_on(call) or is_move(call.op):
+            waiting += [each for each in call.inputs if each.op in handing or is_move(each.op)]
+    return found
 
 
 def between_floats(structure: Structure, settled: Collection[Call] = ()) -> list[Call]:

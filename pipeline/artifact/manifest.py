@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isobit.pipeline.artifact.digest import DIGEST, MANIFEST, content_digest
+from isobit.pipeline.artifact.reading import read_bounded
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.quant.grid import Grid
 
@@ -216,9 +217,9 @@ def _code_bits(entry: TensorEntry) -> int:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the artifact in `folder`; raises InputError where there is none that can be read."""
     try:
-        found = Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = Manifest.model_validate_json(read_bounded(folder / MANIFEST))
         return found.model_copy(update={DIGEST: None})
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
+    except (OSError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"no artifact that can be read: {reason}", where=str(folder / MANIFEST)) from error
 

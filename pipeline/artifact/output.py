@@ -83,7 +83,7 @@ def _clear(out: Path) -> None:
         return
     ours = re.compile(re.escape(f".{out.name}-") + r"[a-z0-9_]{8}\.(partial|old)")
     for path in sorted(path for path in out.parent.iterdir() if ours.fullmatch(path.name)):
-        if path.suffix == ".old" and not out.exists() and _is_artifact(path):
+        if path.suffix == ".old" and not out.exists() and is_artifact(path):
             path.rename(out)  # killed between two renames: the artifact that was to be replaced is all there is
         else:
             shutil.rmtree(path, ignore_errors=True)
@@ -109,7 +109,7 @@ def check_out(out: Path, overwrite: bool = False) -> None:
             "the output folder exists", where=str(out), field="out",
             hint="Give another `out`, or `options.overwrite=True` to replace it.",
         )
-    if not _is_artifact(out):
+    if not is_artifact(out):
         raise InputError(
             f"the folder to overwrite is not an artifact of {PRODUCT}",
             where=str(out),
@@ -143,7 +143,8 @@ def _check_place(out: Path) -> None:
         raise InputError("the output folder cannot be made: no permission to write", where=str(parent), field="out")
 
 
-def _is_artifact(folder: Path) -> bool:
+def is_artifact(folder: Path) -> bool:
+    """The folder has a manifest of this product."""
     try:
         if not (folder / MANIFEST).is_file():
             return False

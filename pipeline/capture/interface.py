@@ -86,7 +86,7 @@ def _check_input(node: fx.Node, name: str) -> None:
 
 
 def check_outputs(graph: fx.GraphModule) -> None:
-    """Refuse outputs that are no [N, ...] of floats or integers, or that no input has a part in.
+    """Refuse outputs that are no [N, ...] of floats or integers, that no input has a part in, or that hold no numbers.
 
     Raises:
         CaptureError: names the output and where it is computed.
@@ -107,6 +107,12 @@ def check_outputs(graph: fx.GraphModule) -> None:
                 f"output '{name}' of the model is a tensor of shape {shape_text(shape)} and type {dtype}",
                 where=where(node), allowed="floats or integers [N, ...], the free batch N first", field="outputs",
                 hint="return it in that form, or keep the other outputs alone (`outputs`)",
+            )
+        if 0 in shape:
+            raise CaptureError(
+                f"output '{name}' of the model holds no numbers: its shape is {shape_text(shape)}", where=where(node),
+                allowed="sizes of 1 or more", field="outputs",
+                hint="correct the sizes that it is cut to, or keep the other outputs alone (`outputs`)",
             )
 
 

@@ -10,6 +10,7 @@ from torch import fx
 from isobit.pipeline.quant.grid import QuantSpec
 
 META, META_FLOAT = "quant", "kept_float"
+BY_RECIPE = "recipe: "  # begins the reason of what an override keeps in float; the override's `where` follows
 
 # input: the network's input. own: what an operator computes, at the recipe's bits or those of its readers. inner: a
 # branch that enters only residual sums, which papers leave in float. float: what a float operator hands to an integer

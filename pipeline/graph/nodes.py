@@ -71,8 +71,8 @@ def _operands(node: fx.Node) -> str:
 
 def _second_operand(node: fx.Node) -> str:
     """`_operands` where the second is the constant, which may not be exchanged with the first."""
-    other = node.args[1]
-    return "" if isinstance(other, fx.Node) and not is_constant(other) else _operands(node)
+    other, kind = node.args[1], _operands(node)
+    return "" if isinstance(other, fx.Node) and not is_constant(other) and kind != "_scaled" else kind
 
 
 def _quotient(node: fx.Node) -> str:

@@ -78,6 +78,8 @@ class UnaryOperator:
         homogeneous: f(s x) = s f(x) for s > 0, and channels may be equalized through it.
         logarithm: what it reads needs the same relative error everywhere.
         keeps_relative_errors: it hands them on as they are, as powers do; an end below which values count as one, too.
+        rounded_in_place: libraries are a few units in the last place of each result apart, however small it is, though
+            relative errors of operands are not handed on; others approximate, to a share of the largest result.
     """
 
     formula: Callable[..., Array]
@@ -94,6 +96,7 @@ class UnaryOperator:
     homogeneous: bool = False
     logarithm: bool = False
     keeps_relative_errors: bool = False
+    rounded_in_place: bool = False
 
     def arguments(self, node: fx.Node) -> dict[str, Any]:
         """The parameters of a call as it holds them: numbers, strings, nodes."""
@@ -341,7 +344,7 @@ UNARY: dict[str, UnaryOperator] = {
     "tanh": UnaryOperator(lambda x: np.tanh(x), "Tanh"),
     # functions
     "abs": UnaryOperator(lambda x: np.abs(x), "Abs", no_negatives=True, keeps_relative_errors=True),
-    "neg": UnaryOperator(lambda x: -x, "Neg"),
+    "neg": UnaryOperator(lambda x: -x, "Neg", rounded_in_place=True),
     "erf": UnaryOperator(lambda x: _erf(x), "Erf"),
     "sin": UnaryOperator(lambda x: np.sin(x), "Sin"),
     "cos": UnaryOperator(lambda x: np.cos(x), "Cos"),
@@ -349,7 +352,7 @@ UNARY: dict[str, UnaryOperator] = {
     "sign": UnaryOperator(lambda x: np.sign(x), "Sign"),
     "floor": UnaryOperator(lambda x: np.floor(x), "Floor"),
     "ceil": UnaryOperator(lambda x: np.ceil(x), "Ceil"),
-    "exp": UnaryOperator(lambda x: np.exp(x), "Exp", no_negatives=True),
+    "exp": UnaryOperator(lambda x: np.exp(x), "Exp", no_negatives=True, rounded_in_place=True),
     "exp2": UnaryOperator(lambda x: np.exp2(x), _power_of_form(2.0), no_negatives=True),
     "expm1": UnaryOperator(lambda x: np.expm1(x), lambda e, x: e.call("Sub", [e.inner("Exp", [x]), e.scalar(1.0)])),
     "log": UnaryOperator(lambda x: np.log(x), "Log", least=TINY, logarithm=True),
@@ -361,8 +364,10 @@ UNARY: dict[str, UnaryOperator] = {
     "sqrt": UnaryOperator(
         lambda x: np.sqrt(x), "Sqrt", no_negatives=True, least=TINY, keeps_relative_errors=True,
     ),
-    "rsqrt": UnaryOperator(lambda x: 1.0 / np.sqrt(x), _rsqrt_form, no_negatives=True, least=TINY),
-    "reciprocal": UnaryOperator(lambda x: 1.0 / x, "Reciprocal"),
+    "rsqrt": UnaryOperator(
+        lambda x: 1.0 / np.sqrt(x), _rsqrt_form, no_negatives=True, least=TINY, rounded_in_place=True,
+    ),
+    "reciprocal": UnaryOperator(lambda x: 1.0 / x, "Reciprocal", rounded_in_place=True),
     # arithmetic with a constant: a number, or a parameter that has one number for each channel
     "pow": UnaryOperator(
         lambda x, exponent: np.power(x, float(exponent)), _pow_form, ("exponent",),
@@ -375,8 +380,10 @@ UNARY: dict[str, UnaryOperator] = {
     "add_constant": UnaryOperator(
         lambda x, other: x + other, _with_other("Add"), ("other",), keeps_relative_errors=True,
     ),
-    "sub_constant": UnaryOperator(lambda x, other: x - other, _with_other("Sub"), ("other",)),
-    "rsub_constant": UnaryOperator(lambda x, other: other - x, _from_other, ("other",)),
+    "sub_constant": UnaryOperator(
+        lambda x, other: x - other, _with_other("Sub"), ("other",), rounded_in_place=True,
+    ),
+    "rsub_constant": UnaryOperator(lambda x, other: other - x, _from_other, ("other",), rounded_in_place=True),
     "mul_constant": UnaryOperator(
         lambda x, other: x * other, _with_other("Mul"), ("other",), keeps_relative_errors=True,
     ),

@@ -163,7 +163,7 @@ def _with_others(found: AccuracyVerdict, answers: Answers) -> AccuracyVerdict:
     return replace(found, status=status, text=text, findings=tuple(dict.fromkeys((*found.findings, *rest.findings))))
 
 
-_UNMEASURED = "no accuracy was measured; "
+_UNMEASURED = "by the float network's own answers, as nothing measured the task: "
 
 
 def _by_agreement(answers: Answers) -> AccuracyVerdict:

@@ -12,8 +12,11 @@ from pydantic import BaseModel, ValidationError
 from isobit.pipeline.errors import RecipeError, nearest_spelling
 from isobit.pipeline.recipe.budget import MAX_BITS, MIN_BITS
 from isobit.pipeline.recipe.merge import FILE_KEYS
-from isobit.pipeline.recipe.schema import BITS_TAG, BUDGET_TAG, Recipe
+from isobit.pipeline.recipe.schema import BITS_TAG, BUDGET_TAG, OPERATOR, POSITIONS, Recipe
 
+PATTERNS = (f"{', '.join(POSITIONS)}, {OPERATOR}<operator> or a pattern of layer names, or a list of one or more of "
+            "these")
+WHERE = "where"  # of an override: one pattern or several
 SHOWN = 80  # characters of a wrong value in a message
 
 
@@ -41,15 +44,21 @@ def explained(error: ValidationError, where: str, edits: list[tuple[str, ...]]) 
     """One RecipeError for a pydantic report: the first finding in full, the keys of the others after it."""
     findings = sorted(error.errors(include_url=False), key=lambda finding: finding["type"] != "extra_forbidden")
     for finding in findings:
-        finding["loc"] = tuple(step for step in finding["loc"] if step not in (BITS_TAG, BUDGET_TAG))
-    first, others = findings[0], [_key_text(finding["loc"]) for finding in findings[1:]]
+        finding["loc"] = _without_kinds(finding["loc"])
+    first, key = findings[0], _key_text(findings[0]["loc"])
+    others = [other for other in dict.fromkeys(_key_text(finding["loc"]) for finding in findings[1:]) if other != key]
     what, allowed, hint = _finding(first)
     if others:
         hint = f"{hint} Also wrong: {', '.join(others)}".strip()
-    key = _key_text(first["loc"])
     return RecipeError(
         what, where=_blamed(key, where, edits), allowed=allowed, hint=hint, field=f"recipe.{key}",
     )
+
+
+def _without_kinds(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """A pydantic location without what it says of the kinds that a value may be of."""
+    loc = tuple(step for step in loc if step not in (BITS_TAG, BUDGET_TAG))
+    return loc[:loc.index(WHERE) + 1] if WHERE in loc else loc
 
 
 def _blamed(key: str, where: str, edits: list[tuple[str, ...]]) -> str:
@@ -84,6 +93,8 @@ def _finding(finding: Any) -> tuple[str, str, str]:
     if loc[-1:] == ("bits",):
         budget = ", or a budget as {average: 3} or {budget_mb: 0.12}" if loc == ("weights", "bits") else ""
         return f"'{key}' is {shown(value)}", f"an integer from {MIN_BITS} to {MAX_BITS}{budget}", ""
+    if loc[-1:] == (WHERE,):
+        return f"'{key}' is {shown(value)}", PATTERNS, ""
     if kind == "literal_error":
         choices = re.findall(r"'([^']+)'", finding["ctx"]["expected"])
         return f"'{key}' is {shown(value)}", " or ".join(choices), nearest_spelling(str(value), choices)
@@ -102,18 +113,18 @@ def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
     model: type[BaseModel] = Recipe
     for step in loc:
         if isinstance(step, str):
-            inside = _model_inside(model.model_fields[step].annotation)
+            inside = model_inside(model.model_fields[step].annotation)
             if inside is None:
                 raise ValueError(f"no keys stand at {loc}")
             model = inside
     return model
 
 
-def _model_inside(annotation: Any) -> type[BaseModel] | None:
+def model_inside(annotation: Any) -> type[BaseModel] | None:
     """`X` of `X`, `X | None`, `tuple[X, ...]` and `int | X`; None where there is no model."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((model for part in get_args(annotation) if (model := _model_inside(part)) is not None), None)
+    return next((model for part in get_args(annotation) if (model := model_inside(part)) is not None), None)
 
 
 def keys_text(model: type[BaseModel]) -> str:

@@ -25,7 +25,7 @@ RangeName = Literal["minmax", "mse", "mse_shrink", "average", "percentile"]
 Exponent = Annotated[float, Field(ge=1.0, le=4.0)]
 Percentile = Annotated[float, Field(gt=0.0, le=1.0)]
 # Which layers keep 8 bits; what each name stands for is the table of pipeline/recipe/policy.py.
-PolicyName = Literal["none", "qdrop", "brecq", "brecq-intended", "captq"]
+PolicyName = Literal["none", "qdrop", "brecq", "brecq-intended", "captq", "depthwise"]
 Rule = TypeVar("Rule", "WeightRule", "ActivationRule")
 AnyRule = TypeVar("AnyRule", "WeightRule", "ActivationRule", "RuleChange")
 

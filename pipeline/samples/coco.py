@@ -32,7 +32,7 @@ from isobit.pipeline.samples.preparation import ImagePreparation, cut_from, resi
 SUFFIX = ".json"
 UNPACKED = 12  # bytes of memory for a byte of JSON, about
 LARGEST_SIDE = 1 << 20
-SHOWN = 8  # classes that a note names
+SHOWN = 8  # classes that a note names, ids that an error names
 PREFIX = "instances_"  # of COCO's own files: instances_val2017.json has the pictures of val2017/
 
 
@@ -231,8 +231,8 @@ def _rows(
     empty = 0
     for place, entry in enumerate(_entries(content, "annotations", ("image_id", "category_id", "bbox"), where)):
         here = f"annotations[{place}]"
-        image, category = (_known(entry[key], of, f"{here}.{key}", where)
-                           for key, of in (("image_id", places), ("category_id", by_id)))
+        image = _known(entry["image_id"], places, "images", f"{here}.image_id", where)
+        category = _known(entry["category_id"], by_id, "categories", f"{here}.category_id", where)
         left, top, width, height = _box(entry["bbox"], here, where)
         crowd = entry.get("iscrowd", 0)
         if crowd not in (0, 1):
@@ -244,9 +244,16 @@ def _rows(
     return rows, empty
 
 
-def _known(key: Any, among: Mapping[Any, int], what: str, where: str) -> int:
+def _known(key: Any, among: Mapping[Any, int], of: str, what: str, where: str) -> int:
+    """The number of what has the id `key` in the list `of`; `what` is the key, as messages say it."""
     if not isinstance(key, int | str) or isinstance(key, bool) or key not in among:
-        raise InputError(f"{what} is {_shown(key)}, and there is none with this id", where=where)
+        some = ", ".join(_shown(known) for known in list(among)[:SHOWN])
+        more = f" and {len(among) - SHOWN} more" if len(among) > SHOWN else ""
+        raise InputError(
+            f"{what} is {_shown(key)}, and there is none with this id", where=where,
+            allowed=f"the ids of '{of}': {some}{more}" if among else f"nothing: '{of}' is empty",
+            hint=f"Add it to '{of}', or leave the annotation out.",
+        )
     return among[key]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from isobit.calib.parameters import Parameters, checked_parameters
 from isobit.pipeline.errors import RecipeError
@@ -37,3 +37,41 @@ def test_a_value_that_is_not_allowed_is_named(value: object, allowed: str) -> No
     with pytest.raises(RecipeError, match=f"'steps' is {value!r}") as caught:
         check(steps=value)
     assert caught.value.where == "images.steps" and allowed in caught.value.allowed
+
+
+class Inner(Parameters):
+    """Parameters inside others."""
+
+    first: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Inner:
+        if not self.first:
+            raise ValueError("nothing is said")
+        return self
+
+
+class Outer(Parameters):
+    """Parameters that hold others."""
+
+    steps: int = 3
+    inner: Inner | None = None
+
+
+def outer(inner: object) -> RecipeError:
+    with pytest.raises(RecipeError) as caught:
+        checked_parameters(Outer, {"inner": inner}, "method 'own'", "method", ("name",))
+    return caught.value
+
+
+def test_an_unknown_key_inside_is_answered_with_the_keys_there() -> None:
+    error = outer({"frist": ["x"]})
+    assert (error.what, error.allowed) == ("method 'own' has no parameter 'inner.frist'", "first")
+    assert (error.hint, error.field) == ("Did you mean 'first'?", "recipe.method.inner.frist")
+
+
+@pytest.mark.parametrize(("inner", "what"), [
+    ({}, "nothing is said"), ({"first": []}, "nothing is said"), (3, "'inner' is 3")])
+def test_what_is_said_inside_names_its_place_and_the_keys_there(inner: object, what: str) -> None:
+    error = outer(inner)
+    assert (error.what, error.allowed, error.field) == (what, "the keys first", "recipe.method.inner")

@@ -132,6 +132,18 @@ def test_a_layer_stays_refused_after_the_layers():
         placed(Picky("after_layers", ("conv2d",)))
 
 
+@pytest.mark.parametrize(("target", "allowed", "helps"), [
+    ("c", False, False), ("c", True, False), ("tvm", False, True)])
+def test_an_override_that_keeps_a_layer_in_float_is_what_is_at_fault(target, allowed, helps):
+    recipe = load_recipe("minmax_w8a8", ["overrides=[{where: first, float: true}]"])
+    captured = nets.captured_of(Cube().eval(), 3, 6, 6)[0]
+    with pytest.raises(TargetError, match=r"does not compute aten\.conv2d\.default in float here") as caught:
+        place(captured, recipe, BACKENDS.get(target), None, allowed)
+    assert caught.value.field == "recipe.overrides"
+    assert caught.value.where.startswith("override where: first with float: true; ")
+    assert ("allow_float" in caught.value.hint) == helps and "leave the override out" in caught.value.hint
+
+
 def test_profiles_are_the_backends():
     assert placed(Picky("anywhere", ()), profile="any").target.profile == "any"
     with pytest.raises(TargetError, match="no device profile 'other'"):

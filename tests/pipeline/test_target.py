@@ -76,3 +76,10 @@ def test_notes_concern_some_recipes_and_speak_of_their_bits():
     target = dataclasses.replace(TARGET, notes=(Note("for all"), Note("W{weights}A{activations}", activations_below=8)))
     assert target.notes_for(4, 4) == ["for all", "W4A4"]
     assert target.notes_for(4, 8) == ["for all"]
+
+
+def test_what_a_weight_takes_is_asked_of_the_kind_of_layer():
+    own = WeightLimits(depthwise_bits=16)
+    assert [own.stored_bits(bits) for bits in (2, 4, 5, 8)] == [2, 4, 8, 8]
+    assert [own.stored_bits(bits, depthwise=True) for bits in (2, 8)] == [16, 16]
+    assert WeightLimits().stored_bits(3, depthwise=True) == 3

@@ -10,6 +10,10 @@ with weights of 8 bits per channel and unsigned activations: the best of its thr
 without `reduce_range`, counts for each output by itself. What makes its file unusable is left in float there
 (`File.left_out`). Both see the same calibration samples and are judged on the same others, against the float file in
 ONNX Runtime. Faces are photographs; text and chords are drawn and synthesised here.
+
+Both of basic-pitch's F1 reach 99 % where the first and the last layer of its onsets stay in float:
+
+    python tools/check/onnx_files.py basic_pitch --set "overrides=[{where: [last, '*re_lu_3*'], float: true}]"
 """
 
 from __future__ import annotations

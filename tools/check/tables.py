@@ -92,11 +92,12 @@ def targets() -> str:
 
 def policies() -> str:
     """What each policy keeps at 8 bits."""
-    places = ("first", "penultimate", "last")
+    places = {"first": "first layer", "penultimate": "penultimate layer", "last": "last layer",
+              "op:depthwise_conv2d": "depthwise convolutions"}
     rows = [
         (f"`{name}`", *(_kept(overrides, where) for where in places)) for name, overrides in POLICIES.items()
     ]
-    return markdown(("policy", *(f"{where} layer" for where in places)), rows)
+    return markdown(("policy", *places.values()), rows)
 
 
 def recipes() -> str:

@@ -11,33 +11,35 @@ from tools.bench.rows import CELLS, EFFICIENTNET
 from tools.reproduce.experiments import Group, Line
 
 SEEDS = (1005,)
-# The first maps of EfficientNet-Lite0 have 112 x 112 places, so that few images say much.
+# The first maps of EfficientNet-Lite0 have 112 x 112 places, so that few images say much. Soft rounding is undecided
+# after so few steps; hard rounding is decided in every one.
+_HARD = "method.rounding={name: signsgd}"
 _FEW = ("images.count=128", "images.batch_size=8")
-_UNITS = (*_FEW, "method.init_images=64", "method.steps=100")
-_BOXES = ("images.count=205", "images.batch_size=8", "method.steps=200")
+_UNITS = ("images.count=128", "images.batch_size=16", "method.init_images=64", "method.steps=60", _HARD)
+_BOXES = ("images.count=128", "images.batch_size=8", "method.steps=100", _HARD)
 BUDGETS: Mapping[tuple[str, str], tuple[str, ...]] = {
     (EFFICIENTNET, "nearest"): _FEW,
     (EFFICIENTNET, "mse"): _FEW,
     (EFFICIENTNET, "adaround"): _UNITS,
-    (EFFICIENTNET, "brecq"): (*_UNITS, "method.activation_steps=25", "method.skip_stem=false"),
+    (EFFICIENTNET, "brecq"): (*_UNITS, "method.activation_steps=15", "method.skip_stem=false"),
     (EFFICIENTNET, "qdrop"): _UNITS,
-    (EFFICIENTNET, "captq"): _UNITS,
-    (EFFICIENTNET, "pdquant"): (*_UNITS, "method.prediction_images=4", "method.correction_steps=100"),
-    (EFFICIENTNET, "finish"): (),
+    (EFFICIENTNET, "pdquant"): (*_UNITS, "method.prediction_images=4", "method.correction_steps=60"),
+    (EFFICIENTNET, "finish"): ("images.count=384", "method.finish_steps=200"),
+    (EFFICIENTNET, "qdrop-finish"): (),
     (EFFICIENTNET, "zeroq"): ("images.count=32", "images.batch_size=8", "images.batch=8", "images.iterations=60"),
     (CELLS, "nearest"): (),
     (CELLS, "mse"): (),
     (CELLS, "adaround"): _BOXES,
-    (CELLS, "brecq"): (*_BOXES, "method.activation_steps=50"),
+    (CELLS, "brecq"): (*_BOXES, "method.activation_steps=25"),
     (CELLS, "qdrop"): _BOXES,
-    (CELLS, "captq"): _BOXES,
-    (CELLS, "pdquant"): _BOXES,
+    (CELLS, "pdquant"): (*_BOXES, "method.prediction_images=4", "method.correction_steps=0"),
     (CELLS, "finish"): (),
+    (CELLS, "qdrop-finish"): (),
     (CELLS, "zeroq"): ("images.count=32", "images.batch_size=8", "images.batch=8", "images.iterations=100"),
 }
 BITS = ("w8a8", "w4a8", "w4a4", "w3a3", "w2a4")
-# The stem's output has 8 bits for every method: it is one tensor, and a depthwise convolution reads it.
-POLICY = "policy=captq"
+# The stem's output and the weights of depthwise layers have 8 bits for every method.
+POLICY = "policy=depthwise"
 WITHOUT_DATA = frozenset({"zeroq"})
 
 

@@ -80,6 +80,13 @@ def find_predictions(
     return tuple(_weighed(each, judges, named) if each.kind == "numbers" else each for each in found)
 
 
+def gives_scores(graph: fx.GraphModule) -> dict[str, bool]:
+    """By output: its values are what a softmax or sigmoid gave, and no logits; a logarithm's are logits as well."""
+    found = zip(output_names(graph), Calls(graph).outputs, strict=True)
+    functions = {name: {source.op for source in _sources(call)} for name, call in found}
+    return {name: ops <= SCORES - {"log_softmax"} for name, ops in functions.items()}
+
+
 def _weighed(numbers: Prediction, judges: Sequence[Prediction], named: Mapping[str, Call]) -> Prediction:
     """With the first of the scores that lie on the same grid, if any does."""
     shape = named[numbers.node].shape

@@ -183,7 +183,7 @@ def _attribute(attribute: onnx.AttributeProto, path: Path, where: str) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
     if hasattr(value, "dims"):
-        return _value(value, path)
+        return _value(value, path).numpy()
     if not isinstance(value, int | float | str):
         return [part.decode("utf-8", errors="replace") if isinstance(part, bytes) else part for part in value]
     return value

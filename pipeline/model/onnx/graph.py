@@ -22,7 +22,7 @@ class Node:
         op: its type (`Conv`).
         name: as the file has it; may be empty.
         inputs, outputs: names of values; empty where one is left out.
-        attributes: int, float, str, lists of them, or a tensor.
+        attributes: int, float, str, lists of them, or an array: a tensor is not read while a network is traced.
         scope: path of the module that the exporter says it comes from; empty where it does not.
     """
 

@@ -82,6 +82,20 @@ def test_float_rounding_is_a_share_of_the_sample_s_values_or_of_the_grid_whichev
     assert low.dtype == high.dtype == torch.uint8 and high[1, 1] == 255
 
 
+def test_an_infinite_value_has_its_own_code_and_explains_no_other():
+    value = torch.tensor([[0.0505, torch.inf], [0.055, -torch.inf], [0.055, 0.0]])
+    low, high = _explained(value, GRID)
+    assert low.tolist() == [[37, 255], [38, 0], [38, 37]] and high.tolist() == [[38, 255], [38, 0], [38, 37]]
+    carried = torch.tensor([[torch.nan, torch.nan], [torch.nan, torch.inf], [0.01, 0.0]])
+    low, high = _explained(value, GRID, carried)
+    assert low.tolist() == [[37, 255], [38, 0], [37, 37]] and high.tolist() == [[38, 255], [38, 0], [38, 37]]
+
+
+def test_what_float_rounding_explains_of_one_number_a_sample():
+    low, high = _explained(torch.tensor([0.0505, 0.055]), GRID)
+    assert low.tolist() == [37, 38] and high.tolist() == [38, 38]
+
+
 class Between(nn.Module):
     """A function between two convolutions."""
 

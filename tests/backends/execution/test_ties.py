@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import fx
 
-from isobit.backends.execution.integer import call
-from isobit.backends.execution.ties import ORDERED
+from isobit.backends.execution.ties import ORDERED, call
 
 X = torch.tensor([[1.0, 3.0, 3.0, 0.0, 3.0, 1.0]]).repeat(2, 40)
 

@@ -2,9 +2,21 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
-from isobit.backends.tvm.profiles import AARCH64, NAMES, NATIVE, PROFILES, X86_64, profiles_of, resolve
+from isobit.backends.tvm.instructions import instruction_set
+from isobit.backends.tvm.instructions.x86 import X86
+from isobit.backends.tvm.profiles import (
+    AARCH64,
+    DEPTHWISE_BITS,
+    NAMES,
+    NATIVE,
+    PROFILES,
+    X86_64,
+    profiles_of,
+    resolve,
+)
 from isobit.pipeline.errors import TargetError
 
 V3 = "model name : Some PC\nflags : avx2 bmi1 bmi2 f16c fma abm movbe\n"
@@ -60,3 +72,10 @@ def test_tvm_accepts_the_target(profile):
     made = target(profile.llvm_target(threads=2))
     assert made.kind.name == "llvm" and int(made.attrs["num-cores"]) == 2
     assert str(made.attrs["mtriple"]) == profile.machine.triple
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_weights_of_depthwise_layers_take_what_their_kernels_read(profile):
+    e = instruction_set(profile.flavour)
+    expected = 8 * np.dtype(e.taps).itemsize if isinstance(e, X86) else None
+    assert DEPTHWISE_BITS.get(profile.flavour) == expected

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from isobit.calib.calibrate import calibrate
 from isobit.calib.context import Calibration
@@ -15,6 +17,7 @@ from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
 from isobit.calib.reconstruction.trainer import MakeObjective, Settings, UnitTrainer
 from isobit.pipeline.quant.quantizer import Phase
 from isobit.pipeline.stages import UnitLog
+from tests.examples.tiny import quantized_net
 from tests.examples.units import PAPER, Notes, calibrated, calibration, net, output_error, recipe, weight_of
 
 UNITS = ["stem", "inner", "outer", "head"]
@@ -193,6 +196,27 @@ def test_fisher_changes_the_rounding() -> None:
     """`off` -> `diag` -> `full`: three different losses, three different roundings."""
     plain, diagonal, full = codes(), codes(fisher="diag"), codes(fisher="full")
     assert not torch.equal(plain, diagonal) and not torch.equal(plain, full) and not torch.equal(diagonal, full)
+
+
+class Chosen(nn.Module):
+    """A map of classes, and the class of each position beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.classes = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = self.classes(self.stem(x).relu())
+        return {"chosen": y.argmax(1), "classes": y}
+
+
+@pytest.mark.parametrize("fisher", ["off", "diag", "full"])
+def test_an_argmax_beside_a_float_output_is_calibrated(fisher: str) -> None:
+    of = recipe("brecq_w4a4", f"method.fisher={fisher}", "method.activation_steps=2", "method.init_images=4",
+                "images.batch_size=4", steps=3)
+    quantized, images = quantized_net(PAPER, of, Chosen().eval(), torch.rand(8, 3, 8, 8))
+    logs = calibrate(quantized, images).log
+    assert logs and all(math.isfinite(log.loss_hard) for log in logs)
 
 
 @pytest.mark.parametrize("changes", [{"activation_exponent": 2.0}, {"scale_learning_rate": 4e-5}, {"init_images": 48}])

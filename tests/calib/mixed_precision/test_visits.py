@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import torch
 
+from isobit import passes
 from isobit.backends.onnx.target import TARGETS
 from isobit.calib.mixed_precision.sensitivity import quantized_layers
 from isobit.calib.mixed_precision.visits import visits
 from isobit.pipeline.graph.ports import output_nodes
+from isobit.pipeline.recipe.file import load_recipe
+from isobit.pipeline.samples.batching import footprint
 from tests.examples import ports
+from tests.examples.detectors import captured_detector
 from tests.examples.tiny import quantized_net
 
 CPU = torch.device("cpu")
@@ -43,3 +47,19 @@ def test_batches_are_shares_of_all_samples():
     found = [(visit.rows, visit.share) for visit in visits(quantized.graph, [first], many, CPU)]
     assert len(found) > 1 and abs(sum(share for _, share in found) - 1) < 1e-12
     assert found[-1][0].stop == len(many)
+
+
+def test_losses_of_a_detector_do_not_depend_on_the_batches():
+    captured, images = captured_detector("plain")
+    quantized = passes.quantize(captured, load_recipe("minmax_w8a8"), TARGETS["generic"])
+    first = quantized_layers(quantized.calls)[0].name
+    sample = footprint(quantized.graph).forward
+    quiet = torch.cat([images, 0.01 * images])  # an image of a batch shows less than one of another
+
+    def loss(memory):
+        found = [visit.loss(visit.answers({name: 1.2 * value for name, value in visit.run().items()}))
+                 for visit in visits(quantized.graph, [first], quiet, CPU, memory)]
+        return len(found), sum(found)
+
+    (one, whole), (several, parts) = loss(1e9), loss(4 * sample)
+    assert one == 1 and several > 1 and abs(parts - whole) < 1e-4 * whole

@@ -98,6 +98,14 @@ def test_gradients_leave_their_arguments_alone() -> None:
     assert all(torch.equal(*values) for values in zip(kept, (output, target, weight), strict=True))
 
 
+@pytest.mark.parametrize("gradient", [reconstruction_gradient, full_fisher_gradient])
+def test_an_output_of_integers_has_a_gradient_of_floats(gradient: Callable[..., torch.Tensor]) -> None:
+    """An argmax beside a float output: what stands for its gradient is finite and changes nothing of it."""
+    output, target = torch.randint(0, 5, (6, 3, 5)), torch.randint(0, 5, (6, 3, 5))
+    found = gradient(output, target, weight=weights((6, 3, 5)))
+    assert found.is_floating_point() and found.shape == output.shape and bool(found.isfinite().all())
+
+
 def test_tiling_changes_nothing_and_duplicated_channels_count_twice() -> None:
     output, target = pair((6, 4, 3, 5))
     loss = float(reconstruction_loss(output, target))

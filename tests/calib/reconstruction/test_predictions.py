@@ -5,15 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
+from isobit.calib.methods import find_method
 from isobit.calib.reconstruction.losses import number_loss, prediction_loss, score_loss
 from isobit.calib.reconstruction.predictions import (
     FloatPredictions,
     PredictionNames,
     answers_loss,
+    background_of,
     float_predictions,
     score_of,
 )
+from isobit.pipeline.errors import RecipeError
 from isobit.pipeline.graph.ends.predictions import Prediction
+from isobit.pipeline.recipe.schema import MethodChoice
 from tests.examples.units import calibration, detector_calibration
 
 ALL = slice(None)
@@ -60,9 +64,11 @@ def test_the_class_that_takes_most_positions_is_the_background() -> None:
     logits = torch.zeros(2, 50, 3)
     logits[..., 1] = 5.0
     logits[:, 0] = torch.tensor([5.0, 0.0, 0.0])
-    score = score_of(logits, Prediction("c", "c", "classes", 2))
+    classes = Prediction("c", "c", "classes", 2)
+    assert background_of(logits, classes) == 1 and background_of(torch.zeros(2, 50, 3), classes) is None
+    score = score_of(logits, classes, 1)
     assert score.shape == (2, 50) and float(score[0, 0]) > 0.9 and float(score[0, 1]) < 0.1
-    even = score_of(torch.zeros(2, 50, 3), Prediction("c", "c", "classes", 2))
+    even = score_of(torch.zeros(2, 50, 3), classes, None)
     assert torch.equal(even, torch.ones(2, 50))
 
 
@@ -84,6 +90,33 @@ def test_what_is_compared_is_told_and_may_be_stated() -> None:
         "predictions compared: output_0: scores; output_1: numbers, weighed by the float scores"]
     stated = float_predictions(made, PredictionNames(classes=["output_0"], boxes=["output_1"]))
     assert [each.kind for each in stated.predictions] == ["classes", "numbers"]
+
+
+def test_losses_of_batches_on_one_scale_add_up_to_that_of_all() -> None:
+    """The images of the first batch show much, those of the second nothing."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(4, 3, 5, 7, generator=generator) + torch.tensor([3.0, 3.0, -8.0, -8.0])[:, None, None, None]
+    values = {"c": scores, "b": torch.rand(4, 4, 5, 7, generator=generator)}
+    changed = {name: 1.1 * value for name, value in values.items()}
+    whole = answers_loss(changed, values, (LOGITS, BOXES))
+    scale = FloatPredictions((LOGITS, BOXES), {name: value.double() for name, value in values.items()})
+
+    def batch(rows: slice, of: FloatPredictions | None) -> float:
+        return 0.5 * float(answers_loss(
+            *({name: value[rows] for name, value in each.items()} for each in (changed, values)), (LOGITS, BOXES), of))
+
+    halves = slice(0, 2), slice(2, 4)
+    assert sum(batch(rows, scale) for rows in halves) == pytest.approx(float(whole), rel=1e-9)
+    assert sum(batch(rows, None) for rows in halves) != pytest.approx(float(whole), rel=1e-2)
+
+
+@pytest.mark.parametrize(("stated", "words"), [
+    ({}, "no prediction is named"), ({"scores": []}, "no prediction is named"),
+    ({"scores": ["output_0"], "boxes": ["output_0"]}, "the prediction 'output_0' is named twice")])
+def test_what_names_nothing_or_one_twice_is_refused_with_the_keys(stated: dict[str, list[str]], words: str) -> None:
+    with pytest.raises(RecipeError, match=words) as error:
+        find_method(MethodChoice(name="pdquant", parameters={"prediction": stated}))
+    assert error.value.field == "recipe.method.prediction" and error.value.allowed == "the keys classes, scores, boxes"
 
 
 @pytest.mark.parametrize("kind", ["classes", "scores"])

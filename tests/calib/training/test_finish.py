@@ -84,6 +84,14 @@ def test_what_makes_the_samples_kept_out_worse_is_not_taken() -> None:
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
+@pytest.mark.parametrize(("count", "kept"), [(48, 6), (24, 4), (6, 3)])
+def test_few_samples_are_not_judged_by_one(count: int, kept: int) -> None:
+    made, answers = rounded()
+    made = dataclasses.replace(made, images=made.images[:count])
+    finish(made, Finish(2, 5e-3, 0.0, 4), answers)
+    assert f"on {kept} samples kept out" in made.findings.notes[0]
+
+
 @pytest.mark.parametrize("rounding_rate", [0.0, 1e-2])
 def test_what_is_trained_is_what_the_graph_computes_afterwards(rounding_rate: float) -> None:
     made, answers = rounded()

@@ -45,9 +45,15 @@ def test_everything_is_one_json_object_on_stdout_and_in_a_file(analyze, tmp_path
     assert shown["layers"][0]["at"]["4"]["drop"]["title"] == "top-1 accuracy"
 
 
+def test_bits_may_be_given_one_by_one(analyze):
+    """The fixture gives 4 and 8."""
+    result = analyze("--bits", 3, "--bits", "4", "--json")
+    assert json.loads(result.stdout)["bits"] == [3, 4, 8], result.stderr
+
+
 @pytest.mark.parametrize(("arguments", "texts"), [
-    (("--bits", "4,x"), ("not a list of bits", "--bits")),
-    (("--bits", "1"), ("nothing to measure", "2 to 8")),
+    (("--bits", "4,x"), ("'4,x' is not a list of bits", "--bits")),
+    (("--bits", "1"), ("nothing to measure at the bits [1]", "2 to 8")),
     (("--out", "."), ("is a folder", "--out")),
     (("--out", "no/such/file.json"), ("no folder", "--out")),
     (("--recipe", "nothing"), ("there is no recipe",)),

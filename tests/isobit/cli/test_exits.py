@@ -17,7 +17,7 @@ from isobit.pipeline.errors import InputError, ParityError
 def ended(error, *, as_json=False, debug=False, units=0, tmp_path=None):
     """(exit code, stderr, stdout) of a block that raises `error`."""
     terminal = Terminal(open_console(io.StringIO()), open_console(io.StringIO()))
-    terminal.units_done, terminal.units_total, terminal.checkpoints = units, 9, tmp_path
+    terminal.kept, terminal.checkpoints = (units, 9), tmp_path
     with pytest.raises(typer.Exit) as stop, exit_codes(terminal, as_json=as_json, debug=debug):
         terminal.current = "calibrate"
         raise error

@@ -101,6 +101,17 @@ def test_a_long_calibration_is_estimated_once_with_a_way_out(plain):
     assert "--set method.steps=1000" in estimates[0]
 
 
+def test_what_trains_after_the_units_has_its_own_estimate_and_forgets_no_unit(plain):
+    calibrate(plain)
+    plain.training(1, 400)
+    for _ in range(20):
+        plain._clock.now += 60
+        plain.step(1)
+    assert "  1 epoch of 400 steps:" in said(plain)
+    (estimate,) = [line for line in said(plain).splitlines() if "to go for 1 epoch of 400 steps" in line]
+    assert "method.steps" not in estimate and plain.kept == (2, 2)
+
+
 def test_resumed_units_do_not_enter_the_estimate(plain):
     plain.units(10, 20_000)
     plain._clock.now += 1

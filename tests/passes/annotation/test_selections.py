@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -55,6 +57,13 @@ def test_depthwise_convolutions_are_selected_by_a_name_of_their_own():
     assert {is_depthwise(layer): bits for layer, (bits, _, _) in layers} == {True: 6, False: 4}
     with pytest.raises(RecipeError, match="op:depthwise_conv2d selects nothing"):
         plan("residual", overrides=[override("op:depthwise_conv2d", SIX)])
+
+
+def test_the_policy_for_depthwise_layers_holds_them_at_8_bits_and_nothing_where_there_are_none():
+    graph = plan("mobile", "policy=depthwise")
+    inner = list(zip(Layers(Calls(graph)), weights(graph), strict=True))[1:-1]
+    assert {is_depthwise(layer): bits for layer, (bits, _, _) in inner} == {True: 8, False: 4}
+    assert weights(plan("residual", "policy=depthwise")) == weights(plan("residual", "policy=captq"))
 
 
 def test_later_overrides_win_field_by_field():
@@ -182,7 +191,8 @@ def held_at_8_bits(graph):
     entering = {n for n in bits if op_name(n) == "mean"} | {activated[-1]}
     others = {bits[n] for n in activated[1:-1]}
     ends = [annotation_of(n).weight.grid.bits for n in layers]
-    assert set(ends[1:-1]) == {4} and len({bits[n] for n in entering}) == 1
+    plain = [not is_depthwise(layer) for layer in Layers(Calls(graph))]
+    assert set(itertools.compress(ends[1:-1], plain[1:-1])) == {4} and len({bits[n] for n in entering}) == 1
     return ends[0] == 8, bits[activated[0]] == 8, ends[-1] == 8, bits[activated[-1]] == 8, others == {8}
 
 
@@ -193,6 +203,7 @@ POLICY_TABLE = {
     "brecq": (True, True, True, False, True),
     "brecq-intended": (True, True, True, True, True),
     "captq": (True, True, True, True, True),
+    "depthwise": (True, True, True, True, True),
 }
 
 

@@ -39,6 +39,19 @@ def test_a_filter_bank_is_float_up_to_its_logarithm_and_the_layer_after_it_is_no
     assert [op_name(node) for node in grids] == ["log", "conv2d"]
 
 
+def test_the_layers_that_a_filter_bank_filters_are_float_as_well():
+    def twice(m, x, between=lambda x: x):
+        signal = F.pad(between(m.b(x)), (1, 1, 1, 1), mode="reflect")
+        return m.c(torch.log(m.a(signal).square() + 1e-6))
+
+    # The number that is added is a layer of its own by now.
+    assert [name for name, _ in kept(twice) if name == "conv2d"] == ["conv2d"] * 3
+    # A sum of two tensors ends it: the second of three filters reads one.
+    assert [name for name, _ in kept(lambda m, x: twice(m, x + m.b(x), lambda x: x))].count("conv2d") == 3
+    # After an activation it is no filter of the signal any more.
+    assert [name for name, _ in kept(lambda m, x: twice(m, x, F.relu)) if name == "conv2d"] == ["conv2d"] * 2
+
+
 @pytest.mark.parametrize("average", [
     lambda x: x.mean(3), lambda x: x.mean((2, 3), keepdim=True), lambda x: F.avg_pool2d(x, 2),
 ])

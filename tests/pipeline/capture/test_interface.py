@@ -45,6 +45,20 @@ def test_outputs_that_have_no_sample_or_no_number(graph, kept, words):
     assert error.value.field == "outputs"
 
 
+def test_an_output_without_numbers_is_refused_by_name():
+    class Cut(nn.Module):
+        def forward(self, x):
+            return {"whole": x * 2, "cut": x[:, :0]}
+
+    x = {0: torch.export.Dim("batch", min=1)}
+    graph = finish(plain_graph(torch.export.export(Cut(), (X,), dynamic_shapes=(x,))))
+    with pytest.raises(CaptureError, match=r"'cut' of the model holds no numbers: its shape is \[N, 0\]") as error:
+        check_outputs(graph)
+    assert error.value.field == "outputs" and error.value.allowed and "`outputs`" in error.value.hint
+    keep_outputs(graph, ["whole"])
+    check_outputs(finish(graph))
+
+
 @pytest.mark.parametrize(
     ("example", "words"),
     [

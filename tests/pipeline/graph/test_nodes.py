@@ -47,6 +47,8 @@ def call(target, *args, shape=(None, 4, 6, 6), constants=0, **kwargs):
         (aten.mul.Tensor, ("w", "x"), {}, "mul_constant"),
         (aten.sub.Tensor, ("x", 1), {}, "sub_constant"),
         (aten.sub.Tensor, ("w", "x"), {}, "sub"),
+        (aten.sub.Tensor, ("x", "y"), {"alpha": 2}, "sub_scaled"),
+        (aten.rsub.Tensor, ("x", "y"), {"alpha": 2}, "rsub_scaled"),
         (aten.rsub.Scalar, ("x", 1), {}, "rsub_constant"),
         (aten.rsub.Scalar, ("x", 1, 2), {}, "rsub_scaled"),
         (aten.div.Tensor, ("x", "w"), {}, "div_constant"),

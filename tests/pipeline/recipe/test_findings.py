@@ -98,6 +98,15 @@ def test_an_override_that_does_nothing_is_refused(write, override):
         load_recipe(write("seed: 3", f"seed: 3\noverrides: [{override}]"))
 
 
+@pytest.mark.parametrize("where", ["[]", "['']", "3", "''", "[first, 3]", "{a: 1}"])
+def test_an_override_that_selects_by_nothing_says_what_a_pattern_is(write, where):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write("seed: 3", f"seed: 3\noverrides: [{{where: {where}, weights: {{bits: 8}}}}]"))
+    assert caught.value.what.startswith("'overrides.0.where' is ") and caught.value.field == "recipe.overrides.0.where"
+    assert caught.value.allowed.startswith("first, penultimate, last, op:<operator> or a pattern")
+    assert not caught.value.hint
+
+
 def test_a_name_that_tells_other_bits_is_refused(write):
     with pytest.raises(RecipeError, match="'own_w2a8' does not say the recipe's bits .w4a8"):
         load_recipe(write("name: own", "name: own_w2a8"))

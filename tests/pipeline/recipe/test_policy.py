@@ -36,4 +36,5 @@ def test_the_table_of_section_1_7_as_where_and_tensors():
         "brecq": [("first", "activations", "output", "weights"), ("last", "weights"), ("penultimate", "output")],
         "brecq-intended": everything,
         "captq": everything,
+        "depthwise": [("op:depthwise_conv2d", "weights"), *everything],
     }

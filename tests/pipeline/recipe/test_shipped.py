@@ -15,13 +15,15 @@ ROOT = Path(__file__).resolve().parents[3]
 HASHES = {f"{family}_{bits}": digest for family, table in
           json.loads((Path(__file__).parent / "hashes.json").read_text()).items() for bits, digest in table.items()}
 METHOD_OF = {"minmax": "nearest", "mse": "nearest", "captq": "qdrop", "captq-smooth": "qdrop", "captq-brecq": "brecq",
-             "zeroq-qdrop": "qdrop", "generated-qdrop": "qdrop", "finish": "nearest"}
+             "zeroq-qdrop": "qdrop", "generated-qdrop": "qdrop", "finish": "nearest",
+             "qdrop-finish": "qdrop"}
+OWN_STEPS = {"qdrop-finish": 250}
 STEPS = {"nearest": None, "zeroq": None, "adaround": 10000, "gdfq": 200, "fdda": 200, "dmbq": None}
 EXTREMES = {"minmax", "zeroq", "gdfq", "gdfq-imagenet", "fdda", "fdda-f8l8", "fdda-small", "fdda-f8l8-small"}
 POLICIES = {"captq": "captq", "captq-smooth": "captq", "captq-brecq": "brecq", "brecq": "brecq-intended",
             "brecq-mobilenetv2": "brecq-intended", **dict.fromkeys(EXTREMES - {"minmax"}, "none"),
-            "fdda-f8l8": "captq", "fdda-f8l8-small": "captq", "finish": "captq"}
-NEWER = {"finish"}  # families that never had a file for each recipe
+            "fdda-f8l8": "captq", "fdda-f8l8-small": "captq", "finish": "captq", "qdrop-finish": "depthwise"}
+NEWER = {"finish", "qdrop-finish"}  # families that never had a file for each recipe
 FAMILIES = {family.name: family for family in list_families()}
 EVERY = [name for family in FAMILIES.values() for name in family.recipes]
 
@@ -57,7 +59,7 @@ def test_a_recipe_is_what_its_name_says(name):
         assert recipe.name == full
         assert (recipe.weights.bits, recipe.activations.bits) == (int(weights), int(activations))
         assert recipe.method.name == METHOD_OF.get(name, name.split("-")[0]) == FAMILIES[name].method
-        assert recipe.method.parameters.get("steps") == STEPS.get(recipe.method.name, 20000)
+        assert recipe.method.parameters.get("steps") == OWN_STEPS.get(name, STEPS.get(recipe.method.name, 20000))
         assert recipe.weights.range == recipe.activations.range == ("minmax" if name in EXTREMES else "mse")
         # Integer kernels want zero point 0, and 8-bit codes have no room to be moved there.
         assert all(line.weights is None for line in recipe.overrides)

@@ -166,6 +166,35 @@ def test_what_a_file_may_not_say_is_told_with_its_place(coco, of, key, value, me
         opened(coco(change), resize=(8, 8))
 
 
+@pytest.mark.parametrize(("key", "allowed"), [
+    ("image_id", "the ids of 'images': "), ("category_id", "the ids of 'categories': ")])
+def test_an_unknown_id_is_told_with_those_that_are_known(coco, key, allowed):
+    known = {}
+
+    def change(said):
+        known.update({"image_id": [one["id"] for one in said["images"]],
+                      "category_id": [one["id"] for one in said["categories"]]})
+        said["annotations"][0][key] = 99
+
+    with pytest.raises(InputError, match="is 99, and there is none with this id") as error:
+        opened(coco(change), resize=(8, 8))
+    assert error.value.allowed == allowed + ", ".join(map(str, known[key]))
+    assert "leave the annotation out" in error.value.hint
+
+
+def test_of_many_known_ids_some_are_named_and_of_none_that_there_is_none(coco):
+    def many(said):
+        said["categories"] += [{"id": 1000 + place, "name": f"more {place}"} for place in range(20)]
+        said["annotations"][0]["category_id"] = 99
+
+    with pytest.raises(InputError) as error:
+        opened(coco(many), resize=(8, 8))
+    assert error.value.allowed.endswith(" more") and len(error.value.allowed) < 120
+    with pytest.raises(InputError) as error:
+        opened(coco(lambda said: said.update(categories=[])), resize=(8, 8))
+    assert error.value.allowed == "nothing: 'categories' is empty"
+
+
 def test_other_targets_have_no_classes_of_boxes():
     assert box_classes(None) is box_classes([1, 2]) is box_classes([{"mask": 1}]) is None
     assert box_classes([{"boxes": [], "labels": [2, 1, 2]}]) == [[1, 2]]

@@ -44,7 +44,7 @@ def test_marks_of_no_table_are_refused():
 
 
 def test_cells_say_what_the_code_says():
-    assert cells(tables.policies())["brecq"] == ["weights 8, input 8, output 8", "output 8", "weights 8"]
+    assert cells(tables.policies())["brecq"] == ["weights 8, input 8, output 8", "output 8", "weights 8", "–"]
     operators = {name: row[1:] for row in map(list, _rows(tables.operators())) for name in row[0].split(", ")}
     assert operators["`conv2d`"] == ["integers", "integers"]
     assert operators["`flip`"] == ["integers: codes move"] * 2
@@ -53,7 +53,7 @@ def test_cells_say_what_the_code_says():
     needs, parameters = cells(tables.methods())["lsq`+"]
     assert needs == "images" and "`steps=20000`" in parameters
     assert len(cells(tables.recipes())) == len(list_families())
-    names = ("build", "analyze", "recipes", "targets", "doctor")
+    names = ("build", "analyze", "compare", "recipes", "targets", "doctor")
     assert set(cells(tables.commands())) == {f"isobit {name}" for name in names}
     assert {"MODEL", "--recipe", "--target", "--dry-run"} <= set(cells(tables.options()))
     assert {"--bits", "--max-drop", "--minimize", "--save"} <= set(cells(tables.analysis())) - {"MODEL", "--recipe"}

@@ -115,7 +115,7 @@ def constant_of_shape(call: Call) -> Value:
     """One value everywhere."""
     value = call.get("value")
     number = 0.0 if value is None else value.reshape(-1)[0].item()
-    kind = torch.float32 if value is None else value.dtype
+    kind = torch.float32 if value is None else torch.from_numpy(value).dtype
     sizes = call.integers(0)
     if len(sizes) <= 1 and not kind.is_floating_point and all(isinstance(size, int) and size < 4096 for size in sizes):
         return host([number] * (sizes[0] if sizes else 1)).reshape([int(size) for size in sizes])

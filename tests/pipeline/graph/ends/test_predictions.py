@@ -9,7 +9,7 @@ from torch import nn
 from isobit.passes import prepare
 from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.errors import RecipeError
-from isobit.pipeline.graph.ends.predictions import Prediction, find_predictions
+from isobit.pipeline.graph.ends.predictions import Prediction, find_predictions, gives_scores
 from isobit.pipeline.graph.nodes import nodes_by_name, op_name, tensor_shape
 from tests.examples import nets
 from tests.examples.detectors import captured_detector
@@ -114,3 +114,13 @@ def test_stated_scores_are_taken_before_the_function_that_made_them_through_layo
     with pytest.raises(RecipeError, match="joins what sigmoid gave with other values") as error:
         ended(mixed, {"scores": ["output_0"]})
     assert "sigmoid" in error.value.hint and error.value.field == "recipe.method.prediction"
+
+
+@pytest.mark.parametrize(("last", "scores"), [
+    ([nn.Softmax(1)], True), ([nn.Sigmoid()], True), ([nn.LogSoftmax(1)], False), ([], False),
+    ([nn.Sigmoid(), nn.Linear(4, 4)], False),
+])
+def test_an_output_is_scores_where_a_softmax_or_sigmoid_ends_it(last, scores):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), *last)
+    graph = capture(net.eval(), torch.rand(2, 3, 8, 8)).graph
+    assert list(gives_scores(graph).values()) == [scores] == list(gives_scores(prepare(graph)).values())

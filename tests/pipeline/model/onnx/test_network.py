@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 from torch import nn
 
 from isobit.pipeline.capture.capture import capture
@@ -57,6 +57,20 @@ def test_several_inputs_and_outputs_and_a_shared_weight(tmp_path):
     assert len(list(built.parameters())) == 1
     graph = exported(built, samples).graph
     assert [n.name for n in graph.nodes if n.op == "placeholder" and "input" in n.name] == ["input_0", "input_1"]
+
+
+def test_a_constant_of_a_computed_shape_is_captured_as_the_file_has_it(tmp_path):
+    """What `expand` exports to, where nobody folded it."""
+    value = numpy_helper.from_array(f32(1) * 0 + 2.5)
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("ConstantOfShape", ["s"], ["c"], name="const", value=value),
+        helper.make_node("Mul", ["x", "c"], ["y"]),
+    ]
+    built, origin = network(write(tmp_path / "of_shape.onnx", nodes, {"x": ["N", 3]}, ["y"]))
+    x = torch.randn(2, 3)
+    assert max(origin.differences(built, origin.random_samples(2)).values()) < 1e-6
+    assert torch.allclose(capture(built, x).graph(x), 2.5 * x)
 
 
 def test_refusals_name_the_node(tmp_path):

@@ -4,8 +4,8 @@ import pytest
 from typer.main import get_command
 
 from isobit.cli.app import OTHERS, app
-from isobit.cli.fields import OPTIONS, in_options
 from isobit.cli.summary import error_json
+from isobit.fields import OPTIONS, in_options
 from isobit.pipeline.errors import InputError
 
 

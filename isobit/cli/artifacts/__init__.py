@@ -1,0 +1,1 @@
+"""Commands about artifacts that stand, and what a build tells them."""

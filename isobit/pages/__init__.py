@@ -1,0 +1,1 @@
+"""Pages: artifacts as self-contained HTML for people, drawn from their folders alone."""
