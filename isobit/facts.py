@@ -117,11 +117,8 @@ def _drawn(number: float | None) -> float | None:
 
 
 def _unit(unit: UnitLog) -> UnitFacts:
-    return UnitFacts(
-        title=unit.title, name=unit.name, steps=unit.steps, nearest=_finite(unit.loss_nearest),
-        soft=_finite(unit.loss_soft), hard=_finite(unit.loss_hard), undecided=_finite(unit.undecided),
-        flipped=_finite(unit.flipped), kept_nearest=unit.kept_nearest,
-    )
+    return UnitFacts(name=unit.name, nearest=_finite(unit.loss_nearest), hard=_finite(unit.loss_hard),
+                     kept_nearest=unit.kept_nearest)
 
 
 def _finite(number: float) -> float | None:

@@ -129,16 +129,11 @@ class NodeFacts(_Frozen):
 
 
 class UnitFacts(_Frozen):
-    """What reconstruction did to a unit: losses on the calibration samples, shares of its weights."""
+    """What reconstruction did to a unit: its loss on the calibration samples with nearest rounding, and as learned."""
 
-    title: str
     name: str
-    steps: int
     nearest: float | None
-    soft: float | None
     hard: float | None
-    undecided: float | None
-    flipped: float | None
     kept_nearest: bool
 
 

@@ -21,9 +21,8 @@ def test_a_row_has_its_weight_its_output_and_the_losses_of_its_unit(tmp_path):
 
 
 def test_of_several_passes_the_first_loss_and_the_last_count_and_nearest_where_it_was_kept(tmp_path):
-    unit = {"title": "block", "name": "block", "steps": 1, "nearest": 2.0, "soft": 1.0, "hard": 1.5, "undecided": 0.0,
-            "flipped": 0.0, "kept_nearest": False}
-    second = {**unit, "title": "block (2)", "nearest": 1.5, "hard": 0.5}
+    unit = {"name": "block", "nearest": 2.0, "hard": 1.5, "kept_nearest": False}
+    second = {**unit, "nearest": 1.5, "hard": 0.5}
     (row,) = layer_rows(made_artifact(tmp_path / "a", nodes=[node("step0")], units=[unit, second]))
     assert (row.before, row.after) == (2.0, 0.5)
     (row,) = layer_rows(made_artifact(tmp_path / "b", nodes=[node("step0")], units=[{**unit, "kept_nearest": True}]))
