@@ -118,8 +118,8 @@ class Terminal:
     def done(self, log: UnitLog) -> None:
         kept = "; kept nearest rounding" if log.kept_nearest else ""
         loss = f"loss {log.loss_nearest:.3g} -> {log.loss_hard:.3g}"
+        self.kept = (self.units_done + 1, self.units_total)  # before the line: who reads it may stop the run
         self._finished(f"{log.title}: {loss}, {_duration(log.seconds)}{kept}")
-        self.kept = (self.units_done, self.units_total)
 
     def training(self, epochs: int, steps: int) -> None:
         self._start("epoch", epochs, steps, "")

@@ -61,6 +61,17 @@ def calibrate(terminal):
         terminal.done(log(name, kept))
 
 
+def test_whoever_reads_that_a_unit_is_done_may_stop_the_run(plain, monkeypatch):
+    def interrupted(text, style=""):
+        if "1/2" in text:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(plain, "_event", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(plain)
+    assert plain.kept == (1, 2)
+
+
 def test_every_call_of_the_protocol_is_answered():
     for name, member in inspect.getmembers(Watcher, inspect.isfunction):
         if not name.startswith("_"):
