@@ -15,21 +15,22 @@ DEMO_STEPS ?= 500
 
 # The checkout itself is what runs, whether or not Isobit is installed in the environment.
 export PYTHONPATH := $(CURDIR)
-# The networks of the tests and of the demo are too small for more threads to pay.
-export OMP_NUM_THREADS ?= 2
+# The networks of the tests and of the demo are too small for a second thread to pay, and on a busy machine it costs.
+export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test bench lint clean
+.PHONY: help demo test bench figures-quick lint clean
 
 help:
 	@echo 'make demo    train a small CNN on handwritten digits, compile it to 4 bits, prove parity (minutes)'
 	@echo 'make test    run the test suite'
-	@echo 'make bench   print the figures of the README'
+	@echo 'make bench   measure accuracy, size and speed again (hours)'
+	@echo 'make figures-quick   measure again what takes minutes, and write every figure of README and docs'
 	@echo 'make lint    check style and types'
 	@echo 'make clean   remove what make built, .venv included'
 
 demo: $(READY)
 	$(PY) tools/make_checkpoints.py --out build/demo
-	$(PY) compile.py build/demo/digits.pth --arch tools/digits_model.py:DigitsNet --recipe qdrop_w4a4 --target onnx \
+	$(PY) compile.py build/demo/digits.pth --arch tools/digits_model.py:DigitsNet --recipe qdrop_w4a8 --target onnx \
 	    --calib-data build/demo/calib.npz --eval-data build/demo/val.npz \
 	    --set method.steps=$(DEMO_STEPS) --out artifacts/digits-demo --overwrite
 	$(PY) artifacts/digits-demo/run.py
@@ -45,6 +46,10 @@ test: $(READY)
 bench: $(READY)
 	$(PY) tools/bench/bench.py $(BENCH_ARGS)
 	$(PY) tools/bench/modules.py $(MODULE_BENCH_ARGS)
+
+# Needs the networks and data of `--data`; figures that take hours stay, with their age beside them.
+figures-quick: $(READY)
+	$(PY) tools/figures/figures.py --quick
 
 lint: $(READY)
 	@$(PY) -m ruff check --quiet .

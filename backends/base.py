@@ -5,7 +5,7 @@ A backend reads the frozen reference and writes files; it never fuses, folds or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from isobit.pipeline.artifact.manifest import PreprocessingEntry
 from isobit.pipeline.errors import TargetError
 from isobit.pipeline.proof.parity import Arithmetic, Runner
 from isobit.pipeline.registry import Registry
+from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
 
@@ -109,6 +110,16 @@ class Backend(Protocol):
         """A session of the artifact at an optimisation level that reports every quantized tensor."""
         ...
 
+    def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
+        """One inference of a sample by the files as users deploy them, on the calling thread; None where this machine
+        cannot say how long that takes on the device.
+        """
+        ...
+
+    def timed_float(self, reference: Reference, sample: Inputs) -> Callable[[], object] | None:
+        """The same by this runtime of the network before it was quantized, in float32; None where it runs none."""
+        ...
+
     def proof_samples(self, folder: Path) -> int | None:
         """How many evaluation samples the artifact is proven on; None for all, few where its processor is emulated."""
         ...
@@ -159,6 +170,14 @@ class PlainBackend:
 
     def describe(self, folder: Path, preprocessing: PreprocessingEntry) -> None:
         """No place for it."""
+
+    def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
+        """Nothing is known of it."""
+        return None
+
+    def timed_float(self, reference: Reference, sample: Inputs) -> Callable[[], object] | None:
+        """It runs none."""
+        return None
 
     def proof_samples(self, folder: Path) -> int | None:
         """All."""

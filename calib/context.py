@@ -83,10 +83,9 @@ class Calibration:
         return self.labels
 
     def say_what_is_not_resumed(self) -> None:
-        """Where the run was to be resumed and starts anew: that, and why, for the terminal and the report."""
+        """Where the run was to be resumed and starts anew: that, and why, for the terminal; no artifact says it."""
         reason = self.checkpoints.why_not_resumed() if self.resume and self.checkpoints is not None else ""
         if reason:
-            self.findings.notes.append(reason)
             self.progress.note(reason)
 
     def activations(self) -> dict[str, Quantizer]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isobit.cli import app
+from isobit.cli import main
 
 if __name__ == "__main__":
-    app(prog_name="isobit")
+    main("isobit")

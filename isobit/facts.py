@@ -16,6 +16,7 @@ from isobit.pipeline.errors import first_line
 from isobit.pipeline.facts.record import (
     FACTS,
     MOST,
+    EvaluationFacts,
     Facts,
     FloatFacts,
     FrontierFacts,
@@ -72,7 +73,10 @@ def write_facts(shown: Shown, folder: Path) -> None:
     """Write `facts.json` into `folder`."""
     reference = shown.reference
     captured, calls = reference.quantized.captured, reference.quantized.calls
-    batches = shown.samples.select(spread(len(shown.samples), SAMPLES))
+    answers = shown.parity.answers
+    changed = answers.changed if answers is not None and answers.kind == "classes" else None
+    places = shown_places(changed or (), len(shown.samples))
+    batches = shown.samples.select(places)
     inputs, _ = batches.materialize()
     few = part(inputs, slice(_affordable(reference, sample_count(inputs))))
     stored = [*captured.graph.parameters(), *captured.graph.buffers()]
@@ -86,14 +90,25 @@ def write_facts(shown: Shown, folder: Path) -> None:
         network=FloatFacts(parameters=sum(tensor.numel() for tensor in stored),
                            bytes=sum(tensor.numel() * tensor.element_size() for tensor in stored),
                            macs=network_cost(Layers(calls)).macs),
+        evaluation=EvaluationFacts(samples=len(shown.samples), sha256=shown.samples.sha256,
+                                   labelled=shown.samples.labels is not None),
+        changed=None if changed is None else len(changed),
         samples_seen=sample_count(few),
         nodes=network_nodes(reference.graph, reference.quantized.target, reference.quantized.units),
         tensors=tensor_facts(reference, few),
         units=[_unit(unit) for unit in shown.calibrated.log],
-        frontier=None if shown.allocation is None else _frontier(shown.allocation),
-        samples=_samples(shown, batches, inputs),
+        frontier=None if shown.allocation is None else frontier_facts(shown.allocation),
+        samples=_samples(shown, batches, inputs, places),
     )
     (folder / FACTS).write_text(facts.to_json(), encoding="utf-8")
+
+
+def shown_places(changed: Sequence[int], samples: int) -> list[int]:
+    """Places of the `SAMPLES` samples that are shown, at most half of them `changed` ones, the others evenly spread."""
+    first = [changed[place] for place in spread(len(changed), SAMPLES // 2)] if changed else []
+    others = [place for place in spread(samples, SAMPLES) if place not in first]
+    kept = min(len(others), SAMPLES - len(first))
+    return [*first, *(others[place] for place in spread(len(others), kept))] if kept else first
 
 
 def _affordable(reference: Reference, count: int) -> int:
@@ -125,8 +140,8 @@ def _finite(number: float) -> float | None:
     return float(number) if np.isfinite(number) else None
 
 
-def _frontier(allocation: Allocation) -> FrontierFacts | None:
-    """What of it can be drawn; None where the chosen point cannot, or no other."""
+def frontier_facts(allocation: Allocation) -> FrontierFacts | None:
+    """What of a frontier can be drawn; None where the chosen point cannot, or no other."""
     places = dict.fromkeys([*spread(len(allocation.frontier), MOST_POINTS), len(allocation.frontier) - 1])
     points = [drawn for place in places if (drawn := _point(allocation.frontier[place])) is not None]
     chosen = _point(allocation.chosen)
@@ -160,22 +175,22 @@ def attempted(path: Path, write: Callable[[], None]) -> list[str]:
     return []
 
 
-def _samples(shown: Shown, batches: Batches, inputs: Inputs) -> list[SampleFacts]:
-    """Pictures with both answers; nothing is run where the samples are none."""
+def _samples(shown: Shown, batches: Batches, inputs: Inputs, places: Sequence[int]) -> list[SampleFacts]:
+    """The samples with both answers."""
     first = tensors(inputs)[0]
-    if first.dim() != 4:
-        return []
     record = shown.preprocessing
     names = shown.samples.classes if record is None else record.classes
-    height, width = first.shape[2:] if record is None else (record.height, record.width)
+    sides = first.shape[2:] if first.dim() == 4 else (0, 0)
+    height, width = sides if record is None else (record.height, record.width)
     before, after = [], []
     for place in range(sample_count(inputs)):
         one = part(inputs, slice(place, place + 1))
         before.append(_float_outputs(shown, one))
         results = shown.session.run(one)
         after.append({name: results[name] for name in shown.outputs})
-    scored = {name for name, scores in gives_scores(shown.reference.quantized.captured.graph).items() if scores}
-    return sample_facts(batches, before, after, Reader(names, shown.decoder, (int(height), int(width)), scored))
+    scored = {name for name, scores in gives_scores(shown.reference.quantized.graph).items() if scores}
+    reader = Reader(names, shown.decoder, (int(height), int(width)), scored)
+    return sample_facts(batches, places, before, after, reader)
 
 
 def _float_outputs(shown: Shown, sample: Inputs) -> Mapping[str, np.ndarray]:

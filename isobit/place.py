@@ -8,7 +8,6 @@ from dataclasses import replace
 from isobit import passes
 from isobit.backends.base import Backend
 from isobit.pipeline.errors import CompileError, TargetError
-from isobit.pipeline.graph.annotation import BY_RECIPE
 from isobit.pipeline.graph.calls import Call, Calls
 from isobit.pipeline.graph.ends.decoding import decodes
 from isobit.pipeline.graph.layers import after_layers
@@ -148,7 +147,7 @@ def _refusal(
     Args:
         permission_helps: the network can be placed with `options.allow_float`.
     """
-    kept = next((call for call in chosen if call.kept_float.startswith(BY_RECIPE)), None)
+    kept = next((call for call in chosen if call.float_override), None)
     if kept is not None:
         return _kept_by_recipe(backend, target, kept, refused[kept], permission_helps)
     call, reason = _known_first(target, calls, chosen, refused)
@@ -174,12 +173,12 @@ def _kept_by_recipe(
     backend: Backend, target: Target, call: Call, reason: str, permission_helps: bool
 ) -> TargetError:
     """What to raise for an operator that an override keeps in float, where the target cannot."""
-    where = call.kept_float.removeprefix(BY_RECIPE)
     more = "" if reason == call.kept_float else f": {reason}"
     after = target.float_operators == "after_layers"
     return TargetError(
         f"target '{backend.name}' does not compute {call.node.target} in float here, as an override of the recipe asks "
-        f"for{more}", where=f"override where: {where} with float: true; {call.where}", field="recipe.overrides",
+        f"for{more}", where=f"override where: {call.float_override} with float: true; {call.where}",
+        field="recipe.overrides",
         allowed="float: true for operators after the last layer" if after else "",
         hint="`options.allow_float=True`, which computes it in float, or leave the override out"
         if permission_helps else "leave the override out, or another target: `target=onnx`",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from isobit.backends.placement import PlacementRow
 from isobit.pipeline.artifact.manifest import Manifest
+from isobit.pipeline.artifact.timings import Latency
 from isobit.pipeline.errors import ParityError
 from isobit.pipeline.proof.parity import ParityReport
 from isobit.pipeline.samples.batching import BUDGET
@@ -35,6 +36,7 @@ class Options:
             decodes answers at the outputs is found.
         decoder: finds boxes or a text in the outputs; a copy of its file goes with the artifact.
         metrics: names of what is measured of every stage, or `path/to/file.py:function_or_class`.
+        latency: measure how long an inference takes beside the float network, for `timings.json`.
         command: words of the command line that repeats the build, for the report; none where there was none.
     """
 
@@ -51,6 +53,7 @@ class Options:
     allow_float: bool = False
     cut: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    latency: bool = False
     command: tuple[str, ...] = ()
 
 
@@ -69,6 +72,7 @@ class Build:
     calibrated: Calibrated
     notes: list[str] = field(default_factory=list)
     trainings: dict[str, list[EpochLog]] = field(default_factory=dict)
+    latency: Latency | None = None
 
     @property
     def passed(self) -> bool:

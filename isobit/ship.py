@@ -24,7 +24,9 @@ from isobit.backends.execution.exact import ExactArithmetic
 from isobit.backends.placement import PlacementRow, placement_table
 from isobit.calib.estimate import Estimate
 from isobit.calib.sources import SyntheticImages
-from isobit.facts import Shown, attempted, write_facts
+from isobit.facts import Shown, attempted, frontier_facts, write_facts
+from isobit.latency import beside_float
+from isobit.pages.frontier import frontier_svg
 from isobit.pages.report import PAGE, write_page
 from isobit.pipeline.artifact.digest import DECODER, MANIFEST
 from isobit.pipeline.artifact.manifest import (
@@ -41,9 +43,9 @@ from isobit.pipeline.artifact.manifest import (
     packed_bytes,
 )
 from isobit.pipeline.artifact.output import failed_place, write_artifact
-from isobit.pipeline.artifact.report import FRONTIER, NO_PICTURE, PICTURES, draw_frontier, render_report
-from isobit.pipeline.artifact.timings import TimedStages, write_timings
-from isobit.pipeline.errors import InputError
+from isobit.pipeline.artifact.report import FRONTIER, PICTURES, render_report
+from isobit.pipeline.artifact.timings import Latency, TimedStages, write_timings
+from isobit.pipeline.errors import InputError, first_line
 from isobit.pipeline.facts.record import FACTS
 from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.layers import Layers
@@ -169,11 +171,28 @@ def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) 
         manifest, notes = _describe(shipment, folder, parity, placement, notes, preprocessing)
         watcher.end()
         log = shipment.calibrated.log
-        write_timings(folder, shipment.expected.to_json(), watcher.seconds, log, synthetic.trainings)
-        build = Build(out, parity, manifest, placement, shipment.calibrated, notes, synthetic.trainings)
+        latency, untimed = latency_of(shipment, folder, evaluation, options)
+        notes = [*notes, *untimed]
+        write_timings(folder, shipment.expected.to_json(), watcher.seconds, log, synthetic.trainings, latency)
+        build = Build(out, parity, manifest, placement, shipment.calibrated, notes, synthetic.trainings, latency)
         if not parity.passed:
             raise GateFailed(_keep_failed(build, folder), out)
     return build
+
+
+def latency_of(
+    shipment: Shipment, folder: Path, evaluation: Batches, options: Options
+) -> tuple[Latency | None, list[str]]:
+    """How long an inference takes, where that was asked for and can be said; else why not, if something failed."""
+    if not options.latency:
+        return None, []
+    sample, _ = evaluation.first(1).materialize()
+    try:
+        return beside_float(shipment.backend, folder, shipment.reference, sample), []
+    except OSError:
+        raise
+    except Exception as error:  # the artifact is proven: a float file that a runtime refuses fails no build
+        return None, [f"latency is not measured: {first_line(error)}"]
 
 
 def _describe(
@@ -202,12 +221,13 @@ def _describe(
 
 
 def _frontier(allocation: Allocation | None, path: Path) -> list[str]:
-    """Draw it; notes say where that cannot be."""
-    if allocation is None:
-        return []
-    drawn: list[bool] = []
-    failed = attempted(path, lambda: drawn.append(draw_frontier(allocation, path)))
-    return failed if failed or all(drawn) else [NO_PICTURE]
+    """Draw it where there is one; notes say where that cannot be."""
+
+    def draw() -> None:
+        if allocation is not None and (found := frontier_facts(allocation)) is not None:
+            path.write_text(frontier_svg(found), encoding="utf-8")
+
+    return attempted(path, draw)
 
 
 def describe_images(shipment: Shipment, decoder: Decoder | None = None) -> PreprocessingEntry | None:

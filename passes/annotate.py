@@ -50,11 +50,12 @@ def annotate(graph: fx.GraphModule, recipe: Recipe, target: Target) -> bool:
     calls = Calls(graph)
     kept = Selections(Structure(calls, target), recipe).in_float()
     for call in calls:
-        reason = kept.get(call) or target.left_float.get(call.name, "")
+        override = kept.get(call, "")
+        reason = f"recipe: {override}" if override else target.left_float.get(call.name, "")
         if call in kept and not reason:
             keep_in_integers(call.node)  # the recipe says so, whether it decodes or not
         if reason := reason or _after_cut(call.node, target):
-            keep_float(call.node, reason)
+            keep_float(call.node, reason, override)
     if target.float_operators == "anywhere":
         leave_float(calls, target, kept)
     plan = _Plan(Structure(calls, target), recipe, target)

@@ -28,12 +28,12 @@ def freeze(graph: fx.GraphModule) -> None:
             raise CalibrationError("a tensor was never calibrated", where=where(node), hint="report this defect")
         if quantizer.stand_in is not None:
             raise CalibrationError("a stand-in was not detached", where=where(node), hint="report this defect")
-        codes = quantizer.codes
+        codes, rounded_at = quantizer.codes, quantizer.rounded_at
         if is_constant(node) and codes is None:
             codes = quantizer.quantize(get_attribute(graph, source_of(node)).detach())
         quantizer.set_params(QParams(quantizer.scale.detach().float(), quantizer.zero_point))
         if codes is not None:
-            quantizer.harden(codes)
+            quantizer.harden(codes, rounded_at)
         _check_grid(node, quantizer)
         quantizer.phase = Phase.FROZEN
     for node in graph.graph.nodes:

@@ -93,7 +93,7 @@ def _raised(
 ) -> str:
     """Multiply the scales of the `chosen` channels [K] by `factor` [K] and decide their codes again; says so."""
     weights = weights.detach()
-    old = weight.quantize(weights)
+    old, rounded_at = weight.quantize(weights), weight.rounded_at
     # A hair more, so that the scale still fits after it is rounded to float32.
     factor = torch.where(chosen, factor * (1 + 2.0**-20), torch.ones_like(factor))
     scale = weight.scale.detach().double() * (factor if weight.scale.dim() else factor.max())
@@ -103,6 +103,8 @@ def _raised(
     # A channel whose scale stays keeps its codes: calibration may have decided them otherwise than nearest.
     raised = along(chosen, weight.spec.axis, weights.dim()) if weight.scale.dim() else chosen.any()
     new = torch.where(raised, weight.quantize(weights), old)
-    weight.harden(new)
+    if rounded_at is not None:
+        rounded_at = torch.where(chosen, weight.scale.to(rounded_at), rounded_at) if weight.scale.dim() else None
+    weight.harden(new, rounded_at)
     moved = int((new != old).sum())
     return f"{int(chosen.sum())} channel scale(s) raised to {why}, {moved} weight code(s) moved"

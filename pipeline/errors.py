@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import difflib
 import enum
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 MESSAGE = 300  # characters of another library's message that one of ours repeats
 
@@ -105,6 +107,15 @@ def nearest_spelling(name: str, known: Iterable[str]) -> str:
     """`Did you mean 'x'?` for the closest of `known`, or an empty string where nothing is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"Did you mean '{close[0]}'?" if close else ""
+
+
+def nearest_path(path: Path) -> str:
+    """What to type in place of a path that does not exist: one of a like name, or from where paths start."""
+    while not path.parent.is_dir():
+        path = path.parent
+    there = os.listdir(path.parent) if os.access(path.parent, os.R_OK) else []
+    close = difflib.get_close_matches(path.name, there, n=1, cutoff=0.5)
+    return f"Did you mean '{path.parent / close[0]}'?" if close else f"Paths start at {Path.cwd()}."
 
 
 def first_line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from isobit.pipeline.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 480  # of a line of JSON
+LONG = 10  # rows of a table
 
 
 def command_text(script: str, arguments: Sequence[str]) -> str:
@@ -73,8 +74,10 @@ def fill(text: str, tables: Mapping[str, str], mark: str = "bench", document: st
     return text
 
 
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; a bar in a cell is escaped."""
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], tight: bool | None = None) -> str:
+    """A Markdown table; a bar in a cell is escaped. Tight: without spaces around the bars, as long tables are."""
+    tight = len(rows) > LONG if tight is None else tight
     escaped = ((str(cell).replace("|", "\\|") for cell in row) for row in (columns, *rows))
-    first, *others = (f"| {' | '.join(cells)} |" for cells in escaped)
+    start, between, end = ("|", "|", "|") if tight else ("| ", " | ", " |")
+    first, *others = (f"{start}{between.join(cells)}{end}" for cells in escaped)
     return "\n".join([first, "|" + "---|" * len(columns), *others])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from isobit.pipeline.artifact.manifest import PreprocessingEntry
 from isobit.pipeline.graph.nodes import quantizer_of, tensor_dtype
 from isobit.pipeline.graph.ports import input_names, input_nodes
 from isobit.pipeline.proof.parity import Arithmetic, Runner
+from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
 
@@ -94,6 +95,12 @@ class CBackend:
 
     def open(self, folder: Path, level: str) -> Runner:
         return CSession(folder, level)
+
+    def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
+        return None  # a microcontroller's time is none of this machine's
+
+    def timed_float(self, reference: Reference, sample: Inputs) -> Callable[[], object] | None:
+        return None
 
     def proof_samples(self, folder: Path) -> int | None:
         return MACHINES[read_description(folder)["profile"]].proof_samples

@@ -17,7 +17,7 @@ from typing import Any
 
 from isobit.pipeline.artifact.digest import DIGEST, MANIFEST, content_digest
 
-DOCUMENTS = (".md", ".svg", ".png")  # for people: a device computes the same without them
+DOCUMENTS = (".html", ".md", ".svg", ".png", "facts.json")  # for people: a device computes the same without them
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def broken_files(folder: Path, manifest: dict[str, Any], needed: Iterable[str]) 
     broken = [name + ": not in the manifest" for name in needed if name not in manifest["files"]]
     for name, entry in sorted(manifest["files"].items()):
         path = folder / name
-        if path.suffix in DOCUMENTS:
+        if path.name.endswith(DOCUMENTS):
             continue
         if not _is_own_file(path, folder):
             broken.append(name + ": missing")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
@@ -17,12 +18,13 @@ from isobit.backends.onnx.device import device_predictor, device_runner
 from isobit.backends.onnx.emit import FORMS, Form, emit_model, unsupported, without_kernels
 from isobit.backends.onnx.metadata import add_metadata
 from isobit.backends.onnx.profiles import DEFAULT_PROFILE, why_inexact
-from isobit.backends.onnx.session import LEVELS, OnnxSession, integer_ops
+from isobit.backends.onnx.session import LEVELS, OnnxSession, integer_ops, one_run
 from isobit.backends.onnx.target import NAMES, TARGETS, targets
 from isobit.pipeline.artifact.digest import RUNNER
 from isobit.pipeline.artifact.manifest import PreprocessingEntry, package_versions
 from isobit.pipeline.errors import TargetError
 from isobit.pipeline.proof.parity import Arithmetic, Runner
+from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
 
@@ -83,6 +85,15 @@ class OnnxBackend:
 
     def open(self, folder: Path, level: str) -> Runner:
         return OnnxSession(folder / self.model_file, level)
+
+    def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
+        return one_run((folder / self.model_file).read_bytes(), sample)
+
+    def timed_float(self, reference: Reference, sample: Inputs) -> Callable[[], object] | None:
+        with TemporaryDirectory() as name:
+            path = Path(name) / self.model_file
+            emit_model(Reference(reference.quantized.teacher, reference.quantized), path)
+            return one_run(path.read_bytes(), sample)
 
     def proof_samples(self, folder: Path) -> int | None:
         return None

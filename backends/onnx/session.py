@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from isobit.backends.onnx.model_bytes import output_names, quantized_tensors, with_outputs
 from isobit.pipeline.errors import ParityError
-from isobit.pipeline.samples.network_inputs import Inputs
+from isobit.pipeline.samples.network_inputs import Inputs, tensors
 
 LEVELS = {
     "all": "ORT_ENABLE_ALL",  # the default: what users deploy with
@@ -98,6 +98,14 @@ def _equal(one: np.ndarray, other: np.ndarray) -> bool:
 def open_session(path: Path, level: str = "all", threads: int = 1, taps: bool = True) -> OnnxSession:
     """See `OnnxSession`."""
     return OnnxSession(path, level, threads, taps)
+
+
+def one_run(model: bytes, sample: Inputs) -> Callable[[], object]:
+    """One inference of a sample by a session as users deploy it, on the calling thread."""
+    session = _open(model, "all", 1)
+    kinds = [(value.name, _NUMPY[value.type]) for value in session.get_inputs()]
+    feed = {name: np.asarray(tensor, kind) for (name, kind), tensor in zip(kinds, tensors(sample), strict=True)}
+    return lambda: session.run(None, feed)
 
 
 def _open(model: bytes | str, level: str, threads: int, optimized: Path | None = None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from isobit.backends.tvm.device.emulated import EmulatedSession, emulated_sample
 from isobit.backends.tvm.session import NativeSession
 from isobit.pipeline.artifact.manifest import PreprocessingEntry, package_versions
 from isobit.pipeline.proof.parity import Arithmetic, Runner
+from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
 
@@ -84,6 +85,12 @@ class TvmBackend:
     def open(self, folder: Path, level: str) -> Runner:
         command = _emulation(folder)
         return EmulatedSession(folder, command) if command else NativeSession(folder)
+
+    def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
+        return None if _emulation(folder) else NativeSession(folder, taps=False).one_run(sample)
+
+    def timed_float(self, reference: Reference, sample: Inputs) -> Callable[[], object] | None:
+        return None  # its plain kernels for float are no yardstick
 
     def proof_samples(self, folder: Path) -> int | None:
         return emulated_samples(read_device(folder)["multiply_accumulates"]) if _emulation(folder) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,11 @@ class NativeSession:
         rows = [self._run(sample) for sample in samples_of(arrays, self._device)]
         columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
         return named(columns, self._device) if self._trace is not None else split_outputs(columns[-1], self._device)
+
+    def one_run(self, x: Inputs) -> Callable[[], object]:
+        """One inference of a sample [1, ...], without bringing its values in or out."""
+        (sample,) = samples_of([tensor.numpy() for tensor in tensors(x)], self._device)
+        return lambda: self._main(*sample)
 
     def _run(self, given: list[Any]) -> list[np.ndarray]:
         """What `trace` returns for one sample."""

@@ -119,6 +119,8 @@ def _scale(
         for name in names:
             found.setdefault(name, []).append(values[name])
             kept += values[name].numel() * values[name].element_size()
-        if kept > memory / 4:
+        # Classes and scores of a whole sample are on one scale whatever their values.
+        alike = all(each.kind != "numbers" and values[each.node].dim() <= 2 for each in predictions)
+        if alike or kept > memory / 4:
             break
     return FloatPredictions(predictions, {name: torch.cat(of).double() for name, of in found.items()})

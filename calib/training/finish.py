@@ -212,9 +212,10 @@ class _Trained(fx.Interpreter):
             codes = quantizer.codes
             if quantizer in self._rounded:
                 codes = _steps(quantizer, self._rounded[quantizer].steps(), -1).round().to(torch.int32)
+            rounded_at = self._start[quantizer] if quantizer.rounded_at is None else quantizer.rounded_at
             quantizer.set_params(QParams(self.scale(quantizer).detach().clone(), quantizer.zero_point))
             if codes is not None:
-                quantizer.harden(codes)
+                quantizer.harden(codes, rounded_at)
         for bias, offset in self._offsets.items():
             get_attribute(self.calibration.graph, bias).add_(offset * self._units[bias])
 

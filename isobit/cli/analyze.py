@@ -8,6 +8,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import typer
 
@@ -72,11 +73,12 @@ class Request:
 
 
 def analyze(
+    context: typer.Context,
     model: cli.ModelFile,
     arch: cli.Arch = None,
     arch_args: cli.ArchArgs = None,
     weights: cli.WeightsKey = None,
-    recipe: cli.RecipeName = "qdrop_w4a4",
+    recipe: cli.RecipeName = cli.DEFAULT_RECIPE,
     target: cli.TargetName = cli.DEFAULT_TARGET,
     device_profile: cli.DeviceProfile = None,
     sets: cli.Sets = None,
@@ -114,7 +116,7 @@ def analyze(
     debug: cli.Debug = False,
 ) -> None:
     """Say which layers and activations suffer at few bits: noise, answers, the task's metric, each alone in float."""
-    given = dict(locals())
+    given = {**context.params, "model": model, "classes": classes, "pictures": pictures}
     with ExitStack() as stack:
         stdout = stack.enter_context(own_stdout()) if as_json else sys.stdout
         terminal = Terminal(open_console(stdout), open_console(sys.stderr))
@@ -125,7 +127,7 @@ def analyze(
         request = Request(
             chosen, BACKENDS.get(target).name, cli.image_options(given), calib_data, eval_data,
             check_bits(cli.parse_bits(bits)), samples, worst, out, library_options(given), as_json, found, calibrations,
-            cli.parse_minimize(minimize), recipe, tuple(edits))
+            parse_minimize(minimize), recipe, tuple(edits))
         _analyze(terminal, model_request(given), request)
 
 
@@ -174,6 +176,15 @@ def _show(terminal: Terminal, analysis: Analysis, found: Search | None, request:
     terminal.show_tables(heading(analysis), tables, analysis.notes)
     if found is not None:
         terminal.show_lines(search_lines(found, request.save))
+
+
+def parse_minimize(text: str) -> Objective:
+    """`size` or `latency`; raises InputError for anything else."""
+    for known in get_args(Objective):
+        if text == known:
+            return known
+    raise InputError(f"nothing called '{text}' can be made small", field="minimize",
+                     allowed=", ".join(get_args(Objective)))
 
 
 def saved_at(model: Path, target: str, max_drop: float | None, save: Path | None) -> Path | None:

@@ -3,6 +3,8 @@
     isobit MODEL --recipe qdrop_w4a4 --target onnx      builds, as does `isobit build MODEL ...`
     isobit analyze MODEL --calib-data ...               says which layers suffer at few bits
     isobit compare ARTIFACT ARTIFACT                    draws artifacts side by side
+    isobit report ARTIFACT                              draws its page with the latency beside float
+    isobit sweep study.yaml                             builds models x recipes x targets x seeds, and says what is best
     isobit recipes | targets | doctor                   list what there is
 
 A model file with the name of a command is reached as `./recipes` or `build recipes`.
@@ -10,6 +12,7 @@ A model file with the name of a command is reached as `./recipes` or `build reci
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +22,12 @@ import typer
 from typer.main import get_command
 
 from isobit import __version__
+from isobit.cli import completion
 from isobit.cli import options as cli
 from isobit.cli.analyze import analyze
 from isobit.cli.artifacts.compare import compare
+from isobit.cli.artifacts.report import report
+from isobit.cli.artifacts.sweep import sweep
 from isobit.cli.build import build
 from isobit.cli.doctor import doctor
 from isobit.cli.listing import recipes, targets
@@ -30,15 +36,16 @@ from isobit.pipeline.errors import InputError, nearest_spelling
 BUILD = "build"
 
 
-def single(command: Any, **settings: Any) -> typer.Typer:
+def single(command: Any, add_completion: bool = False, **settings: Any) -> typer.Typer:
     """An application of one command."""
-    made = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    made = typer.Typer(add_completion=add_completion, pretty_exceptions_enable=False, rich_markup_mode=None)
     made.command(**settings)(command)
     return made
 
 
 LISTS = {"recipes": single(recipes), "targets": single(targets), "doctor": single(doctor)}
-OTHERS = {"analyze": single(analyze, cls=cli.NumbersSideBySide), "compare": single(compare), **LISTS}
+OTHERS = {"analyze": single(analyze, cls=cli.NumbersSideBySide), "compare": single(compare),
+          "report": single(report), "sweep": single(sweep), **LISTS}
 
 
 class FirstWord(cli.NumbersSideBySide):
@@ -49,6 +56,12 @@ class FirstWord(cli.NumbersSideBySide):
         standalone_mode: bool = True, windows_expand_args: bool = True, **extra: Any,
     ) -> Any:
         extra |= {"standalone_mode": standalone_mode, "windows_expand_args": windows_expand_args}
+        asked = os.environ.get(completion.VARIABLE)
+        if asked:
+            commands = {BUILD: app, **OTHERS}
+            named = {name: get_command(command) for name, command in commands.items()}
+            first = get_command(single(completion.first_word(named)))
+            sys.exit(completion.answer(asked, named, first, named[BUILD]))
         given = list(sys.argv[1:] if args is None else args)
         first = given[0] if given else ""
         if first == "--version":
@@ -69,4 +82,4 @@ def refuse_misspelt(word: str) -> None:
         sys.exit(int(InputError.exit_code))
 
 
-app = single(build, cls=FirstWord, help=cli.HELP)
+app = single(build, add_completion=True, cls=FirstWord, help=cli.HELP)

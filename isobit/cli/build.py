@@ -53,6 +53,7 @@ from isobit.pipeline.samples.inputs import (
     shape_without_data,
     wanted_inputs,
 )
+from isobit.pipeline.samples.user_data import names_a_function
 
 GIGABYTE = 10**9
 CHECKPOINTS = ".checkpoints"  # beside the output folder
@@ -141,7 +142,7 @@ def build(
     arch: cli.Arch = None,
     arch_args: cli.ArchArgs = None,
     weights: cli.WeightsKey = None,
-    recipe: cli.RecipeName = "qdrop_w4a4",
+    recipe: cli.RecipeName = cli.DEFAULT_RECIPE,
     target: cli.TargetName = cli.DEFAULT_TARGET,
     device_profile: cli.DeviceProfile = None,
     sets: cli.Sets = None,
@@ -176,7 +177,7 @@ def build(
     debug: cli.Debug = False,
 ) -> None:
     """See `isobit.cli.options.HELP`."""
-    given = dict(locals())
+    given = {**context.params, "model": model, "classes": classes, "pictures": pictures}
     with ExitStack() as stack:
         stdout = stack.enter_context(own_stdout()) if as_json else sys.stdout
         terminal = Terminal(open_console(stdout), open_console(sys.stderr))
@@ -187,7 +188,7 @@ def build(
         terminal.checkpoints = checkpoints_of(out)
         options = library_options(
             given, overwrite=overwrite, checkpoints=terminal.checkpoints, resume=resume, parity_samples=parity_samples,
-            command=context.obj or ())
+            latency=True, command=context.obj or ())
         find_measures(options.metrics, options.decoder)
         request = Request(
             chosen, recipe, backend, cli.image_options(given), calib_data, eval_data, out, options, as_json)
@@ -278,7 +279,9 @@ def _dry_run(terminal: Terminal, model: ModelRequest, request: Request) -> None:
         options.cut,
     )
     placement = placement_table(quantized.graph, quantized.target)
-    notes = [*loaded.notes, *target_notes(quantized), *budget_notes(quantized, bit_choices(quantized))]
+    notes = [*loaded.notes, *target_notes(quantized), *budget_notes(quantized, bit_choices(quantized)),
+             *(f"{data} is not there yet, and the build needs it" for data in (request.calib_data, request.eval_data)
+               if data is not None and not names_a_function(data) and not data.exists())]
     expected, memory = estimate(quantized, machine=measure_machine()), plan_memory(quantized.graph, options.memory)
     if request.as_json:
         terminal.show_json(plan_json(quantized, placement, notes, expected.to_json() | {"memory": memory.to_json()}))
@@ -292,10 +295,12 @@ def _show(terminal: Terminal, build: Build, backend: Backend, as_json: bool) -> 
         log = build.calibrated.log
         terminal.show_json(
             build_json(
-                build.folder, build.manifest, build.parity, build.notes, log, terminal.seconds, build.trainings
+                build.folder, build.manifest, build.parity, build.notes, log, terminal.seconds, build.trainings,
+                build.latency,
             )
         )
         return
     lines = build_lines(
-        build.folder, build.manifest, build.parity, backend.model_file, backend.device_needs, backend.firmware)
+        build.folder, build.manifest, build.parity, backend.model_file, backend.device_needs, backend.firmware,
+        build.latency)
     terminal.show_build(headlines(build.parity), lines, build.notes)

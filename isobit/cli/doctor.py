@@ -33,7 +33,8 @@ FEATURES = {
 # What a plain install brings besides the packages that every manifest names.
 READERS = ("onnxsim", "pillow", "safetensors")
 # Packages of one feature -> what installs it. A target's own are told in its row.
-EXTRAS = {"faster-coco-eval": "isobit[detection]", "matplotlib": "isobit[report]", "scikit-learn": "isobit[demo]"}
+EXTRAS = {"faster-coco-eval": "isobit[detection]", "scikit-learn": "isobit[demo]", "ray": "isobit[sweep]",
+          "submitit": "isobit[slurm]", "mlflow-skinny": "isobit[mlflow]"}
 PLUGINS: tuple[Registry[Any], ...] = (METHODS, SOURCES, ROUNDINGS, METRICS, BACKENDS)
 
 

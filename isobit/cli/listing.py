@@ -13,6 +13,7 @@ from isobit.backends.base import BACKENDS
 from isobit.build import check_recipe
 from isobit.calib.methods import find_method
 from isobit.calib.sources import makes_images
+from isobit.cli.completion import recipe_names
 from isobit.cli.exits import exit_codes
 from isobit.cli.options import Json
 from isobit.cli.tables import Row, show_table
@@ -23,7 +24,7 @@ from isobit.pipeline.recipe.family import Family, list_families
 from isobit.pipeline.recipe.file import load_recipe
 
 RecipeToShow = Annotated[str | None, typer.Argument(
-    metavar="NAME", show_default=False, help="A recipe, or a YAML file, to print in full.",
+    metavar="NAME", show_default=False, autocompletion=recipe_names, help="A recipe, or a YAML file, to print in full.",
 )]
 
 

@@ -19,6 +19,7 @@ from typer.core import TyperCommand
 
 from isobit import backends
 from isobit.backends.base import BACKENDS
+from isobit.cli import completion
 from isobit.cli.artifacts.repeat import repeatable
 from isobit.cli.summary import error_json
 from isobit.pipeline.errors import InputError, nearest_spelling
@@ -33,21 +34,21 @@ HELP = """Build an integer artifact from a trained model and prove, code by code
 Exit codes: 0 built and proven; 1 a parity or accuracy gate failed; 2 the input, recipe or target cannot be honoured;
 3 internal error; 130 stopped by Ctrl-C.
 
-Further commands: `analyze` says which layers suffer at few bits; `compare` draws artifacts side by side; `recipes`,
-`targets` and `doctor` list what there is; each has its --help. `build` is this one; a model file with such a name is
-given as ./recipes.
+Further commands: `analyze` says which layers suffer at few bits; `compare` draws artifacts side by side; `report` draws
+one with its latency; `sweep` builds many; `recipes`, `targets` and `doctor` list what there is; each has its --help.
+`build` is this one; a model file with such a name is given as ./recipes.
 """
 NUMBER_OPTIONS = ("--mean", "--std", "--input-size")
 MAX_SIDE, MAX_VALUES = 8192, 1 << 28  # of one input: a network is traced with one in memory
 DEVICES = "auto, cpu, cuda, or one of several as cuda:1"
-# Of an unknown option too: the class above, for which typer has no name of its own.
-_USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
+# Of an unknown option too: typer has no name for it.
+USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 _DEVICE = re.compile(r"cuda(?::(\d+))?")
 RANGES = {"0..255": (0.0, 255.0), "0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}
 CHANNELS = ("rgb", "bgr", "gray")
 
 discover(backends)
-DEFAULT_TARGET = "onnx"
+DEFAULT_TARGET, DEFAULT_RECIPE = "onnx", "finish_w4a8"  # good and affordable: minutes where others take hours
 # Plug-ins are not imported for a help text, and one that is broken breaks nothing here; `isobit targets` has them.
 _CHOICES = {name: backend.profiles for name, backend in BACKENDS.loaded().items()}
 _PROFILES = "; ".join(f"{name}: {', '.join(profiles)}" for name, profiles in _CHOICES.items() if len(profiles) > 1)
@@ -71,14 +72,18 @@ WeightsKey = Annotated[str | None, typer.Option(
     "Without it the first of the usual keys (state_dict, model and so on) is taken, and a note says which.",
 )]
 RecipeName = Annotated[str, typer.Option(
-    help="A name from recipes/, <method>_w<bits>a<bits>, or a YAML file; default qdrop_w4a4.",
+    autocompletion=completion.recipe_names,
+    help=f"A name from recipes/, <method>_w<bits>a<bits>, or a YAML file; default {DEFAULT_RECIPE}.",
 )]
-TargetName = Annotated[str, typer.Option(help=f"{', '.join(_CHOICES)}; default {DEFAULT_TARGET}.")]
+TargetName = Annotated[str, typer.Option(
+    autocompletion=completion.target_names, help=f"{', '.join(_CHOICES)}; default {DEFAULT_TARGET}.")]
 DeviceProfile = Annotated[str | None, typer.Option(
+    autocompletion=completion.profile_names,
     help=f"The device that the artifact is for, the first being the default; {_PROFILES}.",
 )]
 Sets = Annotated[list[str] | None, typer.Option(
-    "--set", metavar="KEY=VALUE", help="Changes a field of the recipe, repeatable: --set method.steps=500",
+    "--set", metavar="KEY=VALUE", autocompletion=completion.edits,
+    help="Changes a field of the recipe, repeatable: --set method.steps=500",
 )]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random; default: the recipe's.")]
 Out = Annotated[Path | None, typer.Option(
@@ -118,11 +123,13 @@ Resize = Annotated[str | None, typer.Option(
     metavar="HxW", help="Resize images to this height and width without a crop: --resize 240x320.",
 )]
 Channels = Annotated[str | None, typer.Option(
-    metavar="|".join(CHANNELS), help="Order of the channels that the model takes: rgb, bgr or gray; default rgb, or "
+    metavar="|".join(CHANNELS), autocompletion=completion.one_of(*CHANNELS),
+    help="Order of the channels that the model takes: rgb, bgr or gray; default rgb, or "
     "gray where it takes one.",
 )]
 PixelRange = Annotated[str, typer.Option(
-    metavar="|".join(RANGES), help=f"What pixels are scaled to before --mean and --std: {', '.join(RANGES)}.",
+    metavar="|".join(RANGES), autocompletion=completion.one_of(*RANGES),
+    help=f"What pixels are scaled to before --mean and --std: {', '.join(RANGES)}.",
 )]
 ClassNames = Annotated[Path | None, typer.Option(
     "--classes", metavar="FILE", help="The model's classes in the order of its outputs, one a line: name, or id name. "
@@ -136,7 +143,8 @@ AllowFloat = Annotated[bool, typer.Option(
     "--allow-float", help="Operators without an integer kernel run in float where the target can but would refuse them "
     "(tvm, c); the plan names each with its reason. After the last layer they do so without it, and on onnx always.",
 )]
-DeviceName = Annotated[str, typer.Option(help=f"Where calibration runs: {DEVICES}.")]
+DeviceName = Annotated[str, typer.Option(
+    autocompletion=completion.devices, help=f"Where calibration runs: {DEVICES}.")]
 DryRun = Annotated[bool, typer.Option(
     "--dry-run", help="Check model, recipe and target, show where every layer will run; reads no data.",
 )]
@@ -148,7 +156,8 @@ MaxDrop = Annotated[float | None, typer.Option(
     "unit; without one, top-1 points.",
 )]
 Metrics = Annotated[list[str] | None, typer.Option(
-    "--metric", metavar="NAME", help="What is measured of every stage on --eval-data, repeatable: "
+    "--metric", metavar="NAME", autocompletion=completion.metrics,
+    help="What is measured of every stage on --eval-data, repeatable: "
     f"{', '.join(metric_names())}, or file.py:function_or_class.",
 )]
 DecoderName = Annotated[str | None, typer.Option(
@@ -175,7 +184,8 @@ WantedDrop = Annotated[float | None, typer.Option(
     "top-1, or of float's choices.",
 )]
 Minimize = Annotated[str, typer.Option(
-    "--minimize", metavar="size|latency", help="Bytes of weight codes, or latency: measured by bits, shared out by "
+    "--minimize", metavar="size|latency", autocompletion=completion.one_of(*get_args(Objective)),
+    help="Bytes of weight codes, or latency: measured by bits, shared out by "
     "multiply-accumulates.",
 )]
 Calibrations = Annotated[int, typer.Option(
@@ -205,7 +215,7 @@ class NumbersSideBySide(TyperCommand):
             left = super().parse_args(ctx, join_numbers(args))
             ctx.obj = repeatable(self.params, ctx)
             return left
-        except _USAGE_ERROR as error:
+        except USAGE_ERROR as error:
             if as_json:
                 summary = error_json(InputError(error.format_message(), where="the command line"))
                 print(json.dumps(summary, indent=1))
@@ -255,15 +265,6 @@ def parse_bits(texts: Sequence[str]) -> tuple[int, ...]:
         except ValueError:
             raise InputError(f"'{text}' is not a list of bits", where="--bits", field="bits", allowed="2,4,8") from None
     return tuple(found)
-
-
-def parse_minimize(text: str) -> Objective:
-    """`size` or `latency`; raises InputError for anything else."""
-    for known in get_args(Objective):
-        if text == known:
-            return known
-    raise InputError(f"nothing called '{text}' can be made small", field="minimize",
-                     allowed=", ".join(get_args(Objective)))
 
 
 def parse_arch_args(texts: Sequence[str] | None) -> dict[str, Any]:

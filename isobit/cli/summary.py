@@ -10,6 +10,7 @@ from typing import Any
 from isobit.fields import in_options
 from isobit.pipeline.artifact.digest import PREDICTOR, RUNNER
 from isobit.pipeline.artifact.manifest import Manifest
+from isobit.pipeline.artifact.timings import Latency
 from isobit.pipeline.errors import CompileError, ExitCode
 from isobit.pipeline.graph.placement import PlacementRow
 from isobit.pipeline.proof.outputs import output_kind
@@ -25,7 +26,7 @@ SHOWN_OUTPUTS = 8
 
 def build_lines(
     folder: Path, manifest: Manifest, parity: ParityReport, model_file: str, device_needs: str,
-    firmware: Sequence[str] = (),
+    firmware: Sequence[str] = (), latency: Latency | None = None,
 ) -> list[str]:
     """The final screen below the verdicts: accuracies and what each step cost, kernels, size, place, next step.
 
@@ -33,6 +34,7 @@ def build_lines(
         folder: where the artifact stands; for a failed gate the `-failed` one.
         device_needs: what the folder needs on the device.
         firmware: files that are compiled into a firmware instead.
+        latency: of one inference on this machine, where it was measured.
     """
     recipe = _row("recipe", f"{manifest.recipe.name}, bit policy {manifest.recipe.policy}")
     data = [] if manifest.calibration is None else [_row("calibration", manifest.calibration.text)]
@@ -47,6 +49,7 @@ def build_lines(
                               f"{sizes['weights_packed']:,}"))
     further = [f"{name} {value:,}" for name, value in sizes.items() if name not in ("model", "weights_packed")]
     lines += [_row("", f"bytes on the device: {', '.join(further)}")] if further else []
+    lines += [] if latency is None else [_row("latency", latency.text), _row("", latency.where)]
     lines.append(_row("artifact", str(folder)))
     if parity.passed and (folder / RUNNER).is_file():
         lines.append(_row("next", f"python {folder / RUNNER}"))
@@ -127,7 +130,7 @@ def _kernel_lines(integer_ops: dict[str, Any]) -> list[str]:
 
 def build_json(
     folder: Path, manifest: Manifest, parity: ParityReport, notes: Sequence[str], log: Iterable[UnitLog],
-    seconds: float, trainings: Mapping[str, Sequence[EpochLog]] | None = None,
+    seconds: float, trainings: Mapping[str, Sequence[EpochLog]] | None = None, latency: Latency | None = None,
 ) -> dict[str, Any]:
     """The `--json` summary of a build: the content of `parity.json` and what it was made from.
 
@@ -150,6 +153,7 @@ def build_json(
         "notes": [in_options(note) for note in notes],
         "units_kept_nearest": [unit.title for unit in log if unit.kept_nearest],
         "seconds": round(seconds, 1),
+        "latency": None if latency is None else latency.model_dump(),
         **parity.to_json(),
     }
 

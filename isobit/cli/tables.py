@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+MARKED = "magenta"  # readable on light and on dark backgrounds: yellow and cyan are not
+
 
 @dataclass(frozen=True)
 class Row:
@@ -26,7 +28,7 @@ def show_table(console: Console, rows: Sequence[Row], columns: Sequence[str]) ->
         for header in columns:
             table.add_column(header, overflow="fold")
         for row in rows:
-            table.add_row(*map(Text, row.cells), style="yellow" if row.marked else "")
+            table.add_row(*map(Text, row.cells), style=MARKED if row.marked else "")
         console.print(table)
         return
     lines = [tuple(columns), *(row.cells for row in rows)]

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.text import Text
 
 from isobit.cli.summary import allocation_lines, float_lines, outputs_text, placement_counts
-from isobit.cli.tables import Row, show_table
+from isobit.cli.tables import MARKED, Row, show_table
 from isobit.fields import in_options
 from isobit.pipeline.graph.placement import PlacementRow
 from isobit.pipeline.proof.verdicts import Headline
@@ -33,7 +33,7 @@ WIDE = 10_000  # columns of a log: lines are cut by who reads them
 ESTIMATE_AFTER = 3.0  # seconds of steps before the time of all steps is estimated
 LONG = 120.0  # seconds; a longer calibration deserves the advice to take fewer steps
 ADVISED_STEPS = 1000
-VERDICT_STYLES = {"ok": "bold green", "unknown": "bold", "warning": "bold yellow", "failed": "bold red"}
+VERDICT_STYLES = {"ok": "bold green", "unknown": "bold", "warning": f"bold {MARKED}", "failed": "bold red"}
 PLAIN_EVERY = 10.0  # seconds between progress lines of the comparison where there is no bar
 
 
@@ -97,7 +97,7 @@ class Terminal:
         self.unit_names = [unit.name for unit in quantized.units]
         self._event(f"  {placement_counts(placement)}; {len(quantized.units)} units to calibrate")
         for line in float_lines(placement):
-            self._event(f"  float: {line}", "yellow")
+            self._event(f"  float: {line}", MARKED)
         if quantized.cut is not None:
             self._event(f"  cut: {quantized.cut.text}")
 

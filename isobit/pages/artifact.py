@@ -60,6 +60,12 @@ class Kernels(_Lenient):
     reasons: dict[str, Any] = {}
 
 
+class Output(_Lenient):
+    """How far every stage's values of one output of the network are from float's."""
+
+    signal_to_noise_db: dict[str, float | None] = {}
+
+
 class Proof(_Lenient):
     """What pages show of `parity.json`."""
 
@@ -69,7 +75,7 @@ class Proof(_Lenient):
     levels: list[Level]
     moved_by_requantization: Codes
     integer_ops: Kernels
-    signal_to_noise_db: dict[str, float | None] = {}
+    output_values: dict[str, Output] = {}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ def render(template: str, **facts: Any) -> str:
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
     )
     environment.filters |= {"percent": percent, "percent1": percent1, "db": decibel, "count": count,
-                            "counted": counted, "both": both_answers, "coded": coded}
+                            "counted": counted, "both": both_answers, "coded": coded, "curve": curve_path,
+                            "shape": shape_text, "verdict": sample_verdict}
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8").strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(
@@ -75,6 +76,29 @@ def both_answers(sample: SampleFacts) -> list[tuple[str, float | None, float | N
     labels = {one.index: one.label for side in (sample.before, sample.after) for one in side.classes}
     was, now = ({one.index: one.share for one in side.classes} for side in (sample.before, sample.after))
     return [(labels[index], was.get(index), now.get(index)) for index in dict.fromkeys([*was, *now])]
+
+
+def curve_path(heights: Sequence[int]) -> str:
+    """A path through a box 1000 wide and 1000 high; `heights` count from its lower end."""
+    wide = 1000 / max(1, len(heights) - 1)
+    return "M" + "L".join(f"{place * wide:.0f} {1000 - height}" for place, height in enumerate(heights))
+
+
+def shape_text(shape: Sequence[int | None]) -> str:
+    """`8 × 4 × 4`, of one sample; a free size is `?`."""
+    return " × ".join("?" if size is None else f"{size}" for size in shape)
+
+
+def sample_verdict(sample: SampleFacts) -> tuple[str, str]:
+    """(class of style, words): whether both sides choose alike, and whether that is the label."""
+    before, after = sample.right(sample.before), sample.right(sample.after)
+    if sample.changed:
+        more = "" if before is None else ": the artifact is wrong" if before else \
+            ": the artifact is right" if after else ": both are wrong"
+        return "other", f"≠ another choice{more}"
+    if before is None:
+        return "same", "✓ same choice"
+    return ("same", "✓ same choice, right") if before else ("wrong", "✗ same choice, both are wrong")
 
 
 def coded(text: str) -> str:

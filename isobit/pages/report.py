@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from isobit.pages import charts
-from isobit.pages.artifact import Artifact, open_artifact
+from isobit.pages.artifact import Artifact, Proof, open_artifact
 from isobit.pages.environment import MOST_BYTES, render, size_text
 from isobit.pages.graph import HEIGHT, WIDTH, draw_network
 from isobit.pages.layers import BEST, GRADES, Row, layer_rows
 from isobit.pipeline.artifact.digest import RUNNER
 from isobit.pipeline.artifact.manifest import Manifest, packed_bytes
-from isobit.pipeline.facts.record import StepsFacts, TensorFacts
+from isobit.pipeline.artifact.timings import Latency
+from isobit.pipeline.facts.record import SampleFacts, StepsFacts, TensorFacts
 from isobit.pipeline.facts.samples import LEAST_SCORE
 
+BRAND = "Isobit report"
 PAGE = "report.html"
 MARKS = {"ok": "✓", "unknown": "?", "warning": "!", "failed": "✗"}
 FIRST_CARDS = 8
@@ -34,14 +36,16 @@ class Limits:
         histograms: how many, the noisiest ones.
         steps: of a network that is drawn at most.
         rows: of the table of layers.
+        samples: how many, changed ones first.
     """
 
     histograms: int | None = None
     steps: int | None = None
     rows: int | None = None
+    samples: int | None = None
 
 
-FEWER = (Limits(), Limits(200, 1500), Limits(60, 400, 1200), Limits(12, 0, 300))
+FEWER = (Limits(), Limits(200, 1500), Limits(60, 400, 1200), Limits(12, 0, 300), Limits(0, 0, 100, 0))
 
 
 def write_page(folder: Path, manifest: Manifest | None = None) -> None:
@@ -53,13 +57,16 @@ def write_page(folder: Path, manifest: Manifest | None = None) -> None:
     (folder / PAGE).write_text(report_page(open_artifact(folder, manifest)), encoding="utf-8")
 
 
-def report_page(artifact: Artifact) -> str:
-    """The page, of at most `MOST_BYTES` where steps and tensors are what makes it large: the least telling are left
-    out. Samples, hashes, notes, the recipe and bits by layer always stand there.
+def report_page(artifact: Artifact, latency: Latency | None = None) -> str:
+    """The page, of at most `MOST_BYTES` where steps, tensors and samples are what makes it large: the least telling are
+    left out, samples last. Hashes, notes, the recipe and bits by layer always stand there.
+
+    Args:
+        latency: that the build measured; None in the artifact itself, whose files are the same for equal builds.
     """
     text = ""
     for limits in FEWER:
-        text = render("report.html.j2", **_facts(artifact, limits))
+        text = render("report.html.j2", **_facts(artifact, limits), latency=latency, latency_rows=latency_bars(latency))
         if len(text.encode()) <= MOST_BYTES:
             break
     return text
@@ -72,29 +79,44 @@ def _facts(artifact: Artifact, limits: Limits) -> dict[str, Any]:
     shown = cards[:limits.histograms]
     links = {card["tensor"].name: card["id"] for card in shown}
     table = [_linked(row, links) for row in rows[:limits.rows]]
-    boxed = any(one.before.boxes or one.after.boxes for one in facts.samples)
-    labels = sorted({box.label for one in facts.samples for box in (*one.before.boxes, *one.after.boxes)})
+    samples = ordered(facts.samples)[:limits.samples]
+    boxed = any(one.before.boxes or one.after.boxes for one in samples)
+    labels = sorted({box.label for one in samples for box in (*one.before.boxes, *one.after.boxes)})
     return {
-        "m": manifest, "f": facts, "proof": proof, "marks": MARKS, "box_width": WIDTH, "box_height": HEIGHT,
+        "brand": BRAND, "m": manifest, "f": facts, "proof": proof, "marks": MARKS,
+        "box_width": WIDTH, "box_height": HEIGHT,
         "grades": GRADES, "best": BEST, "least_score": LEAST_SCORE,
         "calibration": "none" if manifest.calibration is None else manifest.calibration.text,
         "tiles": tiles(artifact), "stages": stages(facts.steps), "start": f"{charts.waterfall_start(facts.steps):,.6g}",
-        "distances": [pair for pair in proof.signal_to_noise_db.items() if pair[1] is not None],
+        "distances": distances(proof),
         "sizes": sizes(artifact), "runner": RUNNER in manifest.files,
         "rows": table, "learned": any(row.after is not None for row in rows),
         "kinds": sorted({row.node.runs for row in rows}),
         "reasons": [(name, str(why)) for name, why in proof.integer_ops.reasons.items()],
         "cards": shown, "first": FIRST_CARDS,
         "left_out": len(cards) - len(shown), "steps": len(rows),
-        "frontier": None if facts.frontier is None else charts.frontier(facts.frontier),
-        "boxed": boxed, "box_labels": labels, "named": any(
-            len(one.label) > SHORT for sample in facts.samples for one in sample.before.classes),
+        "frontier": None if facts.frontier is None or manifest.allocation is None else charts.frontier(facts.frontier),
+        "samples": samples, "boxed": boxed, "box_labels": labels, "named": any(
+            len(one.label) > SHORT for sample in samples for one in sample.before.classes),
         "drawing": draw_network(rows) if limits.steps is None or len(rows) <= limits.steps else None,
         "profile": profile(rows), "worst": falls(rows),
         "command": command_text(facts.command),
         "hashes": hashes(manifest),
         "packages": ", ".join(f"{name} {version}" for name, version in sorted(manifest.packages.items())),
     }
+
+
+def distances(proof: Proof) -> tuple[list[str], list[tuple[str, list[float | None]]]]:
+    """(stages, every output with its signal to noise at each); stages and outputs that differ nowhere are left out."""
+    known = {name: output.signal_to_noise_db for name, output in proof.output_values.items()}
+    every = dict.fromkeys(stage for ratios in known.values() for stage, ratio in ratios.items() if ratio is not None)
+    return list(every), [(name, [ratios.get(stage) for stage in every]) for name, ratios in known.items()
+                         if any(ratio is not None for ratio in ratios.values())]
+
+
+def ordered(samples: Sequence[SampleFacts]) -> list[SampleFacts]:
+    """Changed answers first, then those that are wrong on both sides, then the others; each by place."""
+    return sorted(samples, key=lambda one: (not one.changed, one.right(one.before) is not False, one.place))
 
 
 def command_text(words: Sequence[str]) -> str:
@@ -183,6 +205,17 @@ def sizes(artifact: Artifact) -> list[dict[str, Any]]:
     stored = {rows[0][0], FLASH, *(title for title, _ in what.values())}
     return [{"title": title, "bytes": size, "width": round(100 * size / most, 2), "what": text,
              "share": f"{100 * size / base:.1f} %" if base and title in stored else ""} for title, size, text in rows]
+
+
+def latency_bars(latency: Latency | None) -> list[dict[str, Any]]:
+    """Rows of milliseconds, the float network first; none where nothing was measured."""
+    if latency is None:
+        return []
+    rows = (("float network", latency.float_ms, latency.float_runtime),
+            ("artifact", latency.artifact_ms, latency.runtime))
+    most = max(latency.float_ms, latency.artifact_ms)
+    return [{"title": title, "value": f"{value:.3g} ms", "width": round(100 * value / most, 2), "what": what,
+             "share": f"{100 * value / latency.float_ms:.1f} %"} for title, value, what in rows]
 
 
 def histogram_cards(artifact: Artifact, rows: list[Row]) -> list[dict[str, Any]]:

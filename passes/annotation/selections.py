@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from isobit.passes.annotation.structure import Structure
 from isobit.pipeline.errors import RecipeError, nearest_spelling
-from isobit.pipeline.graph.annotation import BY_RECIPE
 from isobit.pipeline.graph.calls import Call
 from isobit.pipeline.graph.layers import is_depthwise
 from isobit.pipeline.recipe.policy import policy_overrides
@@ -57,15 +56,15 @@ class Selections:
         return rule
 
     def in_float(self) -> dict[Call, str]:
-        """The operators that the recipe keeps in float, with the reason; empty where it says that they are not.
+        """The operators that the recipe keeps in float, with the override's `where`; empty where it says that they are
+        not.
 
         Later lines win.
         """
         found: dict[Call, str] = {}
         for chosen in self.all:
             if chosen.override.float is not None:
-                reason = f"{BY_RECIPE}{chosen.override.text}" if chosen.override.float else ""
-                found.update(dict.fromkeys(chosen.calls, reason))
+                found.update(dict.fromkeys(chosen.calls, chosen.override.text if chosen.override.float else ""))
         return found
 
     def _selection(self, override: Override) -> Selection:

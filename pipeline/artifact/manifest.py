@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from isobit.pipeline.artifact.digest import DIGEST, MANIFEST, content_digest
 from isobit.pipeline.artifact.reading import read_bounded
-from isobit.pipeline.errors import InputError
+from isobit.pipeline.errors import InputError, nearest_path
 from isobit.pipeline.quant.grid import Grid
 
 PRODUCT = "isobit"
@@ -221,7 +221,8 @@ def read_manifest(folder: Path) -> Manifest:
         return found.model_copy(update={DIGEST: None})
     except (OSError, ValidationError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"no artifact that can be read: {reason}", where=str(folder / MANIFEST)) from error
+        hint = "Give the folder that a build wrote." if folder.exists() else nearest_path(folder)
+        raise InputError(f"no artifact that can be read: {reason}", where=str(folder / MANIFEST), hint=hint) from error
 
 
 def sha256_file(path: Path) -> str:

@@ -21,43 +21,8 @@ _TEMPLATE = Path(__file__).parent / "report.md.j2"
 PICTURES = "calibration.png"
 EPOCH_ROWS = 22  # the first, the last, and twenty between them
 FRONTIER = "frontier.svg"
-NO_PICTURE = f"{FRONTIER} is not drawn: matplotlib is not installed (pip install 'isobit[report]')"
-FRONTIER_POINTS = 2000  # that a curve on a screen can show
 _BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
 _MARKUP = re.compile(rf"{_BREAKS.pattern}|[`|*<>\\&]|\]\(|^_.*_$")
-
-
-def draw_frontier(allocation: Allocation, path: Path) -> bool:
-    """Size against omega as a small SVG: the frontier, what was chosen, and equal bits everywhere.
-
-    The same numbers give the same bytes. False where matplotlib is not installed, and nothing was drawn.
-    """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-
-    step = -(-len(allocation.frontier) // FRONTIER_POINTS)
-    shown = [*allocation.frontier[::step], allocation.frontier[-1]]
-    with matplotlib.rc_context({"svg.hashsalt": "isobit", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
-        axes = figure.subplots()
-        axes.plot([point.bytes for point in shown], [point.omega for point in shown], linewidth=1, label="frontier")
-        same = list(allocation.uniform.items())
-        axes.plot([point.bytes for _, point in same], [point.omega for _, point in same], "s", markersize=4,
-                  color="C1", label="equal bits everywhere")
-        for bits, point in same:
-            axes.annotate(f"{bits}", (point.bytes, point.omega), xytext=(4, 3), textcoords="offset points", fontsize=7)
-        axes.plot([allocation.chosen.bytes], [allocation.chosen.omega], "o", color="C3", label="chosen")
-        axes.set(xlabel="bytes of all weight codes", ylabel="sum of omegas, nats")
-        if all(point.omega > 0 for point in (*shown, *allocation.uniform.values())):
-            axes.set_yscale("log")
-        axes.locator_params(axis="x", nbins=6)
-        axes.grid(linewidth=0.3)
-        axes.legend(fontsize=7)
-        figure.savefig(path, format="svg", metadata={"Date": None})
-    return True
 
 
 def render_report(

@@ -7,16 +7,17 @@ bytes. A page is drawn from this file, the manifest and the proof alone.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from isobit.pipeline.artifact.reading import read_bounded
 from isobit.pipeline.errors import InputError
 
 FACTS = "facts.json"
-FORM = 1  # of the file; a reader refuses another
+FORM = 2  # of the file: raised when a field is added, moved or gone; a reader refuses another
 
 MOST = 1e39  # of a number that is drawn: float32 has none beyond
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -83,14 +84,13 @@ class TensorFacts(_Frozen):
     Args:
         own: decibel; the float values' power over that of the error which this tensor's grid alone makes.
         network: the same of an activation in the frozen network, where all before it is quantized as well.
-        flipped: share of a weight's codes that are not the nearest ones.
+        flipped: share of a weight's codes that are not the nearest ones, at the scale at which they were rounded.
         clipped: share of the values beyond the ends of the grid.
         qmin, qmax: ends of the grid, in codes.
         least, most: of the float values.
     """
 
     name: str
-    layer: str
     kind: Literal["weight", "activation"]
     own: Number | None
     network: Number | None
@@ -179,34 +179,75 @@ class Answer(_Frozen):
 
 
 class SampleFacts(_Frozen):
-    """A sample as a picture, and what both networks say.
+    """A sample as far as it can be shown, and what both networks say.
 
     Args:
-        kind, data: `png` or `jpeg`, in base64.
-        width, height: of the network's input.
-        truth: the label, where it is known.
+        place: among the samples that parity was proven on, from 0.
+        kind: `png` or `jpeg`, a picture, `data` in base64; `curve`, a signal along its last axis, `curve` from the
+            least to the greatest value, 0 to 1000; `values`, anything else, `data` the first numbers as a text.
+        width, height: of the network's input where it is a picture; 0 else.
+        truth: the label's name, where it is known.
+        truth_index: the label.
         difference: decibel; the float outputs' power over that of the artifact's difference to them.
     """
 
-    kind: Literal["png", "jpeg"]
-    data: str = Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$")
+    place: Annotated[int, Field(ge=0)]
+    kind: Literal["png", "jpeg", "curve", "values"]
+    data: str
+    curve: list[Annotated[int, Field(ge=0, le=1000)]] = Field(default=[], max_length=1000)
     width: int
     height: int
     truth: str | None
+    truth_index: int | None
     before: Answer
     after: Answer
     difference: float | None
 
+    @property
+    def is_picture(self) -> bool:
+        """`data` is a picture."""
+        return self.kind in ("png", "jpeg")
+
+    @property
+    def changed(self) -> bool:
+        """The artifact gives another answer than float: another likeliest class, other boxes by label, another text."""
+        if self.before.classes and self.after.classes:
+            return self.before.classes[0].index != self.after.classes[0].index
+        labels = [sorted(box.label for box in side.boxes) for side in (self.before, self.after)]
+        return labels[0] != labels[1] or self.before.text != self.after.text
+
+    def right(self, side: Answer) -> bool | None:
+        """Whether a side's likeliest class is the label; None where there is no label or no class."""
+        return None if self.truth_index is None or not side.classes else side.classes[0].index == self.truth_index
+
+    @model_validator(mode="after")
+    def _holds_a_picture(self) -> SampleFacts:
+        if self.is_picture and not re.fullmatch(r"[A-Za-z0-9+/]*={0,2}", self.data):
+            raise ValueError("a picture's data is no base64")
+        return self
+
+
+class EvaluationFacts(_Frozen):
+    """What parity was proven and accuracy measured on; `sha256` as `Batches.sha256`, whatever the order."""
+
+    samples: int
+    sha256: str
+    labelled: bool
+
 
 class Facts(_Frozen):
-    """The file; `samples_seen` is how many samples the tensors were measured on."""
+    """The file; `samples_seen` is how many samples the tensors were measured on, `changed` how many got another class
+    from the artifact than from float, None where outputs are no choice between classes.
+    """
 
-    form: Literal[1] = FORM
+    form: Literal[2] = FORM
     command: list[str]
     verdicts: list[Verdict]
     steps: StepsFacts
     notes: list[str]
     network: FloatFacts
+    evaluation: EvaluationFacts
+    changed: int | None
     samples_seen: int
     nodes: list[NodeFacts]
     tensors: list[TensorFacts]
@@ -230,5 +271,5 @@ def read_facts(folder: Path) -> Facts:
             hint="Build it again: the release that made it did not write what a page shows.",
         ) from error
     except (OSError, ValidationError) as error:
-        raise InputError(f"no facts that can be read: {str(error).splitlines()[0]}", where=str(path),
-                         field="artifact") from error
+        raise InputError(f"no facts that can be read: {str(error).splitlines()[0]}", where=str(path), field="artifact",
+                         hint="Build it again: another release wrote the file, or it is damaged.") from error

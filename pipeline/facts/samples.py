@@ -1,4 +1,4 @@
-"""Sample pictures with what the float network and the artifact say of them."""
+"""Samples as pictures, curves or numbers, with what the float network and the artifact say of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ QUALITY = 82
 TOP = 3
 LEAST_SCORE, MOST_BOXES = 0.5, 40
 LONGEST_TEXT = 400
+LEAST_CURVE, CURVE = 16, 240  # values of a signal that is drawn, and points of its curve
+FIRST_VALUES = 12
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -85,29 +87,56 @@ class Reader:
 
 
 def sample_facts(
-    batches: Batches, before: Sequence[Outputs], after: Sequence[Outputs], reader: Reader
+    batches: Batches, places: Sequence[int], before: Sequence[Outputs], after: Sequence[Outputs], reader: Reader
 ) -> list[SampleFacts]:
-    """One entry a sample; none where the inputs are no pictures.
+    """One entry a sample.
 
     Args:
         batches: the samples, few.
+        places: where each stands among all.
         before, after: outputs [1, ...] by name for each sample, of the float network and of the artifact.
     """
     found = []
     for place, (was, now) in enumerate(zip(before, after, strict=True)):
-        picture = as_picture(batches.pixels(place))
-        if picture is None:
-            return []
         labels, noise = batches.labels, Noise()
         for name, array in was.items():
             noise.add(now[name], array)
-        kind, data = _encoded(picture)
+        truth = None if labels is None or reader.decoder is not None else int(labels[place])
         found.append(SampleFacts(
-            kind=kind, data=data, width=picture.width, height=picture.height,
-            truth=None if labels is None or reader.decoder is not None else reader.name(int(labels[place])),
+            place=places[place], **_drawn(batches.pixels(place)), truth_index=truth,
+            truth=None if truth is None else reader.name(truth),
             before=reader.answer(was), after=reader.answer(now), difference=noise.ratio,
         ))
     return found
+
+
+def _drawn(values: Tensor) -> dict[str, Any]:
+    """What of a sample is shown: a picture, a curve, or its first numbers."""
+    picture = as_picture(values)
+    if picture is not None:
+        kind, data = _encoded(picture)
+        return {"kind": kind, "data": data, "width": picture.width, "height": picture.height}
+    curve = as_curve(values)
+    if curve:
+        return {"kind": "curve", "data": "", "curve": curve, "width": 0, "height": 0}
+    first = ", ".join(f"{value:.4g}" for value in values.flatten()[:FIRST_VALUES].tolist())
+    return {"kind": "values", "data": first + (", ..." if values.numel() > FIRST_VALUES else ""), "width": 0,
+            "height": 0}
+
+
+def as_curve(values: Tensor) -> list[int]:
+    """A signal of one channel, least to greatest value 0 to 1000, `CURVE` numbers at most: of longer ones the ends of
+    each part. Empty where it is none: integers, too few values, several channels.
+    """
+    line = values.flatten()
+    if not values.is_floating_point() or max(values.shape, default=0) != len(line) or len(line) < LEAST_CURVE:
+        return []
+    line = torch.nan_to_num(line.double())
+    if len(line) > CURVE:
+        parts = torch.tensor_split(line, CURVE // 2)
+        line = torch.stack([end for part in parts for end in (part.min(), part.max())])
+    low, high = float(line.min()), float(line.max())
+    return ((line - low) / max(high - low, 1e-30) * 1000).round().clamp(0, 1000).int().tolist()
 
 
 def as_picture(values: Tensor) -> Image.Image | None:

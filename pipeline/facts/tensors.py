@@ -15,11 +15,10 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from isobit.pipeline.facts.record import Histogram, TensorFacts
-from isobit.pipeline.graph.calls import Calls
-from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.graph.nodes import bias_quantizer_of, get_attribute, is_constant, quantizer_of, source_of
 from isobit.pipeline.graph.quantized_tensors import quantized_tensors
 from isobit.pipeline.proof.metrics.signal_to_noise import Noise
+from isobit.pipeline.quant.grid import along
 from isobit.pipeline.quant.quantizer import Quantizer
 from isobit.pipeline.samples.network_inputs import Inputs, copied, in_numpy, part, sample_count, tensors
 from isobit.pipeline.stages import Reference
@@ -37,8 +36,6 @@ def tensor_facts(reference: Reference, samples: Inputs) -> list[TensorFacts]:
         samples: [N, ...] of every input, N >= 1; one goes through the network at a time.
     """
     graph = reference.graph
-    calls = Calls(graph)
-    layers, names = Layers(calls), {call.name: call for call in calls}
     sides = _BothSides(graph)
     for place in range(sample_count(samples)):
         sides.run(*tensors(copied(part(samples, slice(place, place + 1)))))
@@ -51,17 +48,20 @@ def tensor_facts(reference: Reference, samples: Inputs) -> list[TensorFacts]:
             seen.add(weight)
             flipped = _flipped(tensor.quantizer, weight)
         if seen is not None:
-            layer = layers.name(names[tensor.name])
-            found.append(seen.facts(tensor.name, layer, "weight" if tensor.is_weight else "activation", flipped))
+            found.append(seen.facts(tensor.name, "weight" if tensor.is_weight else "activation", flipped))
     return found
 
 
 def _flipped(quantizer: Quantizer, weight: Tensor) -> float | None:
-    """Share of the codes that are not the nearest ones at these scales; None where channels chose codes of their own.
+    """Share of the codes that are not the nearest ones at the scales at which they were rounded; None where channels
+    chose codes of their own.
     """
     if quantizer.channel_bits is not None:
         return None
-    nearest = quantizer.spec.grid.codes(weight, *quantizer.aligned(weight), quantizer.multiples)
+    scale, zero_point = quantizer.aligned(weight)
+    if quantizer.rounded_at is not None:
+        scale = along(quantizer.rounded_at.to(weight), quantizer.spec.axis, weight.dim())
+    nearest = quantizer.spec.grid.codes(weight, scale, zero_point, quantizer.multiples)
     return round(float((nearest != quantizer.decided).double().mean()), 6)
 
 
@@ -115,14 +115,14 @@ class _Seen:
         margin = grid.levels * BEYOND / BINS
         return grid.qmin - 0.5 - margin, grid.qmax + 0.5 + margin
 
-    def facts(self, name: str, layer: str, kind: Any, flipped: float | None) -> TensorFacts:
+    def facts(self, name: str, kind: Any, flipped: float | None) -> TensorFacts:
         """What all samples come to."""
         grid, highest = self.quantizer.spec.grid, float(self.counts.max())
         heights = [round(HEIGHT * height / highest) if highest else 0 for height in self.counts.tolist()]
         known = math.isfinite(self.least) and math.isfinite(self.most)
         low, high = self.ends
         return TensorFacts(
-            name=name, layer=layer, kind=kind, own=self.own.ratio, network=self.network.ratio, flipped=flipped,
+            name=name, kind=kind, own=self.own.ratio, network=self.network.ratio, flipped=flipped,
             clipped=round(self.beyond / self.values, 6) if self.values else None, qmin=grid.qmin, qmax=grid.qmax,
             least=float(f"{self.least:.6g}") if known else None, most=float(f"{self.most:.6g}") if known else None,
             histogram=Histogram(low=low, high=high, heights=heights),

@@ -9,8 +9,7 @@ from torch import fx
 
 from isobit.pipeline.quant.grid import QuantSpec
 
-META, META_FLOAT = "quant", "kept_float"
-BY_RECIPE = "recipe: "  # begins the reason of what an override keeps in float; the override's `where` follows
+META, META_FLOAT, META_OVERRIDE = "quant", "kept_float", "float_override"
 
 # input: the network's input. own: what an operator computes, at the recipe's bits or those of its readers. inner: a
 # branch that enters only residual sums, which papers leave in float. float: what a float operator hands to an integer
@@ -44,9 +43,14 @@ def kept_float(node: fx.Node) -> str:
     return node.meta.get(META_FLOAT, "")
 
 
-def keep_float(node: fx.Node, reason: str) -> None:
-    """Keep an operator in float; an empty reason forgets an earlier one."""
-    node.meta[META_FLOAT] = reason
+def float_override(node: fx.Node) -> str:
+    """The `where` of the recipe's override that keeps an operator in float; empty where none does."""
+    return node.meta.get(META_OVERRIDE, "")
+
+
+def keep_float(node: fx.Node, reason: str, override: str = "") -> None:
+    """Keep an operator in float; an empty reason forgets an earlier one. See `float_override`."""
+    node.meta[META_FLOAT], node.meta[META_OVERRIDE] = reason, override
 
 
 def annotation_of(node: fx.Node) -> Annotation | None:

@@ -16,7 +16,7 @@ from torch import fx
 from torch._ops import OpOverload
 from torch.fx.node import map_arg
 
-from isobit.pipeline.graph.annotation import kept_float
+from isobit.pipeline.graph.annotation import float_override, kept_float
 from isobit.pipeline.graph.nodes import (
     bias_quantizer_of,
     bound_args,
@@ -103,6 +103,11 @@ class Call:
     def kept_float(self) -> str:
         """Why the recipe keeps it in float; empty where it does not. Read afresh: `annotate` decides it on calls."""
         return kept_float(self.node)
+
+    @property
+    def float_override(self) -> str:
+        """The `where` of the override that keeps it in float; empty where none does."""
+        return float_override(self.node)
 
     @property
     def tensor(self) -> torch.Tensor:

@@ -76,14 +76,6 @@ def verify(graph: fx.GraphModule, stage: Stage) -> None:
             raise CaptureError(f"the graph is not legal at stage '{stage}': {problem}", where=call.where)
 
 
-def whitelist_table() -> str:
-    """The whitelist in Markdown: what may stand in a graph, and at which stages."""
-    lines = [f"| what | {' | '.join(STAGES)} |", f"|---{'|---' * len(STAGES)}|"]
-    lines += [f"| {row.what} | {' | '.join('yes' if stage in row.stages else '' for stage in STAGES)} |"
-              for row in WHITELIST]
-    return "\n".join(lines) + "\n"
-
-
 def keeps_codes(name: str) -> bool:
     """Whether the operator called `name` gives codes of what it reads: it moves them, or takes some of them."""
     return is_move(name) or name in EXTREMES

@@ -28,7 +28,6 @@ MOST_SHARE = 0.1  # of what float has above chance, the same; the smaller of the
 GOOD_DECIBEL, LEAST_DECIBEL = 20.0, 10.0
 CHANCE_RISK = 0.01  # a float accuracy that chance reaches this often is not told from chance
 SAMPLING = 1.645  # standard errors (one in twenty) by which a loss must exceed what is allowed
-INTERVAL = 1.96  # standard errors to either side of a stated loss
 WEAK = 0.5  # share of what is above chance below which a float accuracy is low, if something explains it
 ONE_ANSWER = 0.9  # share of samples with one answer from which a network is said to give no other
 PURE = 0.6  # share that the commonest label of each chosen class has, from which labels are said to be permuted, and
@@ -73,8 +72,10 @@ def judge(answers: Answers, seen: Seen | None = None, max_drop: float | None = N
         found = replace(found, status="unknown", findings=(*found.findings, *strange))
     if answers.has_labels and not told and answers.kind is not None:
         shape = ", ".join(["N", *map(str, answers.shape)])
+        how = "`options.metrics=map` with `options.decoder=file.py:function` compares boxes" if answers.has_boxes else \
+            "`options.metrics` names what compares them"
         found = replace(found, text=f"{found.text}; labels are not compared, the outputs [{shape}] are "
-                                     f"{KINDS[answers.kind]}: `options.metrics` names what compares them")
+                                     f"{KINDS[answers.kind]}: {how}")
     blamed = any(finding.about == "calibration" for finding in data)
     # Bad calibration data explains a loss; few bits are not to blame then.
     rest = [finding for finding in found.findings if not (blamed and finding.about == "artifact")]
@@ -108,8 +109,7 @@ def _by_labels(answers: Answers, seen: Seen | None, max_drop: float | None) -> A
     if _tail(answers.right["float"].hits, samples, chance) > CHANCE_RISK or above < MOST_SHARE * (100 - 100 * chance):
         text = f"{told}: the float network itself is at or near chance level ({size})"
         return verdict("warning", text, *_why_chance(answers, seen))
-    margin = INTERVAL * 100 * math.sqrt(answers.lost + answers.won + 1) / samples
-    text = f"{told}: {lost_text(lost, '%')} (+- {margin:.2f}; {size})"
+    text = f"{told}: {lost_text(lost, '%')} (+- {answers.margin:.2f}; {size})"
     weak = _evident(answers, seen) if above < WEAK * (100 - 100 * chance) else []
     least: Status = "warning" if weak else "ok"
     if weak:

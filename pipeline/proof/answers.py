@@ -18,6 +18,9 @@ from isobit.pipeline.proof.metrics.top1 import Top1
 from isobit.pipeline.proof.moments import Moments
 from isobit.pipeline.proof.outputs import Kind, Share, choices
 from isobit.pipeline.samples.arrays import Targets, are_labels
+from isobit.pipeline.samples.coco import box_classes
+
+INTERVAL = 1.96  # standard errors to either side of a stated loss
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ class Answers:
             outputs are `classes`.
         pairs: how often the float network chooses class c for label l, by (l, c).
         lost, won: samples that the float network names right and the artifact wrong, and the reverse.
-        has_labels: there are targets.
+        changed: places, from 0, of the samples to which the artifact gives another class than float, where outputs are
+            `classes`.
+        has_labels, has_boxes: there are targets; they are boxes.
         measures: what is measured beside.
     """
 
@@ -72,7 +77,8 @@ class Answers:
         self.chosen: Counter[int] = Counter()
         self.pairs: Counter[tuple[int, int]] = Counter()
         self.lost = self.won = 0
-        self.has_labels = False
+        self.changed: list[int] = []
+        self.has_labels = self.has_boxes = False
         self.measures = measures or Measures()
         self._stages = tuple(stages)
         self._alike = Moments()  # of each sample's share of positions where float and artifact agree
@@ -103,8 +109,9 @@ class Answers:
         first = {stage: first_output(outputs) for stage, outputs in results.items()}
         reference = first["float"]
         kind, self._measured = self.see(reference, target), None
-        self.samples += len(reference)
+        before, self.samples = self.samples, self.samples + len(reference)
         self.has_labels |= target is not None
+        self.has_boxes |= box_classes(target) is not None
         self._distances.add(results)
         self._measure(results, target)
         chosen = {stage: choice for stage, logits in first.items() if (choice := choices(logits)) is not None}
@@ -114,6 +121,8 @@ class Answers:
             agreement.update(results[stage], results["artifact"])
         alike = (chosen["float"] == chosen["artifact"]).reshape(len(reference), -1)
         self._alike.add(alike.mean(axis=1))
+        if kind == "classes":
+            self.changed += (before + np.flatnonzero(~alike.all(axis=1))).tolist()
         self.chosen.update(dict(zip(*_counted(chosen["float"]), strict=True)))
         if kind == "classes" and self.measures.judge_labels and are_labels(target) and len(target) == len(reference):
             named = target.numpy()
@@ -156,6 +165,13 @@ class Answers:
     def agreement_error(self) -> float:
         """Standard error of the agreement of float and artifact, as a share; positions of one sample go together."""
         return math.sqrt(self._alike.variance / max(1, self._alike.count))
+
+    @property
+    def margin(self) -> float:
+        """Half of the interval around the top-1 points that are lost, by the samples that change sides; of labelled
+        samples, of which there must be some.
+        """
+        return INTERVAL * 100 * math.sqrt(self.lost + self.won + 1) / self.labels.total()
 
     @property
     def signal_to_noise(self) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from isobit.pipeline.proof.accuracy import points_lost
-from isobit.pipeline.proof.answers import Answers
+from isobit.pipeline.proof.answers import INTERVAL, Answers
 from isobit.pipeline.proof.findings import lost_text
 
 STAGES = ("float", "artifact")  # of the `Answers` that are judged; the second is whatever is compared with float
@@ -26,6 +26,8 @@ class Drop:
         unit: of all numbers: `%`, or the metric's own.
         before, after: of the float network and of the other stage.
         lost: positive where the other stage is worse.
+        error: half of the interval in which the loss of other samples like these lies 19 times of 20; None where that
+            is not known.
     """
 
     title: str
@@ -33,13 +35,15 @@ class Drop:
     before: float
     after: float
     lost: float
+    error: float | None = None
 
     @property
     def text(self) -> str:
         """In words: `top-1 accuracy, %: 91.3 -> 90.9, 0.40 points lost`."""
         unit = f", {self.unit}" if self.unit else ""
         said = lost_text(self.lost, self.unit, (self.before - self.after) * self.lost >= 0)
-        return f"{self.title}{unit}: {self.before:.6g} -> {self.after:.6g}, {said}"
+        error = "" if self.error is None else f" (+- {self.error:.2f})"
+        return f"{self.title}{unit}: {self.before:.6g} -> {self.after:.6g}, {said}{error}"
 
 
 def measured_drop(answers: Answers) -> Drop | None:
@@ -54,14 +58,15 @@ def measured_drop(answers: Answers) -> Drop | None:
     lost = points_lost(answers.accuracy)
     if lost is not None:
         before, after = answers.accuracy["float"] or 0.0, answers.accuracy["artifact"] or 0.0
-        return Drop(TOP1, "%", before, after, lost)
+        return Drop(TOP1, "%", before, after, lost, answers.margin)
     for metric in answers.measures.metrics:
         value = answers.measured[metric.name].values["artifact"]
         if metric.against == "float" and metric.unit == "%" and metric.higher_is_better and value is not None:
             return _of_float(metric.title, value)
     same = answers.agreement["float"].percent
-    return None if same is None else _of_float("the same choice as float", same)
+    error = 100 * INTERVAL * answers.agreement_error
+    return None if same is None else _of_float("the same choice as float", same, error)
 
 
-def _of_float(title: str, value: float) -> Drop:
-    return Drop(title, "%", FLOAT_HAS, value, round(FLOAT_HAS - value, 4))
+def _of_float(title: str, value: float, error: float | None = None) -> Drop:
+    return Drop(title, "%", FLOAT_HAS, value, round(FLOAT_HAS - value, 4), error)

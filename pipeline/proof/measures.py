@@ -23,6 +23,7 @@ from isobit.pipeline.model.user_code import cause_shown, check_call, function_in
 from isobit.pipeline.proof.metrics import Against, Measurement, Metric, Outputs, find_metric, metric_names
 from isobit.pipeline.proof.outputs import Kind, labels_positions, output_kind
 from isobit.pipeline.samples.arrays import Targets, are_labels
+from isobit.pipeline.samples.coco import box_classes
 from isobit.pipeline.samples.data import Batches
 from isobit.pipeline.samples.decoder import Decoder
 from isobit.pipeline.samples.network_inputs import Inputs, copied, tensors
@@ -89,7 +90,9 @@ class Measures:
         """A sentence where there are targets that nothing compares."""
         if self.held is not None or targets is None or are_labels(targets):
             return []
-        return ["the targets of the evaluation data are not compared: `options.metrics` names what compares them"]
+        how = "`options.metrics=map` with `options.decoder=file.py:function` compares boxes" \
+            if box_classes(targets) is not None else "`options.metrics` names what compares them"
+        return [f"the targets of the evaluation data are not compared: {how}"]
 
     def check(self, targets: Targets | None, max_drop: float | None, samples: bool = True) -> None:
         """Refuse what cannot be measured.

@@ -39,6 +39,7 @@ class Quantizer(nn.Module):
             of a weight, of axis 1 of an activation. None before calibration has chosen them, and on other grids.
         multiples: int32 [C], what the grid makes of them, see `Grid.multiples`; None where it is nothing.
         codes: int32 codes of a constant once they are decided (hardened or frozen); None before, and for activations.
+        rounded_at: the scale at which `codes` were rounded, where it moved after that; None where it is `scale`.
         fixed: the target prescribes the numbers; calibration leaves them alone.
         stand_in: None, or what answers in the quantizer's place while calibration works on the tensor: an observer, a
             weight whose rounding is learned, a mixture of quantized and float values. See `attach`.
@@ -55,6 +56,7 @@ class Quantizer(nn.Module):
         self.spec = spec
         self.phase = Phase.OFF
         self.fixed = False
+        self.rounded_at: Tensor | None = None
         self.register_buffer("scale", None)
         self.register_buffer("zero_point", None)
         self.register_buffer("codes", None)
@@ -90,6 +92,7 @@ class Quantizer(nn.Module):
         """Store scale and zero point (checked against the spec) and forget codes that belonged to other numbers."""
         params.check(self.spec)
         self.scale, self.zero_point, self.codes = params.scale, params.zero_point, None
+        self.rounded_at = None
 
     def set_channel_bits(self, bits: Tensor) -> None:
         """Store the bits [channels] of a tensor whose channels have their own; raises ValueError where it cannot be."""
@@ -136,12 +139,13 @@ class Quantizer(nn.Module):
             return self._stand_in(x)
         return x if self.phase is Phase.OBSERVE else self.fake_quantize(x)
 
-    def harden(self, codes: Tensor) -> None:
-        """Decide the codes of a constant for good; whatever stands in goes."""
+    def harden(self, codes: Tensor, rounded_at: Tensor | None = None) -> None:
+        """Decide the codes of a constant for good; whatever stands in goes. See `rounded_at` of the class."""
         grid = self.spec.grid
         if int(codes.min()) < grid.qmin or int(codes.max()) > grid.qmax:
             raise ValueError(f"codes {int(codes.min())}..{int(codes.max())} leave the grid {grid}")
         self.codes, self._stand_in = codes.detach().to(torch.int32), None
+        self.rounded_at = rounded_at
 
     def extra_repr(self) -> str:
         grid = self.spec.grid

@@ -40,7 +40,6 @@ class Family:
         paper: who published it, where, and the arXiv number if there is one; its own, or what it extends says.
         method: name of the calibration method.
         policy: which layers keep 8 bits where not all have them.
-        source: where calibration images come from.
         bits: every pair that it exists for, `w2a2` to `w8a8`, in rising order.
     """
 
@@ -49,7 +48,6 @@ class Family:
     paper: str
     method: str
     policy: str
-    source: str
     bits: tuple[str, ...]
 
     @property
@@ -152,10 +150,9 @@ def read_content(file: Traversable) -> Content:
 def families_table(families: Sequence[Family]) -> str:
     """The families as a Markdown table, a row each."""
     rows = [
-        ("recipe", "what it does", "bits", "policy", "images", "paper, arXiv"),
-        ("---",) * 6,
-        *((f"`{family.name}`", family.summary, f"{family.bits[0]}–{family.bits[-1]}", f"`{family.policy}`",
-           f"`{family.source}`", _linked(family.paper)) for family in families),
+        ("recipe", "what it does", "policy", "paper, arXiv"),
+        ("---",) * 4,
+        *((f"`{family.name}`", family.summary, f"`{family.policy}`", _linked(family.paper)) for family in families),
     ]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
@@ -172,7 +169,7 @@ def _family(name: str) -> Family:
     paper = next(content["paper"] for _, content in reversed(files) if "paper" in content)
     return Family(
         name, own["summary"], paper, content["method"]["name"], content.get("policy", "none"),
-        content["images"]["source"], tuple(_pairs(name, files)),
+        tuple(_pairs(name, files)),
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
-from isobit.pipeline.errors import InputError
+from isobit.pipeline.errors import InputError, nearest_path
 from isobit.pipeline.memory import check_memory
 from isobit.pipeline.samples.arrays import Arrays, Targets, WantedInputs
 from isobit.pipeline.samples.classes import numbers_of, read_classes
@@ -304,7 +304,7 @@ def open_pool(
     """
     path = Path(path)
     if not path.exists():
-        raise InputError("the data does not exist", where=str(path))
+        raise InputError("the data does not exist", where=str(path), hint=nearest_path(path))
     known = None if classes is None else read_classes(Path(classes))
     how: dict[str, Any] = {"mean": mean, "std": std, "input_size": input_size, "resize": resize, "channels": channels,
                            "pixel_range": pixel_range, "layout": layout}

@@ -18,6 +18,7 @@ from isobit.pipeline.artifact.manifest import (
     TensorEntry,
     file_table,
 )
+from isobit.pipeline.artifact.timings import Latency
 from isobit.pipeline.facts.record import FACTS, Facts
 
 HOSTILE = "<script>alert('x')</script>\"'&<img src=//evil.example/x onerror=alert(1)>"
@@ -28,7 +29,7 @@ LOADS = {"src", "srcset", "data", "poster", "background", "action", "formaction"
 
 def tensor(name, kind="activation", **changes):
     known = {
-        "name": name, "layer": HOSTILE, "kind": kind, "own": 21.5, "network": None if kind == "weight" else 15.0,
+        "name": name, "kind": kind, "own": 21.5, "network": None if kind == "weight" else 15.0,
         "flipped": 0.125 if kind == "weight" else None, "clipped": 0.01, "qmin": -8, "qmax": 7, "least": -1.0,
         "most": 1.5, "histogram": {"low": -9.5, "high": 8.5, "heights": [0, 250, 1000, 40]},
     }
@@ -44,11 +45,21 @@ def node(name, reads=(), **changes):
     return {**known, **changes}
 
 
+def classes(*indices):
+    return {"classes": [{"index": index, "label": HOSTILE if index == 0 else f"class {index}",
+                         "share": None if place else 0.75} for place, index in enumerate(indices)]}
+
+
+def sample(place=0, before=(0, 1), after=(0, 1), **changes):
+    known = {"place": place, "kind": "png", "data": PIXEL, "width": 8, "height": 8, "truth": HOSTILE, "truth_index": 0,
+             "before": classes(*before), "after": classes(*after), "difference": 12.0}
+    return {**known, **changes}
+
+
 def facts(length=3, **changes):
     names = [f"step{place}" for place in range(length)]
-    answer = {"classes": [{"index": 0, "label": HOSTILE, "share": 0.75}, {"index": 1, "label": "other", "share": None}]}
     known = {
-        "form": 1, "command": ["net.pth", "--arch", HOSTILE],
+        "form": 2, "command": ["net.pth", "--arch", HOSTILE],
         "verdicts": [{"name": "PARITY", "status": "ok", "title": "PARITY PASSED", "text": HOSTILE, "details": []},
                      {"name": "ACCURACY", "status": "warning", "title": "ACCURACY WARNING", "text": "`code`",
                       "details": [HOSTILE]}],
@@ -56,15 +67,15 @@ def facts(length=3, **changes):
             {"stage": stage, "value": value, "change": change, "cause": HOSTILE} for stage, value, change in
             (("float", 90.0, None), ("calibrated", 88.5, -1.5), ("reference", 88.75, 0.25), ("artifact", 88.75, 0.0))
         ]},
-        "notes": [HOSTILE], "network": {"parameters": 1000, "bytes": 4000, "macs": 2.5e6}, "samples_seen": 1,
+        "notes": [HOSTILE], "network": {"parameters": 1000, "bytes": 4000, "macs": 2.5e6},
+        "evaluation": {"samples": 16, "sha256": "e" * 64, "labelled": True}, "changed": 2, "samples_seen": 1,
         "nodes": [node(name, names[:place][-2:]) for place, name in enumerate(names)],
         "tensors": [one for name in names for one in (tensor(f"{name}_w", "weight"), tensor(name))],
         "units": [{"name": "block", "nearest": 2.0, "hard": 1.25, "kept_nearest": False}],
         "frontier": {"budget": "3 bits", "points": [{"bytes": 10, "omega": 1.0}, {"bytes": 20, "omega": 0.1}],
                      "chosen": {"bytes": 20, "omega": 0.1}, "uniform": {2: {"bytes": 10, "omega": 1.5}},
                      "omegas": {HOSTILE: 0.1}},
-        "samples": [{"kind": "png", "data": PIXEL, "width": 8, "height": 8, "truth": HOSTILE, "before": answer,
-                     "after": answer, "difference": 12.0}],
+        "samples": [sample()],
     }
     return Facts.model_validate({**known, **changes})
 
@@ -96,8 +107,13 @@ PROVEN = {
                 "logits_differing": 0, "top1_agreement": 100.0}],
     "moved_by_requantization": {"samples": 4, "compared": 100, "differing": 2, "max_lsb": 1},
     "integer_ops": {"integer": 3, "float": 1, "reasons": {HOSTILE: HOSTILE}},
-    "signal_to_noise_db": {"artifact": 15.0, "float": None},
+    "output_values": {HOSTILE: {"signal_to_noise_db": {"artifact": 15.0, "float": None}},
+                      "boxes": {"signal_to_noise_db": {"artifact": 14.25, "float": None}}},
 }
+
+
+LATENCY = Latency(processor="a processor", runtime="one 1", float_runtime="one 1", artifact_ms=0.5, float_ms=1.0,
+                  ratio=2.0, low=1.9, high=2.1, rounds=15)
 
 
 def write_artifact(folder: Path, length=3, **changes) -> Path:

@@ -12,7 +12,10 @@ import numpy as np
 from isobit.pipeline.artifact.digest import DIGEST, MANIFEST, content_digest
 from isobit.pipeline.artifact.manifest import file_table
 
-DOCUMENTS = {"report.md": "# Report\n", "frontier.svg": "<svg/>", "calibration.png": "no picture"}
+DOCUMENTS = {
+    "report.md": "# Report\n", "report.html": "<title>Report</title>", "facts.json": "{}", "frontier.svg": "<svg/>",
+    "calibration.png": "no picture",
+}
 
 
 def seal(folder: Path, **facts: Any) -> None:

@@ -16,6 +16,7 @@ from isobit.pages.artifact import open_artifact
 from isobit.pages.report import PAGE, report_page
 from isobit.pipeline.artifact.manifest import read_manifest
 from isobit.pipeline.facts.record import FACTS, read_facts
+from isobit.pipeline.proof.observed import spread
 from isobit.pipeline.recipe.allocation import Allocation, Point
 from isobit.pipeline.recipe.budget import BitBudget
 from isobit.pipeline.recipe.file import load_recipe
@@ -65,7 +66,7 @@ def built(files, out, model=None):
     return compile_model(model, load_recipe("minmax_w8a8", SMALL[1::2]), "reference", data, None, out)
 
 
-@pytest.mark.parametrize("last", [nn.Softmax(1), nn.Sigmoid()])
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.Sigmoid(), nn.Sequential(nn.Softmax(1), nn.Flatten(1))])
 def test_scores_of_the_network_are_shown_as_they_are(files, tmp_path, last):
     net = nn.Sequential(tiny.model_and_images()[0], last).eval()
     built(files, tmp_path / "a", net)
@@ -108,11 +109,18 @@ def allocation(*omegas, chosen=0.5, uniform=0.5):
 
 
 def test_of_a_frontier_every_point_is_drawn_once_and_none_that_is_no_number():
-    found = made._frontier(allocation(3.0, 2.0, 1.0))
+    found = made.frontier_facts(allocation(3.0, 2.0, 1.0))
     assert [point.omega for point in found.points] == [3.0, 2.0, 1.0] and found.omegas == {"a": 3.0}
-    found = made._frontier(allocation(*range(1000, 0, -1)))
+    found = made.frontier_facts(allocation(*range(1000, 0, -1)))
     assert len(found.points) == made.MOST_POINTS + 1 and found.points[-1].omega == 1
-    found = made._frontier(allocation(math.inf, 2.0, math.nan, uniform=math.inf))
+    found = made.frontier_facts(allocation(math.inf, 2.0, math.nan, uniform=math.inf))
     assert [point.omega for point in found.points] == [2.0] and not found.uniform and not found.omegas
-    assert made._frontier(allocation(2.0, 1.0, chosen=math.inf)) is None
-    assert made._frontier(allocation(math.inf)) is None
+    assert made.frontier_facts(allocation(2.0, 1.0, chosen=math.inf)) is None
+    assert made.frontier_facts(allocation(math.inf)) is None
+
+
+def test_half_of_the_shown_samples_are_changed_ones_and_none_is_shown_twice():
+    assert made.shown_places([], 100) == spread(100, 8)
+    found = made.shown_places([3, 12, 50, 60, 99], 100)
+    assert found[:4] == [3, 12, 50, 60] and len({*found}) == 8
+    assert sorted(made.shown_places([0, 1, 2], 3)) == [0, 1, 2] and made.shown_places([0], 1) == [0]

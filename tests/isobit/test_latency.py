@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from isobit import latency
+from isobit import latency, passes
 from isobit.analyze import place_at
 from isobit.backends.onnx.target import TARGETS
-from isobit.latency import measure_latencies
+from isobit.calib.calibrate import calibrate
+from isobit.latency import beside_float, measure_latencies
 from isobit.pipeline.errors import TargetError
+from isobit.pipeline.samples.network_inputs import run_graph
+from tests.examples.pages import LATENCY
 from tests.examples.tiny import quantized_net
 
 
@@ -37,3 +41,33 @@ def test_an_emulated_processor_is_refused(at_bits, monkeypatch):
     monkeypatch.setattr(type(backend), "proof_samples", lambda self, folder: 4)
     with pytest.raises(TargetError, match="emulated"):
         measure_latencies(placed, images)
+
+
+def test_an_artifact_is_timed_beside_the_float_network_in_turns(tmp_path):
+    quantized, images = quantized_net(TARGETS["generic"], "nearest_w8a8")
+    reference, _ = passes.legalize(calibrate(quantized, images))
+    backend = latency.BACKENDS.get("onnx")
+    backend.emit(reference, tmp_path)
+    found = beside_float(backend, tmp_path, reference, images[:1])
+    assert found.low <= found.ratio <= found.high and found.artifact_ms > 0 and found.rounds == latency.ROUNDS
+    assert found.runtime == found.float_runtime and found.runtime.startswith("onnxruntime ")
+    assert "float by the same" in found.where
+    plain = backend.timed_float(reference, images[:1])()[0]
+    np.testing.assert_allclose(plain, run_graph(quantized.captured.graph, images[:1])[0].detach(), atol=1e-4)
+
+
+def test_what_takes_long_or_runs_nowhere_here_is_not_timed(tmp_path, monkeypatch):
+    quantized, images = quantized_net(TARGETS["generic"], "nearest_w8a8")
+    reference, _ = passes.legalize(calibrate(quantized, images))
+    backend = latency.BACKENDS.get("onnx")
+    backend.emit(reference, tmp_path)
+    assert beside_float(latency.BACKENDS.get("c"), tmp_path, reference, images[:1]) is None
+    monkeypatch.setattr(latency, "LONGEST", 1e-9)
+    assert beside_float(backend, tmp_path, reference, images[:1]) is None
+
+
+@pytest.mark.parametrize(("ratio", "text"), [(2.0, "2.00 times faster (1.90 to 2.50)"),
+                                             (0.5, "2.00 times slower (1.60 to 2.11)")])
+def test_a_ratio_below_one_is_slower(ratio, text):
+    low, high = (1.9, 2.5) if ratio > 1 else (1 / 2.11, 1 / 1.6)
+    assert text in LATENCY.model_copy(update={"ratio": ratio, "low": low, "high": high}).text

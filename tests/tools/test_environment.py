@@ -181,10 +181,11 @@ def test_ci_installs_what_the_device_profiles_ask_for(clone):
     assert {"g++", EMULATOR_PACKAGE, *cross} <= set(installed)
     assert {"gcc-arm-none-eabi", "libnewlib-arm-none-eabi", "qemu-system-arm"} <= set(installed)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert {"tvm", "detection", "browser"} <= set(extras) and "chromium-driver" in installed
+    assert {"tvm", "detection", "browser", "docs"} <= set(extras) and "chromium-driver" in installed
     pip = [line for line in calls if "pip install" in line]
-    assert [line.split("--editable ")[1] for line in pip] == [".[tvm]", ".[detection]", ".[browser]"]
-    assert calls.index("make .venv/ready") < calls.index(pip[0]) < calls.index(pip[2]) < calls.index("make test")
+    assert [line.split("--editable ")[1] for line in pip] == [
+        f".[{extra}]" for extra in ("tvm", "detection", "browser", "docs", "sweep", "slurm")]
+    assert calls.index("make .venv/ready") < calls.index(pip[0]) < calls.index(pip[5]) < calls.index("make test")
 
 
 def test_ci_leaves_apt_alone_where_every_tool_is_there(clone):
@@ -209,9 +210,10 @@ def test_ci_tries_three_times_and_says_what_it_did_without(clone, failing, attem
 
 def test_ci_runs_without_the_extras_and_says_so(clone):
     done, calls = integrate(clone, PIP_FAILS="1")
-    assert sum("pip install" in line for line in calls) == 9
+    assert sum("pip install" in line for line in calls) == 18
     assert done.returncode == 0
-    assert "not installed, so tests were skipped: .[tvm] .[detection] .[browser]" in done.stdout
+    said = "not installed, so tests were skipped: .[tvm] .[detection] .[browser] .[docs] .[sweep] .[slurm]"
+    assert said in done.stdout
 
 
 def test_ci_fails_where_the_tests_fail(clone):

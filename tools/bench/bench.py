@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +28,9 @@ from tools.bench import docs as bench_docs
 from tools.bench import latency as bench_latency
 from tools.bench.rows import DS_CNN, RESNET, SUBJECT_TITLES, W4A4, W4A8, W8A8, summary_rows
 from tools.bench.subjects import Subject, random_weights, trained
-from tools.documents import command_text, fill, read_json, write_json
+from tools.documents import command_text, read_json
+from tools.processor import cpu_name
+from tools.publish import publish
 
 SECTIONS = ("accuracy", "size", "parity", "latency", "calibration")
 FROM_BUILDS = {"accuracy", "size", "parity"}
@@ -63,9 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write_docs and not options.quick:
         document = ROOT / "docs" / "performance.md"
         found = bench_docs.numbers(results, read_json(document.with_suffix(".json")))
-        text = fill(document.read_text(encoding="utf-8"), bench_docs.tables(found))
-        write_json(document.with_suffix(".json"), found)
-        document.write_text(text, encoding="utf-8")
+        publish(document, found, bench_docs.tables(found), parts=True)
         console.print(f"{document.relative_to(ROOT)} and its JSON: written")
     return 0
 
@@ -190,16 +189,6 @@ def _note_run(results: dict[str, Any], section: str, options: argparse.Namespace
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "command": options.command, "code": bench_builds.code_sha256(),
     }
-
-
-def cpu_name() -> str:
-    """What the machine calls its processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _save(results: dict[str, Any], path: Path) -> None:

@@ -5,7 +5,6 @@ Next to every artifact lies `<name>.json`: what was measured, and the key (recip
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import time
@@ -13,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from isobit import ROOMS
 from isobit import build as story
 from isobit.pipeline.artifact.manifest import package_versions
 from isobit.pipeline.errors import ParityError
@@ -22,9 +20,8 @@ from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.recipe.schema import Recipe
 from isobit.ship import PACKAGES
 from tools.bench.subjects import Subject
+from tools.code_state import code_sha256
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("isobit", *ROOMS)
 LATENCY_RECIPE = "minmax_w8a8"
 
 
@@ -100,16 +97,4 @@ def _weights_sha256(loaded: LoadedModel) -> str:
     digest = hashlib.sha256()
     for name, tensor in loaded.module.state_dict().items():
         digest.update(name.encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def code_sha256(root: Path = ROOT) -> str:
-    """Hash of the sources that a build runs through, comments and docstrings left out."""
-    digest = hashlib.sha256()
-    for path in sorted(path for folder in SOURCES for path in (root / folder).rglob("*.py")):
-        module = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(module):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-                node.body = node.body[1:]
-        digest.update(path.relative_to(root).as_posix().encode() + ast.dump(module).encode())
     return digest.hexdigest()

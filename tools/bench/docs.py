@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tools.bench.rows import FLOAT, STATIC_BEST, STATIC_DEFAULT, SUBJECT_TITLES, W4A4, W4A8, W8A8, summary_rows
+from tools.bench.rows import (
+    FLOAT,
+    NOT_MEASURED,
+    STATIC_BEST,
+    STATIC_DEFAULT,
+    SUBJECT_TITLES,
+    W4A4,
+    W4A8,
+    W8A8,
+    summary_rows,
+)
 from tools.documents import markdown
 
 STAGES = ("float", "calibrated", "reference", "artifact")
 LEVELS = ("all", "extended", "basic", "disabled")
 BUILD_COLUMNS = ("network", "recipe", "top-1, %", "kB", "codes differing", "at basic, disabled")
 LATENCY_COLUMNS = ("network", "float, ms", STATIC_DEFAULT, STATIC_BEST, W8A8, W4A8, W4A4)
-NOT_MEASURED = "Not measured yet."
+NOT_YET = "Not measured yet."
 ABOUT = "Every number of tools/bench/bench.py; docs/performance.md shows a part."
 FIELDS = {
     "load": "of the machine before the section ran",
@@ -29,21 +39,34 @@ def numbers(results: Mapping[str, Any], kept: Mapping[str, Any] | None = None) -
 
     Args:
         results: what `bench.json` holds.
-        kept: what the file held before; its `by_hand`, output of other commands, stays.
+        kept: what the file held before; sections that `results` does not have stay as they were, and so does its
+            `by_hand`, output of other commands.
     """
-    return {
-        "about": ABOUT,
-        "fields": FIELDS,
-        "runs": [{"section": section, **run} for section, run in results.get("runs", {}).items()],
-        "rows": [row.to_json() for row in summary_rows(results)],
+    kept, runs = kept or {}, results.get("runs", {})
+    measured = {
+        "rows": _rows(results, kept),
         "builds": [_build(build) for build in results.get("builds", {}).values()],
         "latency": [
             _contender(subject, title, figures) for subject, measured in results.get("latency", {}).items()
             for title, figures in measured["contenders"].items()
         ],
         "calibration": _calibration_numbers(results.get("calibration")),
-        "by_hand": (kept or {}).get("by_hand", []),
     }
+    before = [run for run in kept.get("runs", []) if run["section"] not in runs]
+    return {
+        "about": ABOUT,
+        "fields": FIELDS,
+        "runs": before + [{"section": section, **run} for section, run in runs.items()],
+        **{section: found or kept.get(section, found) for section, found in measured.items()},
+        "by_hand": kept.get("by_hand", []),
+    }
+
+
+def _rows(results: Mapping[str, Any], kept: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Every row of the summary; one that is not measured now stays as it was."""
+    before = {row["what"]: row for row in kept.get("rows", [])}
+    return [before.get(row.what, row.to_json()) if row.measured == NOT_MEASURED else row.to_json()
+            for row in summary_rows(results)]
 
 
 def _build(build: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,12 +146,12 @@ def _machine(runs: Sequence[Mapping[str, Any]]) -> str:
         place = (f"{run['cpu']}, {run['cores']} cores", run["versions"], f"`{run['command']}`")
         sections.setdefault(place, []).append(run["section"])
     rows = [(", ".join(names), *place) for place, names in sections.items()]
-    return markdown(("section", "CPU", "versions", "command"), rows) if runs else NOT_MEASURED
+    return markdown(("section", "CPU", "versions", "command"), rows) if runs else NOT_YET
 
 
 def _calibration(calibration: Mapping[str, Any] | None) -> str:
     if not calibration:
-        return NOT_MEASURED
+        return NOT_YET
     rows = [(str(run["steps"]), f"{run['ours_s']:.2f}", f"{run['literal_s']:.2f}") for run in calibration["runs"]]
     last = calibration["at_1000"]
     total = (f"{last['steps']:,} ({last['how']})", f"{last['ours_s']:.1f}", f"{last['literal_s']:.1f}")

@@ -34,12 +34,14 @@ from isobit.calib.calibrate import calibrate
 from isobit.passes import legalize
 from isobit.pipeline.errors import TargetError
 from isobit.pipeline.recipe.file import load_recipe
-from tools.bench.bench import cpu_name
+from isobit.pipeline.recipe.schema import Recipe
 from tools.bench.latency import export_float, session_caller
 from tools.bench.rows import SUBJECT_TITLES
 from tools.bench.subjects import Subject, random_weights, trained
 from tools.bench.timing import interleave, summarize
-from tools.documents import command_text, fill, markdown, write_json
+from tools.documents import command_text, markdown
+from tools.processor import cpu_name
+from tools.publish import publish
 
 DOCUMENT = ROOT / "docs" / "latency.md"
 FLOAT, ONNX = "ONNX Runtime, float", "ONNX Runtime, our artifact"
@@ -83,9 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write_docs:
         given = arguments if arguments is not None else sys.argv[1:]
         content = numbers(found, command_text("tools/bench/modules.py", given))
-        text = fill(DOCUMENT.read_text(encoding="utf-8"), tables(content), document="docs/latency.md")
-        write_json(DOCUMENT.with_suffix(".json"), content)
-        DOCUMENT.write_text(text, encoding="utf-8")
+        publish(DOCUMENT, content, tables(content))
     return 0
 
 
@@ -106,10 +106,10 @@ def runnable(profiles: Mapping[str, str]) -> dict[str, str]:
 
 
 def measure(subject: Subject, folder: Path, rounds: int, profiles: Mapping[str, str]) -> dict[str, Any]:
-    """Times of every contender and sizes of the modules of one network; the baselines of TVM for ResNet-20 only."""
+    """Times of every contender of one network; the baselines of TVM for ResNet-20 only."""
     sample = subject.evaluation().example.numpy()
-    files = {title: build(subject, folder / profile, 8, "tvm", profile) for title, profile in profiles.items()}
-    onnx_file = build(subject, folder / "onnx", 8, "onnx", "vnni" if VNNI in profiles else "generic") / "model.onnx"
+    files = {title: build(subject, folder / profile, "tvm", profile) for title, profile in profiles.items()}
+    onnx_file = build(subject, folder / "onnx", "onnx", "vnni" if VNNI in profiles else "generic") / "model.onnx"
     runs = {
         FLOAT: session_caller(export_float(subject, folder / "float.onnx"), sample),
         ONNX: session_caller(onnx_file, sample),
@@ -117,27 +117,19 @@ def measure(subject: Subject, folder: Path, rounds: int, profiles: Mapping[str, 
     }
     if subject.name == WITH_TVMS_OWN:
         runs |= {IMPORTED: imported_caller(onnx_file, sample), RELAX: relax_caller(program_of(subject), sample)}
-    sizes = {}
-    if subject.name == WITH_TVMS_OWN:
-        best, profile = next(iter(profiles.items()))
-        four = build(subject, folder / "w4", 4, "tvm", profile)
-        sizes = {8: (files[best] / "model.so").stat().st_size, 4: (four / "model.so").stat().st_size}
-    return {"contenders": summarize(interleave(runs, rounds, BLOCK_SECONDS)), "sizes": sizes}
+    return {"contenders": summarize(interleave(runs, rounds, BLOCK_SECONDS))}
 
 
-def recipe_of(bits: int) -> Any:
-    """W8A8 or W4A8 without any search."""
-    return load_recipe(f"minmax_w{bits}a8" if bits == 8 else "qdrop_w4a8", [
-        "method={name: nearest}", f"images.count={IMAGES}", f"images.batch_size={IMAGES}",
-        "weights.range=minmax", "activations.range=minmax",
-    ])
+def recipe() -> Recipe:
+    """W8A8 without any search."""
+    return load_recipe("minmax_w8a8", [f"images.count={IMAGES}", f"images.batch_size={IMAGES}"])
 
 
-def build(subject: Subject, folder: Path, bits: int, target: str, profile: str) -> Path:
+def build(subject: Subject, folder: Path, target: str, profile: str) -> Path:
     """The artifact's folder; it is built and proven on a few samples."""
     calibration = subject.calibration(IMAGES, 0)
     options = Options(profile=profile, overwrite=True)
-    compile_model(subject.load(), recipe_of(bits), target, calibration, None, folder, options)
+    compile_model(subject.load(), recipe(), target, calibration, None, folder, options)
     return folder
 
 
@@ -145,7 +137,7 @@ def program_of(subject: Subject) -> Program:
     """The integer program of a network at W8A8."""
     calibration = subject.calibration(IMAGES, 0)
     images, labels = calibration.materialize()
-    quantized = plan(subject.load(), recipe_of(8), BACKENDS.get("tvm"), calibration.example)
+    quantized = plan(subject.load(), recipe(), BACKENDS.get("tvm"), calibration.example)
     reference, _ = legalize(calibrate(quantized, images, labels=labels))
     return lower(reference)
 
@@ -303,8 +295,6 @@ def numbers(found: dict[str, Any], command: str) -> dict[str, Any]:
         "command": command, "cpu": cpu_name(),
         "contenders": [contender(name, title, figures) for name, measured in found.items()
                        for title, figures in measured["contenders"].items()],
-        "model_so_kb": {name: {f"{bits}-bit weights": round(size / 1000, 1) for bits, size in measured["sizes"].items()}
-                        for name, measured in found.items() if measured["sizes"]},
     }
 
 
@@ -344,8 +334,6 @@ def show(name: str, measured: dict[str, Any]) -> None:
     content = numbers({name: measured}, "")
     for line in (COLUMNS, *rows(content), *own_rows(content)):
         print(" | ".join(line))
-    for bits, size in measured["sizes"].items():
-        print(f"model.so, stripped, {bits}-bit weights: {size / 1000:.1f} kB")
     print()
 
 
@@ -354,11 +342,6 @@ def tables(content: Mapping[str, Any]) -> dict[str, str]:
     parts = [f"`{content['command']}`, {content['cpu']}:", markdown(COLUMNS, rows(content))]
     if own := own_rows(content):
         parts.append(markdown(("network", "TVM's own", "ms (over float)"), own))
-    parts += [
-        f"{SUBJECT_TITLES[name]}'s `model.so`, stripped: " + ", ".join(
-            f"{size:.1f} kB with {bits}" for bits, size in sizes.items()) + "."
-        for name, sizes in content["model_so_kb"].items()
-    ]
     return {"modules": "\n\n".join(parts)}
 
 

@@ -34,7 +34,8 @@ from isobit.pipeline.proof.counts import CodeCount
 from isobit.pipeline.proof.parity import LOGITS
 from tools.bench.subjects import Subject, trained
 from tools.check.restore import restore
-from tools.documents import command_text, fill, markdown, write_json
+from tools.documents import command_text, markdown
+from tools.publish import publish
 
 VERSIONS = ("1.17.3", "1.22.1", "newest")
 # Below 1.19 the wheels were built against numpy 1 and fail to import under numpy 2.
@@ -241,9 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.no_docs:
         command = command_text("tools/check/compat.py", arguments if arguments is not None else sys.argv[1:])
         content, page = numbers(entries, command), ROOT / "docs" / "compat.md"
-        text = fill(page.read_text(encoding="utf-8"), tables(content), "compat", "docs/compat.md")
-        write_json(page.with_suffix(".json"), content)
-        page.write_text(text, encoding="utf-8")
+        publish(page, content, tables(content), "compat")
     return 0 if passed else 1
 
 

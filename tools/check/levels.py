@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
@@ -28,7 +30,11 @@ from isobit.pipeline.recipe.schema import Recipe
 from isobit.pipeline.stages import Reference
 from tools.bench.rows import RESNET
 from tools.bench.subjects import Subject, trained
+from tools.documents import command_text, markdown
+from tools.processor import cpu_name
+from tools.publish import publish
 
+DOCUMENT = ROOT / "docs" / "onnx.md"
 FORMS = ("onnx", "onnx-qoperator")
 BITS = ("w8a8", "w4a4", "w3a3", "w2a2")
 
@@ -82,6 +88,46 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
         yield f"| {bits} | {target} | {size:,} | {levels} | {counts} |"
 
 
+def numbers(rows: Iterable[Row], samples: int, command: str) -> dict[str, Any]:
+    """What docs/levels.json holds: a file at one level in a line; `largest` is the largest step between two codes."""
+    return {
+        "about": "Every file and level of tools/check/levels.py; docs/onnx.md shows a part.", "command": command,
+        "cpu": cpu_name(), "onnxruntime": version("onnxruntime"), "samples": samples,
+        "files": [
+            {"bits": row.bits, "target": row.target, "bytes": row.size, "level": row.report.level,
+             "compared": row.report.codes.compared, "differing": row.report.codes.differing,
+             "largest": row.report.codes.max_lsb, "logits_differing": row.report.logits_differing}
+            for row in rows
+        ],
+    }
+
+
+def tables(content: Mapping[str, Any]) -> dict[str, str]:
+    """The table of docs/onnx.md: a row for each bit width, what differs at each group of levels."""
+    files = content["files"]
+    rows = []
+    for bits in dict.fromkeys(file["bits"] for file in files):
+        found = [file for file in files if file["bits"] == bits]
+        one, other = ([file for file in found if file["target"] == target] for target in FORMS)
+        rows.append((bits, f"{one[0]['bytes']:,}", _worst(one, ("all", "extended")),
+                     _worst(one, ("basic", "disabled")), f"{other[0]['bytes']:,}", _worst(other, ())))
+    columns = ("bits", "`onnx`, bytes", "`all`, `extended`", "`basic`, `disabled`", "`onnx-qoperator`, bytes",
+               "every level")
+    compared = ", ".join(sorted({f"{file['compared']:,}" for file in files}))
+    said = (f"ResNet-20, {content['samples']} validation images, ONNX Runtime {content['onnxruntime']}, "
+            f"{content['cpu']}; differing codes of {compared}:")
+    return {"files": f"{said}\n\n{markdown(columns, rows)}"}
+
+
+def _worst(files: Sequence[Mapping[str, Any]], levels: Sequence[str]) -> str:
+    """The most that differs at one of `levels` (at any, where none is named)."""
+    file = max((file for file in files if not levels or file["level"] in levels), key=lambda file: file["differing"])
+    if not file["differing"]:
+        return "0"
+    share = 100 * file["differing"] / file["compared"]
+    return f"{file['differing']:,} ({share:.3f} %), up to {file['largest']} step{'s' if file['largest'] > 1 else ''}"
+
+
 def _shown(row: Row) -> tuple[str, str, int, bool, str]:
     codes = row.report.codes
     share = 100 * codes.differing / codes.compared
@@ -96,10 +142,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--bits", nargs="+", choices=BITS, default=BITS)
+    parser.add_argument("--write-docs", action="store_true", help="write docs/levels.json and the table of onnx.md")
     options = parser.parse_args(arguments)
     print("| bits | target | bytes | level | codes compared | differing | largest, steps | logits differing |")
     print("|---|---|---|---|---|---|---|---|")
-    failed = False
+    found: list[Row] = []
     try:
         subjects = trained(options.data)
         if RESNET not in subjects:
@@ -107,10 +154,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for bits in options.bits:
             rows = list(measure(subjects[RESNET], bits, options.samples))
             print(*lines(rows), sep="\n", flush=True)
-            failed |= any(row.gated and row.report.codes.differing + row.report.logits_differing for row in rows)
+            found += rows
     except CompileError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    if options.write_docs:
+        command = command_text("tools/check/levels.py", arguments if arguments is not None else sys.argv[1:])
+        content = numbers(found, options.samples, command)
+        publish(DOCUMENT, content, tables(content), "levels", numbers=DOCUMENT.with_name("levels.json"))
+    failed = any(row.gated and row.report.codes.differing + row.report.logits_differing for row in found)
     return ExitCode.GATE_FAILED if failed else ExitCode.OK
 
 

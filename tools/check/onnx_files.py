@@ -11,9 +11,13 @@ without `reduce_range`, counts for each output by itself. What makes its file un
 (`File.left_out`). Both see the same calibration samples and are judged on the same others, against the float file in
 ONNX Runtime. Faces are photographs; text and chords are drawn and synthesised here.
 
-Both of basic-pitch's F1 reach 99 % where the first and the last layer of its onsets stay in float:
+Both of basic-pitch's F1 reach 99 % where the first and the last layer of its onsets stay in float, and so does the text
+detector's intersection over union where the first 30 of its 62 convolutions do: 8 bits of activations are too few for
+channels that differ that much.
 
     python tools/check/onnx_files.py basic_pitch --set "overrides=[{where: [last, '*re_lu_3*'], float: true}]"
+    python tools/check/onnx_files.py ocr_det \\
+        --set "overrides=[{where: ['p2o_Conv_?', 'p2o_Conv_1?', 'p2o_Conv_2?'], float: true}]"
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.stages import Reference
 from tools.bench.rows import SUBJECT_TITLES
 from tools.bench.subjects import lively, trained
-from tools.documents import command_text, fill, markdown, write_json
+from tools.documents import command_text, markdown
+from tools.publish import publish
 
 DOCUMENT = ROOT / "docs" / "parity.md"
 TRAINED = ("resnet20", "ds_cnn")
@@ -85,9 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = arguments if arguments is not None else sys.argv[1:]
         command = command_text("tools/check/parity_matrix.py", given)
         content = numbers(lines, command)
-        text = fill(DOCUMENT.read_text(encoding="utf-8"), tables(content), "parity", "docs/parity.md")
-        write_json(DOCUMENT.with_suffix(".json"), content)
-        DOCUMENT.write_text(text, encoding="utf-8")
+        publish(DOCUMENT, content, tables(content), "parity")
     return int(any(line.get("error") or line["differing"] for line in lines))
 
 

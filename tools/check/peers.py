@@ -5,18 +5,21 @@
 
 `prepare` writes the float network as an .onnx and both sets as arrays; it needs Isobit. `run` quantizes with one peer
 and measures the file in ONNX Runtime; it needs numpy, onnx, onnxruntime and that peer only, so that a peer may live in
-an environment of its own: `pip install nncf onnx onnxruntime`, or `aimet-onnx`. Detections are decoded and judged by
+an environment of its own: `pip install nncf onnx onnxruntime`, or `aimet-onnx`. `--record` keeps the lines of all peers
+in one file, which README shows a part of (docs/peers.json). Detections are decoded and judged by
 the function `judge` of a file that is named (--judge); `tools/reproduce/cell_boxes.py` has one, which needs Isobit.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,12 @@ import numpy as np
 import onnxruntime as ort
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT)]
+
+from tools.processor import cpu_name
+
 FLOAT, CALIBRATION, EVALUATION, TARGETS = "float.onnx", "calib.npz", "val.npz", "targets.json"
+NETWORK = "network.txt"
 ERRORS = 3  # ONNX Runtime's log level: what it cannot do, and no advice
 SAMPLES = 512
 
@@ -154,20 +162,39 @@ def run(folder: Path, peer: str, judge: Path | None) -> dict[str, Any]:
     """Quantize with one peer, or nothing for `float`, and measure."""
     x = np.load(folder / CALIBRATION)["x"]
     evaluation = np.load(folder / EVALUATION)
-    began, out = time.perf_counter(), folder / f"{peer}.onnx"
+    began, out = time.process_time(), folder / f"{peer}.onnx"
     if peer == "float":
         out = folder / FLOAT
     else:
         PEERS[peer](folder, out, x)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began  # a busy machine makes no peer slower
     got = answers(_measured_by[out].session if out in _measured_by else session(out), evaluation["x"])
     said = top1(got, evaluation["y"]) if judge is None else judged(judge, got, folder)
-    return {"peer": peer, **said, "samples": len(evaluation["x"]), "seconds": round(seconds)}
+    return {"network": (folder / NETWORK).read_text(encoding="utf-8"), "peer": peer, **said,
+            "samples": len(evaluation["x"]), "cpu_s": round(seconds), "versions": versions()}
+
+
+def versions() -> dict[str, str]:
+    """What is installed here of what peers need."""
+    found = {}
+    for name in ("onnxruntime", "nncf", "aimet-onnx"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def record(line: dict[str, Any], path: Path) -> None:
+    """Put a peer's line into the file, in the place of an older one of the same network and peer."""
+    before = json.loads(path.read_text(encoding="utf-8"))["peers"] if path.is_file() else []
+    kept = [other for other in before if (other["network"], other["peer"]) != (line["network"], line["peer"])]
+    lines = sorted([*kept, line | {"cpu": cpu_name()}], key=lambda each: (each["network"], each["peer"]))
+    about = "Every run of tools/check/peers.py: other products on the same calibration and evaluation data."
+    text = ",\n".join(f"  {json.dumps(each)}" for each in lines)
+    path.write_text(f'{{"about": {json.dumps(about)}, "peers": [\n{text}\n]}}\n', encoding="utf-8")
 
 
 def prepare(network: str, folder: Path, data: Path) -> None:
     """Write the network and its data."""
-    sys.path[:0] = [str(ROOT)]
     import torch
 
     from isobit.calib.sources import draw
@@ -184,6 +211,7 @@ def prepare(network: str, folder: Path, data: Path) -> None:
         lambda pool: draw(pool, recipe.images, recipe.seed),
     )
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / NETWORK).write_text(network, encoding="utf-8")
     for name, batches in zip((CALIBRATION, EVALUATION), sets[:2], strict=True):
         x, y = batches.materialize()
         if isinstance(y, list):
@@ -210,12 +238,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     second.add_argument("folder", type=Path)
     second.add_argument("peers", nargs="+", choices=[*PEERS, "float"], metavar="PEER", help=", ".join(PEERS))
     second.add_argument("--judge", type=Path, help="a Python file with judge(outputs, folder) -> numbers by name")
+    second.add_argument("--record", type=Path, metavar="FILE", help="keep what was measured in this JSON file")
     options = parser.parse_args(arguments)
     if options.verb == "prepare":
         prepare(options.network, options.folder, options.data)
         return 0
     for peer in options.peers:
-        print(json.dumps(run(options.folder, peer, options.judge)), flush=True)
+        line = run(options.folder, peer, options.judge)
+        print(json.dumps(line), flush=True)
+        if options.record:
+            record(line, options.record)
     return 0
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ from isobit.calib.sources import SOURCES, Source
 from isobit.cli.app import OTHERS, app
 from isobit.cli.listing import NEEDS as OTHER_NEEDS
 from isobit.passes.decompose import GATES
-from isobit.pipeline.graph.dialect import whitelist_table
 from isobit.pipeline.operators.moves import MOVES
 from isobit.pipeline.operators.unary import UNARY
 from isobit.pipeline.recipe.family import families_table, list_families
@@ -45,7 +44,7 @@ from isobit.pipeline.registry import discover
 from isobit.pipeline.target import Target
 from tools.documents import fill, markdown
 
-DOCUMENTS = ("README.md", "docs/reference.md")
+DOCUMENTS = ("docs/reference.md", "docs/artifact.md")
 for _package in (backends, all_methods, all_sources):
     discover(_package)
 
@@ -56,19 +55,19 @@ def commands() -> str:
     """The sub-commands, and what each does."""
     listed = [(name, get_command(made).help or "") for name, made in OTHERS.items()]
     rows = [("build", get_command(app).help or ""), *listed]
-    return markdown(("command", "what it does"), [(f"`isobit {name}`", _sentence(text)) for name, text in rows])
+    return _table(("command", "what it does"), [(f"`isobit {name}`", _sentence(text)) for name, text in rows])
 
 
 def options() -> str:
     """The options of `isobit build`, with the help that the command itself shows."""
-    return markdown(("option", "meaning"), list(_options(get_command(app)).items()))
+    return _table(("option", "meaning"), list(_options(get_command(app)).items()))
 
 
 def analysis() -> str:
     """The options of `isobit analyze` that a build has not, or not in this meaning."""
     built = _options(get_command(app))
     own = {name: text for name, text in _options(get_command(OTHERS["analyze"])).items() if built.get(name) != text}
-    return markdown(("option", "meaning"), list(own.items()))
+    return _table(("option", "meaning"), list(own.items()))
 
 
 def _options(command: Any) -> dict[str, str]:
@@ -87,7 +86,7 @@ def targets() -> str:
         backend = BACKENDS.get(name)
         profiles = ", ".join(f"`{profile}`" for profile in backend.profiles)
         rows.append((f"`{name}`", profiles, f"`{backend.model_file}`", backend.device_needs))
-    return markdown(("target", "`--device-profile`, the default first", "writes", "on the device"), rows)
+    return _table(("target", "`--device-profile`, the default first", "writes", "on the device"), rows)
 
 
 def policies() -> str:
@@ -97,12 +96,12 @@ def policies() -> str:
     rows = [
         (f"`{name}`", *(_kept(overrides, where) for where in places)) for name, overrides in POLICIES.items()
     ]
-    return markdown(("policy", *places.values()), rows)
+    return _table(("policy", *places.values()), rows)
 
 
 def recipes() -> str:
     """Every family of recipes."""
-    return families_table(list_families()).rstrip()
+    return families_table(list_families()).rstrip().replace("| ", "|").replace(" |", "|")
 
 
 def methods() -> str:
@@ -115,7 +114,7 @@ def methods() -> str:
         common = Corrected.model_fields if issubclass(found.parameters, Corrected) else ()
         rows.append((f"`{name}`" + ("+" if common else ""), needs or "nothing", _parameters(found.parameters, common)))
     rows.append(("+", "", _parameters(Corrected)))
-    return markdown(("method", "needs", "`method.` parameters and defaults"), rows)
+    return _table(("method", "needs", "`method.` parameters and defaults"), rows)
 
 
 def sources() -> str:
@@ -125,7 +124,7 @@ def sources() -> str:
         found = SOURCES.get(name)
         what = "chooses from the data" if isinstance(found, Source) else "reads no data"
         rows.append((f"`{name}`", what, _parameters(found.parameters)))
-    return markdown(("source", "", "`images.` parameters and defaults"), rows)
+    return _table(("source", "", "`images.` parameters and defaults"), rows)
 
 
 def operators() -> str:
@@ -142,17 +141,14 @@ def operators() -> str:
     gated = ", ".join(f"`{name}`" for name in GATES)
     rows.append((gated, *["integers: a product with its gate"] * 2))
     rows.append(("any other", "float between quantizers, or refused", "refused"))
-    return markdown(("operator", "`onnx`, `onnx-qoperator`", "`tvm`, `c`"), rows)
-
-
-def stages() -> str:
-    """What may stand in a graph at which stage."""
-    return whitelist_table().rstrip()
+    return _table(("operator", "`onnx`, `onnx-qoperator`", "`tvm`, `c`"), rows)
 
 
 TABLES: Mapping[str, Callable[[], str]] = {
     made.__name__: made
-    for made in (commands, options, analysis, targets, policies, recipes, methods, sources, operators, stages)
+    for made in (
+        commands, options, analysis, targets, policies, recipes, methods, sources, operators,
+    )
 }
 
 
@@ -183,6 +179,10 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     for document in stale:
         print(f"{document}: {'written' if write else 'not current; run python tools/check/tables.py --write'}")
     return 1 if stale and not write else 0
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return markdown(columns, rows, tight=True)
 
 
 def _sentence(text: str) -> str:

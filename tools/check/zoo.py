@@ -34,7 +34,8 @@ from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.samples.data import open_data
 from isobit.pipeline.samples.inputs import wanted_inputs
 from tools.check.networks import NETWORKS, Network
-from tools.documents import command_text, fill, markdown, write_json
+from tools.documents import command_text, markdown
+from tools.publish import publish
 
 IMAGES, CALIBRATION = 16, 8
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "models.md"
@@ -140,9 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write_docs:
         command = command_text("tools/check/zoo.py", list(arguments if arguments is not None else sys.argv[1:]))
         content = numbers(command, rows)
-        text = fill(DOCUMENT.read_text(encoding="utf-8"), tables(content), "zoo", "docs/models.md")
-        write_json(DOCUMENT.with_suffix(".json"), content)
-        DOCUMENT.write_text(text, encoding="utf-8")
+        publish(DOCUMENT, content, tables(content), "zoo")
     return int(not all(found.get("passed") for found in rows))
 
 

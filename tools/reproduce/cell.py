@@ -31,6 +31,7 @@ from isobit.backends.onnx.session import open_session
 from isobit.calib.sources import draw
 from isobit.pipeline.artifact.manifest import package_versions
 from isobit.pipeline.errors import CompileError, InputError
+from isobit.pipeline.memory import keep_freed_memory
 from isobit.pipeline.model.modelfile import LoadedModel, load_model
 from isobit.pipeline.proof.parity import LOGITS
 from isobit.pipeline.recipe.file import load_recipe
@@ -41,9 +42,9 @@ from isobit.pipeline.samples.decoder import load_decoder
 from isobit.pipeline.samples.inputs import ImageOptions, InputSize, open_samples
 from isobit.pipeline.watcher import Quiet
 from isobit.ship import PACKAGES
-from tools.bench.bench import cpu_name
-from tools.bench.builds import code_sha256
 from tools.bench.rows import CELLS, DS_CNN, EFFICIENTNET, RESNET
+from tools.code_state import code_sha256
+from tools.processor import cpu_name
 from tools.reproduce.plan import Cell, Images
 
 PROOF_SEED = 0
@@ -326,4 +327,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main(sys.argv[1:]))

@@ -28,8 +28,8 @@ from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.graph.nodes import record_shapes
 from isobit.pipeline.model.modelfile import load_model
-from tools.bench.bench import cpu_name
 from tools.bench.rows import RESNET
+from tools.processor import cpu_name
 from tools.reproduce.cell import SUBJECTS
 
 BATCH, STEPS, ROUNDS = 32, 3, 4

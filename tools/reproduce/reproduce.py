@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
 from isobit.pipeline.errors import CompileError, InputError
-from tools.bench.builds import code_sha256
+from tools.code_state import code_sha256, note_state
 from tools.documents import fill, read_json, write_json
 from tools.reproduce import docs as reproduce_docs
 from tools.reproduce import plot as reproduce_plot
@@ -219,6 +219,8 @@ def render(plan: Sequence[Group], options: argparse.Namespace) -> int:
     found = content(plan, records, names, read_json(numbers))
     filled = fill(document.read_text(encoding="utf-8"), reproduce_docs.tables(plan, found), MARK, DOCUMENT)
     write_json(numbers, found)
+    if any(record.get("code") == code_sha256() for record in records.values()):
+        note_state(options.docs)
     document.write_text(filled, encoding="utf-8")
     drawn = reproduce_plot.draw([group for group in plan if group.name in names], records, options.docs / PLOT)
     kept = [group.name for group in plan if group.lines and group.name not in names]

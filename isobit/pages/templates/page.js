@@ -39,6 +39,11 @@
     tools.hidden = false;
     filter();
   });
+  document.querySelectorAll(".scroll").forEach(function (box) {
+    function look() { box.classList.toggle("more", box.scrollWidth > box.clientWidth + 1); }
+    if (window.ResizeObserver) new ResizeObserver(look).observe(box);
+    look();
+  });
   var opened = [];
   window.addEventListener("beforeprint", function () {
     opened = Array.from(document.querySelectorAll("details:not([open])"));

@@ -81,7 +81,9 @@ def find_predictions(
 
 
 def gives_scores(graph: fx.GraphModule) -> dict[str, bool]:
-    """By output: its values are what a softmax or sigmoid gave, and no logits; a logarithm's are logits as well."""
+    """By output of a prepared or quantized graph: its values are what a softmax or sigmoid gave, and no logits; a
+    logarithm's are logits as well.
+    """
     found = zip(output_names(graph), Calls(graph).outputs, strict=True)
     functions = {name: {source.op for source in _sources(call)} for name, call in found}
     return {name: ops <= SCORES - {"log_softmax"} for name, ops in functions.items()}

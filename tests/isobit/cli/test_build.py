@@ -225,6 +225,7 @@ def test_pictures_without_labels_are_evaluated_without_an_accuracy(command, file
 def test_dry_run_shows_where_every_layer_runs_and_reads_no_data(command, tmp_path):
     result = command("--dry-run", "--input-size", "3,8,8", calib="not/there", recipe=("--recipe", "qdrop_w4a4"))
     assert result.exit_code == 0, result.stderr
+    assert "not/there is not there yet" in result.stderr + result.stdout
     rows = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
     assert "conv2d+relu" in rows["stem"] and "integers" in rows["stem"]
     assert "4 asym" in rows["inner"] and "4 unsigned" in rows["inner"]

@@ -61,8 +61,9 @@ def arrays(folder: Path, **changed) -> Path:
 
 def test_calibration_data_is_missing_or_empty(command, tmp_path):
     refused(command(calib=None), "the method 'nearest' needs images", "'files' draws from data", "--calib-data")
-    refused(command(calib=tmp_path / "gone"), "does not exist", "gone")
+    refused(command(calib=tmp_path / "gone"), "does not exist", "gone", "Paths start at")
     (tmp_path / "empty").mkdir()
+    refused(command(calib=tmp_path / "emty" / "calib"), "does not exist", "Did you mean", "empty'?")
     refused(command(calib=tmp_path / "empty"), "holds no images", "empty")
 
 

@@ -7,10 +7,12 @@ import re
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from isobit.backends.onnx.target import TARGETS
 from isobit.backends.placement import placement_table
-from isobit.cli.terminal import Terminal, kept_units, open_console, placement_cells, printable
+from isobit.cli.tables import MARKED
+from isobit.cli.terminal import VERDICT_STYLES, Terminal, _Console, kept_units, open_console, placement_cells, printable
 from isobit.pipeline.proof.verdicts import Headline
 from isobit.pipeline.recipe.allocation import Allocation, Point
 from isobit.pipeline.recipe.budget import BitBudget
@@ -196,7 +198,7 @@ def test_a_warning_stands_on_top_with_its_causes():
     terminal.show_build(verdicts, ["  artifact    a"], [])
     shown = terminal.results.file.getvalue()
     lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
-    assert lines[:2] == ["PARITY PASSED: all", "ACCURACY WARNING: lost"] and "\x1b[1;33mACCURACY" in shown
+    assert lines[:2] == ["PARITY PASSED: all", "ACCURACY WARNING: lost"] and "\x1b[1;35mACCURACY" in shown
     assert lines[2].startswith("  ! black") and lines[3].startswith("    ") and max(map(len, lines)) <= 60
 
 
@@ -256,3 +258,12 @@ def test_measuring_has_a_bar_of_its_own_on_a_terminal_and_leaves_it_to_the_next_
     before = len(said(terminal))
     calibrate(terminal)
     assert "measuring" not in said(terminal)[before:] and "unit 1/2" in said(terminal)[before:]
+
+
+def test_no_colour_is_hard_to_read_on_a_light_background_and_none_is_used_where_nobody_wants_one(monkeypatch):
+    styles = " ".join([*VERDICT_STYLES.values(), MARKED])
+    assert not any(word in styles for word in ("yellow", "cyan", "white"))
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = _Console(file=io.StringIO(), force_terminal=True, width=60)
+    console.print(Text("text", style=VERDICT_STYLES["failed"]))
+    assert "31" not in console.file.getvalue()

@@ -9,9 +9,22 @@ import re
 import pytest
 
 from isobit.pages.compare import MOST
-from isobit.pages.environment import TEMPLATES, both_answers, coded, count, counted, decibel, percent, size_text
+from isobit.pages.environment import (
+    TEMPLATES,
+    both_answers,
+    coded,
+    count,
+    counted,
+    curve_path,
+    decibel,
+    percent,
+    sample_verdict,
+    shape_text,
+    size_text,
+)
 from isobit.pages.report import report_page
 from isobit.pipeline.facts.record import Box, SampleFacts
+from tests.examples import pages
 from tests.examples.pages import made_artifact
 
 
@@ -25,7 +38,7 @@ def test_only_the_page_s_own_script_may_run(tmp_path):
 
 def test_templates_load_nothing():
     for path in TEMPLATES.iterdir():
-        text = path.read_text()
+        text = path.read_text().replace('xmlns="http://www.w3.org/2000/svg"', "")  # a name, nothing is loaded
         assert not re.search(r"https?:|@import|url\(|\bsrc=", text), path.name
 
 
@@ -51,9 +64,22 @@ def test_boxes_are_counted_by_class():
 
 def test_two_classes_of_one_label_are_two_rows():
     sides = [{"classes": [{"index": index, "label": "crane", "share": 0.5}]} for index in (134, 517)]
-    sample = SampleFacts.model_validate({"kind": "png", "data": "", "width": 1, "height": 1, "truth": None,
-                                         "before": sides[0], "after": sides[1], "difference": None})
+    sample = SampleFacts.model_validate({**pages.sample(), "before": sides[0], "after": sides[1]})
     assert both_answers(sample) == [("crane", 0.5, None), ("crane", None, 0.5)]
+
+
+@pytest.mark.parametrize(("truth", "before", "after", "words"), [
+    (0, 0, 0, "✓ same choice, right"), (2, 0, 0, "✗ same choice, both are wrong"), (None, 0, 0, "✓ same choice"),
+    (0, 0, 1, "≠ another choice: the artifact is wrong"), (1, 0, 1, "≠ another choice: the artifact is right"),
+    (2, 0, 1, "≠ another choice: both are wrong"), (None, 0, 1, "≠ another choice"),
+])
+def test_a_sample_says_who_is_right(truth, before, after, words):
+    given = pages.sample(before=[before, 5], after=[after, 5], truth_index=truth)
+    assert sample_verdict(SampleFacts.model_validate(given))[1] == words
+
+
+def test_curves_and_shapes_in_words():
+    assert curve_path([0, 1000, 500]) == "M0 1000L500 0L1000 500" and shape_text([8, None, 4]) == "8 × ? × 4"
 
 
 def test_every_artifact_of_a_comparison_has_a_line_of_its_own():

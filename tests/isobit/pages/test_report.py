@@ -9,8 +9,8 @@ import pytest
 
 from isobit.pages.environment import MOST_BYTES
 from isobit.pages.layers import layer_rows
-from isobit.pages.report import PAGE, factor_text, falls, report_page, sizes, tiles, write_page
-from tests.examples.pages import HOSTILE, PageReader, made_artifact, write_artifact
+from isobit.pages.report import PAGE, distances, factor_text, falls, ordered, report_page, sizes, tiles, write_page
+from tests.examples.pages import HOSTILE, PageReader, made_artifact, sample, write_artifact
 
 SECTIONS = ["verdicts", "waterfall", "size", "layers", "values", "frontier", "samples", "network", "recipe",
             "certificate"]
@@ -44,7 +44,7 @@ def test_every_number_that_is_asked_for_is_there(page):
     text = re.sub(r"\s+", " ", PageReader(page).text)
     for wanted in ("PARITY PASSED", "ACCURACY WARNING", "88.75 %", "-1.50", "+0.25", "4.0 times smaller than float",
                    "12.50 %", "21.5", "15.0 dB", "3 bits", "75.0 %", "2.5 million multiply-accumulates",
-                   "Latency: not measured", "isobit net.pth \\ --arch", "not finite", "1,000"):
+                   "isobit net.pth \\ --arch", "not finite", "1,000"):
         assert wanted in text, wanted
     assert 'data-v="2.0"' in page and 'data-v="1.25"' in page  # losses of the unit, before and after
 
@@ -71,9 +71,9 @@ def test_a_page_without_what_need_not_be_there(tmp_path):
 
 def test_boxes_are_drawn_over_one_copy_of_the_picture(tmp_path):
     box = {"corners": [0.25, 0.5, 0.75, 1.0], "label": HOSTILE, "score": 0.875}
-    sample = {"kind": "png", "data": "AAAA", "width": 200, "height": 100, "truth": None, "difference": None,
-              "before": {"boxes": [box, box]}, "after": {"boxes": [box]}}
-    text = report_page(made_artifact(tmp_path / "boxes", samples=[sample]))
+    one = {**sample(), "data": "AAAA", "width": 200, "height": 100, "truth": None, "truth_index": None,
+           "before": {"boxes": [box, box]}, "after": {"boxes": [box]}}
+    text = report_page(made_artifact(tmp_path / "boxes", samples=[one]))
     assert not PageReader(text).faults and text.count("base64,AAAA") == 1
     assert text.count('x="50.0" y="50.0" width="100.0" height="50.0"') == 3
     assert "float: 2 boxes" in text and "artifact: 1 boxes" in text
@@ -104,3 +104,38 @@ def test_flash_is_what_a_microcontroller_stores_and_memory_is_no_share_of_a_file
     shares = {row["title"]: bool(row["share"]) for row in sizes(made)}
     assert shares == {"float network": True, "model": True, "weight codes alone": True, "flash": True, "arena": False,
                       "ram": False}
+
+
+def test_changed_answers_come_first_and_then_what_is_wrong_on_both_sides(tmp_path):
+    given = [sample(0), sample(1, truth_index=7), sample(2, after=(1, 0)), sample(3)]
+    made = made_artifact(tmp_path / "a", samples=given)
+    assert [one.place for one in ordered(made.facts.samples)] == [2, 1, 0, 3]
+    text = re.sub(r"\s+", " ", PageReader(report_page(made)).text)
+    assert text.index("≠ another choice") < text.index("both are wrong") < text.index("✓ same choice, right")
+    assert "2 of all got another class" in text
+
+
+@pytest.mark.parametrize("one", [{"kind": "curve", "data": "", "curve": [0, 1000, 20]},
+                                 {"kind": "values", "data": HOSTILE}])
+def test_samples_that_are_no_pictures_have_their_answers_all_the_same(tmp_path, one):
+    text = report_page(made_artifact(tmp_path / "a", samples=[sample(width=0, height=0, **one)]))
+    reader = PageReader(text)
+    assert not reader.faults and "The inputs are no pictures" in reader.text and "✓ same choice" in reader.text
+    assert ("M0 1000L" in text) == (one["kind"] == "curve") and "image" not in reader.tags
+
+
+def test_samples_are_left_out_last(tmp_path):
+    large = [sample(place, data="A" * 300_000) for place in range(8)]
+    text = report_page(made_artifact(tmp_path / "a", samples=large))
+    assert len(text.encode()) <= MOST_BYTES and 'id="samples"' not in text and 'id="certificate"' in text
+
+
+def test_every_output_has_its_signal_to_noise(tmp_path):
+    made = made_artifact(tmp_path / "a")
+    assert distances(made.proof) == (["artifact"], [(HOSTILE, [15.0]), ("boxes", [14.25])])
+    assert "Signal to noise of every output" in report_page(made)
+
+
+def test_the_certificate_says_what_stands_and_what_does_not(page):
+    text = PageReader(page).text
+    assert "proof by samples" in text and "nothing of inputs that were not run" in text

@@ -127,3 +127,11 @@ def test_packed_bytes_count_every_channel_s_own_bits():
                         **common)
     other = TensorEntry(name="c", kind="activation", bits=8, count=None, **common)
     assert packed_bytes([uniform, mixed, other]) == 10 + 8  # 63 bits are 8 bytes
+
+
+def test_a_folder_without_an_artifact_is_told_what_to_type(tmp_path):
+    (tmp_path / "digits").mkdir()
+    for name, hint in (("digit", "digits'?"), ("digits", "Give the folder"), ("x/y", "Paths start at")):
+        with pytest.raises(InputError, match="no artifact") as found:
+            read_manifest(tmp_path / name)
+        assert hint in found.value.hint

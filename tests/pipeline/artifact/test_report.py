@@ -1,6 +1,6 @@
 """The report holds the verdict, the four accuracies with what each step cost, and every row of its tables."""
 
-import sys
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from isobit.pipeline.artifact.manifest import (
     TargetEntry,
     TensorEntry,
 )
-from isobit.pipeline.artifact.report import FRONTIER, NO_PICTURE, cell, draw_frontier, render_report
+from isobit.pipeline.artifact.report import FRONTIER, cell, render_report
 from isobit.pipeline.graph.placement import PlacementRow
 from isobit.pipeline.proof.answers import Answers
 from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, FloatOutput, OutputCount
@@ -191,25 +191,10 @@ def test_chosen_bits_stand_layer_by_layer_beside_equal_bits_everywhere():
     assert "## Bits" not in render() and FRONTIER not in render() + render(allocation=ALLOCATION)
 
 
-def test_the_frontier_is_a_plot_with_the_same_bytes_for_the_same_numbers(tmp_path):
-    for name in ("one.svg", "two.svg"):
-        draw_frontier(ALLOCATION, tmp_path / name)
-    one = (tmp_path / "one.svg").read_bytes()
-    assert one == (tmp_path / "two.svg").read_bytes()
-    for text in ("frontier", "chosen", "equal bits everywhere", "bytes of all weight codes"):
-        assert text.encode() in one
-    draw_frontier(replace(ALLOCATION, chosen=Point(2736, 0.05)), tmp_path / "other.svg")
-    assert one != (tmp_path / "other.svg").read_bytes()
-
-
-def test_a_frontier_of_many_points_is_thinned_and_a_zero_fits(tmp_path):
-    points = tuple(Point(1584 + step, 1 - step / 50_000) for step in range(50_001))
-    draw_frontier(replace(ALLOCATION, frontier=points), tmp_path / "many.svg")
-    assert (tmp_path / "many.svg").stat().st_size < 200_000
-
-
-def test_without_matplotlib_nothing_is_drawn_and_the_report_shows_no_picture(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert draw_frontier(ALLOCATION, tmp_path / "one.svg") is False and not list(tmp_path.iterdir())
-    text = render_report(MANIFEST, parity(), [ROW], (), (NO_PICTURE,), None, ALLOCATION)
-    assert "## Bits" in text and "](" not in text and "pip install 'isobit[report]'" in text
+def test_paragraphs_and_lists_have_one_empty_line_between_them():
+    text = render()
+    assert "\n\n\n" not in text.split("## Recipe")[0]
+    lines = text.split("## Recipe")[0].splitlines()
+    for before, line in itertools.pairwise(lines):
+        starts = line.startswith(("* ", "| ", "#")) and not before.startswith(line[0])
+        assert not starts or before == "", (before, line)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from isobit.pipeline.facts.samples import MOST_SIDE, Reader, as_picture, sample_facts
+from isobit.pipeline.facts.samples import CURVE, MOST_SIDE, Reader, as_curve, as_picture, sample_facts
 from isobit.pipeline.samples.data import array_batches
 from isobit.pipeline.samples.decoder import Decoder
 
@@ -51,7 +51,7 @@ def test_classes_have_shares_after_softmax_and_shares_stay_as_they_are():
 def test_scores_in_few_bits_or_of_a_sigmoid_stay_as_they_are_on_both_sides():
     batches = array_batches(torch.rand(1, 3, 8, 12), None, 1, "eval", "made")
     was, now = {"y": np.float32([[0.98, 0.02]])}, {"y": np.float32([[0.97, 0.0]])}  # codes add up to less than 1
-    (found,) = sample_facts(batches, [was], [now], Reader(None, None, (8, 12), {"y"}))
+    (found,) = sample_facts(batches, [0], [was], [now], Reader(None, None, (8, 12), {"y"}))
     assert [side.classes[0].share for side in (found.before, found.after)] == [0.98, 0.97]
 
 
@@ -76,8 +76,10 @@ def test_a_decoder_of_texts_gives_one():
 def test_samples_show_label_difference_and_both_answers():
     batches = array_batches(torch.rand(2, 3, 8, 12), torch.tensor([1, 0]), 2, "eval", "made")
     was, now = {"y": np.float32([[3, 0]])}, {"y": np.float32([[3, 0.3]])}
-    first, second = sample_facts(batches, [was, was], [now, was], Reader(["a", "b"], None, (8, 12)))
-    assert (first.truth, first.width, first.height, first.kind) == ("b", 12, 8, "png")
+    first, second = sample_facts(batches, [4, 9], [was, was], [now, was], Reader(["a", "b"], None, (8, 12)))
+    assert (first.truth, first.truth_index, first.width, first.height, first.kind) == ("b", 1, 12, 8, "png")
+    assert [one.place for one in (first, second)] == [4, 9] and (first.right(first.before), second.right(
+        second.before)) == (False, True)
     assert first.difference == pytest.approx(20.0) and second.difference is None
     assert opened(first).size == (12, 8) and first.before.classes[0].label == "a"
 
@@ -85,11 +87,26 @@ def test_samples_show_label_difference_and_both_answers():
 def test_large_pictures_are_stored_small():
     batches = array_batches(torch.rand(1, 3, 400, 800), None, 1, "eval", "made")
     answer = {"y": np.zeros((1, 2), np.float32)}
-    (found,) = sample_facts(batches, [answer], [answer], Reader(None, None, (400, 800)))
+    (found,) = sample_facts(batches, [0], [answer], [answer], Reader(None, None, (400, 800)))
     assert found.kind == "jpeg" and max(opened(found).size) == MOST_SIDE and found.truth is None
     assert (found.width, found.height) == (800, 400)
 
 
-def test_inputs_that_are_no_pictures_show_none():
-    batches = array_batches(torch.rand(1, 5, 8, 8), None, 1, "eval", "made")
-    assert sample_facts(batches, [{}], [{}], Reader(None, None, (8, 8))) == []
+@pytest.mark.parametrize(("values", "kind"), [
+    (torch.rand(1, 5, 8, 8), "values"), (torch.rand(1, 1, 500), "curve"), (torch.rand(1, 500, 1), "curve"),
+    (torch.rand(1, 20), "curve"), (torch.rand(1, 4), "values"), (torch.arange(30)[None], "values"),
+    (torch.full((1, 40), torch.nan), "curve"),
+])
+def test_what_is_no_picture_is_a_curve_or_its_first_numbers(values, kind):
+    batches, answer = array_batches(values, None, 1, "eval", "made"), {"y": np.zeros((1, 2), np.float32)}
+    (found,) = sample_facts(batches, [7], [answer], [answer], Reader(None, None, (0, 0)))
+    assert (found.kind, found.place, found.width, found.is_picture) == (kind, 7, 0, False)
+    assert (0 < len(found.curve) <= CURVE) == (kind == "curve") and bool(found.data) == (kind == "values")
+    assert found.data.endswith(", ...") == (kind == "values" and values.numel() > 12)
+
+
+def test_a_long_signal_keeps_its_ends():
+    line = torch.zeros(1, 10_000)
+    line[0, 1234], line[0, 777] = 3.0, -1.0
+    curve = as_curve(line[0])
+    assert len(curve) == CURVE and max(curve) == 1000 and min(curve) == 0 and curve.count(250) == CURVE - 2

@@ -11,7 +11,7 @@ from torch import nn
 from isobit.backends.onnx.target import TARGETS
 from isobit.passes import PREPARE, canonicalize, prepare
 from isobit.pipeline.errors import CaptureError
-from isobit.pipeline.graph.dialect import CANONICAL, FORBIDDEN, verify, whitelist_table
+from isobit.pipeline.graph.dialect import CANONICAL, FORBIDDEN, WHITELIST, verify
 from isobit.pipeline.graph.nodes import bias_quantizer_of, is_constant, quantizer_of
 from isobit.pipeline.quant.quantizer import Phase
 from tests.examples import nets, tiny
@@ -96,10 +96,9 @@ def test_unknown_operators_stay(reference):
 
 
 def test_the_whitelist_names_every_canonical_operator_and_when_quantizers_may_stand():
-    table = whitelist_table()
-    assert all(f"`{name}`" in table for name in CANONICAL) and not any(f"`{name}`" in table for name in FORBIDDEN)
-    rows = [line.split(" | ") for line in table.splitlines()[2:]]
-    assert [row[1:] for row in rows if row[0].startswith("| quantizers")] == [["", "yes", " |"], ["", "", "yes |"]]
+    text = "".join(row.what for row in WHITELIST)
+    assert all(f"`{name}`" in text for name in CANONICAL) and not any(f"`{name}`" in text for name in FORBIDDEN)
+    assert [set(row.stages) for row in WHITELIST if row.what.startswith("quantizers")] == [{"quantized"}, {"frozen"}]
 
 
 def test_what_no_row_names_is_refused():

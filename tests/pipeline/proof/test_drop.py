@@ -25,12 +25,13 @@ def test_labels_are_compared_where_there_are_some():
     assert (found.title, found.before, found.after, found.lost) == ("top-1 accuracy", 100.0, 75.0, 25.0)
     assert "25.00 points lost" in found.text
     assert drop(torch.tensor([0, 1, 2, 0])).lost == -25.0  # better than float
-    assert drop(torch.tensor([0, 1, 2, 0])).text.endswith("-> 100, 25.00 points gained")
+    assert drop(torch.tensor([0, 1, 2, 0])).text.endswith("-> 100, 25.00 points gained (+- 69.30)")
 
 
 def test_without_labels_float_s_choices_are_the_labels():
     found = drop(None)
     assert (found.title, found.before, found.lost) == ("the same choice as float", 100.0, 25.0)
+    assert found.error == pytest.approx(1.96 * 100 * np.std([0, 0, 0, 1], ddof=1) / 2, rel=0.2)
 
 
 def test_a_named_metric_comes_first_and_is_worse_in_its_own_direction():

@@ -26,7 +26,7 @@ def test_the_list_is_sorted_has_every_file_and_takes_a_moment():
 
 def test_a_family_says_what_a_list_shows():
     family = next(family for family in list_families() if family.name == "captq-smooth")
-    assert (family.method, family.policy, family.source) == ("qdrop", "captq", "captq-smooth")
+    assert (family.method, family.policy) == ("qdrop", "captq")
     assert family.recipes[0] == "captq-smooth_w2a2" and len(family.recipes) == 49
     assert family.paper.startswith("Calibration Data Selection")  # from the family that it extends
 
@@ -53,11 +53,11 @@ def test_a_name_of_no_family():
 
 def test_the_table_links_papers():
     paper = "Them, 2020, arXiv 2001.00281; more"
-    family = Family("x", "does it", paper, "m", "none", "files", ("w2a2", "w2a3", "w4a4"))
+    family = Family("x", "does it", paper, "m", "none", ("w2a2", "w2a3", "w4a4"))
     assert families_table([family]).splitlines() == [
-        "| recipe | what it does | bits | policy | images | paper, arXiv |",
-        "| --- | --- | --- | --- | --- | --- |",
-        "| `x` | does it | w2a2–w4a4 | `none` | `files` | [2001.00281](https://arxiv.org/abs/2001.00281) |",
+        "| recipe | what it does | policy | paper, arXiv |",
+        "| --- | --- | --- | --- |",
+        "| `x` | does it | `none` | [2001.00281](https://arxiv.org/abs/2001.00281) |",
     ]
-    unlinked = Family("x", "does it", "Them, 2020", "m", "none", "files", ("w2a2", "w4a4"))
+    unlinked = Family("x", "does it", "Them, 2020", "m", "none", ("w2a2", "w4a4"))
     assert families_table([unlinked]).endswith("| Them, 2020 |\n")

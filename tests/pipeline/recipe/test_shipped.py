@@ -88,7 +88,7 @@ def test_a_file_is_short_says_what_it_is_and_reads_the_same_in_both_versions_of_
     assert stated.items() <= parameters(f"{name}_w4a4").items()
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda p: p.name)
 def test_recipes_that_the_documents_name_are_there(path: Path):
     assert set(re.findall(r"`([a-z][a-z0-9-]*_w\da\d)`", path.read_text(encoding="utf-8"))) <= set(EVERY)
 

@@ -74,17 +74,6 @@ def test_a_failed_gate_is_reported_not_hidden(tmp_path, settings, monkeypatch):
     assert (settings.folder / record["artifact"] / "model.onnx").is_file()
 
 
-def test_the_hash_of_the_code_sees_code_and_nothing_else(tmp_path):
-    for name in bench_builds.SOURCES:
-        (tmp_path / name).mkdir()
-    (tmp_path / "pipeline" / "a.py").write_text('"""Said."""\nx = 1\n')
-    before = bench_builds.code_sha256(tmp_path)
-    (tmp_path / "pipeline" / "a.py").write_text('"""Said otherwise."""\n# why\nx = 1\n')
-    assert bench_builds.code_sha256(tmp_path) == before
-    (tmp_path / "pipeline" / "a.py").write_text('"""Said."""\nx = 2\n')
-    assert bench_builds.code_sha256(tmp_path) != before
-
-
 def test_calibration_time_is_extended_along_the_line_through_the_last_two():
     assert bench_calibration.at_steps([(10, 99.0), (50, 7.0), (150, 17.0)], 1000) == pytest.approx(102.0)
     assert bench_calibration.at_steps([(50, 7.0), (1000, 90.0)], 1000) == 90.0

@@ -28,7 +28,6 @@ MEASURED = {
         **{name: figures(1.0, {bench_modules.ONNX: 1.0, bench_modules.FLOAT: 1.0})
            for name in (bench_modules.ONNX, bench_modules.FLOAT, bench_modules.IMPORTED, bench_modules.RELAX)},
     },
-    "sizes": {8: 400_000, 4: 300_000},
 }
 
 
@@ -41,14 +40,13 @@ def test_every_contender_is_kept_with_its_ratios():
         "times_as_fast": {bench_modules.IMPORTED: 200, bench_modules.RELAX: 10},
     }
     assert lines[bench_modules.AVX2]["over_float"] == 1.5 and "times_as_fast" not in lines[bench_modules.AVX2]
-    assert content["model_so_kb"] == {"resnet20": {"8-bit weights": 400.0, "4-bit weights": 300.0}}
 
 
 def test_what_was_not_measured_has_no_place_in_the_table():
-    few = {"contenders": {bench_modules.VNNI: MEASURED["contenders"][bench_modules.VNNI]}, "sizes": {}}
+    few = {"contenders": {bench_modules.VNNI: MEASURED["contenders"][bench_modules.VNNI]}}
     content = bench_modules.numbers({"resnet18": few}, "a command")
     assert bench_modules.rows(content) == [("ResNet-18", "–", "–", "0.200 (0.250x)", "–")]
-    assert content["model_so_kb"] == {} and bench_modules.own_rows(content) == []
+    assert bench_modules.own_rows(content) == []
 
 
 def test_a_processor_without_vnni_measures_its_own_profile(monkeypatch, capsys):
@@ -67,7 +65,6 @@ def test_tables_fit_their_document():
     text = bench_modules.DOCUMENT.read_text(encoding="utf-8")
     filled = fill(text, bench_modules.tables(content), document="docs/latency.md")
     assert "0.200 (0.250x)" in filled and "`tools/bench/modules.py`, " in filled
-    assert "400.0 kB with 8-bit weights, 300.0 kB with 4-bit weights" in filled
 
 
 def test_the_page_is_what_its_numbers_give():

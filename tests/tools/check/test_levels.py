@@ -7,6 +7,7 @@ from isobit.pipeline.proof.counts import CodeCount
 from isobit.pipeline.proof.parity import LevelReport
 from tests.tools.small_subject import small_subject
 from tools.check import levels
+from tools.documents import read_json
 
 pytestmark = pytest.mark.onnxruntime
 
@@ -45,3 +46,17 @@ def test_levels_with_the_same_counts_share_a_line():
         "| w4a4 | onnx | 10 | all, extended | 200 | 0 (0.000 %) | 0 | 0 |",
         "| w4a4 | onnx | 10 | basic (not gated) | 200 | 2 (1.000 %) | 2 | 0 |",
     ]
+
+
+def test_the_document_shows_what_differs_most_at_each_group_of_levels(tmp_path, monkeypatch):
+    (tmp_path / "onnx.md").write_text("Words.\n\n<!-- levels:files -->\n<!-- /levels:files -->\n")
+    monkeypatch.setattr(levels, "DOCUMENT", tmp_path / "onnx.md")
+    monkeypatch.setattr(levels, "trained", lambda data: {levels.RESNET: None})
+    rows = [levels.Row("w4a4", target, size, True, LevelReport(level, True, 5, CodeCount(2000, differing, 3)))
+            for target, size, wrong in (("onnx", 1234, 2), ("onnx-qoperator", 1200, 0))
+            for level, differing in (("all", 0), ("extended", 0), ("basic", wrong), ("disabled", wrong // 2))]
+    monkeypatch.setattr(levels, "measure", lambda *_: rows)
+    assert levels.main(["--bits", "w4a4", "--write-docs"]) == 1
+    text = (tmp_path / "onnx.md").read_text()
+    assert "| w4a4 | 1,234 | 0 | 2 (0.100 %), up to 3 steps | 1,200 | 0 |" in text and "of 2,000:" in text
+    assert len(read_json(tmp_path / "levels.json")["files"]) == 8

@@ -26,6 +26,7 @@ def folder(tmp_path):
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
               tmp_path / peers.FLOAT)
+    (tmp_path / peers.NETWORK).write_text("mine")
     labels = (x @ weights.T).argmax(1)
     for name in (peers.CALIBRATION, peers.EVALUATION):
         np.savez(tmp_path / name, x=x, y=labels)
@@ -44,3 +45,14 @@ def test_a_users_file_judges_what_is_no_class(folder, tmp_path, capsys):
     judge.write_text("def judge(found, folder):\n    return {'outputs': len(found)}\n", encoding="utf-8")
     assert peers.main(["run", str(folder), "float", "--judge", str(judge)]) == 0
     assert json.loads(capsys.readouterr().out)["outputs"] == 1
+
+
+def test_what_was_measured_is_kept_beside_other_peers(folder, tmp_path):
+    kept = tmp_path / "peers.json"
+    kept.write_text(json.dumps({"peers": [{"network": "mine", "peer": "float", "top1": 1.0},
+                                          {"network": "another", "peer": "float", "top1": 2.0}]}))
+    for _ in range(2):
+        assert peers.main(["run", str(folder), "float", "--record", str(kept)]) == 0
+    found = json.loads(kept.read_text())["peers"]
+    assert [(line["network"], line["top1"]) for line in found] == [("another", 2.0), ("mine", 100.0)]
+    assert found[1]["cpu"] and found[1]["versions"]["onnxruntime"]

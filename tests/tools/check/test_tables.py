@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 
 def cells(table: str) -> dict[str, list[str]]:
     """The cells of each row by its first one, without quotes."""
-    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines()[2:]]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     return {row[0].strip("`"): row[1:] for row in rows}
 
 
@@ -53,11 +53,11 @@ def test_cells_say_what_the_code_says():
     needs, parameters = cells(tables.methods())["lsq`+"]
     assert needs == "images" and "`steps=20000`" in parameters
     assert len(cells(tables.recipes())) == len(list_families())
-    names = ("build", "analyze", "compare", "recipes", "targets", "doctor")
+    names = ("build", "analyze", "compare", "report", "sweep", "recipes", "targets", "doctor")
     assert set(cells(tables.commands())) == {f"isobit {name}" for name in names}
     assert {"MODEL", "--recipe", "--target", "--dry-run"} <= set(cells(tables.options()))
     assert {"--bits", "--max-drop", "--minimize", "--save"} <= set(cells(tables.analysis())) - {"MODEL", "--recipe"}
 
 
 def _rows(table):
-    return ([cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines()[2:])
+    return ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:])

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -173,21 +172,25 @@ def test_an_ended_run_ends_its_processes_and_leaves_no_record(tmp_path):
         "import sys; sys.path[:0] = ['.']\n"
         "import signal; from tools.reproduce import reproduce; from tools.reproduce.plan import Group, Line\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "class Told:\n"  # the loop sleeps when the process is noted as running
+        "    def sleep(seconds):\n"
+        "        print('noted', flush=True); time.sleep(seconds)\n"
+        "import time; reproduce.time = Told\n"
         "line = Line('ds_cnn', 'qdrop_w4a4', ('method.steps=100000', 'images.count=32'), seeds=(1,))\n"
         f"reproduce.main(['--data', {str(data)!r}, '--out', {str(out)!r}], (Group('one', (line,)),))\n"
     )
-    runner = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[3])
+    runner = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True)
     children = Path(f"/proc/{runner.pid}/task/{runner.pid}/children")
     if not children.is_file():
         runner.kill()
         pytest.skip("this kernel does not list the children of a process")
-    child = ""
-    while not child and runner.poll() is None:
-        time.sleep(0.1)
-        child = children.read_text().strip()
-    time.sleep(0.3)  # until it has been noted as running
+    while "noted" not in (line := runner.stdout.readline()):
+        assert line, "it ended"
+    child = children.read_text().strip()
     runner.send_signal(signal.SIGTERM)
-    assert runner.wait(timeout=60) == 143
+    runner.communicate(timeout=60)
+    assert runner.returncode == 143
     with pytest.raises(ProcessLookupError):
         os.kill(int(child), 0)
     assert not list(out.glob("*.json"))
