@@ -18,6 +18,7 @@ _CONTAINER = (
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 KEPT = 1 << 30
+GIGABYTE = 10**9  # as options and studies count
 
 
 def keep_freed_memory(kept: int = KEPT) -> bool:

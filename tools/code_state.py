@@ -10,12 +10,11 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from isobit import ROOMS
-from isobit.sweep.hashes import meaning
+from isobit.sweep.hashes import FOLDERS, meaning, sources_sha256
 from tools.documents import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("isobit", *ROOMS)
+SOURCES = FOLDERS
 DOCS = ROOT / "docs"
 KNOWN = "code.json"
 SHORT = 12  # characters of a hash that documents show
@@ -36,7 +35,7 @@ _NOT_SOURCES = frozenset({"__pycache__"})
 
 def code_sha256(root: Path = ROOT) -> str:
     """Hash of the Python sources that a build runs through, comments and docstrings left out."""
-    return _hash(root, (path for folder in SOURCES for path in (root / folder).rglob("*.py")))
+    return sources_sha256(root)
 
 
 def area_sha256(area: str, root: Path = ROOT) -> str:

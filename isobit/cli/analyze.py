@@ -17,13 +17,14 @@ from isobit.backends.base import BACKENDS
 from isobit.build import check_recipe
 from isobit.cli import options as cli
 from isobit.cli.analysis import analysis_json, heading, layer_table, search_json, search_lines, tensor_table
-from isobit.cli.build import GIGABYTE, ModelRequest, check_data, library_options, model_request, open_both
+from isobit.cli.build import ModelRequest, check_data, library_options, model_request, open_both
 from isobit.cli.exits import exit_codes
 from isobit.cli.own_stdout import own_stdout
 from isobit.cli.terminal import Terminal, open_console
 from isobit.judge import hold_back
 from isobit.pipeline.artifact.timings import TimedStages
 from isobit.pipeline.errors import ExitCode, InputError
+from isobit.pipeline.memory import GIGABYTE
 from isobit.pipeline.proof.measures import find_measures
 from isobit.pipeline.recipe.extension import short_text
 from isobit.pipeline.recipe.file import load_recipe

@@ -37,6 +37,7 @@ from isobit.cli.summary import build_json, build_lines, plan_json
 from isobit.cli.terminal import Terminal, open_console
 from isobit.pipeline.artifact.output import claim
 from isobit.pipeline.errors import InputError
+from isobit.pipeline.memory import GIGABYTE
 from isobit.pipeline.model.modelfile import LoadedModel, load_model
 from isobit.pipeline.proof.measures import find_measures
 from isobit.pipeline.proof.verdicts import headlines
@@ -55,7 +56,6 @@ from isobit.pipeline.samples.inputs import (
 )
 from isobit.pipeline.samples.user_data import names_a_function
 
-GIGABYTE = 10**9
 CHECKPOINTS = ".checkpoints"  # beside the output folder
 
 

@@ -82,7 +82,7 @@ def build_sha256(root: Path = ROOT) -> str:
     """Hash of all code that a build runs through: the sources, kernels in C, templates of pages."""
     digest = hashlib.sha256(sources_sha256(root, NOT_OF_BUILDS).encode())
     for name, path in _files(root, NOT_OF_BUILDS):
-        if path.suffix not in (".py", ".pyc"):
+        if path.suffix != ".py":
             digest.update(name.encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -92,8 +92,7 @@ def files_sha256(root: Path = ROOT) -> str:
     """Hash of the same files byte by byte, comments too: quick enough to be asked at the start of every cell."""
     digest = hashlib.sha256()
     for name, path in _files(root, NOT_OF_BUILDS):
-        if path.suffix != ".pyc":
-            digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
@@ -102,7 +101,7 @@ def _files(root: Path, without: Sequence[str]) -> Iterator[tuple[str, Path]]:
     found = {}
     for folder in FOLDERS:
         for path in (root / folder).rglob("*.*"):
-            if path.is_file():
+            if path.is_file() and "__pycache__" not in path.parts:
                 found[_name(path.relative_to(root))] = path
     for name in sorted(found):
         if not name.as_posix().startswith(tuple(without)):

@@ -18,16 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import isobit
 from isobit.pipeline.errors import ExitCode
 from isobit.sweep.folder import LOG, SUMMARY, Runs
-from isobit.sweep.hashes import files_sha256
+from isobit.sweep.hashes import ROOT, files_sha256
 from isobit.sweep.lease import SECONDS, take
 
 BUSY = 75  # another process has the cell, or took it from this one
 OTHER_CODE = 76  # the code here is not what the driver has, or is no longer
 STOPPED = int(ExitCode.INTERRUPTED)  # by whoever started it: no result
-ROOT = Path(isobit.__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)

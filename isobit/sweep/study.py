@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from isobit.pipeline.errors import InputError, nearest_spelling
 from isobit.pipeline.recipe.budget import Frozen
 from isobit.pipeline.recipe.findings import shown
-from isobit.pipeline.recipe.plain_yaml import parse_yaml
+from isobit.pipeline.recipe.plain_yaml import read_yaml
 from isobit.sweep.options import Option, Word, check_known, words
 from isobit.sweep.rules import Rule
 
@@ -140,11 +140,7 @@ def _read(path: Path) -> dict[Any, Any]:
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "does not exist"
             raise InputError(f"the study '{path}' {what}", field="study")
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"it is longer than {MAX_BYTES:,} bytes")
-        content = parse_yaml(data.decode())
+        content = read_yaml(path, MAX_BYTES)
     except (OSError, ValueError) as error:
         raise InputError(f"the study cannot be read as YAML: {error}", where=str(path), field="study") from error
     if not isinstance(content, dict):

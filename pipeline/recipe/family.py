@@ -21,7 +21,7 @@ from isobit.pipeline.recipe.budget import MAX_BITS, MIN_BITS, named_budget
 from isobit.pipeline.recipe.findings import keys_text, shown
 from isobit.pipeline.recipe.merge import Content, resolved
 from isobit.pipeline.recipe.names import NamedBits, bits_in_name, usual_spelling
-from isobit.pipeline.recipe.plain_yaml import parse_yaml
+from isobit.pipeline.recipe.plain_yaml import read_yaml
 from isobit.pipeline.recipe.schema import Recipe
 
 MAX_BYTES = 1 << 17  # of a recipe file; one with a line for each of a thousand layers has half of it
@@ -134,11 +134,7 @@ def read_content(file: Traversable) -> Content:
         RecipeError: it cannot be read, is no YAML, is too long or holds no mapping.
     """
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"it is longer than {MAX_BYTES:,} bytes")
-        content = parse_yaml(data.decode())
+        content = read_yaml(file, MAX_BYTES)
     except (OSError, ValueError) as error:
         raise RecipeError(f"the recipe cannot be read as YAML: {error}", where=str(file), field="recipe") from error
     if not isinstance(content, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -18,6 +19,15 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except Exception as error:  # a value that does not fit its explicit tag makes PyYAML stumble in any way
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def read_yaml(file: Path, most: int) -> Any:
+    """What a file of at most `most` bytes says; raises ValueError where it is longer or no YAML, OSError unread."""
+    with file.open("rb") as stream:
+        data = stream.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it is longer than {most:,} bytes")
+    return parse_yaml(data.decode())
 
 
 class _Loader(yaml.SafeLoader):

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 
 from isobit.pipeline.errors import InputError
+from isobit.pipeline.memory import GIGABYTE
 from isobit.sweep.engines import Ended, Settings
 from isobit.sweep.process import Task, command, environment
 
 POLL = 0.05  # seconds
-GIGABYTE = 10**9
 
 
 class LocalEngine:

@@ -13,14 +13,15 @@ from importlib import import_module
 from typing import Any
 
 from isobit.pipeline.errors import InputError, first_line
+from isobit.pipeline.memory import GIGABYTE
 from isobit.sweep.engines import Ended, Settings
-from isobit.sweep.process import ROOT, Task, run
+from isobit.sweep.hashes import ROOT
+from isobit.sweep.process import Task, run
 
 RETRIES = 3  # of a task whose worker or node died
 AHEAD = 1.25  # tasks that wait on the cluster, beside those that run: no node waits for the driver
 OBJECTS = 80_000_000  # bytes of the store of a cluster of our own, the least that Ray takes
 KNOCK = 10.0  # seconds
-GIGABYTE = 10**9
 
 
 class RayEngine:
