@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def read_yaml(file: Path, most: int) -> Any:
+def read_yaml(file: Path | Traversable, most: int) -> Any:
     """What a file of at most `most` bytes says; raises ValueError where it is longer or no YAML, OSError unread."""
     with file.open("rb") as stream:
         data = stream.read(most + 1)
