@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from isobit.calib.checkpoints import UnitCheckpoints, tensors_sha256
 from isobit.calib.context import Calibration
-from isobit.calib.methods import check_needs, find_method
+from isobit.calib.methods import check_needs, check_ranks, find_method
+from isobit.calib.ranks import ALONE, Ranks
 from isobit.calib.run_facts import KIND, RECIPE
 from isobit.pipeline.errors import CalibrationError
 from isobit.pipeline.graph.subgraphs import channels_last
@@ -33,6 +35,7 @@ def calibrate(
     data_sha256: str = "",
     labels: Tensor | None = None,
     memory: float = BUDGET,
+    ranks: Ranks = ALONE,
 ) -> Calibrated:
     """Choose all numbers with the recipe's method.
 
@@ -48,6 +51,8 @@ def calibrate(
         data_sha256: hash of the data set, for the checkpoints' key; computed where empty.
         labels: int64 [N] of the images, where they are known.
         memory: bytes that forward passes keep to, beside the model, the images and one unit's caches.
+        ranks: the processes that calibrate together; each calls this with the same arguments, `device` apart, and what
+            counts is the result of the first.
 
     Raises:
         RecipeError: the recipe's method or its parameters.
@@ -55,6 +60,7 @@ def calibrate(
     """
     method, parameters = find_method(quantized.recipe.method)
     check_needs(quantized.recipe.method, quantized)
+    check_ranks(quantized.recipe, ranks)
     needed = method.needed(parameters)
     images = _checked(images, quantized, "images" in needed)
     if "labels" in needed and labels is None:
@@ -65,14 +71,15 @@ def calibrate(
     device = torch.device(device)
     # Channels last, as images lie in memory: convolution kernels then copy neither.
     graph = channels_last(copy.deepcopy(quantized.graph).to(device))
-    store = None
-    if checkpoints is not None:
-        store = UnitCheckpoints.of(checkpoints, _facts(quantized, images, device, data_sha256))
+    facts = functools.partial(_facts, quantized, images, ranks.named(device.type), data_sha256)
+    store = None if checkpoints is None else UnitCheckpoints.of(checkpoints, facts())
     calibration = Calibration(
         graph, quantized.units, images, quantized.recipe, device, progress or Quiet(), store, resume, labels,
         quantized.captured.num_classes, target=quantized.target, batch=evaluation_batch(graph, memory),
+        ranks=ranks,
     )
     calibration.say_what_is_not_resumed()
+    calibration.findings.notes += ranks.notes
     with _lookups_told():
         log = method.calibrate(calibration, parameters)
     graph = graph.cpu().to(memory_format=torch.contiguous_format)
@@ -116,7 +123,7 @@ def _checked(images: Inputs, quantized: Quantized, needed: bool) -> Inputs:
     return in_floats(images, torch.float32)
 
 
-def _facts(quantized: Quantized, images: Inputs, device: torch.device, data_sha256: str) -> dict[str, str]:
+def _facts(quantized: Quantized, images: Inputs, device: str, data_sha256: str) -> dict[str, str]:
     return {
         KIND: "calibration",
         RECIPE: quantized.recipe.to_yaml(),
@@ -125,5 +132,5 @@ def _facts(quantized: Quantized, images: Inputs, device: torch.device, data_sha2
         "target": f"{quantized.target.name}/{quantized.target.profile}",
         "data": data_sha256 or tensors_sha256(tensors(images)),
         "units": ";".join(f"{unit.name}:{','.join(unit.nodes)}" for unit in quantized.units),
-        "device": device.type,
+        "device": device,
     }

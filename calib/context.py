@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, fx
 
 from isobit.calib.checkpoints import UnitCheckpoints
+from isobit.calib.ranks import ALONE, Ranks
 from isobit.calib.reconstruction.boundary import EVALUATION_BATCH, batches
 from isobit.pipeline.graph.quantized_tensors import quantized_tensors
 from isobit.pipeline.graph.subgraphs import float_network
@@ -38,6 +39,7 @@ class Calibration:
         findings: what the method has to tell beside numbers.
         batch: images of one forward pass that trains nothing; changes no number but the last bits of logged losses.
         target: what the network is calibrated for; None where nothing limits its sums.
+        ranks: the processes that calibrate this network together.
     """
 
     graph: fx.GraphModule
@@ -53,6 +55,7 @@ class Calibration:
     findings: Findings = field(default_factory=Findings)
     batch: int = EVALUATION_BATCH
     target: Target | None = None
+    ranks: Ranks = ALONE
 
     @property
     def count(self) -> int:
@@ -74,6 +77,11 @@ class Calibration:
     def batch_at(self, index: slice) -> Inputs:
         """The samples at `index`, on `device`."""
         return on_device(part(self.images, index), self.device)
+
+    def only(self, index: Tensor) -> Calibration:
+        """The same run on the samples at `index` alone."""
+        labels = None if self.labels is None else self.labels[index]
+        return replace(self, images=part(self.images, index), labels=labels)
 
     @property
     def known_labels(self) -> Tensor:

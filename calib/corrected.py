@@ -1,16 +1,14 @@
-"""What any method may add around itself: channels equalized before it; after it biases corrected, the whole trained."""
+"""What any method may add around itself: channels equalized before it, biases corrected after it."""
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from isobit.calib.context import Calibration
+from isobit.calib.corrections.affine import correct_affine
 from isobit.calib.corrections.biases import correct_biases
 from isobit.calib.corrections.equalize import equalize
-from isobit.calib.cost import TRAINED, Cost, CostFacts
+from isobit.calib.cost import Cost, CostFacts
 from isobit.calib.parameters import Parameters
-from isobit.calib.reconstruction.predictions import PredictionNames, float_predictions
-from isobit.calib.training.finish import TEMPERATURE, Finish, finish
+from isobit.calib.reconstruction.predictions import PredictionNames
 
 
 class Corrected(Parameters):
@@ -19,20 +17,17 @@ class Corrected(Parameters):
     Args:
         equalize: channels get one range before depthwise convolutions (`calib.corrections.equalize`).
         equalize_clips: also where a ReLU6 lies between.
+        correct_affine: each channel of a layer's result is brought to the float network's by a factor and an offset, in
+            its weight's scale and its bias (`calib.corrections.affine`); takes the place of `correct_biases`.
         correct_biases: what rounding moves a channel's mean by is taken off its bias (`calib.corrections.biases`).
-        finish_steps: of the network-wise finish (`calib.training.finish`), in batches of the recipe's size; 0 for none.
-        finish_rate: its learning rate.
-        finish_rounding: its rate for the rounding of weights, in codes; 0 leaves the codes that the method decided.
         prediction: what the outputs are, for all that compare predictions, where the graph does not show it; see
             `PredictionNames`.
     """
 
     equalize: bool = False
     equalize_clips: bool = False
+    correct_affine: bool = False
     correct_biases: bool = False
-    finish_steps: int = Field(default=0, ge=0)
-    finish_rate: float = Field(default=2e-3, gt=0.0)
-    finish_rounding: float = Field(default=0.0, ge=0.0)
     prediction: PredictionNames | None = None
 
     def before(self, calibration: Calibration) -> None:
@@ -42,14 +37,12 @@ class Corrected(Parameters):
 
     def after(self, calibration: Calibration) -> None:
         """Change biases and scales, after all codes of weights are decided."""
-        predictions = float_predictions(calibration, self.prediction, TEMPERATURE) if self.finish_steps else None
-        if self.correct_biases:
+        if self.correct_affine:
+            correct_affine(calibration)
+        elif self.correct_biases:
             correct_biases(calibration)
-        if predictions is not None:
-            batch = calibration.recipe.images.batch_size
-            finish(calibration, Finish(self.finish_steps, self.finish_rate, self.finish_rounding, batch), predictions)
 
     def around(self, facts: CostFacts) -> Cost:
         """What both cost."""
-        passes = (self.equalize or self.equalize_clips) + 2 * self.correct_biases
-        return facts.network * (passes * facts.images + self.finish_steps * facts.batch * TRAINED)
+        passes = (self.equalize or self.equalize_clips) + 2 * (self.correct_affine or self.correct_biases)
+        return facts.network * (passes * facts.images)

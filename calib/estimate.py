@@ -18,6 +18,7 @@ from isobit.calib.machine import Machine
 from isobit.calib.methods import find_method
 from isobit.calib.mixed_precision.allocation import allocation_cost
 from isobit.calib.sources import Maker, find_source
+from isobit.calib.training.finish import finish_cost
 from isobit.pipeline.recipe.budget import BitBudget
 from isobit.pipeline.stages import Quantized
 
@@ -88,7 +89,8 @@ def estimate(
         images = assumed = recipe.images.count or (0 if makes else quantized.captured.num_classes)
     method, parameters = find_method(recipe.method)
     facts = facts_of(quantized, images)
-    cost = method.costs(parameters, facts) + (source.cost(wishes, facts) if makes else Cost())
+    cost = method.costs(parameters, facts) + finish_cost(recipe.finish, facts)
+    cost += source.cost(wishes, facts) if makes else Cost()
     if isinstance(recipe.weights.bits, BitBudget):
         cost += allocation_cost(recipe.weights.bits, facts)
     threads = threads or torch.get_num_threads()

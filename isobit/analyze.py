@@ -50,7 +50,7 @@ from isobit.pipeline.proof.measures import Measures, check_drop
 from isobit.pipeline.proof.observed import spread
 from isobit.pipeline.quant.grids import grid_kind
 from isobit.pipeline.recipe.budget import MAX_BITS, MIN_BITS, BitBudget
-from isobit.pipeline.recipe.schema import MethodChoice, Recipe, RuleChange, changed, weight_change
+from isobit.pipeline.recipe.schema import FinishRule, MethodChoice, Recipe, RuleChange, changed, weight_change
 from isobit.pipeline.samples.arrays import Targets, targets_at
 from isobit.pipeline.samples.batching import plan_memory
 from isobit.pipeline.samples.data import Batches
@@ -271,7 +271,7 @@ def place_at(quantized: Quantized, bits: Sequence[int]) -> dict[int, Quantized]:
 def open_recipe(recipe: Recipe, bits: int) -> Recipe:
     """`recipe` with all weights and activations at `bits` that no override fixes, and only a range search as method."""
     return recipe.model_copy(update={
-        "policy": "none", "method": range_search(recipe),
+        "policy": "none", "method": range_search(recipe), "finish": FinishRule(),
         "weights": changed(recipe.weights, weight_change(bits)),
         "activations": changed(recipe.activations, RuleChange(bits=bits)),
     })

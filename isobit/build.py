@@ -87,7 +87,7 @@ def compile_model(
         CompileError: see `pipeline.errors`; nothing is left at `out`.
     """
     options, out = options or Options(), Path(out)
-    with claim(out, options.overwrite, options.checkpoints):
+    with options.ranks.led(claim(out, options.overwrite, options.checkpoints)):
         return build_artifact(loaded, recipe, target, calibration, evaluation, out, options, watcher or Quiet())
 
 
@@ -119,7 +119,9 @@ def build_artifact(
     calibrated = calibrate(
         quantized, samples.images, device=options.device, progress=watcher, checkpoints=options.checkpoints,
         resume=options.resume, data_sha256=samples.batches.sha256, labels=samples.labels, memory=options.memory,
+        ranks=options.ranks,
     )
+    options.ranks.go_on_alone()
     watcher.stage("freeze, emit and prove")
     reference, projected = passes.legalize(calibrated)
     synthetic = Synthetic.of(samples.made, calibrated)
@@ -345,9 +347,9 @@ def make_images(quantized: Quantized, options: Options, watcher: Watcher) -> Syn
     """The images that the recipe's source makes, as a stage of its own where there are any."""
     if quantized.recipe.images.count:
         watcher.stage("make images")
-    return make(
+    return options.ranks.first(lambda: make(
         quantized, device=options.device, progress=watcher, checkpoints=options.checkpoints, resume=options.resume
-    )
+    ))
 
 
 def decide_bits(
@@ -357,9 +359,9 @@ def decide_bits(
     if all(choice.fixed is not None for choice in choices):
         return quantized, None
     watcher.stage("allocate bits")
-    allocation = allocate(
+    allocation = options.ranks.first(lambda: allocate(
         quantized, choices, images, device=options.device, progress=watcher.allocating, memory=options.memory
-    )
+    ))
     watcher.allocated(allocation)
     recipe = quantized.recipe.with_bits(allocation.bits)
     return passes.quantize(quantized.captured, recipe, quantized.target), allocation

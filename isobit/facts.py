@@ -133,7 +133,7 @@ def _drawn(number: float | None) -> float | None:
 
 def _unit(unit: UnitLog) -> UnitFacts:
     return UnitFacts(name=unit.name, nearest=_finite(unit.loss_nearest), hard=_finite(unit.loss_hard),
-                     kept_nearest=unit.kept_nearest)
+                     kept_nearest=unit.kept_nearest, undecided=min(1.0, max(0.0, unit.undecided)))
 
 
 def _finite(number: float) -> float | None:

@@ -55,10 +55,15 @@ def beside_float(backend: Backend, folder: Path, reference: Reference, sample: I
     versions = [next((f"{name} {number}" for name, number in each.versions().items() if name != "python"), each.name)
                 for each in (backend, before)]
     return Latency(
-        processor=processor(read_cpuinfo()) or this_machine(), runtime=versions[0], float_runtime=versions[1],
+        processor=processor_name(), runtime=versions[0], float_runtime=versions[1],
         artifact_ms=_milliseconds(other for _, other in rounds), float_ms=_milliseconds(one for one, _ in rounds),
         ratio=round(ratio, 3), low=round(low, 3), high=round(high, 3), rounds=ROUNDS,
     )
+
+
+def processor_name() -> str:
+    """What this machine calls its processor, for people."""
+    return processor(read_cpuinfo()) or this_machine()
 
 
 def _milliseconds(seconds: Iterable[float]) -> float:

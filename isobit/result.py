@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from isobit.backends.placement import PlacementRow
+from isobit.calib.ranks import ALONE, Ranks
 from isobit.pipeline.artifact.manifest import Manifest
 from isobit.pipeline.artifact.timings import Latency
 from isobit.pipeline.errors import ParityError
@@ -37,6 +38,8 @@ class Options:
         decoder: finds boxes or a text in the outputs; a copy of its file goes with the artifact.
         metrics: names of what is measured of every stage, or `path/to/file.py:function_or_class`.
         latency: measure how long an inference takes beside the float network, for `timings.json`.
+        ranks: the processes that calibrate together (`calib.ranks.joined`); on all but the first a build raises
+            `Served` when it is calibrated.
         command: words of the command line that repeats the build, for the report; none where there was none.
     """
 
@@ -54,6 +57,7 @@ class Options:
     cut: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     latency: bool = False
+    ranks: Ranks = ALONE
     command: tuple[str, ...] = ()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ from isobit.backends.placement import PlacementRow, placement_table
 from isobit.calib.estimate import Estimate
 from isobit.calib.sources import SyntheticImages
 from isobit.facts import Shown, attempted, frontier_facts, write_facts
-from isobit.latency import beside_float
+from isobit.latency import beside_float, processor_name
 from isobit.pages.frontier import frontier_svg
 from isobit.pages.report import PAGE, write_page
 from isobit.pipeline.artifact.digest import DECODER, MANIFEST
@@ -173,7 +174,10 @@ def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) 
         log = shipment.calibrated.log
         latency, untimed = latency_of(shipment, folder, evaluation, options)
         notes = [*notes, *untimed]
-        write_timings(folder, shipment.expected.to_json(), watcher.seconds, log, synthetic.trainings, latency)
+        write_timings(
+            folder, shipment.expected.to_json(), watcher.seconds, log, synthetic.trainings, latency,
+            cpu_stages=watcher.cpu_seconds, machine={"processor": processor_name(), "cores": os.cpu_count()},
+        )
         build = Build(out, parity, manifest, placement, shipment.calibrated, notes, synthetic.trainings, latency)
         if not parity.passed:
             raise GateFailed(_keep_failed(build, folder), out)

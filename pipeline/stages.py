@@ -69,6 +69,9 @@ class Captured:
         return 1 if len(shape) < 2 or shape[1] is None else shape[1]
 
 
+JOINT = " + "  # between the names of units that are reconstructed as one
+
+
 @dataclass(frozen=True)
 class Unit:
     """What one reconstruction run optimises: a contiguous run of graph nodes, hence convex.

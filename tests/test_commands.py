@@ -41,9 +41,10 @@ SMALLER = (
 )
 # What is added, by what the command says; the recipe that is named, or the default.
 QUICK = {
-    r"--recipe qdrop-finish_": "--set method.steps=2 --set method.finish_steps=2",
+    r"--recipe isobit_": "--set method.steps=2 --set finish.steps=2",
+    r"--recipe isobit-fast_": "--set finish.steps=2",
     r"--recipe zeroq_": "--set images.count=8 --set images.batch=4 --set images.iterations=5",
-    r"\.(pth|onnx) (?!.*--recipe)": "--set method.finish_steps=2",
+    r"\.(pth|onnx) (?!.*--recipe)": "--set method.steps=2 --set finish.steps=2",
     r"\.(pth|onnx) (?!.*zeroq_)": "--set images.count=12 --set images.batch_size=4",
 }
 # Made between two commands, in place of what the user has.
@@ -66,7 +67,7 @@ NOT_RUN = {
     "python tools/check/levels.py --write-docs": "needs ../shared and minutes: tests/tools/check/test_levels.py",
     "python tools/check/compat.py": "installs runtimes: tests/tools/check/test_compat.py",
     "make bench BENCH_ARGS=--write-docs": "hours: tests/tools/bench/test_docs.py",
-    "python tools/reproduce/reproduce.py --jobs 2 --proof 128": "hours: tests/tools/reproduce/test_docs.py",
+    "python tools/reproduce/reproduce.py --jobs 2": "hours: tests/tools/reproduce/test_docs.py",
     "pip install apache-tvm-ffi==0.1.14.post1 numpy": "installs on the device",
     "python run.py": "of a module for the device: tests/backends/tvm/device/test_device_files.py",
     "python run.py --write-input input.bin": "tests/backends/tvm/device/test_device_files.py",
@@ -253,11 +254,11 @@ def test_the_example_in_python_runs(given, tmp_path, monkeypatch, capsys):
     code = (ROOT / "docs/python.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     for text, instead in (
         ('arch="resnet18"', 'arch="own_nets.py:small"'), ("batch_size=32", "batch_size=4"),
-        ('"finish_w4a8"', '"finish_w4a8", ["method.finish_steps=2", "images.count=12", "images.batch_size=4"]'),
+        ('"isobit_w4a8"', '"isobit_w4a8", ["method.steps=2", "finish.steps=2", *small]'),
     ):
         assert text in code
         code = code.replace(text, instead)
-    exec(code, {})
+    exec(code, {"small": ["images.count=12", "images.batch_size=4"]})
     assert capsys.readouterr().out.startswith("True {") and (tmp_path / "artifacts/net/run.py").is_file()
 
 

@@ -48,12 +48,15 @@ def known_states(docs: Path = DOCS) -> dict[str, dict[str, str]]:
     return read_json(docs / KNOWN).get("states", {})
 
 
-def note_state(docs: Path = DOCS, root: Path = ROOT) -> str:
+def note_state(docs: Path = DOCS, root: Path = ROOT, name: str | None = None) -> str:
     """Write the state of the code of the checkout `root` into `docs`; returns its short hash.
 
     States that no record names any more stay: they are a line each.
+
+    Args:
+        name: of the state where it is no hash of all sources: rows of a sweep have that of what a build runs through.
     """
-    name = code_sha256(root)[:SHORT]
+    name = name or code_sha256(root)[:SHORT]
     states = known_states(docs) | {name: {area: area_sha256(area, root)[:SHORT] for area in AREAS}}
     _write(docs, states, read_json(docs / KNOWN).get("same", {}))
     return name

@@ -16,6 +16,8 @@ from isobit.calib.context import Calibration
 from isobit.calib.corrected import Corrected
 from isobit.calib.cost import Cost, CostFacts
 from isobit.calib.parameters import Parameters, checked_parameters
+from isobit.calib.ranks import Ranks
+from isobit.calib.training.finish import Teacher, finish, for_method
 from isobit.pipeline.errors import CalibrationError, RecipeError
 from isobit.pipeline.graph.ends.predictions import find_predictions
 from isobit.pipeline.graph.nodes import takes_one_float, tensor_shape
@@ -48,6 +50,7 @@ class Method(Generic[P]):
             parameters.
         cost: what a run with these parameters costs, making the images apart.
         fills: the kinds of grids, as `levels` names them, whose bits for each channel it chooses.
+        shared: whether several processes (`calib.ranks`) share its work, as `reconstruct` has them.
     """
 
     name: str
@@ -56,24 +59,28 @@ class Method(Generic[P]):
     run: Run[P]
     cost: StateCost[P]
     fills: Set[str] = frozenset()
+    shared: bool = False
 
     def needed(self, parameters: P) -> Set[Need]:
         """What a run with these parameters needs."""
-        own = self.needs(parameters) if callable(self.needs) else self.needs
-        compared: Set[Need] = {"predictions"}  # by the finish
-        return own | compared if isinstance(parameters, Corrected) and parameters.finish_steps else own
+        return self.needs(parameters) if callable(self.needs) else self.needs
 
     def calibrate(self, calibration: Calibration, parameters: P) -> tuple[UnitLog, ...]:
-        """Run it, and what the parameters ask for around it."""
+        """Run it, what the parameters ask for around it, and the recipe's finish."""
         if not isinstance(parameters, Corrected):
             return self.run(calibration, parameters)
         parameters.before(calibration)
-        log = self.run(calibration, parameters)
-        parameters.after(calibration)
+        rule = calibration.recipe.finish
+        teacher = Teacher(calibration, rule, parameters.prediction) if rule.steps else None
+        seen = for_method(calibration) if teacher is not None else calibration
+        log = self.run(seen, parameters)
+        parameters.after(seen)
+        if teacher is not None:
+            finish(calibration, rule, teacher)
         return log
 
     def costs(self, parameters: P, facts: CostFacts) -> Cost:
-        """What `calibrate` costs."""
+        """What `calibrate` costs, the finish apart."""
         own = self.cost(parameters, facts)
         return own + parameters.around(facts) if isinstance(parameters, Corrected) else own
 
@@ -82,12 +89,13 @@ METHODS: Registry[Method[Any]] = Registry("method", RecipeError, "isobit.methods
 
 
 def method(
-    name: str, parameters: type[P], needs: Needs[P], cost: StateCost[P], fills: Set[str] = frozenset()
+    name: str, parameters: type[P], needs: Needs[P], cost: StateCost[P], fills: Set[str] = frozenset(),
+    shared: bool = False,
 ) -> Callable[[Run[P]], Run[P]]:
     """Register the decorated function as method `name`."""
 
     def register(run: Run[P]) -> Run[P]:
-        METHODS.register(name)(Method(name, parameters, needs, run, cost, fills))
+        METHODS.register(name)(Method(name, parameters, needs, run, cost, fills, shared))
         return run
 
     return register
@@ -113,6 +121,13 @@ def check_needs(choice: MethodChoice, quantized: Quantized) -> None:
     found, parameters = find_method(choice)
     _check_fills(found, quantized.recipe)
     needed = found.needed(parameters)
+    finishes = quantized.recipe.finish.steps > 0
+    if finishes and not isinstance(parameters, Corrected):
+        raise RecipeError(
+            f"the method '{found.name}' trains the whole network itself, and a finish would train it again",
+            where="finish", allowed="finish.steps: 0", field="recipe.finish.steps",
+            hint="Take another method, for example qdrop.",
+        )
     nodes = quantized.graph.graph.nodes
     if "bn_statistics" in needed and not any(folded_norm(node) is not None for node in nodes):
         raise RecipeError(
@@ -125,7 +140,7 @@ def check_needs(choice: MethodChoice, quantized: Quantized) -> None:
             f"the method '{found.name}' works on images, and the model takes {', '.join(input_names(quantized.graph))}",
             where="method", allowed="one input of floats", field="recipe.method.name", hint="Take qdrop.",
         )
-    if "predictions" in needed:
+    if finishes or "predictions" in needed:
         _check_predictions(found, quantized, parameters)
     answers = output_nodes(quantized.graph)
     shapes = ", ".join(str(list(tensor_shape(answer))) for answer in answers)
@@ -141,13 +156,13 @@ def _check_predictions(found: Method[Any], quantized: Quantized, parameters: Par
     corrected = parameters if isinstance(parameters, Corrected) else Corrected()
     if find_predictions(quantized.graph, corrected.prediction.by_kind if corrected.prediction else None):
         return
-    finishes = corrected.finish_steps > 0
+    finishes = quantized.recipe.finish.steps > 0
     who = "the finish" if finishes else f"the method '{found.name}'"
     raise RecipeError(
         f"{who} compares predictions, and the model gives no floats",
         where="method", allowed="a model with an output of floats",
-        field=f"recipe.method.{'finish_steps' if finishes else 'name'}",
-        hint="`recipe.method.finish_steps=0`" if finishes else "Take qdrop, or brecq with method.fisher=off.",
+        field=f"recipe.{'finish.steps' if finishes else 'method.name'}",
+        hint="`recipe.finish.steps=0`" if finishes else "Take qdrop, or brecq with method.fisher=off.",
     )
 
 
@@ -163,6 +178,28 @@ def check_batch(recipe: Recipe, images: int) -> None:
         raise CalibrationError(
             f"{images} calibration images do not fill one batch of {batch}", field="recipe.images.batch_size",
             hint=f"Give more images, or `recipe.images.batch_size={max(1, images)}`.",
+        )
+
+
+def check_ranks(recipe: Recipe, ranks: Ranks) -> None:
+    """Refuse several processes where they would not share the work; can be asked before anything is read.
+
+    Raises:
+        RecipeError: the method works in one process, or a step's images cannot be shared equally.
+    """
+    found, _ = find_method(recipe.method)
+    batch = recipe.images.batch_size
+    if ranks.world > 1 and not found.shared:
+        shared = [name for name in METHODS.names() if METHODS.get(name).shared]
+        raise RecipeError(
+            f"{ranks.world} processes were started, and the method '{found.name}' works in one", where="method",
+            allowed=", ".join(shared), field="recipe.method.name", hint="Start it without torchrun.",
+        )
+    if batch % ranks.world:
+        raise RecipeError(
+            f"{ranks.world} processes cannot share a batch of {batch} images equally", where="images.batch_size",
+            allowed=f"a multiple of {ranks.world}", field="recipe.images.batch_size",
+            hint=f"`recipe.images.batch_size={-(-batch // ranks.world) * ranks.world}`",
         )
 
 

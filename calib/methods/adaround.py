@@ -49,7 +49,7 @@ def _cost(parameters: AdaRoundParameters, facts: CostFacts) -> Cost:
     return facts.reconstructed(parameters.init_images, parameters.steps, parameters.passes)
 
 
-@method("adaround", AdaRoundParameters, needs={"images", "batch"}, cost=_cost)
+@method("adaround", AdaRoundParameters, needs={"images", "batch"}, cost=_cost, shared=True)
 def adaround(calibration: Calibration, parameters: AdaRoundParameters) -> tuple[UnitLog, ...]:
     """Round every layer on the rounded prefix, then choose the activations' ranges."""
     search_weight_ranges(calibration)

@@ -16,16 +16,17 @@ from isobit.calib.methods import Need, method
 from isobit.calib.ranges.ranges import search_ranges_in_order, search_weight_ranges
 from isobit.calib.reconstruction.mixing import MaskSource
 from isobit.calib.reconstruction.objectives import Fisher, FullFisher, Reconstruction, fisher_weights
+from isobit.calib.reconstruction.partition import join_units
 from isobit.calib.reconstruction.predictions import float_predictions
 from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
-from isobit.calib.reconstruction.schedule import LearnedRounding, rate_factor
+from isobit.calib.reconstruction.schedule import LearnedBlocks, rate_factor
 from isobit.calib.reconstruction.trainer import MakeObjective, Sampler, Settings, UnitTrainer, unit_trainer
 from isobit.pipeline.stages import UnitLog
 
 PAPER_STEPS, PAPER_ACTIVATION_STEPS = 20_000, 5_000
 
 
-class BRECQParameters(LearnedRounding):
+class BRECQParameters(LearnedBlocks):
     """Defaults are those of the released script.
 
     Args:
@@ -75,10 +76,11 @@ def _cost(parameters: BRECQParameters, facts: CostFacts) -> Cost:
     return facts.searched(parameters.init_images) + facts.swept() * 2 + trained + fisher
 
 
-@method("brecq", BRECQParameters, needs=_needs, cost=_cost)
+@method("brecq", BRECQParameters, needs=_needs, cost=_cost, shared=True)
 def brecq(calibration: Calibration, parameters: BRECQParameters) -> tuple[UnitLog, ...]:
     """First all weights, then all activation scales."""
     stem = calibration.units[0].name if parameters.skip_stem else None
+    units = join_units(calibration.graph, calibration.units, parameters.joined, apart={stem} if stem else ())
     search_weight_ranges(calibration)
     weights, activations = parameters.weight_settings, parameters.activation_settings
 
@@ -97,10 +99,10 @@ def brecq(calibration: Calibration, parameters: BRECQParameters) -> tuple[UnitLo
             lambda task, masks: Reconstruction(task, masks, exponent=parameters.activation_exponent),
         )
 
-    first = reconstruct(calibration, Sweep(weights.steps, stage="weights"), round_weights)
+    first = reconstruct(calibration, Sweep(weights.steps, units, stage="weights"), round_weights)
     search_ranges_in_order(calibration, parameters.init_images)
     sweep = Sweep(
-        activations.steps, stage="activations", inputs="teacher", exponent=parameters.activation_exponent
+        activations.steps, units, stage="activations", inputs="teacher", exponent=parameters.activation_exponent
     )
     return first + reconstruct(calibration, sweep, learn_scales)
 

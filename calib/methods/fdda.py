@@ -3,7 +3,13 @@
 Zhong, Lin, Li, Nan, Liu, Ye, Ji; ECCV 2022, arXiv 2109.04186. One labelled image of each class gives each class a
 centre: the batch-norm statistics of that image alone. GDFQ's generator learns to meet the centres of single classes as
 well (centralised), with noise added (distorted), in the deep half of the network, where classes differ; and the
-student learns from generated and real images together.
+student learns from generated and real images together. With q a class whose image T recognises, x_q = G(z, q), and
+centres c_q in the batch norms from number floor((L + 1) / 2) - 2 on:
+
+    L_G = 0.5 CE(T(x), y) + 0.2 L_BNS(x) + 0.5 CE(T(x_q), q) + 0.9 L(x_q; c_q + noise) + 0.01 L(x_q; c_q)
+
+The noise is drawn anew at every step. The student learns from 16 real and as many generated images, all cropped and
+mirrored, with 20 tau^2 as the divergence's weight.
 """
 
 from __future__ import annotations

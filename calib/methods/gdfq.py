@@ -2,7 +2,14 @@
 
 Xu, Li, Zhuang, Liu, Cao, Liang, Tan; ECCV 2020, arXiv 2003.03603. No image is read: a generator learns to make images
 that the float network recognises and whose batch-norm statistics are those of the training set, and in turns the
-quantized network is trained on them to answer like the float one.
+quantized network is trained on them to answer like the float one. With G the generator, T the float network, S the
+student, z normal, y uniform labels and x = G(z, y):
+
+    L_G = CE(T(x), y) + 0.1 L_BNS        L_S = CE(S(x), y) + alpha tau^2 / classes * KL(T(x)/tau || S(x)/tau)
+
+One Adam step on G and one SGD step on S in turns, S on the images made before G's step. Weights are quantized between
+the extremes of each output channel at that step, activations between tracked extremes (`method.tracking`), which follow
+for `range_epochs` epochs and then stay. The gradient passes every quantizer as if it were not there.
 """
 
 from __future__ import annotations

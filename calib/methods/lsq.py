@@ -56,7 +56,7 @@ def _cost(parameters: LSQParameters, facts: CostFacts) -> Cost:
     return facts.reconstructed(parameters.init_images, parameters.steps, STEERED)
 
 
-@method("lsq", LSQParameters, needs={"images", "batch"}, cost=_cost)
+@method("lsq", LSQParameters, needs={"images", "batch"}, cost=_cost, shared=True)
 def lsq(calibration: Calibration, parameters: LSQParameters) -> tuple[UnitLog, ...]:
     """Ranges from the float network, then the scales of every unit in order."""
     search_ranges(calibration, parameters.init_images)

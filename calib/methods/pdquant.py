@@ -18,16 +18,17 @@ from isobit.calib.precision import Precision
 from isobit.calib.ranges.ranges import search_ranges, search_unit_ranges
 from isobit.calib.reconstruction.correction import Correction, correct
 from isobit.calib.reconstruction.objectives import PredictionDifference
+from isobit.calib.reconstruction.partition import join_units
 from isobit.calib.reconstruction.predictions import float_predictions
 from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
-from isobit.calib.reconstruction.schedule import LearnedRounding, rate_factor
+from isobit.calib.reconstruction.schedule import LearnedBlocks, rate_factor
 from isobit.calib.reconstruction.trainer import MakeObjective, Settings, UnitTrainer, unit_trainer
 from isobit.pipeline.stages import UnitLog
 
 PAPER_STEPS = 20_000
 
 
-class PDQuantParameters(LearnedRounding):
+class PDQuantParameters(LearnedBlocks):
     """Defaults are the released code's for ResNet; other networks' stand in recipes of their own (section 5.4).
 
     Args:
@@ -99,7 +100,7 @@ def _cost(parameters: PDQuantParameters, facts: CostFacts) -> Cost:
     return done + facts.network * (parameters.correction.steps * facts.images * STEERED)
 
 
-@method("pdquant", PDQuantParameters, needs=_needs, cost=_cost)
+@method("pdquant", PDQuantParameters, needs=_needs, cost=_cost, shared=True)
 def pdquant(calibration: Calibration, parameters: PDQuantParameters) -> tuple[UnitLog, ...]:
     """Every unit in order: ranges on the prefix, corrected inputs, training through the rest of the network."""
     search_ranges(calibration, parameters.init_images)
@@ -112,7 +113,8 @@ def pdquant(calibration: Calibration, parameters: PDQuantParameters) -> tuple[Un
     def ranges(task: UnitTask) -> None:
         search_unit_ranges(task, parameters.init_images)
 
-    return reconstruct(calibration, Sweep(settings.steps), trainer, ranges)
+    units = join_units(calibration.graph, calibration.units, parameters.joined)
+    return reconstruct(calibration, Sweep(settings.steps, units), trainer, ranges)
 
 
 def _objective(calibration: Calibration, parameters: PDQuantParameters) -> MakeObjective | None:
@@ -122,5 +124,5 @@ def _objective(calibration: Calibration, parameters: PDQuantParameters) -> MakeO
     predictions = float_predictions(calibration, parameters.prediction, parameters.temperature)
     return lambda task, masks: PredictionDifference(
         task, masks, parameters.keep_prob, task.make_tail(parameters.precision, predictions.names), predictions, weight,
-        parameters.prediction_images,
+        None if parameters.prediction_images is None else task.ranks.part(parameters.prediction_images),
     )

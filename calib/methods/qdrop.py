@@ -15,20 +15,22 @@ from isobit.calib.context import Calibration
 from isobit.calib.cost import Cost, CostFacts
 from isobit.calib.methods import method
 from isobit.calib.ranges.ranges import search_ranges, search_unit_ranges
+from isobit.calib.reconstruction.partition import join_units
 from isobit.calib.reconstruction.reconstruct import Sweep, UnitTask, reconstruct
-from isobit.calib.reconstruction.schedule import LearnedRounding, rate_factor
+from isobit.calib.reconstruction.schedule import LearnedBlocks, rate_factor
 from isobit.calib.reconstruction.trainer import Sampler, Settings, UnitTrainer, unit_trainer
 from isobit.pipeline.stages import UnitLog
 
 PAPER_STEPS = 20_000
 
 
-class QDropParameters(LearnedRounding):
+class QDropParameters(LearnedBlocks):
     """Defaults are the paper's and its released code's, for every network and bit width.
 
     Args:
         keep_prob: probability that an element stays quantized; the paper's p is the probability of the opposite, and
             both are one half.
+        anneal: share of the steps over which that probability rises to 1 (EPTQ, arXiv 2309.11531); 0 for none.
         scale_learning_rate: Adam's, of the activation scales, cosine to 0.
         branch: of the released code. `qdrop`, its default: activation ranges of the whole network at once, from the
             float network, and the scales' gradients damped by 1 / sqrt(elements * highest code). `master`, its first
@@ -39,6 +41,7 @@ class QDropParameters(LearnedRounding):
 
     steps: int = Field(default=PAPER_STEPS, ge=1)
     keep_prob: float = Field(default=0.5, ge=0.0, le=1.0)
+    anneal: float = Field(default=0.0, ge=0.0, le=1.0)
     scale_learning_rate: float = Field(default=4e-5, ge=0.0)
     branch: Literal["qdrop", "master"] = "qdrop"
     init_images: int = Field(default=256, ge=1)
@@ -50,7 +53,7 @@ class QDropParameters(LearnedRounding):
         factor = rate_factor(self.schedule, self.steps, PAPER_STEPS)
         return Settings(
             steps=self.steps, rounding=self.chosen_rounding(PAPER_STEPS), keep_prob=self.keep_prob,
-            sampler=self.sampler, scale_learning_rate=self.scale_learning_rate * factor,
+            anneal=self.anneal, sampler=self.sampler, scale_learning_rate=self.scale_learning_rate * factor,
             gradient_factor=self.branch == "qdrop",
         )
 
@@ -59,7 +62,7 @@ def _cost(parameters: QDropParameters, facts: CostFacts) -> Cost:
     return facts.reconstructed(parameters.init_images, parameters.steps, parameters.passes)
 
 
-@method("qdrop", QDropParameters, needs={"images", "batch"}, cost=_cost)
+@method("qdrop", QDropParameters, needs={"images", "batch"}, cost=_cost, shared=True)
 def qdrop(calibration: Calibration, parameters: QDropParameters) -> tuple[UnitLog, ...]:
     """Ranges of everything from the float network; then every unit in order, with ranges of its own where asked."""
     search_ranges(calibration, parameters.init_images)
@@ -71,4 +74,6 @@ def qdrop(calibration: Calibration, parameters: QDropParameters) -> tuple[UnitLo
     def ranges(task: UnitTask) -> None:
         search_unit_ranges(task, parameters.init_images)
 
-    return reconstruct(calibration, Sweep(settings.steps), trainer, ranges if parameters.branch == "master" else None)
+    units = join_units(calibration.graph, calibration.units, parameters.joined)
+    prepare = ranges if parameters.branch == "master" else None
+    return reconstruct(calibration, Sweep(settings.steps, units), trainer, prepare)

@@ -49,12 +49,15 @@ def correct(task: UnitTask, correction: Correction) -> UnitTask:
         return task
     inputs = tuple(task.empty() for _ in task.float_inputs)
     targets = tuple(task.empty() for _ in task.targets)
-    for part in task.batches(correction.batch):
-        original = [value.rows(part) for value in task.float_inputs]
-        corrected = _descend(watched, original, correction)
+    parts = list(task.batches(correction.batch))
+
+    def piece(place: int) -> list[Tensor]:
+        corrected = _descend(watched, [value.rows(parts[place]) for value in task.float_inputs], correction)
         with torch.no_grad():
-            answers = task.teacher(*corrected)
-        for stored, value in zip((*inputs, *targets), (*corrected, *answers), strict=True):
+            return [value.cpu() for value in (*corrected, *task.teacher(*corrected))]
+
+    for values in task.ranks.dealt(len(parts), piece):
+        for stored, value in zip((*inputs, *targets), values, strict=True):
             stored.append(value)
     return replace(task, teacher_inputs=inputs, targets=targets)
 

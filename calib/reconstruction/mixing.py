@@ -18,6 +18,8 @@ from isobit.pipeline.quant.quantizer import Quantizer
 
 # abs(round(u) - u) <= 1/2 tells an element inside the range; the margin is for ties in float32.
 _HALF = 0.5 + 1e-6
+# A probability; a tensor of rank 0 on the device where it changes with the step.
+Keep = float | Tensor
 
 
 class MaskSource:
@@ -34,7 +36,7 @@ class MaskSource:
             self.generator.manual_seed(seed)
         self._bits = np.random.Generator(np.random.SFC64(seed))
 
-    def draw(self, like: Tensor, keep: float) -> Tensor:
+    def draw(self, like: Tensor, keep: Keep) -> Tensor:
         """A mask in the shape and memory order of `like`; an element is 1 with probability `keep` (to 2^-16)."""
         if self.generator is not None:
             # Drawn contiguous: the order in memory of independent bits does not matter.
@@ -46,7 +48,7 @@ class MaskSource:
             ones = np.unpackbits(words.view(np.uint8), count=count)
         else:
             words = self._bits.integers(0, 2**64, -(-count // 4), dtype=np.uint64)
-            ones = np.less(words.view(np.uint16)[:count], round(keep * 2**16)).view(np.uint8)
+            ones = np.less(words.view(np.uint16)[:count], round(float(keep) * 2**16)).view(np.uint8)
         mask = torch.empty_like(like)
         flat(mask).copy_(torch.from_numpy(ones))
         return mask
@@ -57,6 +59,29 @@ def flat(x: Tensor) -> Tensor:
     if x.dim() == 4 and not x.is_contiguous():
         x = x.permute(0, 2, 3, 1)
     return x.reshape(-1)
+
+
+class Annealed:
+    """The probability that an activation stays quantized: constant, or rising to 1 in a straight line.
+
+    EPTQ (Gordon, Cohen, Habi, Netzer, arXiv 2309.11531) calls the second gradual activation quantization.
+
+    Args:
+        start: at the first step.
+        share: of the steps after which it is 1; 0 where it stays at `start`.
+    """
+
+    def __init__(self, start: float, share: float, steps: int, device: torch.device) -> None:
+        self.now: Keep = start
+        self._table: Tensor | None = None
+        if share > 0.0 and start < 1.0:
+            rise = [start + (1.0 - start) * min(1.0, step / (share * steps)) for step in range(steps)]
+            self._table, self.now = torch.tensor(rise, device=device), torch.tensor(start, device=device)
+
+    def move(self, cursor: Tensor) -> None:
+        """Go to the step `cursor`, int64 [1] on the device; waits for nothing."""
+        if self._table is not None and isinstance(self.now, Tensor):
+            self.now.copy_(self._table.index_select(0, cursor).view(()))
 
 
 class _MixedFakeQuantize(torch.autograd.Function):
@@ -99,26 +124,33 @@ class Mixing:
         keep: probability that an element keeps its quantized value.
         masks: where random bits come from.
         gradient_factor: damp the scale's gradient by 1 / sqrt(elements of the mini-batch * highest code).
+        world: how many processes share a mini-batch.
     """
 
     def __init__(
-        self, quantizer: Quantizer, scale: Tensor, keep: float, masks: MaskSource, gradient_factor: bool
+        self, quantizer: Quantizer, scale: Tensor, keep: Keep, masks: MaskSource, gradient_factor: bool,
+        world: int = 1,
     ) -> None:
         grid, zero_point = quantizer.spec.grid, int(quantizer.zero_point)
         self.scale, self.keep, self.masks, self.gradient_factor = scale, keep, masks, gradient_factor
         self.low, self.high = float(grid.qmin - zero_point), float(grid.qmax - zero_point)
-        self.span = grid.qmax if grid.signed else grid.qmax - grid.qmin
+        self.span = world * (grid.qmax if grid.signed else grid.qmax - grid.qmin)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.keep == 0.0:
+        if isinstance(self.keep, Tensor):
+            mask: Tensor | None = self.masks.draw(x, self.keep)
+        elif self.keep == 0.0:
             return x
-        mask = self.masks.draw(x, self.keep) if self.keep < 1.0 else None
+        else:
+            mask = self.masks.draw(x, self.keep) if self.keep < 1.0 else None
         factor = 1.0 / math.sqrt(x.numel() * self.span) if self.gradient_factor else 1.0
         return _MixedFakeQuantize.apply(x, self.scale, mask, self.low, self.high, factor)
 
 
-def mix_inputs(quantized: Tensor, teacher: Tensor, keep: float, masks: MaskSource) -> Tensor:
+def mix_inputs(quantized: Tensor, teacher: Tensor, keep: Keep, masks: MaskSource) -> Tensor:
     """The unit's input: `quantized` with probability `keep`, else `teacher`, element by element."""
+    if isinstance(keep, Tensor):
+        return torch.lerp(teacher, quantized, masks.draw(quantized, keep))
     if keep >= 1.0:
         return quantized
     if keep <= 0.0:

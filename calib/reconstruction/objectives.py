@@ -15,7 +15,7 @@ from isobit.calib.reconstruction.losses import (
     full_fisher_loss,
     reconstruction_gradient,
 )
-from isobit.calib.reconstruction.mixing import MaskSource, mix_inputs
+from isobit.calib.reconstruction.mixing import Keep, MaskSource, mix_inputs
 from isobit.calib.reconstruction.predictions import FloatPredictions
 from isobit.calib.reconstruction.reconstruct import UnitTask
 from isobit.calib.reconstruction.tail import Tail
@@ -47,7 +47,7 @@ class Reconstruction:
     """
 
     def __init__(
-        self, task: UnitTask, masks: MaskSource, keep_prob: float = 1.0, exponent: float = 2.0,
+        self, task: UnitTask, masks: MaskSource, keep_prob: Keep = 1.0, exponent: float = 2.0,
         weights: Sequence[CachedValue] | None = None,
     ) -> None:
         self.task, self.masks, self.keep_prob, self.exponent = task, masks, keep_prob, exponent
@@ -59,7 +59,7 @@ class Reconstruction:
         ]
 
     def _mixed(self, quantized: CachedValue, teacher: CachedValue | None, index: Tensor) -> Tensor:
-        if teacher is None or self.keep_prob >= 1.0:
+        if teacher is None or (not isinstance(self.keep_prob, Tensor) and self.keep_prob >= 1.0):
             return quantized.rows(index)
         return mix_inputs(quantized.rows(index), teacher.rows(index), self.keep_prob, self.masks)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from isobit.calib.context import Calibration
 from isobit.calib.precision import Precision
+from isobit.calib.ranks import ALONE, Ranks
 from isobit.calib.reconstruction.boundary import EVALUATION_BATCH, Boundary, CachedValue, Segment, batches, segments
 from isobit.calib.reconstruction.tail import Tail
 from isobit.calib.roundings.nearest import round_to_nearest
@@ -52,6 +53,7 @@ class UnitTask:
         make_tail: builds the float network from the unit to the predictions of these nodes; costs nothing where no
             method asks.
         walk_batch: images of one forward pass that trains nothing.
+        ranks: the processes that share each of the unit's steps.
     """
 
     unit: Unit
@@ -70,6 +72,7 @@ class UnitTask:
     device: torch.device
     make_tail: MakeTail
     walk_batch: int = EVALUATION_BATCH
+    ranks: Ranks = ALONE
 
     def empty(self) -> CachedValue:
         """Room for one float value of every image."""
@@ -163,23 +166,40 @@ class _Run:
         self.boundary = Boundary(
             calibration.graph, calibration.images, calibration.device, calibration.batch
         )
+        dealt = sweep.inputs == "teacher"  # then no unit waits for another, and each rank trains some to the end
+        self.ranks = ALONE if dealt else calibration.ranks
+        groups = _sharing(calibration, self.units)
+        mine = calibration.ranks.deal(len(groups)) if dealt else range(len(groups))
+        self.mine = {number for place in mine for number in groups[place]}
 
     def run(self) -> tuple[UnitLog, ...]:
-        progress = self.calibration.progress
+        calibration, progress = self.calibration, self.calibration.progress
         progress.units(sum(segment.unit is not None for segment in self.path), self.sweep.steps)
-        logs: list[UnitLog] = []
+        _follow(calibration.ranks, quantized_tensors(calibration.graph).distinct().by_name(), calibration)
+        logs: dict[int, UnitLog] = {}
         last = max((place for place, segment in enumerate(self.path) if segment.unit is not None), default=-1)
         for place, segment in enumerate(self.path[: last + 1]):  # what follows the last unit has nothing to train
             self.boundary.run_teacher(segment)
             if segment.unit is None:
                 self.boundary.run_student(segment, keep=True)
-            else:
-                logs.append(self._unit(place, segment, segment.unit))
-                progress.done(logs[-1])
+            elif segment.unit in self.mine:
+                logs[segment.unit] = self._unit(place, segment, segment.unit)
+                progress.done(logs[segment.unit])
             if self.sweep.inputs == "teacher":
                 self.boundary.follow_teacher(segment)
             self.boundary.cross(segment)
-        return tuple(logs)
+        return self._gathered(logs)
+
+    def _gathered(self, own: Mapping[int, UnitLog]) -> tuple[UnitLog, ...]:
+        """The logs of all units in execution order; units that other ranks trained get the numbers found there."""
+        logs, ranks = dict(own), self.calibration.ranks
+        members = {number: _members(self.calibration, unit) for number, unit in enumerate(self.units)}
+        for found in ranks.collect({number: (log, _state(members[number])) for number, log in own.items()}):
+            for number in found.keys() - own.keys():
+                logs[number], state = found[number]
+                _restore(members[number], state, self.calibration.device)
+                self.calibration.progress.done(logs[number])
+        return tuple(logs[segment.unit] for segment in self.path if segment.unit in logs)
 
     def _unit(self, place: int, segment: Segment, number: int) -> UnitLog:
         """Train unit `number`, or take it from its checkpoint; the boundary moves after it either way."""
@@ -187,23 +207,27 @@ class _Run:
         unit = self.units[number]
         quantizers = _members(calibration, unit)
         kept = calibration.checkpoints if calibration.resume else None
-        found = kept.load(number, unit.name, self.sweep.stage) if kept is not None else None
+        found = self.ranks.first(
+            lambda: kept.load(number, unit.name, self.sweep.stage) if kept is not None else None
+        )
         if found is not None:
             log, state = found
             _restore(quantizers, state, calibration.device)
             self.boundary.run_student(segment, keep=True)
             return log
         log = self._train(place, segment, unit)
-        if calibration.checkpoints is not None:
+        if calibration.checkpoints is not None and self.ranks.leads:
             calibration.checkpoints.save(number, log, _state(quantizers))
         return log
 
     def _train(self, place: int, segment: Segment, unit: Unit) -> UnitLog:
         begin = time.perf_counter()
-        task = unit_task(self.calibration, self.boundary, self.path, place, unit)
+        task = replace(unit_task(self.calibration, self.boundary, self.path, place, unit), ranks=self.ranks)
         if self.prepare is not None:
             self.prepare(task)
-        before = [(quantizer, quantizer.params) for quantizer in task.activations]
+            _follow(self.ranks, _members(self.calibration, unit), self.calibration)
+        weights = (quantizer for quantizer, _ in task.weights)
+        before = [(quantizer, quantizer.params) for quantizer in (*task.activations, *weights)]
         nearest = self._loss(task, segment)
         trainer = self.make_trainer(task) if task.weights or task.activations else None
         if trainer is None:
@@ -215,6 +239,7 @@ class _Run:
         soft = self._loss(task, segment)
         undecided, flipped = trainer.undecided(), trainer.flipped()
         trainer.harden()
+        _follow(self.ranks, _members(self.calibration, unit), self.calibration)
         hard = self._loss(task, segment, keep=True)
         worse = hard > nearest
         if worse:
@@ -228,7 +253,8 @@ class _Run:
         )
 
     def _loss(self, task: UnitTask, segment: Segment, keep: bool = False) -> float:
-        return _finite(self.boundary.run_student(segment, keep, self.sweep.exponent), task.unit)
+        loss = self.boundary.run_student(segment, keep, self.sweep.exponent)
+        return _finite(self.ranks.first(lambda: loss), task.unit)  # what it decides is decided alike everywhere
 
 
 def _finite(loss: float, unit: Unit) -> float:
@@ -301,15 +327,35 @@ def _members(calibration: Calibration, unit: Unit) -> Mapping[str, Quantizer]:
     return quantized_tensors(calibration.graph).within(set(unit.nodes)).distinct().by_name()
 
 
+def _sharing(calibration: Calibration, units: Sequence[Unit]) -> list[list[int]]:
+    """The numbers of the units in groups: those that have a quantizer in common are in one, in execution order."""
+    groups: list[tuple[set[Quantizer], list[int]]] = []
+    for number, unit in enumerate(units):
+        held, numbers = set(_members(calibration, unit).values()), [number]
+        for group in [group for group in groups if group[0] & held]:
+            groups.remove(group)
+            held, numbers = held | group[0], group[1] + numbers
+        groups.append((held, numbers))
+    return [sorted(numbers) for _, numbers in groups]
+
+
+def _follow(ranks: Ranks, quantizers: Mapping[str, Quantizer], calibration: Calibration) -> None:
+    """Give the numbers of these quantizers on the first rank to all: devices may differ in the last bits."""
+    ranks.follow(lambda: _state(quantizers), lambda state: _restore(quantizers, state, calibration.device))
+
+
 def _state(quantizers: Mapping[str, Quantizer]) -> dict[str, Tensor]:
+    """The numbers of these quantizers, on the CPU."""
     state: dict[str, Tensor] = {}
     for name, quantizer in quantizers.items():
         if not quantizer.calibrated:  # still OFF in this sweep
             continue
-        state[f"{name}.scale"] = quantizer.scale.detach().clone()
-        state[f"{name}.zero_point"] = quantizer.zero_point.clone()
+        state[f"{name}.scale"] = quantizer.scale.detach().to("cpu", copy=True)
+        state[f"{name}.zero_point"] = quantizer.zero_point.to("cpu", copy=True)
         if quantizer.codes is not None:
-            state[f"{name}.codes"] = quantizer.codes.clone()
+            state[f"{name}.codes"] = quantizer.codes.to("cpu", copy=True)
+        if quantizer.rounded_at is not None:
+            state[f"{name}.rounded_at"] = quantizer.rounded_at.detach().to("cpu", copy=True)
     return state
 
 
@@ -320,4 +366,5 @@ def _restore(quantizers: Mapping[str, Quantizer], state: Mapping[str, Tensor], d
         scale, zero_point = state[f"{name}.scale"].to(device), state[f"{name}.zero_point"].to(device)
         quantizer.set_params(QParams(scale, zero_point))
         if f"{name}.codes" in state:
-            quantizer.harden(state[f"{name}.codes"].to(device))
+            rounded_at = state.get(f"{name}.rounded_at")
+            quantizer.harden(state[f"{name}.codes"].to(device), None if rounded_at is None else rounded_at.to(device))

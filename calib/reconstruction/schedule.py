@@ -60,3 +60,14 @@ class LearnedRounding(Corrected, SoftParameters):
         chosen = choose_rounding(name, shared | stated)
         factor = rate_factor(self.schedule, self.steps, paper_steps)
         return replace(chosen, parameters=chosen.parameters.scaled(factor))
+
+
+class LearnedBlocks(LearnedRounding):
+    """The same of methods that learn block by block.
+
+    Args:
+        joined: so many borders between neighbouring units are taken away, where capacities differ most (MRECG; see
+            `calib.reconstruction.partition`).
+    """
+
+    joined: int = Field(default=0, ge=0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isobit.calib.reconstruction.mixing import MaskSource, Mixing
+from isobit.calib.reconstruction.mixing import Annealed, MaskSource, Mixing
 from isobit.calib.reconstruction.objectives import Objective, Reconstruction
 from isobit.calib.reconstruction.reconstruct import UnitTask
 from isobit.calib.roundings import ChosenRounding, Rounding
@@ -46,6 +46,8 @@ class Settings:
         steps: of the unit.
         rounding: of its weights.
         keep_prob: probability that an activation element, inside the unit and at its input, is quantized.
+        anneal: share of the steps over which that probability rises to 1; 0 where it stays. The unit's input follows
+            where the objective is the loop's own.
         scale_learning_rate: of activation scales, cosine to 0; 0 where they stay as they are.
         gradient_factor: LSQ's damping of the scales' gradients.
         sampler: how a batch is drawn: independent indices (QDrop), the first of a fresh permutation in every step
@@ -56,6 +58,7 @@ class Settings:
     steps: int
     rounding: ChosenRounding = NEAREST
     keep_prob: float = 1.0
+    anneal: float = 0.0
     scale_learning_rate: float = 0.0
     gradient_factor: bool = False
     sampler: Sampler = "replacement"
@@ -84,7 +87,8 @@ def _candidates(task: UnitTask, settings: Settings) -> tuple[Quantizer, ...]:
 
 def _learns(task: UnitTask, settings: Settings) -> bool:
     """Whether steps change anything: scales that values reach, or variables of the rounding."""
-    scales = settings.scale_learning_rate > 0.0 and settings.keep_prob > 0.0 and _candidates(task, settings)
+    reached = settings.keep_prob > 0.0 or settings.anneal > 0.0
+    scales = settings.scale_learning_rate > 0.0 and reached and _candidates(task, settings)
     return bool(scales) or (bool(task.weights) and settings.rounding.kind.learns)
 
 
@@ -107,9 +111,10 @@ class UnitTrainer:
         learned = settings.scale_learning_rate > 0.0 or settings.keep_prob < 1.0
         self.learned = _candidates(task, settings) if learned else ()
         self.bypassed = tuple(quantizer for quantizer in task.inner if quantizer not in self.learned)
-        self.masks = MaskSource(task.seed, task.device)
+        self.masks = MaskSource(task.seed + task.ranks.rank, task.device)
+        self.keep = Annealed(settings.keep_prob, settings.anneal, settings.steps, task.device)
         self.objective: Objective = (
-            make_objective(task, self.masks) if make_objective else Reconstruction(task, self.masks, settings.keep_prob)
+            make_objective(task, self.masks) if make_objective else Reconstruction(task, self.masks, self.keep.now)
         )
         self._scales = torch.nn.Parameter(_stacked(self.learned, task.device))
         self._gradients = self._scales.grad = torch.zeros_like(self._scales)
@@ -137,7 +142,7 @@ class UnitTrainer:
             0.5 * settings.scale_learning_rate * (1.0 + math.cos(math.pi * step / settings.steps))
             for step in range(settings.steps)
         ]
-        self._indices = torch.from_numpy(draws).to(task.device)
+        self._indices = torch.from_numpy(task.ranks.share(draws)).to(task.device)
         self._rates = torch.tensor(rates, device=task.device)
         self._cursor = torch.zeros(1, dtype=torch.int64, device=task.device)
 
@@ -146,6 +151,7 @@ class UnitTrainer:
     def _step(self, regularised: bool) -> None:
         index = self._indices.index_select(0, self._cursor).view(-1)
         self._rate.copy_(self._rates.index_select(0, self._cursor).view(()))
+        self.keep.move(self._cursor)
         self.rounding.refresh()
         self._gradients.zero_()
         outputs = self.task.student(*self.objective.inputs(index))
@@ -154,10 +160,16 @@ class UnitTrainer:
         learning = [(output, gradient) for output, gradient in pairs if output.requires_grad]
         if learning:
             torch.autograd.backward([output for output, _ in learning], [gradient for _, gradient in learning])
-        self.rounding.collect(self._cursor, regularised, lambda: self.objective.loss(outputs, index))
+        self.task.ranks.average(*self.rounding.arrived(), self._gradients)
+        self.rounding.collect(self._cursor, regularised, lambda: self._loss(outputs, index))
         if self.optimiser is not None:
             self._move_scales(self.optimiser)
         self._cursor.add_(1)
+
+    def _loss(self, outputs: Sequence[Tensor], index: Tensor) -> Tensor:
+        loss = self.objective.loss(outputs, index)
+        self.task.ranks.average(loss)
+        return loss
 
     def _move_scales(self, optimiser: torch.optim.Adam) -> None:
         before = None if self._pace is None else self._scales.detach().clone()
@@ -191,8 +203,9 @@ class UnitTrainer:
 
     def _attach(self) -> None:
         self.rounding.attach()
+        damped, world = self.settings.gradient_factor, self.task.ranks.world
         mixtures: list[tuple[Quantizer, StandIn]] = [
-            (quantizer, Mixing(quantizer, scale, self.settings.keep_prob, self.masks, self.settings.gradient_factor))
+            (quantizer, Mixing(quantizer, scale, self.keep.now, self.masks, damped, world))
             for quantizer, scale in zip(self.learned, self._leaves, strict=True)
         ]
         self._attached = stand_in_for([*((quantizer, _identity) for quantizer in self.bypassed), *mixtures])

@@ -56,6 +56,13 @@ class Rounding(Protocol):
         """Compute the weights that the unit sees from the variables as they stand, and clear their gradients."""
         ...
 
+    def arrived(self) -> tuple[Tensor, ...]:
+        """The gradients at the weights that the unit sees, for as many images as this process has of a step.
+
+        Several processes average them in place before `collect`; none where nothing is learned.
+        """
+        ...
+
     def collect(self, cursor: Tensor, regularised: bool, loss: Callable[[], Tensor]) -> None:
         """Move the variables one step, by the gradients that have arrived at the weights.
 

@@ -7,6 +7,7 @@ tensor that shares the buffer, and the gradients of all of them arrive in one bu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -82,9 +83,22 @@ class FlatRounding(ABC):
         """Let the quantizers round to nearest again."""
         self._attachment.close()
 
+    def arrived(self) -> tuple[Tensor, ...]:
+        """The one buffer in which all gradients are."""
+        return (self.gradient,)
+
     @abstractmethod
     def decided(self) -> Tensor:
         """Codes minus zero point as hardening would store them, flat."""
+
+    @property
+    def parts(self) -> list[tuple[Quantizer, int]]:
+        """Each weight's quantizer and number of elements, in the order of the buffer."""
+        return [(segment.quantizer, segment.end - segment.begin) for segment in self._segments]
+
+    def store_scales(self) -> Sequence[Tensor | None]:
+        """Store what scales were learned; returns the scale of each weight's decision, None where it is the stored."""
+        return [None] * len(self._segments)
 
     def flipped(self) -> float:
         """Share of weights that hardening sends to another code than nearest rounding."""
@@ -95,9 +109,9 @@ class FlatRounding(ABC):
         """Store the decided codes in the quantizers and detach from them."""
         flat, found = self.decided(), []
         self.detach()
-        for segment in self._segments:
+        for segment, scale in zip(self._segments, self.store_scales(), strict=True):
             quantizer, codes = segment.quantizer, segment.view(flat)
-            quantizer.harden(codes + along(quantizer.zero_point, quantizer.spec.axis, codes.dim()))
+            quantizer.harden(codes + along(quantizer.zero_point, quantizer.spec.axis, codes.dim()), scale)
             found.append(quantizer.codes)
         return tuple(found)
 

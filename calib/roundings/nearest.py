@@ -45,6 +45,10 @@ class NearestRounding:
     def refresh(self) -> None:
         """Nothing: the weights do not change."""
 
+    def arrived(self) -> tuple[Tensor, ...]:
+        """None: no gradient is asked for."""
+        return ()
+
     def collect(self, cursor: Tensor, regularised: bool, loss: Callable[[], Tensor]) -> None:
         """Nothing moves."""
 

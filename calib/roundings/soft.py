@@ -4,13 +4,13 @@
     h(alpha)    = clamp(1.2 * sigmoid(alpha) - 0.1, 0, 1)
 
 Starting values make the soft weight equal to the float weight; hardening replaces h by 1 where alpha >= 0, else 0.
-Gradients are closed forms on the flat buffer.
+Gradients are closed forms on the flat buffer. The scale may be learned too, see `calib.roundings.channel_scales`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Self
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from isobit.calib.roundings import RoundingParameters, Weights, rounding
 from isobit.calib.roundings.buffer import FlatRounding
+from isobit.calib.roundings.channel_scales import ChannelScales
 
 Descent = Literal["linear", "cosine"]
 ZETA, GAMMA = 1.1, -0.1
@@ -66,6 +67,8 @@ class SoftParameters(RoundingParameters):
         learning_rate: Adam's, of the rounding variables, constant.
         warmup: share of steps without regulariser; then its exponent goes from `beta_start` to `beta_end`.
         descent: how it goes there.
+        weight_scale_rate: of the weights' scales, relative to them; 0 leaves them as they were searched (see
+            `calib.roundings.channel_scales`).
     """
 
     rounding_weight: float = Field(default=0.01, ge=0.0)
@@ -74,10 +77,13 @@ class SoftParameters(RoundingParameters):
     beta_start: float = Field(default=20.0, gt=1.0)
     beta_end: float = Field(default=2.0, gt=1.0)
     descent: Descent = "linear"
+    weight_scale_rate: float = Field(default=0.0, ge=0.0)
 
     def scaled(self, factor: float) -> Self:
-        """The same with Adam's rate times `factor`."""
-        return self.model_copy(update={"learning_rate": self.learning_rate * factor})
+        """The same with Adam's rates times `factor`."""
+        return self.model_copy(update={
+            "learning_rate": self.learning_rate * factor, "weight_scale_rate": self.weight_scale_rate * factor,
+        })
 
 
 @rounding("soft", SoftParameters)
@@ -86,14 +92,18 @@ class SoftRounding(FlatRounding):
 
     Attributes:
         alpha: the flat parameter [weights] that Adam moves.
+        scales: those of the weights; None where they are not learned.
     """
 
     def __init__(self, weights: Weights, parameters: SoftParameters, steps: int) -> None:
         super().__init__(weights)
         self._floor = torch.floor(self.ratio)
         # A weight whose code is clipped gets no gradient from the reconstruction; it still feels the regulariser.
-        free = (self._floor >= self.low) & (self._floor < self.high)
-        self._gain = self.scale * free
+        self._free = (self._floor >= self.low) & (self._floor < self.high)
+        self._gain, self._codes = self.scale * self._free, torch.empty_like(self.ratio)
+        self.scales = ChannelScales(self.parts, parameters.weight_scale_rate, steps) if (
+            parameters.weight_scale_rate > 0.0
+        ) else None
         self.alpha = torch.nn.Parameter(initial_alpha(self.ratio - self._floor))
         self.alpha.grad = torch.zeros_like(self.alpha)
         self._sigmoid = torch.empty_like(self._floor)
@@ -116,16 +126,21 @@ class SoftRounding(FlatRounding):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Compute the soft weights from alpha and clear their gradients."""
+        """Compute the soft weights from alpha, and from scales that are learned, and clear their gradients."""
         torch.sigmoid(self.alpha, out=self._sigmoid)
-        torch.mul(self._sigmoid, STRETCH, out=self.values)
-        self.values.add_(GAMMA).clamp_(0.0, 1.0).add_(self._floor)
-        torch.minimum(torch.maximum(self.values, self.low, out=self.values), self.high, out=self.values)
-        self.values.mul_(self.scale)
+        torch.mul(self._sigmoid, STRETCH, out=self._codes)
+        self._codes.add_(GAMMA).clamp_(0.0, 1.0).add_(self._floor)
+        torch.minimum(torch.maximum(self._codes, self.low, out=self._codes), self.high, out=self._codes)
+        if self.scales is not None:
+            self.scales.spread(self.scale)
+            torch.mul(self.scale, self._free, out=self._gain)
+        torch.mul(self._codes, self.scale, out=self.values)
         self.gradient.zero_()
 
     def collect(self, cursor: Tensor, regularised: bool, loss: Callable[[], Tensor]) -> None:
-        """One step of Adam on alpha."""
+        """One step of Adam on alpha, and on scales that are learned."""
+        if self.scales is not None:
+            self.scales.collect(cursor, self.gradient, self._codes)
         self.differentiate(self._strength, self._betas.index_select(0, cursor) if regularised else None)
         self.optimiser.step()
 
@@ -146,6 +161,22 @@ class SoftRounding(FlatRounding):
         slope = torch.addcmul(self._sigmoid, self._sigmoid, self._sigmoid, value=-1.0).mul_(STRETCH)
         inside = torch.ops.aten.hardtanh_backward(slope, h, -_END, 1.0 + _END)
         torch.mul(total, inside, out=self.alpha.grad)
+
+    def attach(self) -> None:
+        """Make the quantizers answer with the present values and, where they are learned, scales."""
+        super().attach()
+        if self.scales is not None:
+            self.scales.attach()
+
+    def detach(self) -> None:
+        """Let the quantizers round to nearest again, at the scales that they had."""
+        super().detach()
+        if self.scales is not None:
+            self.scales.detach()
+
+    def store_scales(self) -> Sequence[Tensor | None]:
+        """Store the learned scales; codes are decided at those before."""
+        return super().store_scales() if self.scales is None else self.scales.store()
 
     @property
     def h(self) -> Tensor:

@@ -52,15 +52,23 @@ class Training(Protocol):
         ...
 
 
-def train(calibration: Calibration, training: Training, epochs: int, steps: int) -> None:
+def train(
+    calibration: Calibration, training: Training, epochs: int, steps: int, rate: str = "method.learning_rate",
+    total: int | None = None,
+) -> None:
     """Run `training` for `epochs` epochs of `steps` steps, from its last checkpoint where there is one.
+
+    Args:
+        rate: field of the recipe that an error advises to lower.
+        total: steps of all epochs, where the last one is shorter; None where it is not.
 
     Raises:
         CalibrationError: a loss is not finite; names the epoch.
     """
     store, logs, progress = calibration.checkpoints, calibration.findings.epochs, calibration.progress
     progress.training(epochs, steps)
-    kept = store.load_training() if store is not None and calibration.resume else None
+    resumed = store if calibration.resume else None
+    kept = calibration.ranks.first(lambda: None if resumed is None else resumed.load_training())
     if kept is not None:
         state, done = kept
         training.restore(state)
@@ -69,15 +77,16 @@ def train(calibration: Calibration, training: Training, epochs: int, steps: int)
             progress.epoch(log)
     saved = time.monotonic()
     for epoch in range(len(logs), epochs):
-        logs.append(_epoch(calibration, training, epoch, steps))
+        left = epochs * steps if total is None else total - epoch * steps
+        logs.append(_epoch(calibration, training, epoch, min(steps, left), rate))
         progress.epoch(logs[-1])
         last = epoch + 1 == epochs
-        if store is not None and (last or time.monotonic() - saved >= SAVE_EVERY):
+        if store is not None and calibration.ranks.leads and (last or time.monotonic() - saved >= SAVE_EVERY):
             store.save_training(training.state(), logs)
             saved = time.monotonic()
 
 
-def _epoch(calibration: Calibration, training: Training, epoch: int, steps: int) -> EpochLog:
+def _epoch(calibration: Calibration, training: Training, epoch: int, steps: int, rate: str) -> EpochLog:
     began, totals = time.perf_counter(), defaultdict(float)
     training.begin(epoch)
     for _ in range(steps):
@@ -89,7 +98,7 @@ def _epoch(calibration: Calibration, training: Training, epoch: int, steps: int)
     if wrong:
         raise CalibrationError(
             f"'{wrong[0]}' is not finite after epoch {epoch + 1}", where="training",
-            hint="lower method.learning_rate", field="recipe.method.learning_rate",
+            hint=f"lower {rate}", field=f"recipe.{rate}",
         )
     return EpochLog(epoch + 1, steps, measured, time.perf_counter() - began)
 

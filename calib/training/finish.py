@@ -1,291 +1,265 @@
-"""The network-wise finish: scales, biases and, where asked for, the rounding of weights learn the float prediction.
+"""The network-wise finish: scales, biases and the rounding of weights learn the float network's prediction.
 
 Reconstruction answers for one unit at a time; what errors add up to over all of them nobody has looked at. Here the
-whole quantized network is trained on the calibration samples, by the float network's outputs:
+whole quantized network, whatever method made it, is trained on the calibration samples and on what `augment` makes of
+them (`calib.training.variables` says what is learned). Adam, its rates to 0 by cosine. The loss is the distance of
+predictions from the float network's (`calib.reconstruction.predictions`), of a classifier at the rule's temperature,
+and `features` times the mean over all units of |y - t|^2 / |t|^2, y what a unit hands on, t the float network's, |t|^2
+of the first calibration samples.
+That reconstruction ends with the whole network against its own prediction is what NWQ (NeurIPS 2022) and AE-QDrop
+(2024) report.
 
-    scale of an activation   s_a = s0_a * m_a
-    scale of a weight        s_w = s0_w * m_w, one m_w for each channel that has a scale
-    code of a weight         k   = clamp(round(w / s0_w + v)),   v in [-0.5, 0.5]: the codes next to it, as in SignRound
-    bias                     b   = b0 + u o,   u the layer's root mean square result, one o for each channel
-
-All m start at 1 and all o at 0; v starts where it gives the decided code, and codes stay where its rate is 0. Adam, its
-rate to 0 by cosine; rounding (LSQ, arXiv 1902.08153; SignRound, arXiv 2309.05516) passes the gradient. The loss is the
-distance of predictions (`calib.reconstruction.predictions`), of a classifier at temperature 4. That reconstruction ends
-with the whole network against its own prediction is what NWQ (NeurIPS 2022) and AE-QDrop (2024) report.
-
-An eighth of the samples, four at least, is kept out of training: what does not lower the loss on them is not taken.
+An eighth of the samples, four at least, is kept out of training and judges, with samples made of them, after each of
+up to eight rounds: the variables of the best round are taken, or none where the network was best as it came.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from isobit.calib.context import Calibration
-from isobit.calib.corrections.equalize import reads_alone, stated
-from isobit.calib.reconstruction.boundary import batches
-from isobit.calib.reconstruction.mixing import MaskSource, Mixing
-from isobit.calib.reconstruction.predictions import FloatPredictions
-from isobit.calib.roundings.signed_offsets import FARTHEST
-from isobit.pipeline.graph.dialect import WEIGHTED
-from isobit.pipeline.graph.nodes import (
-    bias_quantizer_of,
-    bound_args,
-    get_attribute,
-    nodes_by_name,
-    op_name,
-    quantizer_of,
-    source_of,
-)
-from isobit.pipeline.quant.grid import QParams, along
-from isobit.pipeline.quant.quantizer import Quantizer, bias_scale, on_steps, stand_in_for
-from isobit.pipeline.samples.network_inputs import on_device, part, run_graph, tensors
-from isobit.pipeline.stages import EpochLog
+from isobit.calib.cost import TRAINED, Cost, CostFacts
+from isobit.calib.reconstruction.boundary import batches, segments
+from isobit.calib.reconstruction.losses import number_loss
+from isobit.calib.reconstruction.predictions import FloatPredictions, PredictionNames, float_predictions
+from isobit.calib.training.augment import augmented
+from isobit.calib.training.finetune import train
+from isobit.calib.training.variables import TrainedNetwork
+from isobit.pipeline.graph.subgraphs import float_network
+from isobit.pipeline.recipe.schema import Augmentation, FinishRule
+from isobit.pipeline.samples.network_inputs import Inputs, on_device, part, run_graph
 
-TEMPERATURE = 4.0
 KEPT_OUT, LEAST_KEPT = 8, 4  # one sample in so many, and how many at least where that leaves as many to train on
-LEAST = 0.1  # of a multiplier
+MADE = 2  # samples made of each that is kept out
+ROUNDS = 8  # at most, between two looks at the samples kept out
 
 
-@dataclass(frozen=True)
-class Finish:
-    """How long the finish trains, and how fast.
-
-    Args:
-        steps: of Adam.
-        learning_rate: of multipliers and offsets, at the first step.
-        rounding_rate: of v; 0 leaves the codes.
-        batch: samples of one step.
-    """
-
-    steps: int
-    learning_rate: float
-    rounding_rate: float
-    batch: int
-
-
-def finish(calibration: Calibration, settings: Finish, predictions: FloatPredictions) -> None:
-    """Change scales and biases in place; a note says what the loss was on samples that were kept out.
+class Teacher:
+    """The float network as it is when this is made: corrections of biases come after it.
 
     Args:
-        predictions: at least one, of the float network for all samples.
+        stated: what the recipe says of the predictions.
+
+    Attributes:
+        predictions: at least one, of all calibration samples.
+        names: nodes whose values the loss reads: those of the predictions, and of what units hand on.
     """
-    order = np.random.default_rng(calibration.seed("finish")).permutation(calibration.count)
-    kept = max(1, min(LEAST_KEPT, calibration.count // 2), calibration.count // KEPT_OUT)
-    judged, trained = torch.from_numpy(order[:kept]), order[kept:]
-    if not len(trained):
+
+    def __init__(self, calibration: Calibration, rule: FinishRule, stated: PredictionNames | None = None) -> None:
+        found = float_predictions(calibration, stated, rule.temperature)
+        if rule.loss == "outputs":
+            plain = [replace(each, kind="numbers", weighed_by="") for each in found.predictions]
+            found = FloatPredictions(plain, found.values, rule.temperature)
+        handed_on = _handed_on(calibration) if rule.features else []
+        self.predictions, self._rule = found, rule
+        self.names = tuple(dict.fromkeys([*found.names, *handed_on]))
+        own = float_network(calibration.graph, self.names)
+        self._outputs, self._network = own.output_names, copy.deepcopy(own)
+        first = self._values(calibration.batch_at(slice(0, calibration.recipe.images.batch_size)))
+        self._handed_on = {name: _squares(first[name]) for name in handed_on if name not in found.names}
+
+    @torch.no_grad()
+    def _values(self, inputs: Inputs) -> dict[str, Tensor]:
+        return dict(zip(self._outputs, run_graph(self._network, inputs), strict=True))
+
+    def loss(self, found: Mapping[str, Tensor], inputs: Inputs, whole: bool) -> Tensor:
+        """How far `found`, a network's values for `inputs`, are from the float network's.
+
+        Args:
+            whole: with what units hand on, where the rule asks for it; else the distance of predictions alone.
+        """
+        values, own = self._values(inputs), self.predictions
+        loss = FloatPredictions(own.predictions, values, own.temperature, scale=own).loss(found, slice(None))
+        if not (whole and self._handed_on):
+            return loss
+        shares = [number_loss(found[name], values[name], squares) for name, squares in self._handed_on.items()]
+        return loss + self._rule.features * sum(shares[1:], shares[0]) / len(shares)
+
+
+def _squares(value: Tensor) -> float:
+    """The sum of a sample's squares, on average over samples."""
+    return max(float(value.square().sum()) / len(value), 1e-30)
+
+
+def _handed_on(calibration: Calibration) -> list[str]:
+    """What each unit hands on to those after it."""
+    path = segments(calibration.graph, [unit.nodes for unit in calibration.units])
+    return [name for segment in path if segment.unit is not None for name in segment.outputs]
+
+
+def kept_out(calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the samples that judge, and of the others, which method and finish train on."""
+    count = calibration.count
+    order = np.random.default_rng(calibration.seed("finish")).permutation(count)
+    kept = max(1, min(LEAST_KEPT, count // 2), count // KEPT_OUT)
+    return np.sort(order[:kept]), np.sort(order[kept:])
+
+
+def for_method(calibration: Calibration) -> Calibration:
+    """The calibration that a method runs on before a finish: without the samples that judge the finish.
+
+    All of them where the others do not fill one batch; then what judges has been seen, and a gain may be overlooked.
+    """
+    _, trained = kept_out(calibration)
+    if len(trained) < min(calibration.count, calibration.recipe.images.batch_size):
+        return calibration
+    return calibration.only(torch.from_numpy(trained))
+
+
+def finish(calibration: Calibration, rule: FinishRule, teacher: Teacher) -> None:
+    """Change codes, scales and biases in place; a note says what the loss was on samples that were kept out.
+
+    An interrupted finish goes on from its last checkpoint.
+    """
+    network = TrainedNetwork(calibration, rule, teacher.names)
+    if calibration.count < 2 or not network.moved():
+        why = "one sample cannot both train and judge" if calibration.count < 2 else "there is nothing to learn"
+        calibration.findings.notes.append(f"finish: not run, {why}")
         return
-    began, network = time.perf_counter(), _Trained(calibration, settings, predictions)
-    before = network.loss_of(judged)
-    with network.attached():
-        _train(network, settings, trained, calibration)
-        after = network.loss_of(judged)
-    if after < before:
-        network.settle()
-    said = f"from {before:.4g} to {after:.4g}" + ("" if after < before else ", not taken")
-    losses = {"loss before": before, "loss after": after}
-    calibration.progress.epoch(EpochLog(1, settings.steps, losses, time.perf_counter() - began))
+    finishing = _Finishing(calibration, rule, teacher, network)
+    count, length = rounds(rule.steps)
+    with finishing.network.attached():
+        finishing.judge()
+        train(calibration, finishing, count, length, "finish.rate", rule.steps)
+    if finishing.best is not None:
+        finishing.network.set_values(finishing.best)
+        finishing.network.settle()
+    said = f"from {finishing.first:.4g} to {finishing.least:.4g}" + ("" if finishing.best else ": no gain, not taken")
+    seen = "" if for_method(calibration) is not calibration else "; the method saw them, so a gain may be overlooked"
+    ended = "" if finishing.ended is None else f"; the loss was no longer finite after {finishing.ended}"
     calibration.findings.notes.append(
-        f"finish: loss of the whole network on {kept} samples kept out {said} ({settings.steps} steps)"
+        f"finish: loss of the whole network on {finishing.kept} samples kept out {said} "
+        f"({rule.steps} steps{ended}){seen}"
     )
 
 
-def _train(network: _Trained, settings: Finish, trained: np.ndarray, calibration: Calibration) -> None:
-    """All steps, on epochs of `trained`."""
-    random = np.random.default_rng(calibration.seed("finish: batches"))
-    size = min(settings.batch, len(trained))
-    draws = np.concatenate([
-        random.permutation(trained)[: len(trained) // size * size]
-        for _ in range(-(-settings.steps * size // (len(trained) // size * size)))
-    ])
-    optimiser = torch.optim.Adam(network.variables)
-    calibration.progress.training(1, settings.steps)
-    for step in range(settings.steps):
-        index = torch.from_numpy(draws[step * size : (step + 1) * size])
-        for group in optimiser.param_groups:
-            group["lr"] = 0.5 * group["first"] * (1.0 + math.cos(math.pi * step / settings.steps))
-        optimiser.zero_grad()
-        network.loss(index).backward()
-        optimiser.step()
-        calibration.progress.step(1)
+def rounds(steps: int) -> tuple[int, int]:
+    """(how many rounds, steps of each) of a finish; the last one may be shorter."""
+    length = -(-steps // ROUNDS)
+    return -(-steps // max(1, length)), length
 
 
-class _Trained(fx.Interpreter):
-    """The quantized network with its variables: multipliers of scales and offsets of biases.
+def finish_cost(rule: FinishRule, facts: CostFacts) -> Cost:
+    """What all steps and all looks at the samples kept out cost, the float network beside each."""
+    looks = (1 + rounds(rule.steps)[0]) * (facts.images // KEPT_OUT) * (1 + MADE * bool(rule.augment))
+    if not rule.steps:
+        return Cost()
+    return facts.network * (rule.steps * facts.batch * (TRAINED + 1.0) + looks * 2.0)
+
+
+class _Finishing:
+    """The training of the engine in `calib.training.finetune`.
 
     Attributes:
-        variables: what the optimiser moves, in groups with their `first` rate.
+        kept: how many samples judge, those made of them apart.
+        trained: indices of the others.
+        best: the variables with the `least` loss of those that judge; None for those that the network came with.
+        first: that loss before training.
+        ended: how many steps were made when the loss was no longer finite; None where it always was.
     """
 
-    def __init__(self, calibration: Calibration, settings: Finish, predictions: FloatPredictions) -> None:
-        super().__init__(calibration.graph)
-        self.calibration, graph = calibration, calibration.graph
-        self._predictions, self._found = predictions, dict[str, Tensor]()
-        self._named = {_as_read(graph, node): node.name for node in graph.graph.nodes if node.name in predictions.names}
-        self._activations = list(calibration.activations().values())
-        self._weights = [quantizer for quantizer in calibration.weights().values() if quantizer.codes is not None]
-        free = [*self._activations, *self._weights]
-        self._start = {quantizer: quantizer.scale.detach().clone() for quantizer in free}
-        self._factors = {q: torch.nn.Parameter(torch.ones_like(scale)) for q, scale in self._start.items()}
-        self._units = _units(calibration)
-        self._offsets = {
-            bias: torch.nn.Parameter(torch.zeros_like(get_attribute(graph, bias))) for bias in self._units
+    def __init__(
+        self, calibration: Calibration, rule: FinishRule, teacher: Teacher, network: TrainedNetwork
+    ) -> None:
+        self.calibration, self.rule, self.teacher, self.network = calibration, rule, teacher, network
+        judging, self.trained = kept_out(calibration)
+        self.kept, self._judging = len(judging), torch.from_numpy(judging)
+        self._optimiser = torch.optim.Adam(self.network.variables)
+        world = calibration.ranks.world
+        self._size = max(1, min(calibration.recipe.images.batch_size, len(self.trained)) // world) * world
+        self._random = np.random.default_rng(calibration.seed("finish: batches"))
+        # Each process makes other samples of its share.
+        self._making = np.random.default_rng([calibration.seed("finish: made samples"), calibration.ranks.rank])
+        self._left: list[int] = []
+        self._done = 0
+        self.first = self.least = math.inf
+        self.best: list[Tensor] | None = None
+        self.ended: int | None = None
+        self._loss_before = 0.0
+
+    def begin(self, epoch: int) -> None:
+        """Nothing hangs on the round."""
+
+    def step(self) -> dict[str, float]:
+        """One step of Adam; nothing any more where the loss was not finite: the best round so far is taken."""
+        if self.ended is not None:
+            return {"loss": self._loss_before}
+        rate = 0.5 * (1.0 + math.cos(math.pi * self._done / self.rule.steps))
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate * group["first"]
+        self._optimiser.zero_grad()
+        loss = self._loss(self._draw(), self.rule.augment, self._making, whole=True)
+        found = self.calibration.ranks.first(lambda: float(loss.detach()))
+        if not math.isfinite(found):
+            self.ended = self._done
+            return {"loss": self._loss_before}
+        self._loss_before = found
+        loss.backward()
+        self.calibration.ranks.average(*(each.grad for each in self.network.moved() if each.grad is not None))
+        self._optimiser.step()
+        self._done += 1
+        return {"loss": found}
+
+    def end(self, epoch: int) -> dict[str, float]:
+        """Look at the samples that are kept out."""
+        return {"kept out": self.judge()}
+
+    def _draw(self) -> Tensor:
+        """This rank's samples of a step: permutations used up one after the other, so that none is in a batch twice."""
+        if len(self._left) < self._size:
+            self._left = self._random.permutation(self.trained).tolist()
+        drawn, self._left = self._left[: self._size], self._left[self._size :]
+        return torch.from_numpy(self.calibration.ranks.share(np.array([drawn]))[0])
+
+    def _loss(
+        self, index: Tensor, kinds: Sequence[Augmentation], random: np.random.Generator, whole: bool
+    ) -> Tensor:
+        """The mean loss of the samples `index`, after `kinds` of augmentation."""
+        inputs = on_device(part(self.calibration.images, index), self.calibration.device)
+        inputs = augmented(inputs, kinds, random)
+        return self.teacher.loss(self.network.answers(inputs), inputs, whole)
+
+    @torch.no_grad()
+    def judge(self) -> float:
+        """The mean loss of the samples that are kept out and of those made of them; keeps the best variables."""
+        random, total, count = np.random.default_rng(self.calibration.seed("finish: judging")), 0.0, 0
+        for turn in range(1 + (MADE if self.rule.augment else 0)):
+            # The recipe's batches: how much memory there is must not decide what is mixed.
+            for rows in batches(self.kept, self.calibration.recipe.images.batch_size):
+                index = self._judging[rows]
+                total += float(self._loss(index, self.rule.augment if turn else (), random, whole=False)) * len(index)
+                count += len(index)
+        loss = self.calibration.ranks.first(lambda: total / count)  # all take the same round
+        if not self._done:
+            self.first = self.least = loss
+        elif loss < self.least:
+            self.least, self.best = loss, self.network.values()
+        return loss if math.isfinite(loss) else self.least
+
+    def state(self) -> dict[str, Any]:
+        """Variables, Adam's moments, what is drawn next, and the best so far."""
+        return {
+            "values": self.network.values(), "optimiser": self._optimiser.state_dict()["state"],
+            "random": self._random.bit_generator.state, "making": self._making.bit_generator.state,
+            "left": self._left, "done": self._done, "first": self.first, "least": self.least,
+            "best": self.best, "ended": self.ended, "loss": self._loss_before,
         }
-        learned = _weights(calibration) if settings.rounding_rate else []
-        self._rounded = {quantizer: _Rounded(quantizer, weight) for quantizer, weight in learned}
-        moved = [*self._factors.values(), *self._offsets.values()]
-        self.variables: list[dict[str, Any]] = [{"params": moved, "first": settings.learning_rate}]
-        if self._rounded:
-            rounded = [each.moved for each in self._rounded.values()]
-            self.variables.append({"params": rounded, "first": settings.rounding_rate})
 
-    def scale(self, quantizer: Quantizer) -> Tensor:
-        """As the variables have it."""
-        if quantizer not in self._factors:
-            return quantizer.scale
-        return self._start[quantizer] * self._factors[quantizer].clamp(min=LEAST)
-
-    def attached(self) -> Any:
-        """Let the quantizers answer with the variables, until it is closed or left."""
-        masks = MaskSource(0, self.calibration.device)
-        mixtures = {q: Mixing(q, self._start[q], 1.0, masks, gradient_factor=False) for q in self._activations}
-
-        def of_activation(quantizer: Quantizer) -> Any:
-            def answer(x: Tensor) -> Tensor:
-                mixture = mixtures[quantizer]
-                mixture.scale = self.scale(quantizer)
-                return mixture(x)
-
-            return answer
-
-        def of_weight(quantizer: Quantizer) -> Any:
-            decided, rounded = _steps(quantizer, quantizer.decided.float()), self._rounded.get(quantizer)
-
-            def answer(x: Tensor) -> Tensor:
-                steps = decided if rounded is None else rounded.steps()
-                return steps * along(self.scale(quantizer), quantizer.spec.axis, x.dim())
-
-            return answer
-
-        return stand_in_for([
-            *((quantizer, of_activation(quantizer)) for quantizer in self._activations),
-            *((quantizer, of_weight(quantizer)) for quantizer in self._weights),
-        ])
-
-    def run_node(self, n: fx.Node) -> Any:
-        """The value of a node; that of a bias with its offset."""
-        tied = bias_quantizer_of(self.calibration.graph, n)
-        if tied is not None:
-            bias = self.env[n.all_input_nodes[0]]
-            source, weight = tied.parents
-            step = bias_scale(self.scale(source).detach(), self.scale(weight).detach())
-            return bias + (on_steps(bias, step) - bias).detach()
-        value = super().run_node(n)
-        if n in self._named:
-            self._found[self._named[n]] = value
-        return value.detach() + self._offsets[n] * self._units[n] if n in self._offsets else value
-
-    def loss(self, index: Tensor) -> Tensor:
-        """The mean loss of the samples `index`."""
-        device = self.calibration.device
-        run_graph(self.run, on_device(part(self.calibration.images, index), device))
-        return self._predictions.loss(self._found, index.to(device))
-
-    @torch.no_grad()
-    def loss_of(self, index: Tensor) -> float:
-        """The mean over the samples `index`, a batch at a time."""
-        total = 0.0
-        for rows in batches(len(index), self.calibration.batch):
-            total += float(self.loss(index[rows])) * (rows.stop - rows.start)
-        return total / len(index)
-
-    @torch.no_grad()
-    def settle(self) -> None:
-        """Write the variables into the graph: scales into quantizers, codes as they were, and biases."""
-        for quantizer in self._factors:
-            codes = quantizer.codes
-            if quantizer in self._rounded:
-                codes = _steps(quantizer, self._rounded[quantizer].steps(), -1).round().to(torch.int32)
-            rounded_at = self._start[quantizer] if quantizer.rounded_at is None else quantizer.rounded_at
-            quantizer.set_params(QParams(self.scale(quantizer).detach().clone(), quantizer.zero_point))
-            if codes is not None:
-                quantizer.harden(codes, rounded_at)
-        for bias, offset in self._offsets.items():
-            get_attribute(self.calibration.graph, bias).add_(offset * self._units[bias])
-
-
-def _as_read(graph: fx.GraphModule, value: fx.Node) -> fx.Node:
-    """The quantizer of a value that nobody reads without it; else the value."""
-    readers = list(value.users)
-    return readers[0] if readers and all(quantizer_of(graph, reader) is not None for reader in readers) else value
-
-
-class _Rounded:
-    """The codes of one weight, less its zero point, as they are learned.
-
-    Attributes:
-        moved: v, in the shape of the weight.
-    """
-
-    def __init__(self, quantizer: Quantizer, weight: Tensor) -> None:
-        grid = quantizer.spec.grid
-        scale, _ = quantizer.aligned(weight)
-        self._low, self._high = (_steps(quantizer, torch.full_like(weight, end)) for end in (grid.qmin, grid.qmax))
-        ratio = weight.detach() / scale
-        self._ratio = torch.minimum(torch.maximum(ratio, self._low), self._high)
-        away = _steps(quantizer, quantizer.decided.float()) - torch.round(self._ratio)
-        self.moved = torch.nn.Parameter(away.sign() * FARTHEST)
-
-    def steps(self) -> Tensor:
-        """Whole numbers; the gradient passes to v."""
-        with torch.no_grad():
-            self.moved.clamp_(-FARTHEST, FARTHEST)
-        soft = self._ratio + self.moved
-        hard = torch.minimum(torch.maximum(torch.round(soft), self._low), self._high)
-        return soft + (hard - soft).detach()
-
-
-def _steps(quantizer: Quantizer, codes: Tensor, sign: int = 1) -> Tensor:
-    """`codes` less the zero point, or with it where `sign` is -1."""
-    return codes - sign * along(quantizer.zero_point.float(), quantizer.spec.axis, codes.dim())
-
-
-def _weights(calibration: Calibration) -> list[tuple[Quantizer, Tensor]]:
-    """Every weight whose rounding can be learned, with its quantizer."""
-    nodes = nodes_by_name(calibration.graph)
-    return [
-        (quantizer, get_attribute(calibration.graph, source_of(nodes[name])))
-        for name, quantizer in calibration.weights().items() if quantizer.codes is not None
-    ]
-
-
-class _Results(fx.Interpreter):
-    """Keeps the root mean square of every layer's result."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__(graph)
-        self.found: dict[fx.Node, Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """The value of a node."""
-        value = super().run_node(n)
-        if op_name(n) in WEIGHTED:
-            self.found[n] = value.square().mean().sqrt()
-        return value
-
-
-@torch.no_grad()
-def _units(calibration: Calibration) -> dict[fx.Node, Tensor]:
-    """The bias of each layer that has one of its own -> the size of the layer's results, on the first samples."""
-    results = _Results(calibration.graph)
-    results.run(*tensors(calibration.batch_at(slice(0, calibration.batch))))
-    biases = {layer: bound_args(layer)["bias"] for layer in results.found}
-    return {
-        stated(bias): results.found[layer] for layer, bias in biases.items() if bias is not None and reads_alone(bias)
-    }
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put back what `state` gave."""
+        self.network.set_values(state["values"])
+        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": state["optimiser"]})
+        self._random.bit_generator.state = state["random"]
+        if self.calibration.ranks.leads:  # the first process kept its own; others begin theirs anew
+            self._making.bit_generator.state = state["making"]
+        self._left, self._done = state["left"], state["done"]
+        self.first, self.least, self.best = state["first"], state["least"], state["best"]
+        self.ended, self._loss_before = state["ended"], state["loss"]

@@ -48,7 +48,7 @@ RANGES = {"0..255": (0.0, 255.0), "0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0)}
 CHANNELS = ("rgb", "bgr", "gray")
 
 discover(backends)
-DEFAULT_TARGET, DEFAULT_RECIPE = "onnx", "finish_w4a8"  # good and affordable: minutes where others take hours
+DEFAULT_TARGET, DEFAULT_RECIPE = "onnx", "isobit_w4a8"  # the best in minutes
 # Plug-ins are not imported for a help text, and one that is broken breaks nothing here; `isobit targets` has them.
 _CHOICES = {name: backend.profiles for name, backend in BACKENDS.loaded().items()}
 _PROFILES = "; ".join(f"{name}: {', '.join(profiles)}" for name, profiles in _CHOICES.items() if len(profiles) > 1)

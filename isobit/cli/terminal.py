@@ -306,8 +306,8 @@ class Terminal:
             return self._fixed_label
         if self.units_done >= self.units_total:
             return "comparing codes"
-        names = self.unit_names if self._part == "unit" else []
-        name = names[self.units_done] if self.units_done < len(names) else ""
+        names = self.unit_names if self._part == "unit" and len(self.unit_names) == self.units_total else []
+        name = names[self.units_done] if names else ""  # a method may have units of its own
         return f"{self._part} {self.units_done + 1}/{self.units_total} {name[-20:]}"
 
     def _estimate(self, elapsed: float) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from isobit.pages.artifact import Artifact
 from isobit.pipeline.facts.record import NodeFacts, TensorFacts, UnitFacts
+from isobit.pipeline.stages import JOINT
 
 GRADES = ((10.0, "bad"), (20.0, "poor"), (30.0, "fair"), (40.0, "good"))  # decibel below which a ratio is of a grade
 BEST = "best"
@@ -76,6 +77,7 @@ def _losses(units: list[UnitFacts]) -> dict[str, tuple[float | None, float | Non
     """By unit: with nearest rounding before the first pass of the method, and after the last."""
     found: dict[str, tuple[float | None, float | None]] = {}
     for unit in units:
-        first = found.get(unit.name, (unit.nearest, None))[0]
-        found[unit.name] = first, unit.nearest if unit.kept_nearest else unit.hard
+        for name in unit.name.split(JOINT):
+            first = found.get(name, (unit.nearest, None))[0]
+            found[name] = first, unit.nearest if unit.kept_nearest else unit.hard
     return found

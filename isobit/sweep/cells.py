@@ -1,17 +1,18 @@
-"""Cells: a study's models x recipes x targets x seeds, each with the key of all that changes its bytes."""
+"""Cells: a study's models x recipes x targets x seeds, each with the key of all that changes its bytes.
+
+A recipe may be for some of the models alone, and have seeds of its own.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 from isobit.backends.base import BACKENDS
 from isobit.build import check_recipe
@@ -64,6 +65,7 @@ class _Recipe:
 
     found: Recipe
     sha256: str
+    content: str  # hash of all but name and seed
     edits: tuple[str, ...]
     words: tuple[Word, ...]
 
@@ -76,20 +78,26 @@ def cells_of(study: Study) -> list[Cell]:
     """
     content = study.content
     places = sum(len(entry.profiles) for entry in content.targets)
-    if (count := len(content.models) * len(content.recipes) * places * len(study.seeds)) > MOST:
+    count = places * sum(len(study.models_of(entry)) * len(study.seeds_of(entry)) for entry in content.recipes)
+    if count > MOST:
         raise InputError(f"'seeds': the study has {count:,} cells", field="seeds", allowed=f"at most {MOST:,}")
-    recipes = [_seeded(study, entry, f"recipes.{place}") for place, entry in enumerate(study.content.recipes)]
-    targets = [place for number, entry in enumerate(study.content.targets)
+    recipes = [_seeded(study, entry, f"recipes.{place}") for place, entry in enumerate(content.recipes)]
+    targets = [place for number, entry in enumerate(content.targets)
                for place in _places(entry.name, entry.profiles, f"targets.{number}")]
-    _refuse_same([(target, profile) for target, profile, _ in targets], "targets", "a target with one profile")
-    _refuse_same([(seeds[0].found.name, seeds[0].edits) for seeds in recipes], "recipes", "a name with the same edits")
-    _refuse_same([seeds[0].found.model_copy(update={"name": "same"}) for seeds in recipes], "recipes", "one recipe")
-    return [_cell(model, recipe, target, study.content.resources)
-            for model, seeds, target in product(study.models, recipes, targets) for recipe in seeds]
+    _refuse_same(enumerate((target, profile) for target, profile, _ in targets), "targets", "a target with one profile")
+    wanted = [(model, place) for model in study.models for place, entry in enumerate(content.recipes)
+              if model in study.models_of(entry)]
+    seeded = [(place, model.name, one) for model, place in wanted for one in recipes[place]]
+    _refuse_same([(place, (model, one.found.name, one.edits, one.found.seed)) for place, model, one in seeded],
+                 "recipes", "a name with the same edits")
+    _refuse_same([(place, (model, one.content, one.found.seed)) for place, model, one in seeded],
+                 "recipes", "one recipe")
+    return [_cell(model, recipe, target, content.resources)
+            for model, place in wanted for target in targets for recipe in recipes[place]]
 
 
 def _seeded(study: Study, entry: RecipeEntry, field: str) -> list[_Recipe]:
-    """The recipe with every seed of the study."""
+    """The recipe with every seed that it is built with."""
     inside = study.folder / entry.name
     is_file = Path(entry.name).suffix.lower() in (".yaml", ".yml") or len(Path(entry.name).parts) > 1
     name = str(inside) if is_file else entry.name
@@ -99,11 +107,13 @@ def _seeded(study: Study, entry: RecipeEntry, field: str) -> list[_Recipe]:
     except CompileError as error:
         raise InputError(f"'{field}': {error.what}", where=error.where, allowed=error.allowed, hint=error.hint,
                          field=field) from error
-    said = [Word("--recipe", name, inside if is_file else None), *(Word("--set", edit) for edit in entry.edits)]
-    if study.content.seeds is None:
-        return [_Recipe(found, found.sha256, entry.edits, tuple(said))]
-    seeded = [(seed, found.model_copy(update={"seed": seed})) for seed in study.content.seeds]
-    return [_Recipe(one, one.sha256, entry.edits, (*said, Word("--seed", str(seed)))) for seed, one in seeded]
+    said = (Word("--recipe", name, inside if is_file else None), *(Word("--set", edit) for edit in entry.edits))
+    content, recipes = found.model_copy(update={"name": "any", "seed": 0}).sha256, []
+    for seed in study.seeds_of(entry):
+        one = found if seed is None else found.model_copy(update={"seed": seed})
+        more = () if seed is None else (Word("--seed", str(seed)),)
+        recipes.append(_Recipe(one, one.sha256, content, entry.edits, (*said, *more)))
+    return recipes
 
 
 def _places(name: str, profiles: tuple[str | None, ...], field: str) -> Iterator[tuple[str, str, tuple[Word, ...]]]:
@@ -120,11 +130,14 @@ def _places(name: str, profiles: tuple[str | None, ...], field: str) -> Iterator
         yield name, profile or backend.profiles[0], (Word("--target", name), *said)
 
 
-def _refuse_same(entries: Sequence[Any], key: str, what: str) -> None:
-    for place, entry in enumerate(entries):
-        if entry in entries[:place]:
-            raise InputError(f"'{key}' has {what} twice: entries {entries.index(entry)} and {place}",
-                             field=f"{key}.{place}", hint="Leave one of them out, or give it another name.")
+def _refuse_same(entries: Iterable[tuple[int, Hashable]], key: str, what: str) -> None:
+    """Raises InputError where two places of the study's list `key` hold the same."""
+    seen: dict[Hashable, int] = {}
+    for place, entry in entries:
+        first = seen.setdefault(entry, place)
+        if first != place:
+            raise InputError(f"'{key}' has {what} twice: entries {first} and {place}", field=f"{key}.{place}",
+                             hint="Leave one of them out, or give it another name.")
 
 
 def _cell(model: Model, recipe: _Recipe, place: tuple[str, str, tuple[Word, ...]], resources: Resources) -> Cell:

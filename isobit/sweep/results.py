@@ -16,12 +16,14 @@ from isobit.pipeline.artifact.manifest import TIMINGS
 from isobit.pipeline.artifact.timings import read_latency
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.facts.record import FACTS
-from isobit.sweep.cells import Cell
+from isobit.sweep.cells import KEY, Cell
 from isobit.sweep.folder import Runs, write_whole
+from isobit.sweep.hashes import build_sha256
 
 DONE, FAILED, TODO = "done", "failed", "todo"
 INDEX, TABLE = "index.jsonl", "index.csv"
 STAGES = ("float", "calibrated", "reference", "artifact")
+NOT_OF_TABLES = ("accuracy", "edits", "higher_is_better", "cpu_seconds", "packages")
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,14 @@ class Row:
         measure, unit: of `accuracy`, as the build was judged: `top-1`, `%`.
         accuracy: by stage; nothing where nothing was measured.
         bytes: of the model file.
-        differing: codes that differ from the target's integer arithmetic.
+        compared, differing: codes, and of them those that differ from the target's integer arithmetic.
         seconds: of the build.
+        cpu_seconds: of its processors by stage; nothing of a build that went on where another was killed.
+        units, kept_nearest: that were reconstructed, and of them those that kept nearest rounding.
+        undecided: mean share of rounding variables that training left undecided; None where nothing was reconstructed.
+        machine: `AMD EPYC, 2 cores`.
+        packages: their versions.
+        code: hash of the code that built it.
         latency: milliseconds of a sample on the host that built it, where it was measured; other cells ran beside it.
         sha256: the manifest's, of all files: the same for the same cell, whichever engine built it.
         artifact: its folder, below that of the sweep; of a failed cell the log.
@@ -55,8 +63,16 @@ class Row:
     higher_is_better: bool = True
     accuracy: Mapping[str, float | None] = field(default_factory=dict)
     bytes: int | None = None
+    compared: int | None = None
     differing: int | None = None
     seconds: float | None = None
+    cpu_seconds: Mapping[str, float] = field(default_factory=dict)
+    units: int | None = None
+    kept_nearest: int | None = None
+    undecided: float | None = None
+    machine: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    code: str = ""
     latency: float | None = None
     sha256: str = ""
     error: str = ""
@@ -81,15 +97,21 @@ def row_of(cell: Cell, runs: Runs) -> Row:
 def _measured(cell: Cell, runs: Runs) -> dict[str, Any]:
     manifest, facts, parity, timings = (
         _json(cell, runs, name) for name in (MANIFEST, FACTS, "parity.json", TIMINGS))
-    steps = facts.get("steps", {})
-    stages, timed = timings.get("stages", {}).values(), _latency(runs.artifact(cell.name))
+    steps, codes, units = facts.get("steps", {}), parity.get("codes", {}), facts.get("units", ())
+    stages, machine = timings.get("stages", {}).values(), timings.get("machine", {})
+    begun = sum(attempt.get("event") == "started" for attempt in runs.attempts(cell.name))
     return {
         "measure": steps.get("title", ""), "unit": steps.get("unit", ""),
         "higher_is_better": steps.get("higher_is_better", True),
         "accuracy": {row["stage"]: row["value"] for row in steps.get("rows", ())},
-        "bytes": manifest.get("sizes", {}).get("model"), "differing": parity.get("codes", {}).get("differing"),
-        "seconds": round(sum(stages), 3) if stages else None, "latency": timed,
-        "sha256": manifest.get("sha256", ""),
+        "bytes": manifest.get("sizes", {}).get("model"),
+        "compared": codes.get("compared"), "differing": codes.get("differing"),
+        "seconds": round(sum(stages), 3) if stages else None,
+        "cpu_seconds": timings.get("cpu_stages", {}) if begun == 1 else {},
+        "units": len(units), "kept_nearest": sum(unit["kept_nearest"] for unit in units),
+        "undecided": _mean(unit["undecided"] for unit in units), "latency": _latency(runs.artifact(cell.name)),
+        "machine": f"{machine['processor']}, {machine['cores']} cores" if machine else "",
+        "packages": manifest.get("packages", {}), "code": build_sha256()[:KEY], "sha256": manifest.get("sha256", ""),
     }
 
 
@@ -140,7 +162,7 @@ def as_csv(rows: Iterable[Row]) -> str:
     """A line a cell; a column for every stage of accuracy."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    plain = [name for name in Row.__dataclass_fields__ if name not in ("accuracy", "edits", "higher_is_better")]
+    plain = [name for name in Row.__dataclass_fields__ if name not in NOT_OF_TABLES]
     writer.writerow([*plain, "edits", *(f"accuracy_{stage}" for stage in STAGES)])
     for row in rows:
         said = asdict(row)

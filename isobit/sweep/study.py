@@ -18,6 +18,7 @@ from isobit.sweep.rules import Rule
 MAX_BYTES = 1 << 20  # of a study file: a thousand models with ten options each have a tenth of it
 MODEL_KEYS = ("file", "name")
 NAME = Field(min_length=1, max_length=200)
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(strict=False, min_length=1)]
 
 
 def _named(value: Any) -> Any:
@@ -40,10 +41,14 @@ class ModelEntry(Frozen):
 
 
 class RecipeEntry(Frozen):
-    """A recipe by name or file, with edits as of `--set`."""
+    """A recipe by name or file, with edits as of `--set`; `models` names those of the study that it is for, all
+    without it, and `seeds` stands in place of the study's.
+    """
 
     name: Annotated[str, NAME]
     edits: Annotated[tuple[str, ...], Field(strict=False, alias="set")] = ()
+    models: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    seeds: Seeds | None = None
 
 
 class TargetEntry(Frozen):
@@ -76,7 +81,7 @@ class Content(Frozen):
         tuple[Annotated[RecipeEntry, BeforeValidator(_named)], ...], Field(strict=False, min_length=1)]
     targets: Annotated[
         tuple[Annotated[TargetEntry, BeforeValidator(_named)], ...], Field(strict=False, min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(strict=False, min_length=1)] | None = None
+    seeds: Seeds | None = None
     resources: Resources = Resources()
     best: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
     slurm: dict[str, Any] = Field(default_factory=dict)
@@ -101,10 +106,13 @@ class Study(Frozen):
     models: tuple[Model, ...]
     content: Content
 
-    @property
-    def seeds(self) -> tuple[int | None, ...]:
+    def seeds_of(self, recipe: RecipeEntry) -> tuple[int | None, ...]:
         """None for the recipe's own."""
-        return self.content.seeds or (None,)
+        return recipe.seeds or self.content.seeds or (None,)
+
+    def models_of(self, recipe: RecipeEntry) -> tuple[Model, ...]:
+        """Those that the recipe is for."""
+        return tuple(model for model in self.models if recipe.models is None or model.name in recipe.models)
 
 
 def load_study(path: Path, options: Mapping[str, Option]) -> Study:
@@ -132,6 +140,8 @@ def load_study(path: Path, options: Mapping[str, Option]) -> Study:
                              ) from None
     refuse_twins("models", [model.name for model in models], str(path),
                  "Give one of them a `name` of its own.".replace("`", "'"))
+    for place, recipe in enumerate(read.recipes):
+        _check_recipe(recipe, [model.name for model in models], f"recipes.{place}", str(path))
     return Study(folder=folder, models=tuple(models), content=read)
 
 
@@ -154,6 +164,17 @@ def _model(entry: ModelEntry, folder: Path, options: Mapping[str, Option], field
     said = [word for key, value in entry.options.items()
             for word in words(options[key], value, folder, f"{field}.{key}")]
     return Model(name=entry.name or Path(entry.file).stem, file=folder / entry.file, words=tuple(said))
+
+
+def _check_recipe(entry: RecipeEntry, models: Sequence[str], field: str, where: str) -> None:
+    """Raises InputError for a model that the study does not have, and for one or a seed that stands there twice."""
+    for key in ("models", "seeds"):
+        refuse_twins(f"{field}.{key}", getattr(entry, key) or (), where)
+    for place, name in enumerate(entry.models or ()):
+        if name not in models:
+            key = f"{field}.models.{place}"
+            raise InputError(f"'{key}': the study has no model '{name}'", where=where, field=key,
+                             allowed=", ".join(models), hint=nearest_spelling(name, models))
 
 
 def refuse_twins(key: str, entries: Sequence[Any], where: str, hint: str = "") -> None:

@@ -82,13 +82,18 @@ class TimedStages(Relay):
 
     Attributes:
         seconds: of every stage by name; the running one is not among them.
+        cpu_seconds: the same of the processors, all threads together.
     """
 
-    def __init__(self, watcher: Watcher, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, watcher: Watcher, clock: Callable[[], float] = time.perf_counter,
+        cpu_clock: Callable[[], float] = time.process_time,
+    ) -> None:
         super().__init__(watcher)
         self.seconds: dict[str, float] = {}
-        self._clock = clock
-        self._current, self._began = "", clock()
+        self.cpu_seconds: dict[str, float] = {}
+        self._clocks = clock, cpu_clock
+        self._current, self._began = "", self._now()
 
     def stage(self, name: str) -> None:
         """One stage ends and `name` begins."""
@@ -98,15 +103,20 @@ class TimedStages(Relay):
 
     def end(self) -> None:
         """The running stage is over."""
-        now = self._clock()
+        now = self._now()
         if self._current:
-            self.seconds[self._current] = self.seconds.get(self._current, 0.0) + now - self._began
+            for found, end, start in zip((self.seconds, self.cpu_seconds), now, self._began, strict=True):
+                found[self._current] = found.get(self._current, 0.0) + end - start
         self._current, self._began = "", now
+
+    def _now(self) -> tuple[float, float]:
+        return self._clocks[0](), self._clocks[1]()
 
 
 def write_timings(
     folder: Path, expected: Mapping[str, Any], stages: Mapping[str, float], log: Iterable[UnitLog],
-    trainings: Mapping[str, Sequence[EpochLog]], latency: Latency | None = None,
+    trainings: Mapping[str, Sequence[EpochLog]], latency: Latency | None = None, *,
+    cpu_stages: Mapping[str, float] | None = None, machine: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `timings.json` into `folder`, all in seconds but the latency.
 
@@ -116,10 +126,14 @@ def write_timings(
         log: one entry per reconstructed unit.
         trainings: epochs of what was trained as a whole, by what that was.
         latency: of one inference, where it was measured.
+        cpu_stages: seconds of the processors, by stage.
+        machine: where that was.
     """
     content: dict[str, Any] = {
+        "machine": dict(machine or {}),
         "expected": dict(expected),
         "stages": {name: round(seconds, 3) for name, seconds in stages.items()},
+        "cpu_stages": {name: round(seconds, 3) for name, seconds in (cpu_stages or {}).items()},
         "units": {unit.title: round(unit.seconds, 3) for unit in log},
         "epochs": {title: [round(epoch.seconds, 3) for epoch in epochs] for title, epochs in trainings.items()},
     }

@@ -17,7 +17,7 @@ from isobit.pipeline.artifact.reading import read_bounded
 from isobit.pipeline.errors import InputError
 
 FACTS = "facts.json"
-FORM = 2  # of the file: raised when a field is added, moved or gone; a reader refuses another
+FORM = 3  # of the file: raised when a field is added, moved or gone; a reader refuses another
 
 MOST = 1e39  # of a number that is drawn: float32 has none beyond
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -129,12 +129,15 @@ class NodeFacts(_Frozen):
 
 
 class UnitFacts(_Frozen):
-    """What reconstruction did to a unit: its loss on the calibration samples with nearest rounding, and as learned."""
+    """What reconstruction did to a unit: its loss on the calibration samples with nearest rounding, and as learned;
+    `undecided` is the share of its rounding variables that training left between both codes.
+    """
 
     name: str
     nearest: float | None
     hard: float | None
     kept_nearest: bool
+    undecided: Share
 
 
 class PointFacts(_Frozen):
@@ -240,7 +243,7 @@ class Facts(_Frozen):
     from the artifact than from float, None where outputs are no choice between classes.
     """
 
-    form: Literal[2] = FORM
+    form: Literal[3] = FORM
     command: list[str]
     verdicts: list[Verdict]
     steps: StepsFacts

@@ -26,6 +26,8 @@ Exponent = Annotated[float, Field(ge=1.0, le=4.0)]
 Percentile = Annotated[float, Field(gt=0.0, le=1.0)]
 # Which layers keep 8 bits; what each name stands for is the table of pipeline/recipe/policy.py.
 PolicyName = Literal["none", "qdrop", "brecq", "brecq-intended", "captq", "depthwise"]
+FinishPart = Literal["scales", "biases", "rounding"]
+Augmentation = Literal["mix", "shift", "flip", "noise"]
 Rule = TypeVar("Rule", "WeightRule", "ActivationRule")
 AnyRule = TypeVar("AnyRule", "WeightRule", "ActivationRule", "RuleChange")
 
@@ -217,6 +219,31 @@ class MethodChoice(Frozen):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
+class FinishRule(Frozen):
+    """The network-wise finish after the method (`calib.training.finish`); nothing where `steps` is 0.
+
+    Args:
+        steps: of Adam, in batches of `images.batch_size`.
+        rate: of multipliers of scales and offsets of biases, at the first step.
+        rounding_rate: of the rounding of weights, in codes.
+        what: is learned. Without `rounding` the codes stay those that the method decided.
+        loss: `predictions` compares classes, scores and boxes as such (`calib.reconstruction.predictions`), `outputs`
+            all of them as plain numbers, each as a share of its squares.
+        temperature: of the softmaxes of a classifier's predictions.
+        features: how much the error of what units hand on counts beside predictions; 0 for nothing.
+        augment: what training samples pass, in random measure (`calib.training.augment`).
+    """
+
+    steps: Annotated[int, Field(ge=0)] = 0
+    rate: Annotated[float, Field(gt=0.0)] = 1e-2
+    rounding_rate: Annotated[float, Field(gt=0.0)] = 1e-2
+    what: Annotated[tuple[FinishPart, ...], Field(strict=False, min_length=1)] = ("scales", "biases", "rounding")
+    loss: Literal["predictions", "outputs"] = "predictions"
+    temperature: Annotated[float, Field(gt=0.0)] = 4.0
+    features: Annotated[float, Field(ge=0.0)] = 0.5
+    augment: Annotated[tuple[Augmentation, ...], Field(strict=False)] = ("mix",)
+
+
 class Recipe(Frozen):
     """One experiment. See `load_recipe` for how it is made and `to_yaml` for its canonical text."""
 
@@ -228,6 +255,7 @@ class Recipe(Frozen):
     placement: Literal["target", "paper"] = "target"
     images: ImagesRule
     method: MethodChoice
+    finish: FinishRule = FinishRule()
     passes: Annotated[tuple[str, ...], Field(strict=False)] = ()
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -281,6 +309,10 @@ class Recipe(Frozen):
         content["images"].pop("parameters")
         content["images"] |= dict(sorted(self.images.parameters.items()))
         content["method"] = {"name": self.method.name, **dict(sorted(self.method.parameters.items()))}
+        if self.finish.steps:
+            content["finish"] |= {"what": list(self.finish.what), "augment": list(self.finish.augment)}
+        else:
+            content.pop("finish")
         # Tuples are not plain YAML.
         if isinstance(self.weights.bits, BitBudget):
             content["weights"]["bits"]["options"] = list(self.weights.bits.options)

@@ -15,7 +15,7 @@ from isobit.pipeline.graph.subgraphs import float_network
 from isobit.pipeline.samples.network_inputs import run_graph
 from tests.examples.units import net, recipe
 
-EDITS = ("method.equalize_clips=true", "method.correct_biases=true", "method.finish_steps=8")
+EDITS = ("method.equalize_clips=true", "method.correct_biases=true")
 
 
 def error(name: str, *edits: str) -> float:
@@ -33,8 +33,13 @@ def test_corrected_biases_bring_the_outputs_of_every_method_nearer(name: str) ->
     assert error(name, "method.correct_biases=true") < error(name)
 
 
+def test_affine_maps_take_the_place_of_corrected_biases() -> None:
+    both = ("method.correct_biases=true", "method.correct_affine=true")
+    assert error("nearest_w4a8", *both) == error("nearest_w4a8", both[1]) < error("nearest_w4a8")
+
+
 def test_each_does_something_of_its_own() -> None:
-    assert len({error("nearest_w4a4", *EDITS[:count]) for count in range(3)}) == 3  # a finish may not be taken
+    assert len({error("nearest_w4a4", *EDITS[:count]) for count in range(3)}) == 3
 
 
 def test_every_method_that_rounds_to_stated_grids_takes_them() -> None:
@@ -46,8 +51,7 @@ def test_the_cost_of_what_is_asked_for_is_told() -> None:
     quantized, images = net(recipe("nearest_w4a8"), name="mobile")
     facts = dataclasses.replace(facts_of(quantized, len(images)), batch=4)
     costs = []
-    for count in range(4):
+    for count in range(3):
         method, parameters = find_method(recipe("nearest_w4a8", *EDITS[:count]).method)
         costs.append(method.costs(parameters, facts).macs)
-    assert costs == sorted(costs) and len(set(costs)) == 4
-    assert costs[3] - costs[2] == pytest.approx(8 * 4 * 3 * facts.network.macs)
+    assert costs == sorted(costs) and len(set(costs)) == 3

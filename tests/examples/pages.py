@@ -59,7 +59,7 @@ def sample(place=0, before=(0, 1), after=(0, 1), **changes):
 def facts(length=3, **changes):
     names = [f"step{place}" for place in range(length)]
     known = {
-        "form": 2, "command": ["net.pth", "--arch", HOSTILE],
+        "form": 3, "command": ["net.pth", "--arch", HOSTILE],
         "verdicts": [{"name": "PARITY", "status": "ok", "title": "PARITY PASSED", "text": HOSTILE, "details": []},
                      {"name": "ACCURACY", "status": "warning", "title": "ACCURACY WARNING", "text": "`code`",
                       "details": [HOSTILE]}],
@@ -71,7 +71,7 @@ def facts(length=3, **changes):
         "evaluation": {"samples": 16, "sha256": "e" * 64, "labelled": True}, "changed": 2, "samples_seen": 1,
         "nodes": [node(name, names[:place][-2:]) for place, name in enumerate(names)],
         "tensors": [one for name in names for one in (tensor(f"{name}_w", "weight"), tensor(name))],
-        "units": [{"name": "block", "nearest": 2.0, "hard": 1.25, "kept_nearest": False}],
+        "units": [{"name": "block", "nearest": 2.0, "hard": 1.25, "kept_nearest": False, "undecided": 0.25}],
         "frontier": {"budget": "3 bits", "points": [{"bytes": 10, "omega": 1.0}, {"bytes": 20, "omega": 0.1}],
                      "chosen": {"bytes": 20, "omega": 0.1}, "uniform": {2: {"bytes": 10, "omega": 1.5}},
                      "omegas": {HOSTILE: 0.1}},

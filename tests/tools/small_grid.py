@@ -1,4 +1,4 @@
-"""A data folder of the shape that `reproduce.py` expects, with tiny networks in it, and records of made-up numbers."""
+"""A data folder of the shape that `reproduce.py` expects, with tiny networks in it, and rows of made-up numbers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from isobit.pipeline.recipe.file import load_recipe
+from isobit.sweep.results import DONE, FAILED, Row
 from tests.examples.tiny import model_and_images
-from tools.reproduce.plan import Cell
+from tools.reproduce.plan import Cell, Line
+from tools.reproduce.study import TARGET, model_of
 
 SOURCE = Path(__file__).parents[1] / "examples" / "tiny.py"
 
@@ -47,17 +48,20 @@ def _pictures(folder: Path, each: int, seed: int) -> None:
             Image.fromarray(pixels).save(folder / str(label) / f"{number}.png")
 
 
-def record(cell: Cell, top1: float, cpu_s: float = 10.0, error: str | None = None) -> dict[str, Any]:
-    """A record as the process of a cell writes it, with numbers made up; of a failed one, what is left of it."""
-    if error is not None:
-        return {"id": cell.id, "key": "", "error": error}
-    recipe = load_recipe(cell.recipe, cell.edits)
-    unit = {"name": "block", "undecided": 0.02, "kept_nearest": False}
-    return {
-        "id": cell.id, "key": "key", "code": "c" * 64, "seed": cell.seed, "error": None,
-        "machine": {"cpu": "A Processor", "cores": 2}, "versions": {"torch": "2.15.0"},
-        "recipe": {"name": recipe.name, "sha256": recipe.sha256, "text": recipe.to_yaml()},
-        "accuracy": {"float": 90.0, "artifact": top1}, "undecided": 0.02, "kept_nearest": 0, "units": [unit, unit],
-        "proof": {"differing": 0, "logits_differing": 0, "compared": 1000},
-        "phases": {"calibrate": {"cpu_s": cpu_s, "wall_s": cpu_s}}, "synthetic": False, "notes": [], "last_epoch": {},
+def row(cell: Cell, top1: float | None, cpu_s: float = 10.0, error: str = "", **changes: Any) -> Row:
+    """A row of the index of a cell, with numbers made up; None for one that failed."""
+    said = {"key": "0" * 64, "model": model_of(cell), "recipe": cell.recipe, "edits": cell.sets, "target": TARGET,
+            "profile": "generic", "seed": cell.seed, "artifact": f"cells/{cell.seed}"}
+    if top1 is None:
+        return Row(**said, status=FAILED, error=error)
+    measured = {
+        "accuracy": {"float": 90.0, "artifact": top1}, "compared": 1000, "differing": 0, "units": 2, "kept_nearest": 0,
+        "undecided": 0.02, "cpu_seconds": {"calibrate": cpu_s}, "machine": "A Processor, 2 cores",
+        "packages": {"torch": "2.15.0"}, "code": "c" * 12,
     }
+    return Row(**said, status=DONE, **{**measured, **changes})
+
+
+def rows(line: Line, *top1: float | None, **said: Any) -> dict[Cell, Row]:
+    """A row for each of the first seeds of a line."""
+    return {cell: row(cell, value, **said) for cell, value in zip(line.cells, top1, strict=False)}

@@ -48,6 +48,8 @@ def test_what_has_changed_since_a_figure_was_measured(checkout):
     other = code_state.note_state(checkout / "docs", checkout)
     assert set(code_state.known_states(checkout / "docs")) == {name, other}
     assert code_state.changed_since([other], code_state.AREAS, checkout) == ()
+    named = code_state.note_state(checkout / "docs", checkout, "f" * code_state.SHORT)
+    assert code_state.changed_since([named], code_state.AREAS, checkout) == () and named != other
 
 
 def test_areas_that_were_shown_to_compute_the_same_are_not_old(checkout, tmp_path_factory):

@@ -2,6 +2,7 @@
 
 Both run the whole network at a few numbers of steps a unit, in turns. CPU time is a constant (ranges, caching,
 hardening) plus a constant per step, so two points give the time at 1,000 steps. Give 1,000 itself to measure it.
+`tools/devices.py` measures the same on a GPU, by the clock.
 """
 
 from __future__ import annotations

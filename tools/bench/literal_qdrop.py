@@ -69,21 +69,24 @@ class LiteralRounding(nn.Module):
         return (self.codes(weight, self.soft()) - self.zero_point) * self.scale
 
 
-def literal_qdrop(quantized: Quantized, images: Tensor, parameters: QDropParameters) -> Calibrated:
-    """Calibrate as `calib.calibrate.calibrate` does, on the CPU, with the plain loop."""
+def literal_qdrop(
+    quantized: Quantized, images: Tensor, parameters: QDropParameters, device: str = "cpu"
+) -> Calibrated:
+    """Calibrate as `calib.calibrate.calibrate` does, with the plain loop."""
     torch.manual_seed(quantized.recipe.seed)
-    graph = copy.deepcopy(quantized.graph)
+    graph, teacher = (copy.deepcopy(each).to(device) for each in (quantized.graph, quantized.teacher))
+    images = images.to(device)
     search_ranges(
-        Calibration(graph, quantized.units, images, quantized.recipe, torch.device("cpu"), Quiet()),
+        Calibration(graph, quantized.units, images, quantized.recipe, torch.device(device), Quiet()),
         parameters.init_images,
     )
     for unit in quantized.units:
         student = extract(graph, unit.nodes)
         quantized_inputs = _cache(graph, student.input_names, images)
-        teacher_inputs = _cache(quantized.teacher, _float_names(graph, student.input_names), images)
-        targets = _cache(quantized.teacher, _float_names(graph, student.output_names), images)
+        teacher_inputs = _cache(teacher, _float_names(graph, student.input_names), images)
+        targets = _cache(teacher, _float_names(graph, student.output_names), images)
         _train(graph, unit.nodes, student, quantized_inputs, teacher_inputs, targets, parameters)
-    return Calibrated(graph, quantized)
+    return Calibrated(graph.cpu(), quantized)
 
 
 def _float_names(graph: fx.GraphModule, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What other products' post-training quantization makes of a network, on the calibration and evaluation data of ours.
 
-    python tools/check/peers.py prepare efficientnet_lite0 FOLDER      any network of tools/reproduce/cell.py
+    python tools/check/peers.py prepare efficientnet_lite0 FOLDER      any network of tools/reproduce/study.py
     python -P tools/check/peers.py run FOLDER float static-minmax      any of PEERS; -P: `types` is Python's own
 
 `prepare` writes the float network as an .onnx and both sets as arrays; it needs Isobit. `run` quantizes with one peer
@@ -197,20 +197,19 @@ def prepare(network: str, folder: Path, data: Path) -> None:
     """Write the network and its data."""
     import torch
 
-    from isobit.calib.sources import draw
-    from isobit.pipeline.model.modelfile import load_model
+    from isobit.cli.artifacts.sweep import model_options, parameters
+    from isobit.cli.build import model_request, open_both
+    from isobit.cli.options import image_options
     from isobit.pipeline.recipe.file import load_recipe
-    from isobit.pipeline.samples.inputs import open_samples
-    from tools.reproduce.cell import SUBJECTS
+    from isobit.sweep.study import load_study
+    from tools.reproduce.experiments import Group, Line
+    from tools.reproduce.study import write_study
 
-    subject = SUBJECTS[network]
-    loaded = load_model(data / subject.model, str(data / subject.arch))
     recipe = load_recipe("nearest_w8a8", [f"images.count={SAMPLES}"])
-    sets = open_samples(
-        loaded, recipe, data / subject.images["calib"], data / subject.evaluation, subject.options_at(data),
-        lambda pool: draw(pool, recipe.images, recipe.seed),
-    )
-    folder.mkdir(parents=True, exist_ok=True)
+    study = write_study([Group("prepare", (Line(network, recipe.name, seeds=(1,)),))], data, folder)
+    given = parameters(load_study(study, model_options()).models[0])
+    loaded = model_request(given).load()
+    sets = open_both(loaded, recipe, image_options(given), given["calib_data"], given["eval_data"])
     (folder / NETWORK).write_text(network, encoding="utf-8")
     for name, batches in zip((CALIBRATION, EVALUATION), sets[:2], strict=True):
         x, y = batches.materialize()

@@ -39,7 +39,7 @@ BUILDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("adaround_w4a8", STEPS, "onnx"), ("qdrop_w4a4", STEPS, "onnx"), ("brecq_w2a4", STEPS, "onnx"),
     ("qdrop_w3a3", (*STEPS, "method.rounding={name: signsgd}"), "onnx"),
     ("pdquant_w2a2", (*STEPS, "method.correction_steps=6"), "onnx"), ("lsq_w4a4", STEPS, "onnx"),
-    ("finish_w4a4", (*FEW, "method.finish_steps=6"), "onnx"),
+    ("nearest-finish_w4a4", (*FEW, "finish.steps=6"), "onnx"),
     ("zeroq_w8a8", (*FEW, "images.batch=16", "images.iterations=4"), "onnx"),
     ("nearest_w4a8", (*FEW, "weights.bits={average: 3}"), "onnx"),
 )

@@ -15,6 +15,7 @@ from tools.code_state import ROOT, changed_since
 from tools.documents import fill, read_json
 from tools.figures import beside
 from tools.reproduce import docs as reproduce_docs
+from tools.reproduce.content import places
 from tools.reproduce.plan import PLAN
 from tools.sweep import scale
 
@@ -105,12 +106,10 @@ def _performance(found: Mapping[str, Any]) -> tuple[Part, ...]:
 def _group(name: str) -> Part:
     """A group of docs/results.json."""
     def codes(numbers: Mapping[str, Any]) -> Iterable[str]:
-        places = numbers["groups"][name]["measured_on"]
-        return [code for place in places for code in _CODE.findall(place)] or ["unknown"]
+        return [code for place in places(numbers["groups"][name]) for code in _CODE.findall(place)] or ["unknown"]
 
     command = f"python tools/reproduce/reproduce.py --groups {name}"
-    return Part(name, ("capture", "calibration", "arithmetic", "evaluation"), codes,
-                f"{command} --proof 128 --stale && {command} --render", cheap=name == "finish")
+    return Part(name, ("capture", "calibration", "arithmetic", "evaluation"), codes, command, cheap=name == "finish")
 
 
 PAGES = (

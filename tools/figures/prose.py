@@ -173,15 +173,14 @@ FIGURES = (
     Figure(RESULTS, "which learns nothing, loses {} to {} points; `qdrop_w8a8` {} to {}",
            lambda n: tuple(lost for recipe in ("nearest_w8a8", "qdrop_w8a8")
                            for lost in _span((_lost(n, name, recipe) for name in (RESNET, DS_CNN)), 1))),
-    Figure(RESULTS, "`pdquant_*`, at {} to {} times its time", lambda n: _span(_times(n), 1)),
-    Figure(RESULTS, "(W2A2: {} points at best)",
+    Figure(RESULTS, "`pdquant_*` takes {} to {} times QDrop's time", lambda n: _span(_times(n), 1)),
+    Figure(RESULTS, "At W2A2 the DS-CNN still loses {} points at best",
            lambda n: (f"{_float(n, 'finish', DS_CNN) - _finished(n, 'W2A2'):.0f}",)),
 )
 # What looks like a measured number and is none: (document, words) and why.
 _THRESHOLD = "a limit in the code, named beside it"
 EXEMPT: Mapping[tuple[str, str], str] = {
     ("docs/c.md", "16 MB of constants and 4 MB of RAM"): "the board that is emulated",
-    ("docs/methods.md", "1 % of them at first and 30 % at last"): "a schedule of the paper",
     ("docs/models.md", "disturbed by 40 dB"): "what is asked, not what was found",
     ("docs/numerics.md", "from 20 dB"): _THRESHOLD,
     ("docs/numerics.md", "below 10 dB"): _THRESHOLD,

@@ -7,11 +7,10 @@ from typing import Any
 
 from tools.bench.rows import SUBJECT_TITLES
 from tools.documents import markdown
-from tools.reproduce.content import METHOD_TITLES, Content
+from tools.reproduce.content import METHOD_TITLES, Content, differing, places
 from tools.reproduce.plan import BITS, METHODS, NETWORKS, Group
 
 NOT_MEASURED = "Not measured yet."
-SHOWN = ("torch ", "onnxruntime ")  # of the packages
 _DASH = "–"
 LINE_COLUMNS = ("method", "bits", "what differs", "top-1, %", "CPU s", "for comparison")
 BEST_COLUMNS = ("network", "bits", "recipe", "edits", "top-1, %", "next")
@@ -63,7 +62,7 @@ def line_row(line: Line) -> tuple[str, ...]:
     first = (method_title(line["recipe"]), line["bits"], line["note"])
     if "top1" not in line:
         return (*first, line["state"], _DASH, beside(line))
-    return (*first, top1(line), f"{line['cpu_s']}", beside(line))
+    return (*first, top1(line), _seconds(line["cpu_s"]), beside(line))
 
 
 def order_view(group: Content) -> str:
@@ -128,15 +127,22 @@ def best_lines(content: Content) -> dict[tuple[str, str], list[Line]]:
 
 
 def environment(content: Content) -> str:
-    """Where the cells were measured, by which state of the code, and how many codes differ in all groups."""
-    rows = [(str(place["cells"]), f"{place['cpu']}, {place['cores']} cores",
-             ", ".join(name for name in place["versions"].split(", ") if name.startswith(SHOWN)), place["code"])
-            for place in content.get("environment", ())]
+    """Where each group was measured, by which states of the code, and how many codes differ in all groups."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for name, group in content.get("groups", {}).items():
+        found.setdefault(tuple(places(group)), []).append(name)
+    rows = []
+    for known, names in found.items():
+        machines: dict[str, list[str]] = {}
+        for place in known:
+            machine, _, code = place.rpartition(", code ")
+            machines.setdefault(machine, []).append(code)
+        rows += [(", ".join(names), machine, ", ".join(codes)) for machine, codes in machines.items()]
     if not rows:
         return NOT_MEASURED
-    differing = sum(group["proof"]["differing"] for group in content.get("groups", {}).values())
-    table = markdown(("cells", "CPU", "versions", "code"), rows)
-    return f"{table}\n\nCodes and logits that differ from the integer arithmetic, all groups: {differing:,}."
+    count = sum(differing(group) for group in content["groups"].values())
+    table = markdown(("groups", "measured on", "code"), rows)
+    return f"{table}\n\nCodes that differ from the integer arithmetic, all groups: {count:,}."
 
 
 def method_of(recipe: str) -> str:
@@ -177,10 +183,14 @@ def _cell(line: Line | None) -> str:
 
 
 def _range(lines: Sequence[Line], key: str) -> str:
-    values = sorted(line[key] for line in lines if key in line)
+    values = sorted(line[key] for line in lines if line.get(key) is not None)
     if not values:
         return _DASH
-    return f"{values[0]}" if values[0] == values[-1] else f"{values[0]}–{values[-1]}"
+    return "–".join(dict.fromkeys((_seconds(values[0]), _seconds(values[-1]))))
+
+
+def _seconds(value: float | None) -> str:
+    return _DASH if value is None else f"{value:.0f}"
 
 
 def _figure(value: float | None) -> str:
@@ -194,9 +204,13 @@ def _title(about: Content, *shared: str) -> str:
 
 def _with_remarks(group: Content, parts: Sequence[str]) -> str:
     """The tables, and below them what failed and where codes differ; nothing where all is well."""
-    proof = group["proof"]
-    said = [] if proof["artifacts"] else [NOT_MEASURED]
-    if proof["differing"]:
-        said.append(f"{proof['differing']:,} of {proof['compared']:,} codes and logits differ.")
-    failed = [f"- {entry['cells']} failed (`{entry['first']}`): {entry['error']}" for entry in group["failures"]]
-    return "\n\n".join([*parts, *said, *failed])
+    said = [] if any("top1" in line for line in group["lines"]) else [NOT_MEASURED]
+    if count := differing(group):
+        said.append(f"{count:,} codes differ.")
+    failed: dict[str, list[Content]] = {}
+    for line in group["lines"]:
+        if "failed" in line:
+            failed.setdefault(line["failed"]["error"], []).append(line["failed"])
+    told = [f"- {sum(each['cells'] for each in known)} failed (`{known[0]['first']}`): {error}"
+            for error, known in failed.items()]
+    return "\n\n".join([*parts, *said, *told])

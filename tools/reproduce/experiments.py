@@ -1,4 +1,4 @@
-"""What an experiment is: a line of a table, repeated over seeds; a cell is one line with one seed, and one process.
+"""What an experiment is: a line of a table, repeated over seeds; a cell is one line with one seed.
 
 The same cell may stand in several groups and is run once.
 """
@@ -18,10 +18,10 @@ class Cell:
     """One build and its measurement.
 
     Args:
-        subject: the network, a key of `cell.SUBJECTS`.
+        subject: the network, a model of `study.models`.
         recipe: name of a shipped recipe.
         sets: `--set` edits in the order in which they are made, the seed apart.
-        images: which of the subject's folders calibration draws from; None where the recipe's source reads no data.
+        images: which of the network's folders calibration draws from; None where the recipe's source reads no data.
     """
 
     subject: str
@@ -32,13 +32,13 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """`resnet20/qdrop_w4a4+method.steps=500/1005`; what `--only` is matched with."""
+        """`resnet20/qdrop_w4a4+method.steps=500/1005`, for people."""
         from_pool = "@pool" if self.images == "pool" else ""
         return f"{self.subject}/{'+'.join([self.recipe, *self.sets])}{from_pool}/{self.seed}"
 
     @property
     def edits(self) -> list[str]:
-        """All `--set` edits."""
+        """All `--set` edits, as `load_recipe` takes them."""
         return [*self.sets, f"seed={self.seed}"]
 
 

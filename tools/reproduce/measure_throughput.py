@@ -30,7 +30,7 @@ from isobit.pipeline.graph.nodes import record_shapes
 from isobit.pipeline.model.modelfile import load_model
 from tools.bench.rows import RESNET
 from tools.processor import cpu_name
-from tools.reproduce.cell import SUBJECTS
+from tools.reproduce.study import models
 
 BATCH, STEPS, ROUNDS = 32, 3, 4
 
@@ -74,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", default="1,2", help="separated by commas")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     options = parser.parse_args(arguments)
-    subject = SUBJECTS[RESNET]
-    model = load_model(options.data / subject.model, f"{options.data / subject.arch}").module
+    network = models(options.data)[RESNET]
+    model = load_model(Path(network["file"]), network["arch"]).module
     images = torch.zeros(BATCH, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     cost = step_cost(model, images.shape[1:])
     model = model.to(memory_format=torch.channels_last).requires_grad_(True)

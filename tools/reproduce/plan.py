@@ -39,7 +39,7 @@ BUDGETS: Mapping[tuple[str, str], tuple[str, ...]] = {
     (RESNET, "dmbq-small"): ("method.epochs=10", "method.window=0.4", "method.milestones=[0.75, 0.9]"),
     (RESNET, "nearest"): (),
     (DS_CNN, "zeroq"): (),
-    (DS_CNN, "qdrop"): ("method.steps=500",),
+    (DS_CNN, "qdrop"): ("method.steps=500", "policy=qdrop"),  # its own policy, said as the group `order` says it
     (DS_CNN, "zeroq-qdrop"): ("images.count=128", "method.steps=500"),
     (DS_CNN, "gdfq"): (*_GDFQ, "method.learning_rate=3.0e-4"),
     (DS_CNN, "fdda-f8l8-small"): (*_FDDA, "method.learning_rate=1.5e-5"),
@@ -205,9 +205,9 @@ def mixed() -> Group:
     """Weight bits by layer at the size of equal bits, on ResNet-20."""
     lines = []
     for method, activations, bits in product(("nearest",), (8, 4), (4, 3)):
-        recipe, common = f"{method}_w{bits}a{bits}", (f"activations.bits={activations}", POLICY)
-        equal = made(RESNET, recipe, *common, images="calib")
-        allocated = made(RESNET, recipe, f"weights.bits={{average: {bits}}}", *common, images="calib",
+        recipe = f"{method}_w{bits}a{activations}"
+        equal = made(RESNET, recipe, POLICY, images="calib")
+        allocated = made(RESNET, recipe, f"weights.bits={{average: {bits}}}", POLICY, images="calib",
                          beside=equal, paper="zeroq")
         lines += [equal, allocated]
     return Group("mixed", tuple(lines), view="pairs")
@@ -219,20 +219,44 @@ def finish() -> Group:
     alone = {
         "8-bit stem output": (), "channels equalized": ("method.equalize=true",),
         "biases corrected": ("method.correct_biases=true",), "depthwise layers at 8 bits": (depthwise,),
-        "finish of 200 steps": ("images.batch_size=16", "method.finish_steps=200"),
+        "finish of 200 steps": ("images.batch_size=16", "finish.steps=200"),
     }
     lines = [
         Line(DS_CNN, "nearest_w4a4", ("policy=captq", *edits), SEEDS[:1], paper="none", note=note)
         for note, edits in alone.items()
     ]
-    steps = ("images.batch_size=16", "method.finish_steps=500")
-    lines.append(Line(DS_CNN, "finish_w4a4", steps, SEEDS, paper="none", note="`finish`, stem output at 8 bits"))
+    steps = ("images.batch_size=16", "finish.steps=500")
+    note = "`nearest-finish`, stem output at 8 bits"
+    lines.append(Line(DS_CNN, "nearest-finish_w4a4", steps, SEEDS, paper="none", note=note))
     lines += [
-        Line(DS_CNN, f"finish_{bits}", (*steps, POLICY), SEEDS if bits == "w4a4" else SEEDS[:1], paper="none",
-             note="`finish`, QDrop's policy")
+        Line(DS_CNN, f"nearest-finish_{bits}", (*steps, POLICY), SEEDS if bits == "w4a4" else SEEDS[:1], paper="none",
+             note="`nearest-finish`, QDrop's policy")
         for bits in BITS
     ]
-    return Group("finish", tuple(lines))
+    return Group("finish", (*lines, *finished()))
+
+
+def finished() -> list[Line]:
+    """The finish after QDrop and without data, at as many steps as a unit had; pictures may be moved and mirrored."""
+    pictures = ("finish.augment=[mix, shift, flip]",)
+    lines = []
+    for subject, steps, more in ((DS_CNN, 500, ()), (RESNET, 300, pictures)):
+        for bits in BITS:
+            alone = line(subject, "qdrop", bits, steps)
+            edits = (*budget("qdrop", steps), f"finish.steps={steps}", *more, POLICY)
+            found = Line(subject, f"qdrop-finish_{bits}", edits, SEEDS, paper="none")
+            # QDrop alone stands beside it where another group measures that: at the same steps.
+            ranked = subject == DS_CNN or (subject, bits) in RANKED_AT
+            several = (subject, bits) in (*RANKED_AT, (DS_CNN, "w4a4"))
+            alone = replace(alone, seeds=SEEDS if several else SEEDS[:1])
+            lines.append(replace(found, beside=alone) if ranked else found)
+    lines.append(Line(RESNET, "isobit-fast_w4a4", (POLICY,), SEEDS, paper="none", note="a minute at most"))
+    without = (*BUDGETS[RESNET, "zeroq-qdrop"], "finish.steps=300", *pictures)
+    lines += [
+        Line(RESNET, f"zeroq-qdrop-finish_{bits}", without, SEEDS[:1], None, paper="none", note="no data")
+        for bits in ("w4a4", "w2a2")
+    ]
+    return lines
 
 
 def best() -> Group:

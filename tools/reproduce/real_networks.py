@@ -24,7 +24,7 @@ BUDGETS: Mapping[tuple[str, str], tuple[str, ...]] = {
     (EFFICIENTNET, "brecq"): (*_UNITS, "method.activation_steps=15", "method.skip_stem=false"),
     (EFFICIENTNET, "qdrop"): _UNITS,
     (EFFICIENTNET, "pdquant"): (*_UNITS, "method.prediction_images=4", "method.correction_steps=60"),
-    (EFFICIENTNET, "finish"): ("images.count=384", "method.finish_steps=200"),
+    (EFFICIENTNET, "nearest-finish"): ("images.count=384", "finish.steps=200"),
     (EFFICIENTNET, "qdrop-finish"): (),
     (EFFICIENTNET, "zeroq"): ("images.count=32", "images.batch_size=8", "images.batch=8", "images.iterations=60"),
     (CELLS, "nearest"): (),
@@ -33,7 +33,7 @@ BUDGETS: Mapping[tuple[str, str], tuple[str, ...]] = {
     (CELLS, "brecq"): (*_BOXES, "method.activation_steps=25"),
     (CELLS, "qdrop"): _BOXES,
     (CELLS, "pdquant"): (*_BOXES, "method.prediction_images=4", "method.correction_steps=0"),
-    (CELLS, "finish"): (),
+    (CELLS, "nearest-finish"): (),
     (CELLS, "qdrop-finish"): (),
     (CELLS, "zeroq"): ("images.count=32", "images.batch_size=8", "images.batch=8", "images.iterations=100"),
 }

@@ -145,13 +145,19 @@ def model_options() -> dict[str, Option]:
     return found
 
 
+def parameters(model: Model) -> dict[str, Any]:
+    """What `isobit build` is told of a model, by the names of its parameters; files are not looked for."""
+    words = [text for word in model.words for text in (word.flag, word.text) if text]
+    with _build_command().make_context("isobit build", [str(model.file), *words]) as context:
+        return dict(context.params)
+
+
 def check_words(model: Model, field: str, study: Path) -> None:
     """Raises InputError where the options of a model are none that `isobit build` takes; files are not looked for."""
-    words = [text for word in model.words for text in (word.flag, word.text) if text]
     try:
-        with _build_command().make_context("isobit build", [str(model.file), *words]) as context:
-            cli.image_options(context.params)
-            cli.parse_arch_args(context.params["arch_args"])
+        given = parameters(model)
+        cli.image_options(given)
+        cli.parse_arch_args(given["arch_args"])
     except cli.USAGE_ERROR as error:
         raise InputError(f"'{field}': {error.format_message()}", where=str(study), field=field) from error
     except InputError as error:

@@ -15,7 +15,7 @@ from isobit.pipeline.graph.nodes import bias_quantizer_of, is_constant, quantize
 from isobit.pipeline.quant.quantizer import Phase
 from isobit.pipeline.recipe.family import list_families
 from isobit.pipeline.recipe.file import load_recipe
-from isobit.pipeline.recipe.schema import MethodChoice
+from isobit.pipeline.recipe.schema import FinishRule, MethodChoice
 from isobit.pipeline.stages import Calibrated
 from tests.examples import ports
 from tests.examples.tiny import multibit_recipe, quantized_net
@@ -139,11 +139,22 @@ class Chosen(Plain):
 def test_what_compares_predictions_is_refused_where_only_integers_leave() -> None:
     quantized, _ = quantized_net(PAPER, "minmax_w4a4", Chosen(flat=True).eval(), torch.rand(4, 3, 8, 8))
     check_needs(choice("nearest"), quantized)
-    refused = (("nearest", {"finish_steps": 5}, "finish_steps"), ("brecq", {"fisher": "diag"}, "name"))
-    for name, parameters, field in refused:
+    finished = quantized.recipe.model_copy(update={"finish": FinishRule(steps=5)})
+    refused = (
+        (choice("nearest"), dataclasses.replace(quantized, recipe=finished), "finish.steps"),
+        (choice("brecq", fisher="diag"), quantized, "method.name"),
+    )
+    for chosen, of, field in refused:
         with pytest.raises(RecipeError, match="compares predictions, and the model gives no floats") as error:
-            check_needs(choice(name, **parameters), quantized)
-        assert error.value.field == f"recipe.method.{field}" and error.value.allowed and error.value.hint
+            check_needs(chosen, of)
+        assert error.value.field == f"recipe.{field}" and error.value.allowed and error.value.hint
+
+
+def test_a_method_that_trains_the_whole_network_takes_no_finish() -> None:
+    quantized, _ = quantized_net(TARGET, load_recipe("gdfq_w4a4", ["finish.steps=5"]))
+    with pytest.raises(RecipeError, match="'gdfq' trains the whole network itself") as error:
+        check_needs(quantized.recipe.method, quantized)
+    assert error.value.field == "recipe.finish.steps" and error.value.hint
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "dmbq"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from isobit.calib.reconstruction.mixing import MaskSource, Mixing, flat, mix_inputs
+from isobit.calib.reconstruction.mixing import Annealed, MaskSource, Mixing, flat, mix_inputs
 from isobit.pipeline.quant.grid import Grid, QParams, QuantSpec
 from isobit.pipeline.quant.quantizer import Phase, Quantizer
 
@@ -141,3 +141,43 @@ def test_the_quantizers_own_gradient_is_the_formula() -> None:
     by_scale = torch.where(inside, ratio.round() - ratio, codes.clamp(0, 15) - 3)
     assert torch.equal(x.grad, inside.float())
     assert float(node.scale.grad) == pytest.approx(float(by_scale.double().sum()), rel=1e-5)
+
+
+def test_processes_that_share_a_batch_damp_by_the_whole() -> None:
+    """The mean of the shares' gradients is the gradient of the whole batch."""
+    node, x, found = quantizer(), activations(), []
+    for part, world in ((x, 1), (x[:2], 2), (x[2:], 2)):
+        leaf = node.scale.clone().requires_grad_()
+        output = Mixing(node, leaf, 1.0, MaskSource(7, CPU), True, world)(part)
+        (output.square().sum() / part.shape[0]).backward()
+        found.append(float(leaf.grad))
+    assert (found[1] + found[2]) / 2 == pytest.approx(found[0], rel=1e-5)
+
+
+def test_annealed_probabilities_rise_in_a_line_and_stay() -> None:
+    keep, found = Annealed(0.5, 0.5, 20, CPU), []
+    now = keep.now
+    for step in range(20):
+        keep.move(torch.tensor([step]))
+        assert keep.now is now  # a recorded step reads this tensor
+        found.append(float(keep.now))
+    assert found == pytest.approx([min(1.0, 0.5 + 0.05 * step) for step in range(20)])
+
+
+@pytest.mark.parametrize(("start", "share"), [(0.5, 0.0), (1.0, 0.5)])
+def test_a_constant_probability_is_a_number(start: float, share: float) -> None:
+    keep = Annealed(start, share, 20, CPU)
+    keep.move(torch.tensor([3]))
+    assert keep.now == start and isinstance(keep.now, float)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.5, 1.0])
+def test_a_probability_on_the_device_does_what_the_number_does(keep: float) -> None:
+    node, x, teacher = quantizer(), activations(), activations().flip(0)
+    found = []
+    for each in (keep, torch.tensor(keep)):
+        leaf = node.scale.clone().requires_grad_()
+        mixed = Mixing(node, leaf, each, MaskSource(7, CPU), False)(x)
+        found.append((mixed, mix_inputs(x, teacher, each, MaskSource(7, CPU))))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)

@@ -182,7 +182,7 @@ class Spoiler:
         self.task = task
 
     def train(self, step: Callable[[int], None]) -> None:
-        for quantizer in self.task.activations:
+        for quantizer in (*self.task.activations, *(quantizer for quantizer, _ in self.task.weights)):
             quantizer.scale = quantizer.scale * 50
 
     def harden(self) -> None:
@@ -204,8 +204,8 @@ def test_the_guard_keeps_nearest_rounding_and_the_first_scales() -> None:
     for name, quantizer in untouched.weights().items():
         weight = untouched.graph.get_parameter(nodes[name].args[0].target)
         assert torch.equal(made.weights()[name].codes, quantizer.quantize(weight).to(torch.int32))
-    for name, quantizer in untouched.activations().items():
-        assert torch.equal(made.activations()[name].scale, quantizer.scale)
+    for name, quantizer in (untouched.activations() | untouched.weights()).items():
+        assert torch.equal((made.activations() | made.weights())[name].scale, quantizer.scale)
 
 
 def test_same_seed_same_numbers_other_seed_others() -> None:
@@ -236,6 +236,21 @@ def test_resuming_gives_bit_identical_numbers(tmp_path: Path, stop_at: int) -> N
         return dataclasses.replace(log, seconds=0.0)
 
     assert list(map(facts, logs)) == list(map(facts, expected))
+
+
+def test_a_checkpoint_keeps_learned_weight_scales_and_those_of_the_decision(tmp_path: Path) -> None:
+    learning = QDropParameters(steps=60, weight_scale_rate=1e-6).settings
+    store, runs = UnitCheckpoints(tmp_path, run_key("run")), []
+    for resume in (False, True):
+        made = dataclasses.replace(calibration(recipe("qdrop_w2a2")), checkpoints=store, resume=resume)
+        reconstruct(made, Sweep(60), lambda task: UnitTrainer(task, learning))
+        learned = {name: q for name, q in made.weights().items() if q.rounded_at is not None}
+        runs.append({f"{name}.rounded_at": q.rounded_at for name, q in learned.items()} | numbers(made))
+    assert same(*runs) and made.progress.trained == 0 and learned
+    plain = calibration(recipe("qdrop_w2a2")).weights()
+    for name, quantizer in learned.items():
+        assert torch.equal(quantizer.rounded_at, plain[name].scale)
+        assert not torch.equal(quantizer.scale, plain[name].scale)
 
 
 def test_without_resume_checkpoints_are_not_read(tmp_path: Path) -> None:

@@ -324,8 +324,8 @@ def test_nothing_random_is_left() -> None:
     assert not any(quantizer.scale.requires_grad for quantizer in task.activations)
 
 
-@pytest.mark.parametrize("rounding", ROUNDINGS.names())
-def test_an_interrupted_run_gives_every_quantizer_back(rounding: str) -> None:
+@pytest.mark.parametrize("rounding", [*((k, {}) for k in ROUNDINGS.names()), ("soft", {"weight_scale_rate": 0.01})])
+def test_an_interrupted_run_gives_every_quantizer_back(rounding: tuple[str, dict[str, float]]) -> None:
     task, _ = task_of(1)
     members = [*task.activations, *task.inner, *(quantizer for quantizer, _ in task.weights)]
     before, answered = [quantizer.scale.clone() for quantizer in members], answer(task)
@@ -334,7 +334,7 @@ def test_an_interrupted_run_gives_every_quantizer_back(rounding: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        UnitTrainer(task, settings(rounding=choose_rounding(rounding, {}), scale_learning_rate=0.01)).train(stop)
+        UnitTrainer(task, settings(rounding=choose_rounding(*rounding), scale_learning_rate=0.01)).train(stop)
     assert all(quantizer.stand_in is None and quantizer.codes is None for quantizer in members)
     assert all(torch.equal(quantizer.scale, scale) for quantizer, scale in zip(members, before, strict=True))
     assert torch.equal(answer(task), answered)

@@ -103,6 +103,14 @@ def test_default_folder_and_images_from_a_folder(command, tmp_path):
     assert manifest["seed"] == 7 and manifest["calibration"]["count"] == 5
 
 
+def test_the_recipe_that_is_taken_where_none_is_given_is_told(command):
+    few = ("--set", "method.steps=1", "--set", "finish.steps=1", "--set", "images.batch_size=4")
+    without = command("--target", "reference", "--dry-run", recipe=few)
+    assert without.exit_code == 0 and "no --recipe is given, so isobit_w4a8 is taken" in without.stderr
+    named = command("--target", "reference", "--dry-run", recipe=("--recipe", "isobit_w4a8", *few))
+    assert named.exit_code == 0 and "is taken" not in named.stderr
+
+
 @pytest.fixture
 def imagenet(tmp_path):
     """The standard folder in small: train/ and val/ with a folder a class, JPEG images of different sizes."""

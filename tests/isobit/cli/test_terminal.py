@@ -164,6 +164,8 @@ def test_units_after_a_training_are_called_units_again(plain):
     plain.epoch(EpochLog(1, 10, {"loss": 0.5}, 2.0))
     plain.units(2, 100)
     assert plain._label() == "unit 1/2 stem"
+    plain.units(1, 100)  # a method's own units
+    assert plain._label() == "unit 1/1 "
 
 
 @pytest.mark.parametrize("width", [80, 30])

@@ -13,7 +13,7 @@ from isobit.sweep import cells as module
 from isobit.sweep.cells import KEY, cells_of
 from isobit.sweep.hashes import tree_sha256
 from isobit.sweep.study import load_study
-from tests.examples.sweeps import SMALL, study
+from tests.examples.sweeps import SMALL, given, study
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,21 @@ def test_the_product_in_its_order(tmp_path):
     assert found[0].words[0] == str(tmp_path / "model.pth") and "--seed" in found[0].words
     readable = "model-minmax_w8a8+images.count=12+images.batch_size=4-c-cortex-m4-2"
     assert found[-1].name == f"{readable}-{found[-1].key[:KEY]}"
+
+
+def test_a_recipe_may_be_for_some_models_and_have_seeds_of_its_own(tmp_path):
+    """The same recipe stands there twice, for other models or other seeds."""
+    first = given(tmp_path)
+    models = [{**first, "name": "a"}, {**first, "name": "b", "parity_samples": 4}]
+    path = study(tmp_path, models=models, seeds=[1], recipes=[
+        "minmax_w8a8", {"name": "qdrop_w4a4", "models": ["b"], "seeds": [5, 6]},
+        {"name": "qdrop_w4a4", "models": ["a"]}, {"name": "minmax_w8a8", "models": ["b"], "seeds": [2]}])
+    assert [(cell.model, cell.recipe, cell.seed) for cell in cells(path)] == [
+        ("a", "minmax_w8a8", 1), ("a", "qdrop_w4a4", 1),
+        ("b", "minmax_w8a8", 1), ("b", "qdrop_w4a4", 5), ("b", "qdrop_w4a4", 6), ("b", "minmax_w8a8", 2)]
+    with pytest.raises(InputError, match="twice: entries 0 and 1") as found:
+        cells(study(tmp_path, recipes=["minmax_w8a8", {"name": "minmax_w8a8", "models": ["model"]}]))
+    assert found.value.field == "recipes.1"
 
 
 def test_the_key_follows_bytes_and_not_the_place(tmp_path):

@@ -7,7 +7,9 @@ import json
 
 import pytest
 
+from isobit.sweep.cells import KEY
 from isobit.sweep.folder import Runs
+from isobit.sweep.hashes import build_sha256
 from isobit.sweep.results import DONE, FAILED, TODO, Index, as_csv, groups, row_of
 from tests.examples.sweeps import cell, row, seeds
 
@@ -16,10 +18,13 @@ def artifact(runs: Runs, name: str, **timings) -> None:
     folder = runs.artifact(name)
     folder.mkdir(parents=True)
     files = {
-        "manifest.json": {"sizes": {"model": 3296}, "sha256": "ab"}, "parity.json": {"codes": {"differing": 2}},
+        "manifest.json": {"sizes": {"model": 3296}, "sha256": "ab", "packages": {"torch": "2.0"}},
+        "parity.json": {"codes": {"differing": 2, "compared": 900}},
         "facts.json": {"steps": {"title": "mAP", "unit": "points", "higher_is_better": True, "rows": [
-            {"stage": "float", "value": 57.0}, {"stage": "artifact", "value": 56.5}]}},
-        "timings.json": {"stages": {"calibrate": 1.5, "prove": 0.5}, **timings},
+            {"stage": "float", "value": 57.0}, {"stage": "artifact", "value": 56.5}]}, "units": [
+                {"kept_nearest": True, "undecided": 0.0}, {"kept_nearest": False, "undecided": 0.5}]},
+        "timings.json": {"stages": {"calibrate": 1.5, "prove": 0.5}, "cpu_stages": {"calibrate": 2.5},
+                         "machine": {"processor": "A Processor", "cores": 2}, **timings},
     }
     for file, content in files.items():
         (folder / file).write_text(json.dumps(content))
@@ -34,6 +39,19 @@ def test_a_row_is_what_stands_on_disk(tmp_path):
     found = row_of(one, runs)
     assert (found.status, found.measure, found.value, found.bytes, found.differing, found.seconds, found.sha256) == (
         DONE, "mAP", 56.5, 3296, 2, 2.0, "ab") and found.latency is None and found.error == ""
+    assert (found.units, found.kept_nearest, found.undecided, found.compared) == (2, 1, 0.25, 900)
+    assert (found.machine, found.packages, found.code) == (
+        "A Processor, 2 cores", {"torch": "2.0"}, build_sha256()[:KEY])
+
+
+def test_the_processors_time_is_that_of_a_build_from_its_beginning(tmp_path):
+    """One that went on from another's checkpoints did not do all of it."""
+    runs, one = Runs(tmp_path), cell()
+    artifact(runs, one.name)
+    runs.work(one.name).mkdir(parents=True)
+    for seconds in ({"calibrate": 2.5}, {}):
+        runs.note(one.name, "started")
+        assert row_of(one, runs).cpu_seconds == seconds
 
 
 def test_an_artifact_whose_records_are_broken_is_still_done(tmp_path):

@@ -27,7 +27,7 @@ def test_all_that_a_study_may_say(tmp_path):
         seeds=[1, 2], best=[{"accuracy": ">= float - 0.5", "minimize": "size"}],
         resources={"cpus": 2, "memory": 4, "gpus": 0.5}, slurm={"partition": "short"})
     read = load(path)
-    assert [model.name for model in read.models] == ["first", "other"] and read.seeds == (1, 2)
+    assert [model.name for model in read.models] == ["first", "other"] and read.content.seeds == (1, 2)
     assert read.models[1].file == tmp_path / "sub" / "other.onnx" and read.content.resources.gpus == 0.5
     assert {word.flag: word.text for word in read.models[0].words} == {
         "--mean": "0.5,0.5,0.5", "--allow-float": None, "--max-drop": "1.5", "--metric": "map",
@@ -46,6 +46,11 @@ def test_all_that_a_study_may_say(tmp_path):
     ({"models": [{**MODEL, "mean": {"r": 1}}]}, "models.0.mean"), ({"models": [{"file": ""}]}, "models.0.file"),
     ({"recipes": [{"name": "a", "edits": []}]}, "recipes.0.edits"), ({"recipes": [{"set": []}]}, "recipes.0.name"),
     ({"recipes": [{"name": "a", "set": "b=1"}]}, "recipes.0.set"), ({"recipes": [4]}, "recipes.0"),
+    ({"recipes": ["a", {"name": "b", "models": ["modle"]}]}, "recipes.1.models.0"),
+    ({"recipes": [{"name": "a", "models": []}]}, "recipes.0.models"),
+    ({"recipes": [{"name": "a", "models": ["model", "model"]}]}, "recipes.0.models.1"),
+    ({"recipes": [{"name": "a", "seeds": [1, 1]}]}, "recipes.0.seeds.1"),
+    ({"recipes": [{"name": "a", "seeds": [-1]}]}, "recipes.0.seeds.0"),
     ({"recipes": ["a", "a"]}, "recipes.1"), ({"targets": ["onnx", {"name": "onnx"}]}, "targets.1"),
     ({"targets": [{"name": "onnx", "profile": []}]}, "targets.0.profile"),
     ({"best": [{"accuracy": ">= 90"}]}, "best.0"), ({"best": [{"accuracy": "good", "minimize": "size"}]},
@@ -96,5 +101,5 @@ def test_the_study_of_the_document_is_one(tmp_path):
     text = (ROOT / "docs" / "sweep.md").read_text()
     (tmp_path / "study.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
     read = load(tmp_path / "study.yaml")
-    assert len(read.seeds) == 3 and read.content.best[0].text == "accuracy >= float - 0.5, minimize size"
+    assert len(read.content.seeds) == 3 and read.content.best[0].text == "accuracy >= float - 0.5, minimize size"
     assert len(cells_of(read)) == 2 * 3 * 3

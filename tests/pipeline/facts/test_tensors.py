@@ -58,7 +58,7 @@ def test_a_code_that_is_not_the_nearest_counts_as_flipped():
 
 
 def test_a_scale_that_moved_after_rounding_flips_nothing():
-    recipe = load_recipe("nearest_w4a4", ["method.finish_steps=40", "method.finish_rate=0.02"])
+    recipe = load_recipe("nearest_w4a4", ["finish.steps=40", "finish.rate=0.02", "finish.what=[scales, biases]"])
     quantized, images = quantized_net(TARGETS["vnni"], recipe)
     reference, _ = passes.legalize(calibrate(quantized, images))
     weights = list(quantized_tensors(reference.graph).weights())

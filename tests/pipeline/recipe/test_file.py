@@ -24,7 +24,7 @@ def test_a_path_is_loaded(write):
 def test_an_unknown_name_lists_the_families_and_the_nearest_recipe():
     with pytest.raises(RecipeError) as caught:
         load_recipe("qdorp_w4a4")
-    assert "{adaround,brecq,brecq-mobilenetv2," in caught.value.allowed
+    assert "{adaround,adaround-finish,brecq," in caught.value.allowed
     assert caught.value.allowed.endswith("the bits, as adaround_w4a8; or the path of a YAML file")
     assert caught.value.hint == "Did you mean 'qdrop_w4a4'?"
 

@@ -157,3 +157,22 @@ def test_a_number_of_thousands_of_digits_is_refused_like_any_other(tmp_path):
     path.write_text("seed: 99999" + ":59" * 20000)  # base 60
     with pytest.raises(RecipeError, match="thousands of digits"):
         load_recipe(path)
+
+
+def test_a_finish_stands_in_the_text_only_where_there_is_one(tmp_path):
+    plain = load_recipe("nearest_w4a4")
+    assert "finish" not in plain.to_yaml() and load_recipe("nearest_w4a4", ["finish.rate=0.5"]).sha256 == plain.sha256
+    asked = load_recipe("nearest_w4a4", ["finish={steps: 7, what: [scales], augment: [mix, flip]}"])
+    path = tmp_path / "finished.yaml"
+    path.write_text(asked.to_yaml())
+    assert load_recipe(path) == asked and asked.finish.augment == ("mix", "flip")
+
+
+@pytest.mark.parametrize(("edit", "key"), [
+    ("finish.step=5", "step"), ("finish.what=[codes]", "what"), ("finish.what=[]", "what"),
+    ("finish.augment=[crop]", "augment"), ("finish.steps=-1", "steps"), ("finish.loss=kl", "loss"),
+    ("finish.rate=.inf", "finish"), ("finish.rate=0.0", "rate"),
+])
+def test_a_finish_that_cannot_be(edit, key):
+    with pytest.raises(RecipeError, match=key):
+        load_recipe("nearest_w4a4", [edit])

@@ -15,15 +15,18 @@ ROOT = Path(__file__).resolve().parents[3]
 HASHES = {f"{family}_{bits}": digest for family, table in
           json.loads((Path(__file__).parent / "hashes.json").read_text()).items() for bits, digest in table.items()}
 METHOD_OF = {"minmax": "nearest", "mse": "nearest", "captq": "qdrop", "captq-smooth": "qdrop", "captq-brecq": "brecq",
-             "zeroq-qdrop": "qdrop", "generated-qdrop": "qdrop", "finish": "nearest",
-             "qdrop-finish": "qdrop"}
-OWN_STEPS = {"qdrop-finish": 250}
+             "zeroq-qdrop": "qdrop", "generated-qdrop": "qdrop", "zeroq-qdrop-finish": "qdrop",
+             "isobit": "qdrop", "isobit-thorough": "qdrop", "isobit-fast": "nearest"}
+OWN_STEPS = {"isobit": 200, "isobit-thorough": 2000}
 STEPS = {"nearest": None, "zeroq": None, "adaround": 10000, "gdfq": 200, "fdda": 200, "dmbq": None}
 EXTREMES = {"minmax", "zeroq", "gdfq", "gdfq-imagenet", "fdda", "fdda-f8l8", "fdda-small", "fdda-f8l8-small"}
 POLICIES = {"captq": "captq", "captq-smooth": "captq", "captq-brecq": "brecq", "brecq": "brecq-intended",
             "brecq-mobilenetv2": "brecq-intended", **dict.fromkeys(EXTREMES - {"minmax"}, "none"),
-            "fdda-f8l8": "captq", "fdda-f8l8-small": "captq", "finish": "captq", "qdrop-finish": "depthwise"}
-NEWER = {"finish", "qdrop-finish"}  # families that never had a file for each recipe
+            "fdda-f8l8": "captq", "fdda-f8l8-small": "captq", "nearest-finish": "captq",
+            **dict.fromkeys(("isobit", "isobit-fast", "isobit-thorough"), "depthwise")}
+# Families that never had a file for each recipe.
+NEWER = {"nearest-finish", "adaround-finish", "qdrop-finish", "pdquant-finish", "zeroq-qdrop-finish",
+         "isobit", "isobit-fast", "isobit-thorough"}
 FAMILIES = {family.name: family for family in list_families()}
 EVERY = [name for family in FAMILIES.values() for name in family.recipes]
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from isobit.pipeline.errors import InputError
-from tests.tools.small_grid import record
+from tests.tools.small_grid import row
+from tests.tools.small_grid import rows as recorded
 from tools.bench.rows import DS_CNN, RESNET
 from tools.documents import fill, read_json
 from tools.reproduce import docs as reproduce_docs
@@ -20,12 +21,8 @@ ZEROQ = Line(RESNET, "zeroq_w4a4", seeds=(1,), images=None, beside=QDROP)
 WIDE = Line(DS_CNN, "qdrop_w4a4", seeds=(1,))
 
 
-def recorded(line, *top1):
-    return {cell: record(cell, value) for cell, value in zip(line.cells, top1, strict=False)}
-
-
 def shown(groups, records):
-    return reproduce_docs.tables(groups, content(groups, records, [group.name for group in groups], {}))
+    return reproduce_docs.tables(groups, content(groups, records, {}))
 
 
 def test_a_row_says_what_a_user_asks_and_columns_without_content_are_left_out():
@@ -45,19 +42,20 @@ def test_what_all_rows_share_stands_in_the_title():
 
 
 def test_failures_and_differing_codes_are_shown():
-    records = {cell: record(cell, 0, error="recipe: no\n  such thing") for cell in QDROP.cells}
+    records = {cell: row(cell, None, error="recipe: no\n  such thing") for cell in QDROP.cells}
     text = shown((Group("one", (QDROP,)),), records)["one"]
     assert "| failed |" in text and f"- 3 failed (`{QDROP.cells[0].id}`): recipe: no such thing" in text
-    wrong = recorded(WIDE, 80.0)
-    wrong[WIDE.cells[0]]["proof"]["differing"] = 4
-    found = shown((Group("one", (WIDE,)),), wrong)
-    assert "4 of 1,000 codes and logits differ." in found["one"] and "all groups: 4." in found["environment"]
+    found = shown((Group("one", (WIDE,)),), recorded(WIDE, 80.0, differing=4))
+    assert "4 codes differ." in found["one"] and "all groups: 4." in found["environment"]
 
 
 def test_where_it_was_measured_is_shown():
-    assert "| 3 | A Processor, 2 cores | torch 2.15.0 | cccccccccccc |" in shown(
+    assert "| one | A Processor, 2 cores, torch 2.15.0 | cccccccccccc |" in shown(
         (Group("one", (QDROP,)),), recorded(QDROP, 70.0, 71.0, 72.0))["environment"]
     assert shown((Group("one", (QDROP,)),), {})["environment"] == "Not measured yet."
+    lines = [recorded(QDROP, 70, 71, 72), recorded(WIDE, 80.0, code="d" * 12)]
+    assert "| one | A Processor, 2 cores, torch 2.15.0 | cccccccccccc, dddddddddddd |" in shown(
+        (Group("one", (QDROP, WIDE)),), lines[0] | lines[1])["environment"]
 
 
 def test_the_best_view_names_winner_and_next():
@@ -72,7 +70,7 @@ def test_the_best_view_names_winner_and_next():
 
 def test_the_order_view_has_methods_by_bits_and_their_ranking():
     group = Group("order", (QDROP, WIDE), view="order")
-    found = content((group,), recorded(QDROP, 70.0, 71.0, 72.0), ["order"], {})
+    found = content((group,), recorded(QDROP, 70.0, 71.0, 72.0), {})
     text = reproduce_docs.tables((group,), found)["order"]
     assert "| QDrop | – | – | – | 71.00 | 10 |" in text and "| QDrop | not measured | – | – | – | – |" in text
     assert "The ranking is not measured yet." in text

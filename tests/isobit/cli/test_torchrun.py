@@ -1,0 +1,56 @@
+"""The command under torchrun: two processes calibrate, the first speaks and leaves one proven folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.isobit.commands import ARCH, DISTILLED, ENVIRONMENT, LEARN, left_after, setting
+
+pytestmark = pytest.mark.slow  # each start of two processes loads torch three times
+MADE = ("--recipe", "qdrop_w4a4", *setting(*DISTILLED, "method.steps=10", "weights.bits={average: 3}"))
+
+
+def together(*arguments, cwd, module="isobit"):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", module]
+    return subprocess.run(
+        [*command, *map(str, arguments)], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=600,
+        check=False,
+    )
+
+
+def test_two_processes_leave_one_proven_folder(files, tmp_path):
+    data = "--calib-data", files / "calib.npz", "--eval-data", files / "val.npz"
+    found = together(
+        "build", files / "model.pth", "--arch", ARCH, *LEARN, *data, "--device", "cpu", "--out", "out", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert left_after(tmp_path) == ["out"]
+    assert found.stdout.count("PARITY PASSED") == 1 and found.stderr.count("  1/4  ") == 1
+    assert "calibrated by 2 processes together" in found.stdout
+    parity = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert parity["codes"]["differing"] == 0 and parity["gate"]["passed"]
+    again = together(
+        "build", files / "model.pth", "--arch", ARCH, *LEARN, *data, "--device", "cpu", "--out", "again", cwd=tmp_path)
+    assert again.returncode == 0 and \
+        (tmp_path / "out" / "model.onnx").read_bytes() == (tmp_path / "again" / "model.onnx").read_bytes()
+
+
+def test_the_first_makes_images_and_allocates_bits_for_both(files, tmp_path):
+    found = together(
+        "build", files / "model.pth", "--arch", ARCH, *MADE, "--eval-data", files / "val.npz", "--target", "reference",
+        "--device", "cpu", "--out", "out", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert left_after(tmp_path) == ["out"] and found.stderr.count("make images") == 1
+
+
+def test_what_cannot_be_shared_is_refused(files, tmp_path):
+    rest = "--calib-data", files / "calib.npz", "--device", "cpu", "--out", "out"
+    for arguments, told in (
+        (("--recipe", "minmax_w8a8"), "the method 'nearest' works in one"),
+        ((*LEARN, "--set", "images.batch_size=3"), "2 processes cannot share a batch of 3 images"),
+    ):
+        found = together("build", files / "model.pth", "--arch", ARCH, *arguments, *rest, cwd=tmp_path)
+        assert found.returncode != 0 and told in found.stderr and not left_after(tmp_path)
