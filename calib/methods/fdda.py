@@ -14,7 +14,6 @@ mirrored, with 20 tau^2 as the divergence's weight.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ from torchvision.transforms import functional as vision
 from isobit.calib.context import Calibration
 from isobit.calib.cost import Cost, CostFacts
 from isobit.calib.methods import method
+from isobit.calib.rates import cosine_factor
 from isobit.calib.synthesis.generative import GenerativeParameters, generator_cost, run, student_cost
 from isobit.calib.synthesis.generator import Conditioning, GeneratedBatch, GeneratorTrainer
 from isobit.calib.synthesis.statistics import Statistics, Watched, alignment_loss, batch_statistics, watched_network
@@ -213,7 +213,7 @@ class Fdda:
         """Cosine over `rate_period` epochs from the end of the warm-up, by steps, and on as the cosine goes."""
         passed = (epoch - self.parameters.warmup_epochs) * self.parameters.steps + step
         period = self.parameters.rate_period * self.parameters.steps
-        return self.parameters.learning_rate * 0.5 * (1 + math.cos(math.pi * passed / period))
+        return self.parameters.learning_rate * cosine_factor(passed, period)
 
     def state(self) -> dict[str, Any]:
         """Where the random numbers are, and what is left of a pass over the real images."""

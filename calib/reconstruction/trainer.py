@@ -8,7 +8,6 @@ on a CPU, run eagerly through the same function.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isobit.calib.rates import cosine_factor
 from isobit.calib.reconstruction.mixing import Annealed, MaskSource, Mixing
 from isobit.calib.reconstruction.objectives import Objective, Reconstruction
 from isobit.calib.reconstruction.reconstruct import UnitTask
@@ -139,8 +139,7 @@ class UnitTrainer:
         draws = draw_batches(settings.sampler, settings.steps, task.count, task.batch_size, random)
         self._regularised = [self.rounding.regularised(step) for step in range(settings.steps)]
         rates = [
-            0.5 * settings.scale_learning_rate * (1.0 + math.cos(math.pi * step / settings.steps))
-            for step in range(settings.steps)
+            settings.scale_learning_rate * cosine_factor(step, settings.steps) for step in range(settings.steps)
         ]
         self._indices = torch.from_numpy(task.ranks.share(draws)).to(task.device)
         self._rates = torch.tensor(rates, device=task.device)

@@ -12,12 +12,12 @@ norms lie orders of magnitude apart, and Adam's steps are of the rate's size wha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from isobit.calib.rates import cosine_factor
 from isobit.pipeline.quant.grid import QParams
 from isobit.pipeline.quant.quantizer import Quantizer
 
@@ -53,7 +53,7 @@ class ChannelScales:
         self._views = list(self._scales.split(sizes))
         self.factors = torch.nn.Parameter(torch.ones_like(self._start))
         self.gradient = self.factors.grad = torch.zeros_like(self._start)
-        rates = [0.5 * learning_rate * (1.0 + math.cos(math.pi * step / steps)) for step in range(steps)]
+        rates = [learning_rate * cosine_factor(step, steps) for step in range(steps)]
         self._rates = torch.tensor(rates, device=device)
         self._rate = torch.zeros((), device=device)
         self._optimiser = torch.optim.Adam(

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from isobit.calib.context import Calibration
 from isobit.calib.cost import TRAINED, Cost, CostFacts
+from isobit.calib.rates import cosine_factor
 from isobit.calib.reconstruction.boundary import batches, segments
 from isobit.calib.reconstruction.losses import number_loss
 from isobit.calib.reconstruction.predictions import FloatPredictions, PredictionNames, float_predictions
@@ -109,9 +110,13 @@ def for_method(calibration: Calibration) -> Calibration:
     All of them where the others do not fill one batch; then what judges has been seen, and a gain may be overlooked.
     """
     _, trained = kept_out(calibration)
-    if len(trained) < min(calibration.count, calibration.recipe.images.batch_size):
-        return calibration
-    return calibration.only(torch.from_numpy(trained))
+    return calibration if _all_seen(calibration) else calibration.only(torch.from_numpy(trained))
+
+
+def _all_seen(calibration: Calibration) -> bool:
+    """Whether the method needs the samples that judge, too: the others do not fill one batch."""
+    _, trained = kept_out(calibration)
+    return len(trained) < min(calibration.count, calibration.recipe.images.batch_size)
 
 
 def finish(calibration: Calibration, rule: FinishRule, teacher: Teacher) -> None:
@@ -133,7 +138,7 @@ def finish(calibration: Calibration, rule: FinishRule, teacher: Teacher) -> None
         finishing.network.set_values(finishing.best)
         finishing.network.settle()
     said = f"from {finishing.first:.4g} to {finishing.least:.4g}" + ("" if finishing.best else ": no gain, not taken")
-    seen = "" if for_method(calibration) is not calibration else "; the method saw them, so a gain may be overlooked"
+    seen = "; the method saw them, so a gain may be overlooked" if _all_seen(calibration) else ""
     ended = "" if finishing.ended is None else f"; the loss was no longer finite after {finishing.ended}"
     calibration.findings.notes.append(
         f"finish: loss of the whole network on {finishing.kept} samples kept out {said} "
@@ -192,7 +197,7 @@ class _Finishing:
         """One step of Adam; nothing any more where the loss was not finite: the best round so far is taken."""
         if self.ended is not None:
             return {"loss": self._loss_before}
-        rate = 0.5 * (1.0 + math.cos(math.pi * self._done / self.rule.steps))
+        rate = cosine_factor(self._done, self.rule.steps)
         for group in self._optimiser.param_groups:
             group["lr"] = rate * group["first"]
         self._optimiser.zero_grad()
