@@ -18,6 +18,7 @@ from isobit.calib.ranks import ALONE, Ranks
 from isobit.calib.run_facts import KIND, RECIPE
 from isobit.pipeline.errors import CalibrationError
 from isobit.pipeline.graph.subgraphs import channels_last
+from isobit.pipeline.recipe.schema import FinishRule, Recipe
 from isobit.pipeline.samples.batching import BUDGET, evaluation_batch
 from isobit.pipeline.samples.network_inputs import Inputs, in_floats, sample_count, shapes, tensors
 from isobit.pipeline.stages import Calibrated, Quantized
@@ -123,10 +124,15 @@ def _checked(images: Inputs, quantized: Quantized, needed: bool) -> Inputs:
     return in_floats(images, torch.float32)
 
 
+def _without_finish(recipe: Recipe) -> Recipe:
+    """The recipe as units depend on it: whether a finish follows, which keeps samples from them, not what it does."""
+    return recipe.model_copy(update={"finish": FinishRule(steps=min(1, recipe.finish.steps))})
+
+
 def _facts(quantized: Quantized, images: Inputs, device: str, data_sha256: str) -> dict[str, str]:
     return {
         KIND: "calibration",
-        RECIPE: quantized.recipe.to_yaml(),
+        RECIPE: _without_finish(quantized.recipe).to_yaml(),
         "model": quantized.captured.sha256,
         "weights": tensors_sha256(quantized.graph.state_dict().values()),
         "target": f"{quantized.target.name}/{quantized.target.profile}",

@@ -121,19 +121,21 @@ class UnitCheckpoints:
         log = UnitLog(**json.loads(metadata["log"]))
         return (log, tensors) if log.name == name else None
 
-    def save_training(self, state: Mapping[str, Any], epochs: Iterable[EpochLog]) -> None:
+    def save_training(self, state: Mapping[str, Any], epochs: Iterable[EpochLog], settings: str = "") -> None:
         """Write the state of a training after its last finished epoch, over the one before.
 
         Args:
             state: tensors, numbers, strings, and lists and dicts of such.
+            settings: what the training depends on and units do not, which keep theirs when it changes.
         """
-        content = {"key": self.key, "state": dict(state), "epochs": [dataclasses.asdict(log) for log in epochs]}
+        logs = [dataclasses.asdict(log) for log in epochs]
+        content = {"key": self.key, "settings": settings, "state": dict(state), "epochs": logs}
         archive = io.BytesIO()  # torch's own writer of files ends the process where the disk is full
         torch.save(content, archive)
         self._write(self.folder / TRAINING, lambda partial: partial.write_bytes(archive.getbuffer()))
 
-    def load_training(self) -> tuple[dict[str, Any], list[EpochLog]] | None:
-        """What `save_training` wrote; None without a readable file of this run."""
+    def load_training(self, settings: str = "") -> tuple[dict[str, Any], list[EpochLog]] | None:
+        """What `save_training` wrote; None without a readable file of this run and of these `settings`."""
         path = self.folder / TRAINING
         if not path.is_file():
             return None
@@ -141,6 +143,6 @@ class UnitCheckpoints:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception:  # half a file makes the unpickler stumble in any way that there is
             return None
-        if content.get("key") != self.key:
+        if (content.get("key"), content.get("settings")) != (self.key, settings):
             return None
         return content["state"], [EpochLog(**log) for log in content["epochs"]]

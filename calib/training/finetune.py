@@ -54,13 +54,14 @@ class Training(Protocol):
 
 def train(
     calibration: Calibration, training: Training, epochs: int, steps: int, rate: str = "method.learning_rate",
-    total: int | None = None,
+    total: int | None = None, settings: str = "",
 ) -> None:
     """Run `training` for `epochs` epochs of `steps` steps, from its last checkpoint where there is one.
 
     Args:
         rate: field of the recipe that an error advises to lower.
         total: steps of all epochs, where the last one is shorter; None where it is not.
+        settings: what it depends on beside the checkpoints' key.
 
     Raises:
         CalibrationError: a loss is not finite; names the epoch.
@@ -68,7 +69,7 @@ def train(
     store, logs, progress = calibration.checkpoints, calibration.findings.epochs, calibration.progress
     progress.training(epochs, steps)
     resumed = store if calibration.resume else None
-    kept = calibration.ranks.first(lambda: None if resumed is None else resumed.load_training())
+    kept = calibration.ranks.first(lambda: None if resumed is None else resumed.load_training(settings))
     if kept is not None:
         state, done = kept
         training.restore(state)
@@ -82,7 +83,7 @@ def train(
         progress.epoch(logs[-1])
         last = epoch + 1 == epochs
         if store is not None and calibration.ranks.leads and (last or time.monotonic() - saved >= SAVE_EVERY):
-            store.save_training(training.state(), logs)
+            store.save_training(training.state(), logs, settings)
             saved = time.monotonic()
 
 

@@ -132,8 +132,7 @@ def finish(calibration: Calibration, rule: FinishRule, teacher: Teacher) -> None
     finishing = _Finishing(calibration, rule, teacher, network)
     count, length = rounds(rule.steps)
     with finishing.network.attached():
-        finishing.judge()
-        train(calibration, finishing, count, length, "finish.rate", rule.steps)
+        train(calibration, finishing, count, length, "finish.rate", rule.steps, rule.model_dump_json())
     if finishing.best is not None:
         finishing.network.set_values(finishing.best)
         finishing.network.settle()
@@ -191,7 +190,9 @@ class _Finishing:
         self._loss_before = 0.0
 
     def begin(self, epoch: int) -> None:
-        """Nothing hangs on the round."""
+        """Before the first round, look at the samples that are kept out."""
+        if not epoch:
+            self.judge()
 
     def step(self) -> dict[str, float]:
         """One step of Adam; nothing any more where the loss was not finite: the best round so far is taken."""

@@ -11,6 +11,7 @@ import torch
 from isobit import passes
 from isobit.backends import reference
 from isobit.backends.onnx.target import TARGETS
+from isobit.calib.calibrate import calibrate
 from isobit.calib.checkpoints import UnitCheckpoints
 from isobit.calib.context import Calibration
 from isobit.calib.cost import Cost, facts_of
@@ -312,3 +313,22 @@ def test_its_cost_counts_steps_the_float_network_and_the_looks_at_what_is_kept_o
     assert finish_cost(rule(0), facts) == Cost()
     assert finish_cost(rule(8, augment=()), facts).macs == facts.network.macs * (8 * 4 * 4 + 9 * 8 * 2)
     assert finish_cost(rule(8), facts).macs == facts.network.macs * (8 * 4 * 4 + 9 * 8 * 3 * 2)
+
+
+def test_a_finish_with_other_numbers_begins_anew_and_keeps_the_units(tmp_path: Path) -> None:
+    """What units depend on is whether a finish keeps samples from them."""
+    _, images = responsive(recipe("minmax_w3a3"), TARGETS["generic"])
+
+    def trained(steps: int, finished: int, resume: bool = True) -> tuple[int, int]:
+        """(steps made in units, in the finish)"""
+        edits = (f"method.steps={steps}", f"finish.steps={finished}", "images.batch_size=8")
+        network, _ = responsive(recipe("qdrop-finish_w3a3", *edits), TARGETS["generic"])
+        seen = Epochs()
+        found = calibrate(network, images, checkpoints=tmp_path, resume=resume, progress=seen)
+        last = sum(log.steps for log in found.findings.epochs)
+        return seen.trained - last, last
+
+    assert trained(2, 4, resume=False) == (2 * 4, 4)
+    assert trained(2, 6) == (0, 6)
+    assert trained(2, 0) == (2 * 4, 0)
+    assert trained(3, 6) == (3 * 4, 6)
