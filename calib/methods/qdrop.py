@@ -7,9 +7,9 @@ rounding and activation scales are learned in one run.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from isobit.calib.context import Calibration
 from isobit.calib.cost import Cost, CostFacts
@@ -46,6 +46,12 @@ class QDropParameters(LearnedBlocks):
     branch: Literal["qdrop", "master"] = "qdrop"
     init_images: int = Field(default=256, ge=1)
     sampler: Sampler = "replacement"
+
+    @model_validator(mode="after")
+    def _anneals_something(self) -> Self:
+        if self.anneal and self.keep_prob == 1.0:
+            raise ValueError("'anneal' raises 'keep_prob' to 1, where it is from the start: lower 'keep_prob'")
+        return self
 
     @property
     def settings(self) -> Settings:

@@ -43,7 +43,11 @@ class LearnedRounding(Corrected, SoftParameters):
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
-        self.chosen_rounding(1)
+        chosen = self.chosen_rounding(1)
+        if self.weight_scale_rate and not isinstance(chosen.parameters, SoftParameters):
+            raise ValueError(
+                f"'weight_scale_rate' is a part of soft rounding, and 'rounding' is '{chosen.kind.name}': leave one out"
+            )
         return self
 
     @property

@@ -22,7 +22,7 @@ from torch import Tensor
 from isobit.pipeline.recipe.schema import Augmentation
 from isobit.pipeline.samples.network_inputs import Inputs, tensors
 
-FARTHEST = 8  # a shift is one part in so many of a length, at most
+SHIFTED = 8  # a shift is one part in so many of a length, at most
 NOISE = 0.1
 MOST_MIXED = 0.5
 
@@ -50,7 +50,7 @@ def _mix(x: Tensor, random: np.random.Generator) -> Tensor:
 
 def _shift(x: Tensor, random: np.random.Generator) -> Tensor:
     for axis in range(2, x.dim()):
-        length, farthest = x.shape[axis], x.shape[axis] // FARTHEST
+        length, farthest = x.shape[axis], x.shape[axis] // SHIFTED
         moves = torch.from_numpy(random.integers(-farthest, farthest + 1, len(x))).to(x.device)
         places = (torch.arange(length, device=x.device) - moves[:, None]).clamp(0, length - 1)
         shape = [len(x), *([1] * (x.dim() - 1))]

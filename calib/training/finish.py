@@ -10,7 +10,7 @@ That reconstruction ends with the whole network against its own prediction is wh
 (2024) report.
 
 An eighth of the samples, four at least, is kept out of training and judges, with samples made of them, after each of
-up to eight rounds: the variables of the best round are taken, or none where the network was best as it came.
+up to eight epochs: the variables of the best epoch are taken, or none where the network was best as it came.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from isobit.pipeline.samples.network_inputs import Inputs, on_device, part, run_
 
 KEPT_OUT, LEAST_KEPT = 8, 4  # one sample in so many, and how many at least where that leaves as many to train on
 MADE = 2  # samples made of each that is kept out
-ROUNDS = 8  # at most, between two looks at the samples kept out
+EPOCHS = 8  # at most, between two looks at the samples kept out
 
 
 class Teacher:
@@ -130,7 +130,7 @@ def finish(calibration: Calibration, rule: FinishRule, teacher: Teacher) -> None
         calibration.findings.notes.append(f"finish: not run, {why}")
         return
     finishing = _Finishing(calibration, rule, teacher, network)
-    count, length = rounds(rule.steps)
+    count, length = epochs(rule.steps)
     with finishing.network.attached():
         train(calibration, finishing, count, length, "finish.rate", rule.steps, rule.model_dump_json())
     if finishing.best is not None:
@@ -145,15 +145,15 @@ def finish(calibration: Calibration, rule: FinishRule, teacher: Teacher) -> None
     )
 
 
-def rounds(steps: int) -> tuple[int, int]:
-    """(how many rounds, steps of each) of a finish; the last one may be shorter."""
-    length = -(-steps // ROUNDS)
+def epochs(steps: int) -> tuple[int, int]:
+    """(how many epochs, steps of each) of a finish; the last one may be shorter."""
+    length = -(-steps // EPOCHS)
     return -(-steps // max(1, length)), length
 
 
 def finish_cost(rule: FinishRule, facts: CostFacts) -> Cost:
     """What all steps and all looks at the samples kept out cost, the float network beside each."""
-    looks = (1 + rounds(rule.steps)[0]) * (facts.images // KEPT_OUT) * (1 + MADE * bool(rule.augment))
+    looks = (1 + epochs(rule.steps)[0]) * (facts.images // KEPT_OUT) * (1 + MADE * bool(rule.augment))
     if not rule.steps:
         return Cost()
     return facts.network * (rule.steps * facts.batch * (TRAINED + 1.0) + looks * 2.0)
@@ -190,12 +190,14 @@ class _Finishing:
         self._loss_before = 0.0
 
     def begin(self, epoch: int) -> None:
-        """Before the first round, look at the samples that are kept out."""
+        """Before the first epoch, look at the samples that are kept out, and say what there is to gain."""
         if not epoch:
-            self.judge()
+            self.calibration.progress.note(
+                f"finish: loss of the whole network on {self.kept} samples kept out is {self.judge():.3g}"
+            )
 
     def step(self) -> dict[str, float]:
-        """One step of Adam; nothing any more where the loss was not finite: the best round so far is taken."""
+        """One step of Adam; nothing any more where the loss was not finite: the best epoch so far is taken."""
         if self.ended is not None:
             return {"loss": self._loss_before}
         rate = cosine_factor(self._done, self.rule.steps)
@@ -243,7 +245,7 @@ class _Finishing:
                 index = self._judging[rows]
                 total += float(self._loss(index, self.rule.augment if turn else (), random, whole=False)) * len(index)
                 count += len(index)
-        loss = self.calibration.ranks.first(lambda: total / count)  # all take the same round
+        loss = self.calibration.ranks.first(lambda: total / count)  # all take the same epoch
         if not self._done:
             self.first = self.least = loss
         elif loss < self.least:

@@ -21,6 +21,7 @@ from torch import Tensor, fx
 from isobit.calib.context import Calibration
 from isobit.calib.corrections.equalize import reads_alone, stated
 from isobit.calib.reconstruction.mixing import MaskSource, Mixing
+from isobit.calib.roundings.channel_scales import LEAST
 from isobit.calib.roundings.signed_offsets import FARTHEST
 from isobit.calib.training.recompute import runner
 from isobit.pipeline.graph.dialect import WEIGHTED
@@ -38,7 +39,6 @@ from isobit.pipeline.quant.quantizer import Quantizer, bias_scale, on_steps, sta
 from isobit.pipeline.recipe.schema import FinishRule
 from isobit.pipeline.samples.network_inputs import Inputs, run_graph, tensors
 
-LEAST = 0.1  # of a multiplier
 NEXT = 0.99  # of a code: from where v can reach the next one
 
 

@@ -146,7 +146,7 @@ AllowFloat = Annotated[bool, typer.Option(
 DeviceName = Annotated[str, typer.Option(
     autocompletion=completion.devices, help=f"Where calibration runs: {DEVICES}.")]
 DryRun = Annotated[bool, typer.Option(
-    "--dry-run", help="Check model, recipe and target, show where every layer will run; reads no data.",
+    "--dry-run", help="Check model, recipe and target, show where every layer will run; reads one sample at most.",
 )]
 Resume = Annotated[bool, typer.Option(
     "--resume", help="Go on after the last unit that an interrupted calibration finished.",

@@ -62,6 +62,16 @@ def test_a_value_that_is_not_allowed_is_named(key: str, value: object) -> None:
         find_method(choice("qdrop", **{key: value}))
 
 
+@pytest.mark.parametrize("values", [
+    {"weight_scale_rate": 1e-4, "rounding": "signsgd"}, {"anneal": 0.5, "keep_prob": 1.0},
+])
+def test_a_value_that_could_do_nothing_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(RecipeError, match=f"'{next(iter(values))}'"):
+        find_method(choice("qdrop", **values))
+    for key in values:  # each alone may stand
+        find_method(choice("qdrop", **{key: values[key]}))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_refuses_an_unknown_parameter(name: str) -> None:
     with pytest.raises(RecipeError, match=f"method '{name}'.*pace"):

@@ -18,7 +18,7 @@ from isobit.calib.cost import Cost, facts_of
 from isobit.calib.ranges.ranges import round_weights, search_ranges
 from isobit.calib.reconstruction.losses import prediction_loss
 from isobit.calib.reconstruction.predictions import FloatPredictions, float_predictions
-from isobit.calib.training.finish import Teacher, finish, finish_cost, for_method, kept_out, rounds
+from isobit.calib.training.finish import Teacher, epochs, finish, finish_cost, for_method, kept_out
 from isobit.calib.training.variables import TrainedNetwork
 from isobit.pipeline.recipe.schema import FinishRule
 from isobit.pipeline.stages import Calibrated
@@ -191,7 +191,7 @@ def test_an_interrupted_finish_goes_on_where_it_stopped(tmp_path: Path) -> None:
     resumed, _ = rounded()
     resumed = dataclasses.replace(resumed, checkpoints=store, resume=True)
     run(resumed, rule(12))
-    assert resumed.progress.trained == 12 - 2 * 2  # two of six rounds were kept
+    assert resumed.progress.trained == 12 - 2 * 2  # two of six epochs were kept
     found = resumed.graph.state_dict()
     assert all(torch.equal(value, found[name]) for name, value in whole.graph.state_dict().items())
     assert resumed.findings.notes == whole.findings.notes
@@ -270,7 +270,7 @@ def test_a_method_never_sees_the_samples_that_judge_but_where_they_are_needed_fo
 
 @pytest.mark.parametrize(("steps", "count", "length"), [(1, 1, 1), (8, 8, 1), (12, 6, 2), (307, 8, 39), (500, 8, 63)])
 def test_rounds_are_at_most_eight_whatever_the_steps(steps: int, count: int, length: int) -> None:
-    assert rounds(steps) == (count, length)
+    assert epochs(steps) == (count, length)
     assert (count - 1) * length < steps <= count * length
 
 
