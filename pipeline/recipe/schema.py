@@ -222,6 +222,9 @@ class MethodChoice(Frozen):
 class FinishRule(Frozen):
     """The network-wise finish after the method (`calib.training.finish`); nothing where `steps` is 0.
 
+    The defaults are for weights of 4 bits and more, whose codes a short training takes apart; below that the rounding
+    pays, at a higher rate, as the families `*-finish` have it.
+
     Args:
         steps: of Adam, in batches of `images.batch_size`.
         rate: of multipliers of scales and offsets of biases, at the first step.
@@ -235,9 +238,9 @@ class FinishRule(Frozen):
     """
 
     steps: Annotated[int, Field(ge=0)] = 0
-    rate: Annotated[float, Field(gt=0.0)] = 1e-2
+    rate: Annotated[float, Field(gt=0.0)] = 2e-3
     rounding_rate: Annotated[float, Field(gt=0.0)] = 1e-2
-    what: Annotated[tuple[FinishPart, ...], Field(strict=False, min_length=1)] = ("scales", "biases", "rounding")
+    what: Annotated[tuple[FinishPart, ...], Field(strict=False, min_length=1)] = ("scales", "biases")
     loss: Literal["predictions", "outputs"] = "predictions"
     temperature: Annotated[float, Field(gt=0.0)] = 4.0
     features: Annotated[float, Field(ge=0.0)] = 0.5

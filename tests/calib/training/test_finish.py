@@ -41,8 +41,12 @@ class Epochs(Notes):
 SCALES = {"rate": 5e-3, "what": ("scales", "biases"), "augment": (), "features": 0.0}
 
 
+FEW_BITS = {"rate": 1e-2, "what": ("scales", "biases", "rounding")}
+
+
 def rule(steps: int, **changes: object) -> FinishRule:
-    return FinishRule(steps=steps, **changes)
+    """As the recipes at 2 and 3 bits have it."""
+    return FinishRule(steps=steps, **FEW_BITS | changes)
 
 
 def with_batch(made: Calibration, size: int) -> Calibration:

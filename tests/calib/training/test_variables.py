@@ -15,6 +15,8 @@ from isobit.pipeline.recipe.schema import FinishRule
 from isobit.pipeline.samples.network_inputs import run_graph
 from tests.examples.units import CPU, Notes, recipe, responsive
 
+ALL = ("scales", "biases", "rounding")
+
 
 def made(bits: str = "minmax_w3a3") -> tuple[Calibration, TrainedNetwork, str]:
     quantized, images = responsive(recipe(bits), TARGETS["generic"])
@@ -22,7 +24,7 @@ def made(bits: str = "minmax_w3a3") -> tuple[Calibration, TrainedNetwork, str]:
     search_ranges(calibration)
     round_weights(calibration)
     (answer,) = output_nodes(calibration.graph)
-    return calibration, TrainedNetwork(calibration, FinishRule(steps=1), [answer.name]), answer.name
+    return calibration, TrainedNetwork(calibration, FinishRule(steps=1, what=ALL), [answer.name]), answer.name
 
 
 @torch.no_grad()
@@ -44,7 +46,7 @@ def test_a_code_far_from_its_weight_stays_where_it_is(bits: str) -> None:
         codes = torch.randint(grid.qmin, grid.qmax + 1, quantizer.decided.shape, generator=random)
         quantizer.harden(codes, quantizer.scale.clone())
     held = [quantizer.decided.clone() for quantizer in calibration.weights().values()]
-    network = TrainedNetwork(calibration, FinishRule(steps=1), [name])
+    network = TrainedNetwork(calibration, FinishRule(steps=1, what=ALL), [name])
     network.settle()
     assert all(torch.equal(a, q.decided) for a, q in zip(held, calibration.weights().values(), strict=True))
 
@@ -70,7 +72,7 @@ def test_a_value_and_its_quantizer_may_both_be_asked_for() -> None:
     node = next(node for node in calibration.graph.graph.nodes if len(node.users) == 1 and quantizer_of(
         calibration.graph, next(iter(node.users))) is not None and not is_constant(node) and node.op != "placeholder")
     names = [node.name, next(iter(node.users)).name]
-    network = TrainedNetwork(calibration, FinishRule(steps=1), names)
+    network = TrainedNetwork(calibration, FinishRule(steps=1, what=ALL), names)
     with network.attached():
         found = network.answers(calibration.images)
     assert set(found) == set(names) and torch.equal(*found.values())
