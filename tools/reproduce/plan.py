@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 
-from tools.bench.rows import DS_CNN, RESNET
+from tools.bench.rows import DS_CNN, EFFICIENTNET, RESNET
 from tools.reproduce.experiments import Cell, Group, Images, Line, cells_of
 from tools.reproduce.real_networks import cells, imagenet
 
@@ -250,7 +250,6 @@ def finished() -> list[Line]:
             several = (subject, bits) in (*RANKED_AT, (DS_CNN, "w4a4"))
             alone = replace(alone, seeds=SEEDS if several else SEEDS[:1])
             lines.append(replace(found, beside=alone) if ranked else found)
-    lines.append(Line(RESNET, "isobit-fast_w4a4", (POLICY,), SEEDS, paper="none", note="a minute at most"))
     without = (*BUDGETS[RESNET, "zeroq-qdrop"], "finish.steps=300", *pictures)
     lines += [
         Line(RESNET, f"zeroq-qdrop-finish_{bits}", without, SEEDS[:1], None, paper="none", note="no data")
@@ -259,10 +258,49 @@ def finished() -> list[Line]:
     return lines
 
 
+# Ideas of other papers, each alone: the name that the table shows -> edits of QDrop.
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "weight scales learned": ("method.weight_scale_rate=1.0e-4",),
+    "two borders of units joined": ("method.joined=2",),
+    "activations annealed": ("method.anneal=1.0",),
+    "affine corrected": ("method.correct_affine=true",),
+}
+
+
+def parts() -> Group:
+    """What other papers add to QDrop, each alone, together, and before a finish, where there is most to win."""
+    together = tuple(edit for name, edits in PARTS.items() if not name.startswith("affine") for edit in edits)
+    alone = {**PARTS, "the first three together": together}
+    lines = []
+    for subject, steps in ((DS_CNN, 500), (RESNET, 100)):
+        qdrop = line(subject, "qdrop", "w2a2", steps)
+        finished = (f"finish.steps={steps}",)
+        lines.append(replace(qdrop, note="nothing"))
+        lines += [
+            line(subject, "qdrop", "w2a2", steps, *edits, beside=qdrop, note=name) for name, edits in alone.items()
+        ]
+        for name, edits in {"finish": (), "finish, weight scales learned": PARTS["weight scales learned"],
+                            "finish, the first three": together}.items():
+            found = (*budget("qdrop", steps), *edits, *finished, POLICY)
+            lines.append(Line(subject, "qdrop-finish_w2a2", found, SEEDS, beside=qdrop, paper="none", note=name))
+    return Group("parts", tuple(lines))
+
+
+def family() -> Group:
+    """The default recipes at three budgets, as they are."""
+    known = [
+        Line(subject, f"{recipe}_{bits}", (), SEEDS, paper="none")
+        for subject in NETWORKS for recipe in ("isobit-fast", "isobit") for bits in ("w4a8", "w4a4")
+    ]
+    known.append(Line(RESNET, "isobit-thorough_w2a2", (POLICY,), SEEDS[:1], paper="none", note="QDrop's policy"))
+    known += [Line(EFFICIENTNET, f"{recipe}_w4a8", (), SEEDS[:1], paper="none") for recipe in ("isobit-fast", "isobit")]
+    return Group("family", tuple(known))
+
+
 def best() -> Group:
     """The best recipe of each network and bit width, from all other groups."""
     return Group("best", view="best")
 
 
 PLAN = (authors(), order(), captq(), generative(), dmbq(), mixed(),
-        finish(), imagenet(), cells(), best())
+        finish(), parts(), family(), imagenet(), cells(), best())
