@@ -7,19 +7,21 @@ after its last reader.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
 
 from isobit.calib.reconstruction.losses import reconstruction_loss
-from isobit.pipeline.graph.nodes import is_constant, nodes_by_name, quantizer_of
+from isobit.pipeline.capture.sample_layout import samples_of
+from isobit.pipeline.errors import RecipeError
+from isobit.pipeline.graph.nodes import is_constant, nodes_by_name, quantizer_of, where
 from isobit.pipeline.graph.ports import input_nodes
-from isobit.pipeline.graph.subgraphs import SubGraph, extract
+from isobit.pipeline.graph.subgraphs import SubGraph, extract, float_network
 from isobit.pipeline.quant.quantizer import Phase, Quantizer
 from isobit.pipeline.samples.batching import LARGEST_BATCH
-from isobit.pipeline.samples.network_inputs import Inputs, sample_count, tensors
+from isobit.pipeline.samples.network_inputs import Inputs, run_graph, sample_count, tensors
 
 EVALUATION_BATCH = LARGEST_BATCH
 
@@ -113,6 +115,28 @@ def segments(graph: fx.GraphModule, units: Sequence[Sequence[str]]) -> list[Segm
         Segment(unit, tuple(names), *pair, tuple(name for name, final in last.items() if final == step))
         for step, ((unit, names), pair) in enumerate(zip(runs, pairs, strict=True))
     ]
+
+
+@torch.no_grad()
+def check_rows(graph: fx.GraphModule, names: Collection[str], sample: Inputs, learner: str) -> None:
+    """Refuse values that have not one row for each sample: samples could not be drawn from them one by one.
+
+    Args:
+        names: nodes whose values are kept by sample.
+        sample: one, on the graph's device.
+        learner: who draws them, for the message.
+
+    Raises:
+        RecipeError: the first such value.
+    """
+    nodes, network = nodes_by_name(graph), float_network(graph, names)
+    for name, value in zip(network.output_names, run_graph(network, sample), strict=True):
+        if not samples_of(nodes[name]).is_first or value.shape[:1] != (sample_count(sample),):
+            raise RecipeError(
+                f"{learner} draws samples one by one, and in the value '{name}' they do not lie one after the other on "
+                "the first axis", where=where(nodes[name]), field="recipe.method.name",
+                hint="Take mse with finish.steps=0, or let the model keep the batch on the first axis.",
+            )
 
 
 class Boundary:

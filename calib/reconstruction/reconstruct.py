@@ -18,7 +18,15 @@ from torch import Tensor
 from isobit.calib.context import Calibration
 from isobit.calib.precision import Precision
 from isobit.calib.ranks import ALONE, Ranks
-from isobit.calib.reconstruction.boundary import EVALUATION_BATCH, Boundary, CachedValue, Segment, batches, segments
+from isobit.calib.reconstruction.boundary import (
+    EVALUATION_BATCH,
+    Boundary,
+    CachedValue,
+    Segment,
+    batches,
+    check_rows,
+    segments,
+)
 from isobit.calib.reconstruction.tail import Tail
 from isobit.calib.roundings.nearest import round_to_nearest
 from isobit.pipeline.errors import CalibrationError
@@ -163,6 +171,9 @@ class _Run:
         self.make_trainer, self.prepare = make_trainer, prepare
         self.units = calibration.units if sweep.units is None else sweep.units
         self.path = segments(calibration.graph, [unit.nodes for unit in self.units])
+        handed_on = [name for segment in self.path for name in segment.outputs]
+        sample = calibration.batch_at(slice(0, 1))
+        check_rows(calibration.graph, handed_on, sample, f"the method '{calibration.recipe.method.name}'")
         self.boundary = Boundary(
             calibration.graph, calibration.images, calibration.device, calibration.batch
         )

@@ -28,7 +28,7 @@ from torch import Tensor
 from isobit.calib.context import Calibration
 from isobit.calib.cost import TRAINED, Cost, CostFacts
 from isobit.calib.rates import cosine_factor
-from isobit.calib.reconstruction.boundary import batches, segments
+from isobit.calib.reconstruction.boundary import batches, check_rows, segments
 from isobit.calib.reconstruction.losses import number_loss
 from isobit.calib.reconstruction.predictions import FloatPredictions, PredictionNames, float_predictions
 from isobit.calib.training.augment import augmented
@@ -62,6 +62,7 @@ class Teacher:
         handed_on = _handed_on(calibration) if rule.features else []
         self.predictions, self._rule = found, rule
         self.names = tuple(dict.fromkeys([*found.names, *handed_on]))
+        check_rows(calibration.graph, self.names, calibration.batch_at(slice(0, 1)), "a finish")
         own = float_network(calibration.graph, self.names)
         self._outputs, self._network = own.output_names, copy.deepcopy(own)
         first = self._values(calibration.batch_at(slice(0, calibration.recipe.images.batch_size)))

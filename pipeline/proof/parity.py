@@ -272,7 +272,8 @@ def compare(
             keep = count if index == 0 else _left(level, other_samples, information_samples, count)
             if keep:
                 got = session.run(seen := part(x, slice(keep)))
-                same_top1[index].add(_compare_batch(level, arithmetic, seen, expected, got, chooses))
+                plain = expected if keep == count else arithmetic.run(seen)
+                same_top1[index].add(_compare_batch(level, arithmetic, seen, plain, got, chooses))
                 if index == 0:
                     results["artifact"] = _outputs_of(arithmetic, got)
         if exact is not None and (keep := min(count, information_samples - samples)) > 0:
@@ -322,7 +323,7 @@ def _compare_batch(
     if arithmetic.float_boundaries or arithmetic.float_outputs:
         followed = arithmetic.follow(x, got)
     else:
-        followed = Followed({name: value[:count] for name, value in plain.items()}, {})
+        followed = Followed(dict(plain), {})
     level.order = [name for name in followed.results if name not in arithmetic.outputs]
     for name in level.order:
         _compare_tensor(level, name, followed, got.get(name))
@@ -330,7 +331,7 @@ def _compare_batch(
         counted = level.outputs.setdefault(name, OutputCount())
         counted.add(followed.results[name], got.get(name), name in arithmetic.float_outputs)
     level.samples += count
-    return same_choice(plain[first][:count], got[first]) if chooses else np.zeros(0, bool)
+    return same_choice(plain[first], got[first]) if chooses else np.zeros(0, bool)
 
 
 def _compare_tensor(level: LevelReport, name: str, followed: Followed, got: np.ndarray | None) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from isobit.backends.onnx.target import TARGETS
+from isobit.calib.calibrate import calibrate
 from isobit.calib.reconstruction.boundary import CachedValue
+from isobit.pipeline.errors import RecipeError
 from isobit.pipeline.graph.nodes import quantizer_of
 from isobit.pipeline.graph.subgraphs import extract
-from tests.examples.units import CPU, PAPER, calibration, path_over, task_at
+from tests.examples import nets
+from tests.examples.tiny import quantized_net
+from tests.examples.units import CPU, PAPER, calibration, path_over, recipe, task_at
 
 
 def test_codes_are_stored_exactly_in_one_byte() -> None:
@@ -116,3 +121,13 @@ def test_loss_is_a_mean_over_positions_and_a_sum_over_channels() -> None:
     assert quantizer_of(made.graph, node) is not None
     expected = (value - boundary.teacher[name].rows(whole)).square().sum(1).mean()
     assert loss == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_method_that_draws_samples_is_refused_where_they_do_not_lie_on_the_first_axis() -> None:
+    """Rows that are places: `reshape(-1, 6)` of maps."""
+    model, images = nets.build("paddings")
+    for of in (recipe("qdrop_w4a4", "images.batch_size=2"), recipe("minmax_w4a4", "finish.steps=2")):
+        quantized, _ = quantized_net(TARGETS["generic"], of, model, images)
+        with pytest.raises(RecipeError, match="do not lie one after the other on the first axis") as error:
+            calibrate(quantized, images)
+        assert error.value.field == "recipe.method.name" and error.value.hint

@@ -17,16 +17,20 @@ LABELS = torch.tensor([0, 1, 1, 0])
 
 
 class Fixed:
-    """A runner that answers from stored results, sample by sample."""
+    """A runner that answers from stored results; a sample is the number of its row."""
 
     float_boundaries, outputs, float_outputs = (), ("logits",), ()
 
     def __init__(self, **results):
-        self.results, self.position = results, 0
+        self.results = results
 
     def run(self, x):
-        start, self.position = self.position, self.position + len(x)
-        return {name: value[start:self.position] for name, value in self.results.items()}
+        return {name: value[x[:, 0].int().numpy()] for name, value in self.results.items()}
+
+
+def rows(count, start=0):
+    """Samples of `Fixed`."""
+    return torch.arange(start, start + count).float()[:, None]
 
 
 def results(**changes):
@@ -36,7 +40,7 @@ def results(**changes):
 
 
 def report_of(got, *, gated=("all",), expected=None, labels=LABELS, max_drop=None, **options):
-    batches = [(torch.zeros(2, 1), None if labels is None else labels[i:i + 2]) for i in (0, 2)]
+    batches = [(rows(2, i), None if labels is None else labels[i:i + 2]) for i in (0, 2)]
     stages = {name: lambda x: torch.eye(2)[LABELS[:len(x)]] for name in ("float", "calibrated")}
     report = compare(batches, stages, Fixed(**(expected or results())), {"all": Fixed(**got)}, gated=gated, **options)
     apply_gates(report)
@@ -125,7 +129,7 @@ def test_no_share_of_any_output_exceeds_a_hundred_percent(shape):
     given = results(logits=logits)
     stages = {name: lambda x: torch.from_numpy(logits[:len(x)]) for name in ("float", "calibrated")}
     labels = LABELS if shape[1] == 1 else torch.zeros(4, *shape[2:], dtype=torch.int64)
-    report = compare([(torch.zeros(4, 1), labels)], stages, Fixed(**given), {"all": Fixed(**given)}, gated=["all"])
+    report = compare([(rows(4), labels)], stages, Fixed(**given), {"all": Fixed(**given)}, gated=["all"])
     share = None if shape[1] == 1 else 100.0
     assert report.deployed.top1_agreement == share and report.agreement == {"float": share, "calibrated": share}
     assert set(report.accuracy.values()) == {None}
@@ -154,7 +158,7 @@ def test_no_labels_gives_no_accuracy():
 
 
 def test_other_levels_may_see_fewer_samples():
-    batches = [(torch.zeros(2, 1), None)] * 2
+    batches = [(rows(2, start), None) for start in (0, 2)]
     sessions = {"all": Fixed(**results()), "basic": Fixed(**results())}
     stages = {"float": lambda x: torch.eye(2)[:len(x)], "calibrated": lambda x: torch.eye(2)[:len(x)]}
     report = compare(batches, stages, Fixed(**results()), sessions, gated=["all"], other_samples=1)
@@ -162,7 +166,7 @@ def test_other_levels_may_see_fewer_samples():
 
 
 def test_levels_that_fail_no_build_see_the_samples_of_information():
-    batches = [(torch.zeros(2, 1), None)] * 2
+    batches = [(rows(2, start), None) for start in (0, 2)]
     sessions = {name: Fixed(**results()) for name in ("all", "extended", "basic")}
     stages = {"float": lambda x: torch.eye(2)[:len(x)], "calibrated": lambda x: torch.eye(2)[:len(x)]}
     for information, other, expected in ((3, None, [4, 4, 4]), (1, 3, [4, 3, 1]), (4, 2, [4, 2, 2])):
@@ -203,7 +207,6 @@ class Floats(Fixed):
     """An arithmetic with a float operator before `a_q`; codes 0 and 1 of it are both explained."""
 
     def follow(self, x, codes):
-        self.position -= len(x)
         followed = self.run(x)
         return Followed(followed, {"a_q": (followed["a_q"] & 0xFE, followed["a_q"] | 1)})
 
@@ -212,7 +215,7 @@ def floats_report(got, float_outputs=()):
     arithmetic = Floats(**results())
     arithmetic.float_boundaries, arithmetic.float_outputs = ("a_q",), float_outputs
     stages = {name: lambda x: torch.eye(2)[:len(x)] for name in ("float", "calibrated")}
-    batches = [(torch.zeros(2, 1), None)] * 2
+    batches = [(rows(2, start), None) for start in (0, 2)]
     report = compare(batches, stages, arithmetic, {"all": Fixed(**got)}, gated=["all"])
     apply_gates(report)
     return report
