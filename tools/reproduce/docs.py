@@ -43,7 +43,8 @@ def lines_view(group: Content) -> str:
         shared = [rows[0][column] for column in (0, 1) if len(rows) > 1 and len({row[column] for row in rows}) == 1]
         kept = [column for column in range(len(LINE_COLUMNS))
                 if any(row[column] for row in rows) and not (column < 2 and rows[0][column] in shared)]
-        table = markdown([LINE_COLUMNS[column] for column in kept], [[row[column] for column in kept] for row in rows])
+        cells = [[row[column] for column in kept] for row in rows]
+        table = markdown([LINE_COLUMNS[column] for column in kept], cells, tight=True)
         parts.append(f"{_title(about, *shared)}\n\n{table}")
     return _with_remarks(group, parts)
 
