@@ -259,10 +259,11 @@ def prove(
         "float": _on_device(quantized.captured.graph, device),
         "calibrated": _on_device(fold_constants(calibrated.graph), device),
     }
+    arithmetic = backend.arithmetic(reference)
     report = compare(
         replace(evaluation, batch_size=proof_batch(reference.graph, options.memory)),
         stages,
-        backend.arithmetic(reference),
+        arithmetic,
         {level: backend.open(folder, level) for level in backend.levels},
         gated=backend.gated_levels,
         exact=ExactArithmetic(reference),
@@ -271,7 +272,7 @@ def prove(
         measures=shipment.measures,
         progress=lambda samples: watcher.proving(samples, len(evaluation)),
     )
-    report.integer_ops = dict(backend.integer_ops(folder))
+    report.integer_ops, report.reach = dict(backend.integer_ops(folder)), list(arithmetic.every_input())
     apply_gates(report)
     return report
 

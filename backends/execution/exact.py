@@ -17,10 +17,23 @@ from torch.fx.node import map_arg
 
 from isobit.backends.execution.codes import stored
 from isobit.backends.execution.layer_sums import explicit_padding
+from isobit.backends.execution.ties import call
+from isobit.backends.regions import Region
 from isobit.pipeline.capture.sample_layout import samples_of
-from isobit.pipeline.graph.nodes import bound_args, is_constant, op_name, pair, quantizer_of
+from isobit.pipeline.graph.nodes import (
+    bound_args,
+    get_attribute,
+    is_constant,
+    op_name,
+    pair,
+    quantizer_of,
+    source_of,
+    where,
+)
 from isobit.pipeline.graph.ports import output_names
+from isobit.pipeline.graph.quantized_tensors import quantized_tensors, quantizer_at
 from isobit.pipeline.graph.subgraphs import fold_constants
+from isobit.pipeline.proof.counts import Reach
 from isobit.pipeline.proof.parity import Followed
 from isobit.pipeline.samples.network_inputs import Inputs, in_floats, run_graph
 from isobit.pipeline.stages import Reference
@@ -66,6 +79,42 @@ def _depthwise(arguments: Mapping[str, Any]) -> Tensor:
     return total
 
 
+class ExactRegions:
+    """The exact evaluation of one region at a time: integers of its quantizer, from what its operators read.
+
+    Args:
+        graph: frozen.
+    """
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        self.graph = fold_constants(graph, torch.float64)
+        self._nodes = {node.name: node for node in self.graph.graph.nodes}
+
+    @torch.no_grad()
+    def codes(self, region: Region, given: Mapping[fx.Node, Tensor]) -> Tensor:
+        """Codes of the region's quantizer as they are stored, in float64.
+
+        Args:
+            given: float64 values of nodes of the graph: of what the region reads, or of its first operators.
+        """
+        if region.quantizer is None:
+            raise TypeError(f"{where(region.anchor)} gives no codes")
+        known = {self._nodes[node.name]: value for node, value in given.items()}
+        for node in (self._nodes[each.name] for each in (region.anchor, *region.absorbed)):
+            if node not in known and node.name != region.quantizer.name:
+                known[node] = call(node, lambda source: self._value(source, known))
+        node = self._nodes[region.quantizer.name]
+        quantizer = quantizer_at(self.graph, node)
+        return quantizer.quantize(known[source_of(node)]) - quantizer.spec.grid.qmin
+
+    def _value(self, node: fx.Node, known: Mapping[fx.Node, Tensor]) -> Any:
+        if node in known:
+            return known[node]
+        if node.op == "get_attr":
+            return get_attribute(self.graph, node).detach()
+        return self.graph.get_submodule(str(node.target))(self._value(source_of(node), known))
+
+
 class ExactArithmetic:
     """`Arithmetic` of the exact evaluation.
 
@@ -92,3 +141,7 @@ class ExactArithmetic:
     def follow(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
         """`run`: there is nothing to take over."""
         return Followed(self.run(x), {})
+
+    def every_input(self) -> list[Reach]:
+        """Equal: this is the exact evaluation."""
+        return [Reach(tensor.name, "itself") for tensor in quantized_tensors(self.graph).activations()]

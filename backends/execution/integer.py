@@ -25,8 +25,10 @@ from isobit.backends.execution.codes import (
     quantize_float,
     stored,
 )
+from isobit.backends.execution.kernels import Kernel, LogitKernel
 from isobit.backends.execution.layer_sums import Layer, layer_of
 from isobit.backends.execution.margins import largest_of_samples, margin_of
+from isobit.backends.execution.reachable import every_input
 from isobit.backends.execution.ties import call
 from isobit.backends.regions import Region, find_regions
 from isobit.pipeline.capture.sample_layout import samples_of
@@ -41,7 +43,7 @@ from isobit.pipeline.graph.nodes import (
 from isobit.pipeline.graph.ports import input_nodes, output_names, output_nodes
 from isobit.pipeline.operators.index_map import run_move
 from isobit.pipeline.operators.moves import MOVES
-from isobit.pipeline.proof.counts import FLOAT_ROUNDING
+from isobit.pipeline.proof.counts import FLOAT_ROUNDING, Reach
 from isobit.pipeline.proof.parity import Followed
 from isobit.pipeline.samples.network_inputs import Inputs, in_floats, part, sample_count, tensors
 from isobit.pipeline.target import Target
@@ -50,10 +52,6 @@ PART = 16  # samples that are walked at once: three times as fast on ResNet-20 a
 
 Constant = TypeVar("Constant")
 FILLED = "filled"  # kernel of the rows of `MOVES` whose result has a grid of its own
-# (execution, region, its inputs, grid of its result) -> codes before the grid's ends and multiples are applied.
-Kernel = Callable[["Execution", Region, list[Codes], CodeGrid], Tensor]
-# (execution, region, its inputs) -> float32 logits: the last layer, whose sums leave in float.
-LogitKernel = Callable[["Execution", Region, list[Codes]], Tensor]
 
 
 def _explained(value: Tensor, grid: CodeGrid, carried: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -213,8 +211,15 @@ class Execution:
         inputs = [on_grid(values[node]) for node in region.inputs]
         if grid is None:
             return self.logits(self, region, inputs), None, None
-        kernel = self.kernels[FILLED if region.kind in MOVES else region.kind]
-        return Codes(grid.settle(kernel(self, region, inputs, grid)), grid), None, None
+        return Codes(grid.settle(self.kernel_of(region)(self, region, inputs, grid)), grid), None, None
+
+    def kernel_of(self, region: Region) -> Kernel:
+        """What computes a region that has a grid and is neither moved, nor an input, nor in float."""
+        return self.kernels[FILLED if region.kind in MOVES else region.kind]
+
+    def grid_of(self, region: Region) -> CodeGrid | None:
+        """The grid of a region's result; None without one of its own."""
+        return self._grids[region.anchor]
 
     def _move(self, node: fx.Node, values: dict[fx.Node, Value]) -> Value:
         """A layout operator on the codes themselves; padding takes the code of zero. On values off one grid."""
@@ -314,6 +319,10 @@ class ExecutedArithmetic:
         """See `pipeline.proof.parity.Arithmetic`; names of `codes` that are no float boundary are not taken over."""
         taken = {name: torch.from_numpy(codes[name]) for name in self.float_boundaries if name in codes}
         return Followed(*self.execution.walk(x, taken))
+
+    def every_input(self) -> list[Reach]:
+        """See `pipeline.proof.parity.Arithmetic`."""
+        return every_input(self.execution)
 
 
 def _joined(parts: list[Tensor]) -> np.ndarray:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch import Tensor, fx
 from isobit.backends.execution.codes import CodeGrid, Codes
 from isobit.pipeline.graph.nodes import bound_args, pair
 from isobit.pipeline.graph.quantized_tensors import bias_quantizer_at, quantizer_at
+from isobit.pipeline.graph.sums import layer_sums
+from isobit.pipeline.quant.quantizer import bias_scale
 
 _FLOAT32_EXACT = 1 << 24
 _MOST_CUTS = 8  # float32 sums that are faster together than one in float64
@@ -98,17 +100,21 @@ def window_sum(values: Tensor, kernel: tuple[int, int], stride: tuple[int, int])
 
 @dataclass(frozen=True)
 class Sums:
-    """32-bit sums of a layer on codes: exact products, and the bias that is still to be added.
+    """32-bit sums on codes: exact products, and the bias that is still to be added.
 
     Args:
         products: integers in float32 or float64.
         bias: as of `Layer`.
         axis: of the layer's channels.
+        beside: integers of a second tensor, without their zero point, that the kernel adds on a scale of their own.
+        elements: of a mean, how many codes each sum holds.
     """
 
     products: Tensor
-    bias: Tensor | None
-    axis: int
+    bias: Tensor | None = None
+    axis: int = 1
+    beside: Tensor | None = None
+    elements: int = 1
 
     def exact(self) -> Tensor:
         """The sums as integers in float64."""
@@ -139,6 +145,68 @@ class Sums:
         shape = [1] * self.products.dim()
         shape[self.axis] = -1
         return values.reshape(shape)
+
+
+@dataclass(frozen=True)
+class SumRange:
+    """Which sums the codes of a kernel's inputs can make: all that are, and integers between them that may not be.
+
+    Args:
+        least, largest: int64, of the shape of one sample's sums; axes along which nothing differs may be 1.
+        axis, elements: as of `Sums`.
+        beside: the grid of `Sums.beside`; None without.
+    """
+
+    least: Tensor
+    largest: Tensor
+    axis: int = 1
+    elements: int = 1
+    beside: CodeGrid | None = None
+
+    def sums(self, totals: Tensor, beside: Tensor | None = None) -> Sums:
+        """Sums of these totals, int64 [n, ...]."""
+        return Sums(totals.double(), None, self.axis, beside, self.elements)
+
+
+def crossed(reach: SumRange, beside: Tensor) -> tuple[SumRange, Tensor]:
+    """The same sums with each of the integers `beside` [R] in turn, and these: both get an axis of their own."""
+    shape = (1, -1, 1) if reach.axis == 1 else (-1, 1)
+    values = beside.reshape(shape)
+    crossing = torch.broadcast_shapes(reach.least.shape, values.shape)
+    least, largest = (end.expand(crossing) for end in (reach.least, reach.largest))
+    return replace(reach, least=least, largest=largest), values[None]
+
+
+def one_range(least: int, largest: int, rank: int, elements: int = 1) -> SumRange:
+    """The same sums everywhere, in a tensor of `rank` axes."""
+    shape = (1,) * (rank - 1)
+    return SumRange(torch.full(shape, least, dtype=torch.int64), torch.full(shape, largest, dtype=torch.int64),
+                    elements=elements)
+
+
+def layer_range(layer: Layer, node: fx.Node, grids: Sequence[CodeGrid]) -> SumRange:
+    """The sums of a convolution or linear layer; `grids`: of its input, and of what is added beside its sum."""
+    least, largest = layer_sums(layer.weight, *centered_ends(grids[0]), layer.bias)
+    image = len(layer.weight.shape) == 4
+    shape = (-1, 1, 1) if image else (-1,)
+    return SumRange(least.reshape(shape), largest.reshape(shape), 1 if image else -1,
+                    beside=grids[1] if len(grids) == 2 else None)
+
+
+def layer_value(layer: Layer, x: CodeGrid, sums: Sums) -> Tensor:
+    """What the sums of a layer stand for, float64: one unit of a product is exact, one of the bias is float32's."""
+    unit, total = x.scale.double() * layer.scale.double(), sums.exact()
+    shape = [1] * total.dim()
+    shape[sums.axis] = -1
+    value = total * unit.reshape(shape)
+    if layer.bias is None:
+        return value
+    return value + (layer.bias * (bias_scale(x.scale, layer.scale).double() - unit)).reshape(shape)
+
+
+def centered_ends(grid: CodeGrid) -> tuple[int, int]:
+    """Least and largest code of a tensor without its zero point, which padding always brings in."""
+    return min(grid.low - grid.zero_point, 0), max(grid.high - grid.zero_point, 0)
 
 
 def conv2d_sums(x: Codes, layer: Layer, node: fx.Node) -> Sums:

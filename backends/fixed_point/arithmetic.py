@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from isobit.backends.execution.codes import CodeGrid, Codes, all_pairs, looked_up
-from isobit.backends.execution.integer import FILLED, ExecutedArithmetic, Execution, Kernel
-from isobit.backends.execution.layer_sums import conv2d_sums, linear_sums, window_sum
+from isobit.backends.execution.integer import FILLED, ExecutedArithmetic, Execution
+from isobit.backends.execution.kernels import ElementKernel, Kernel, SumKernel, mean_range, mean_sums, mean_value
+from isobit.backends.execution.layer_sums import (
+    SumRange,
+    Sums,
+    centered_ends,
+    conv2d_sums,
+    layer_range,
+    layer_value,
+    linear_sums,
+    one_range,
+    window_sum,
+)
 from isobit.backends.fixed_point.numbers import (
     CODES,
     average_rescale,
@@ -27,7 +39,12 @@ from isobit.backends.fixed_point.numbers import (
     sum_rescale,
     window_of,
 )
-from isobit.backends.fixed_point.operators.reductions import reduced_axes, reduction_rescale
+from isobit.backends.fixed_point.operators.reductions import (
+    reduced_axes,
+    reduced_elements,
+    reduction_divisor,
+    reduction_rescale,
+)
 from isobit.backends.fixed_point.operators.resampling import RESIZES, divisors_of, resample_rescales, taps_of
 from isobit.backends.fixed_point.operators.steps import Taps
 from isobit.backends.fixed_point.rescale import apply_rescale
@@ -50,18 +67,28 @@ class FixedPointArithmetic(ExecutedArithmetic):
         super().__init__(Execution(reference.graph, reference.quantized.target, _kernels(), _leaving))
 
 
-def layer(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
-    """Convolution or linear layer, with the residual sum that it runs into."""
+def _layer_sums(run: Execution, region: Region, inputs: list[Codes]) -> Sums:
     x, numbers = inputs[0], run.layer(region.anchor)
     linear = op_name(region.anchor) == "linear"
     sums = linear_sums(x, numbers) if linear else conv2d_sums(x, numbers, region.anchor)
-    residual = inputs[1] if len(inputs) == 2 else None
-    rescale = run.once(region, lambda: layer_rescale(
-        region.anchor, x.grid, numbers, None if residual is None else residual.grid, grid
-    ))
+    return replace(sums, beside=inputs[1].centered) if len(inputs) == 2 else sums
+
+
+def _layer_codes(run: Execution, region: Region, grids: Sequence[CodeGrid], sums: Sums, grid: CodeGrid) -> Tensor:
+    residual = grids[1] if len(grids) == 2 else None
+    rescale = run.once(
+        region, lambda: layer_rescale(region.anchor, grids[0], run.layer(region.anchor), residual, grid))
     total = sums.integers()
-    values = [total] if residual is None else [total, residual.centered.long()]
-    return apply_rescale(rescale, values, total.dim() - 1 if linear else 1)
+    values = [total] if sums.beside is None else [total, sums.beside.long()]
+    return apply_rescale(rescale, values, sums.axis % total.dim())
+
+
+# Convolution or linear layer, with the residual sum that it runs into.
+layer = SumKernel(
+    _layer_sums, _layer_codes,
+    lambda run, region, grids, sums: layer_value(run.layer(region.anchor), grids[0], sums),
+    lambda run, region, grids: layer_range(run.layer(region.anchor), region.anchor, grids),
+)
 
 
 def logits(run: Execution, region: Region, inputs: list[Codes]) -> Tensor:
@@ -107,20 +134,34 @@ def _of_pairs(
     return looked_up(table, a.codes, b.codes)
 
 
-def mean(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
-    """The sum over the map, divided in the multiplier."""
-    x = inputs[0]
-    count = x.codes.shape[2] * x.codes.shape[3]
-    total = x.centered.long().sum((2, 3), keepdim=True)
-    return apply_rescale(average_rescale(region.anchor, x.grid, count, count, grid), [total])
+def _mean_codes(run: Execution, region: Region, grids: Sequence[CodeGrid], sums: Sums, grid: CodeGrid) -> Tensor:
+    rescale = average_rescale(region.anchor, grids[0], sums.elements, sums.elements, grid)
+    return apply_rescale(rescale, [sums.integers()])
 
 
-def reduction(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
-    """The sum over some axes, divided in the multiplier where it is a mean."""
-    x, node = inputs[0], region.anchor
-    axes = reduced_axes(node)
-    total = x.centered.long().sum(axes, keepdim=bool(bound_args(node).get("keepdim")))
-    return apply_rescale(reduction_rescale(node, x.grid, grid), [total], 0)
+# The sum over the map, divided in the multiplier.
+mean = SumKernel(mean_sums, _mean_codes, mean_value, mean_range)
+
+
+def _reduction_sums(run: Execution, region: Region, inputs: list[Codes]) -> Sums:
+    axes, keep = reduced_axes(region.anchor), bool(bound_args(region.anchor).get("keepdim"))
+    return Sums(inputs[0].centered.double().sum(axes, keepdim=keep))
+
+
+def _reduction_range(run: Execution, region: Region, grids: Sequence[CodeGrid]) -> SumRange:
+    low, high = centered_ends(grids[0])
+    count = reduced_elements(region.anchor)
+    return one_range(count * low, count * high, 2)
+
+
+# The sum over some axes, divided in the multiplier where it is a mean.
+reduction = SumKernel(
+    _reduction_sums,
+    lambda run, region, grids, sums, grid: apply_rescale(
+        reduction_rescale(region.anchor, grids[0], grid), [sums.integers()], 0),
+    lambda run, region, grids, sums: sums.exact() * grids[0].scale.double() / reduction_divisor(region.anchor),
+    _reduction_range,
+)
 
 
 def resample(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
@@ -164,19 +205,39 @@ def argmax(run: Execution, region: Region, inputs: list[Codes]) -> Tensor:
     return found.amin(axis, keepdim=keep)
 
 
-def avg_pool2d(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
-    """Window sums, a multiplier for each divisor."""
-    x, node = inputs[0], region.anchor
-    kernel, stride, (top, left, bottom, right), _ = window_of(node)
+def _pool_sums(run: Execution, region: Region, inputs: list[Codes]) -> Sums:
+    x = inputs[0]
+    kernel, stride, (top, left, bottom, right), _ = window_of(region.anchor)
     # float32 holds the sums of windows below 256 x 256.
     codes = x.centered if kernel[0] * kernel[1] < 1 << 16 else x.centered.double()
-    total = window_sum(torch.nn.functional.pad(codes, (left, right, top, bottom)), kernel, stride).long()
+    return Sums(window_sum(torch.nn.functional.pad(codes, (left, right, top, bottom)), kernel, stride))
+
+
+def _pool_codes(run: Execution, region: Region, grids: Sequence[CodeGrid], sums: Sums, grid: CodeGrid) -> Tensor:
+    node, total = region.anchor, sums.integers()
+    kernel = window_of(node)[0]
     divisors = torch.from_numpy(pool_divisors(node)).to(total.device)
     result = torch.zeros_like(total)
     for divisor in divisors.unique().tolist():
-        rescale = average_rescale(node, x.grid, kernel[0] * kernel[1], divisor, grid)
+        rescale = average_rescale(node, grids[0], kernel[0] * kernel[1], divisor, grid)
         result = torch.where(divisors == divisor, apply_rescale(rescale, [total]), result)
     return result
+
+
+def _pool_range(run: Execution, region: Region, grids: Sequence[CodeGrid]) -> SumRange:
+    kernel, divisors = window_of(region.anchor)[0], torch.from_numpy(pool_divisors(region.anchor))[None]
+    least, largest = (
+        torch.full(divisors.shape, kernel[0] * kernel[1] * end, dtype=torch.int64) for end in centered_ends(grids[0]))
+    return SumRange(least, largest)
+
+
+# Window sums, a multiplier for each divisor.
+avg_pool2d = SumKernel(
+    _pool_sums, _pool_codes,
+    lambda run, region, grids, sums: (
+        sums.exact() * grids[0].scale.double() / torch.from_numpy(pool_divisors(region.anchor))),
+    _pool_range,
+)
 
 
 def cat(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
@@ -210,19 +271,19 @@ def _looked_up(table: np.ndarray, value: Codes) -> Tensor:
 KERNELS = {
     "conv2d": layer,
     "linear": layer,
-    "add": add,
-    "mul": mul,
-    "sub": sub,
-    "maximum": extreme,
-    "minimum": extreme,
+    "add": ElementKernel(add),
+    "mul": ElementKernel(mul),
+    "sub": ElementKernel(sub),
+    "maximum": ElementKernel(extreme),
+    "minimum": ElementKernel(extreme),
     "mean": mean,
     "sum": reduction,
     "mean_over_dims": reduction,
     **dict.fromkeys(RESIZES, resample),
     "embedding": embedding,
     "avg_pool2d": avg_pool2d,
-    "cat": cat,
-    FILLED: filled,
+    "cat": ElementKernel(cat, together=False),
+    FILLED: ElementKernel(filled),
 }
 
 
@@ -235,4 +296,4 @@ def _leaving(run: Execution, region: Region, inputs: list[Codes]) -> Tensor:
 
 
 def _kernels() -> dict[str, Kernel]:
-    return {**KERNELS, **dict.fromkeys(UNARY, function)}
+    return {**KERNELS, **dict.fromkeys(UNARY, ElementKernel(function))}

@@ -16,11 +16,23 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from isobit.backends.execution.codes import CodeGrid, Codes, all_pairs, dequantized, looked_up, quantize_float
-from isobit.backends.execution.integer import ExecutedArithmetic, Execution, Kernel
-from isobit.backends.execution.layer_sums import conv2d_sums, linear_sums, window_sum
+from isobit.backends.execution.integer import ExecutedArithmetic, Execution
+from isobit.backends.execution.kernels import ElementKernel, Kernel, SumKernel, mean_range, mean_sums, mean_value
+from isobit.backends.execution.layer_sums import (
+    SumRange,
+    Sums,
+    centered_ends,
+    conv2d_sums,
+    layer_range,
+    layer_value,
+    linear_sums,
+    one_range,
+    window_sum,
+)
 from isobit.backends.regions import Region
 from isobit.pipeline.graph.dialect import ACTIVATIONS
-from isobit.pipeline.graph.nodes import bound_args, pair
+from isobit.pipeline.graph.nodes import bound_args, known_sizes, op_name, pair, tensor_shape
+from isobit.pipeline.quant.grid import along
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
 
@@ -55,30 +67,35 @@ def _requantize(total: Tensor, multiplier: Tensor, zero_point: int) -> Tensor:
     return steps.add_(zero_point) if zero_point else steps
 
 
-def _sum_scale(x: Codes, scale: Tensor) -> Tensor:
-    return x.grid.scale.to(x.codes.device) * scale.to(x.codes.device)
+def _sum_scale(x: CodeGrid, scale: Tensor, like: Tensor) -> Tensor:
+    return x.scale.to(like.device) * scale.to(like.device)
 
 
-def conv2d(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
-    """QLinearConv: `acc * f32(f32(s_x * s_w) / s_y)`."""
-    x, layer = inputs[0], run.layer(region.anchor)
-    total = conv2d_sums(x, layer, region.anchor).rounded()
-    multiplier = _sum_scale(x, layer.scale) / grid.scale.to(total.device)
-    return _requantize(total, multiplier.reshape(1, -1, 1, 1), grid.zero_point)
+def _layer_sums(run: Execution, region: Region, inputs: list[Codes]) -> Sums:
+    layer = run.layer(region.anchor)
+    if op_name(region.anchor) == "linear":
+        return linear_sums(inputs[0], layer)
+    return conv2d_sums(inputs[0], layer, region.anchor)
 
 
-def linear(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
-    """QGemm: as QLinearConv."""
-    x, layer = inputs[0], run.layer(region.anchor)
-    total = linear_sums(x, layer).rounded()
-    scale = _sum_scale(x, layer.scale)
-    return _requantize(total, scale / grid.scale.to(total.device), grid.zero_point)
+def _layer_codes(run: Execution, region: Region, grids: Sequence[CodeGrid], sums: Sums, grid: CodeGrid) -> Tensor:
+    total = sums.rounded()
+    multiplier = _sum_scale(grids[0], run.layer(region.anchor).scale, total) / grid.scale.to(total.device)
+    return _requantize(total, along(multiplier, sums.axis % total.dim(), total.dim()), grid.zero_point)
+
+
+# QLinearConv and QGemm: `acc * f32(f32(s_x * s_w) / s_y)`.
+layer = SumKernel(
+    _layer_sums, _layer_codes,
+    lambda run, region, grids, sums: layer_value(run.layer(region.anchor), grids[0], sums),
+    lambda run, region, grids: layer_range(run.layer(region.anchor), region.anchor, grids),
+)
 
 
 def logits(run: Execution, region: Region, inputs: list[Codes]) -> Tensor:
     """QGemm without an output grid: the float32 values `acc * f32(s_x * s_w)`."""
     x, layer = inputs[0], run.layer(region.anchor)
-    return linear_sums(x, layer).rounded().mul_(_sum_scale(x, layer.scale))
+    return linear_sums(x, layer).rounded().mul_(_sum_scale(x.grid, layer.scale, x.codes))
 
 
 def add(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
@@ -130,23 +147,41 @@ def mul_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
     return torch.round(product * multiplier + grid.zero_point).clamp(0, 255)
 
 
-def matmul(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
-    """QLinearMatMul of two quantized tensors: as QLinearConv."""
+def _matmul_sums(run: Execution, region: Region, inputs: list[Codes]) -> Sums:
     a, b = inputs
     largest = a.codes.shape[-1] * 255 * 255
     exact = torch.float32 if largest < 1 << 24 and a.codes.device.type == "cpu" else torch.float64
-    total = torch.matmul(a.centered.to(exact), b.centered.to(exact)).float()
-    return _requantize(total, _sum_scale(a, b.grid.scale) / grid.scale.to(total.device), grid.zero_point)
+    return Sums(torch.matmul(a.centered.to(exact), b.centered.to(exact)))
 
 
-def mean(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
-    """QLinearGlobalAveragePool: an integer sum, one float32 multiplier."""
-    x = inputs[0]
-    count = x.codes.shape[2] * x.codes.shape[3]
-    total = x.centered.double().sum((2, 3), keepdim=True)
-    device = total.device
-    multiplier = x.grid.scale.to(device) / (grid.scale.to(device) * count)
-    return _requantize(total.float(), multiplier, grid.zero_point)
+def _matmul_codes(run: Execution, region: Region, grids: Sequence[CodeGrid], sums: Sums, grid: CodeGrid) -> Tensor:
+    total = sums.rounded()
+    return _requantize(total, _sum_scale(grids[0], grids[1].scale, total) / grid.scale.to(total.device),
+                       grid.zero_point)
+
+
+def _matmul_range(run: Execution, region: Region, grids: Sequence[CodeGrid]) -> SumRange:
+    products = [a * b for a in centered_ends(grids[0]) for b in centered_ends(grids[1])]
+    depth = known_sizes(tensor_shape(region.inputs[0])[-1:])[0]
+    return one_range(depth * min(products), depth * max(products), len(tensor_shape(region.tail)))
+
+
+# QLinearMatMul of two quantized tensors: as QLinearConv.
+matmul = SumKernel(
+    _matmul_sums, _matmul_codes,
+    lambda run, region, grids, sums: sums.exact() * (grids[0].scale.double() * grids[1].scale.double()),
+    _matmul_range,
+)
+
+
+def _mean_codes(run: Execution, region: Region, grids: Sequence[CodeGrid], sums: Sums, grid: CodeGrid) -> Tensor:
+    total = sums.rounded()
+    multiplier = grids[0].scale.to(total.device) / (grid.scale.to(total.device) * sums.elements)
+    return _requantize(total, multiplier, grid.zero_point)
+
+
+# QLinearGlobalAveragePool: an integer sum, one float32 multiplier.
+mean = SumKernel(mean_sums, _mean_codes, mean_value, mean_range)
 
 
 def avg_pool2d(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
@@ -233,13 +268,13 @@ UNARY_KERNELS: Mapping[str, UnaryKernel] = {
     **dict.fromkeys(sorted(ACTIVATIONS), UnaryKernel(_SLOPED, activation, lambda node: 1.0)),
 }
 KERNELS: Mapping[str, Kernel] = {
-    "conv2d": conv2d,
-    "linear": linear,
-    "add": add,
-    "mul": mul,
+    "conv2d": layer,
+    "linear": layer,
+    "add": ElementKernel(add),
+    "mul": ElementKernel(mul),
     "matmul": matmul,
     "mean": mean,
     "avg_pool2d": avg_pool2d,
-    "cat": cat,
-    **{name: kernel.codes for name, kernel in UNARY_KERNELS.items()},
+    "cat": ElementKernel(cat, together=False),
+    **{name: ElementKernel(kernel.codes) for name, kernel in UNARY_KERNELS.items()},
 }

@@ -15,7 +15,7 @@ from isobit.pipeline.errors import CompileError, ExitCode
 from isobit.pipeline.graph.placement import PlacementRow
 from isobit.pipeline.proof.outputs import output_kind
 from isobit.pipeline.proof.parity import ParityReport
-from isobit.pipeline.proof.verdicts import distances, float_kernels, kernels_text, level_note, steps
+from isobit.pipeline.proof.verdicts import distances, float_kernels, kernels_text, level_note, reach_text, steps
 from isobit.pipeline.recipe.allocation import Allocation
 from isobit.pipeline.stages import Captured, EpochLog, Quantized, UnitLog
 
@@ -43,6 +43,8 @@ def build_lines(
     divergence = parity.to_json()["first_divergence"]
     if divergence is not None:
         lines.append(_row("first in", f"{divergence['tensor']} ({divergence['module'] or 'no module'})"))
+    reached = reach_text(parity)
+    lines += [_row("every input", reached)] if reached else []
     lines += _kernel_lines(parity.integer_ops)
     sizes = manifest.sizes
     lines.append(_row("size", f"{sizes['model']:,} bytes in {model_file}, weight codes alone "

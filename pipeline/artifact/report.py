@@ -12,7 +12,15 @@ import jinja2
 from isobit.pipeline.artifact.manifest import Manifest, TensorEntry, packed_bytes
 from isobit.pipeline.graph.placement import PlacementRow
 from isobit.pipeline.proof.parity import ParityReport
-from isobit.pipeline.proof.verdicts import distances, float_kernels, headlines, kernels_text, level_note, steps
+from isobit.pipeline.proof.verdicts import (
+    distances,
+    float_kernels,
+    headlines,
+    kernels_text,
+    level_note,
+    reach_text,
+    steps,
+)
 from isobit.pipeline.quant.grids import grid_kind
 from isobit.pipeline.recipe.allocation import Allocation, budget_text
 from isobit.pipeline.stages import EpochLog, UnitLog
@@ -51,6 +59,8 @@ def render_report(
         steps=steps(parity),
         choices=any(level.top1_agreement is not None for level in parity.levels),
         level_note=level_note,
+        reach=reach_text(parity),
+        open=_open(parity),
         kernels=kernels_text(parity.integer_ops),
         float_kernels=float_kernels(parity.integer_ops),
         distances=distances(parity),
@@ -90,6 +100,15 @@ def _chosen_omegas(allocation: Allocation | None) -> dict[str, str]:
     if allocation is None:
         return {}
     return {path: f"{known[allocation.bits[path]]:.3g}" for path, known in allocation.sensitivities.items()}
+
+
+def _open(parity: ParityReport) -> dict[str, list[str]]:
+    """Tensors of which nothing can be said for every input, by the reason."""
+    found: dict[str, list[str]] = {}
+    for one in parity.reach:
+        if one.verdict == "open":
+            found.setdefault(one.why, []).append(one.name)
+    return found
 
 
 def _levels(tensors: Sequence[TensorEntry]) -> list[str]:

@@ -12,6 +12,7 @@ While numbers are missing a lower bound takes their place, so that what is refus
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, fx
@@ -48,16 +49,23 @@ def magnitude(least: Tensor, largest: Tensor) -> int:
     return int(torch.maximum(-least, largest).max())
 
 
+def sum_bounds(graph: fx.GraphModule, target: Target) -> Iterator[tuple[Call, int]]:
+    """Every call that adds codes, with the magnitude that its sums can reach, or a lower bound before `frozen`."""
+    values = GridMap(target)
+    for call in Calls(graph):
+        bound = _bound(values, call, target)
+        if bound is not None:
+            yield call, bound
+
+
 def check_sums(graph: fx.GraphModule, target: Target) -> None:
     """Refuse a graph in which a sum can leave what the target's kernels add in; at any stage from `quantized` on.
 
     Raises:
         TargetError: names the layer, the bound of its sum, and the limit.
     """
-    values = GridMap(target)
-    for call in Calls(graph):
-        bound = _bound(values, call, target)
-        if bound is not None and bound > target.sums.largest:
+    for call, bound in sum_bounds(graph, target):
+        if bound > target.sums.largest:
             raise TargetError(
                 f"the sums of this {call.op} can reach {bound:,}, and target '{target.name}' adds in integers of "
                 f"up to {target.sums.largest:,}", where=call.where, allowed=f"sums up to {target.sums.largest:,}",

@@ -1,9 +1,11 @@
-"""How many integers and output values were compared, and how many differ: by tensor, by boundary, by output."""
+"""How many integers and output values were compared, and how many differ: by tensor, by boundary, by output;
+and over every input that there can be.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -111,6 +113,49 @@ class OutputCount:
         error = None if found is None or not np.isfinite(found.largest_error) else found.largest_error
         told = None if found is None else {"compared": found.compared, "largest_error": error, "allowed": found.allowed}
         return {"compared": self.compared, "differing": self.differing, "float_output": told}
+
+
+Over = Literal["sums", "pairs", "codes", "numbers", "itself", "nothing"]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """One tensor over every input that there can be: does the target's arithmetic give the mathematics' codes?
+
+    Args:
+        name: of the tensor.
+        over: what was gone through: integer `sums` between their bounds, `pairs` of codes, `codes` of one tensor, all
+            finite float32 `numbers` of an input; `itself` where the target's arithmetic is the mathematics; `nothing`
+            where it cannot be said.
+        inputs, parting: how many there are, and to how many the two give different codes.
+        max_lsb: by how many codes at most.
+        why: it cannot be said.
+        digest: SHA-256 of the target's thresholds, or of its table of codes.
+        bound: the largest magnitude that an integer sum of its layer or pool can reach; None where nothing is summed.
+        limit: what such a sum may reach in the target's kernels.
+    """
+
+    name: str
+    over: Over
+    inputs: int = 0
+    parting: int = 0
+    max_lsb: int = 0
+    why: str = ""
+    digest: str = ""
+    bound: int | None = None
+    limit: int | None = None
+
+    @property
+    def verdict(self) -> Literal["equal", "parts", "open"]:
+        """`equal` for every input, `parts` on some, or `open`."""
+        return "open" if self.over == "nothing" else "parts" if self.parting else "equal"
+
+    def to_json(self) -> dict[str, Any]:
+        """As in `parity.json`: what says nothing is left out."""
+        told: dict[str, Any] = {"verdict": self.verdict, "over": self.over}
+        if self.inputs:
+            told |= {"inputs": self.inputs, "parting": self.parting, "max_lsb": self.max_lsb, "digest": self.digest}
+        return told | ({"why": self.why} if self.why else {}) | ({} if self.bound is None else {"bound": self.bound})
 
 
 def _same_infinities(expected: np.ndarray, got: np.ndarray) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 
 from isobit.pipeline.graph.ports import OUTPUT
 from isobit.pipeline.proof.answers import Answers, Measured
-from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, FloatOutput, OutputCount
+from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, FloatOutput, OutputCount, Reach
 from isobit.pipeline.proof.findings import AccuracyVerdict, Rule
 from isobit.pipeline.proof.measures import Measures
 from isobit.pipeline.proof.observed import Seen
@@ -70,6 +70,10 @@ class Arithmetic(Runner, Protocol):
 
     def follow(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
         """Run with the codes of every float boundary taken from `codes`."""
+        ...
+
+    def every_input(self) -> Sequence[Reach]:
+        """For each quantized tensor, from integers alone: whether this is the mathematics for every input."""
         ...
 
 
@@ -129,6 +133,7 @@ class ParityReport:
         seen: what the samples look like.
         judged: the verdict on accuracy.
         exact_samples: how many samples the exact reference saw, for `moved_by_requantization`.
+        reach: of each tensor, whether the target's arithmetic is the mathematics for every input.
     """
 
     samples: int
@@ -143,6 +148,7 @@ class ParityReport:
     seen: Seen | None = None
     judged: AccuracyVerdict | None = None
     exact_samples: int = 0
+    reach: list[Reach] = field(default_factory=list)
 
     @property
     def deployed(self) -> LevelReport:
@@ -189,6 +195,10 @@ class ParityReport:
             "integer_ops": self.integer_ops,
             "levels": [self._level(level) for level in self.levels],
             "moved_by_requantization": {"samples": self.exact_samples, **asdict(self.moved_by_requantization)},
+            "every_input": {
+                "sum_limit": max((one.limit for one in self.reach if one.limit is not None), default=None),
+                "tensors": {one.name: one.to_json() for one in self.reach},
+            },
             "metrics": {} if self.answers is None else {
                 name: said.to_json() for name, said in self.answers.all_measured.items()
             },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -144,6 +145,19 @@ def distances(report: ParityReport) -> dict[str, str]:
         )
         found |= {name: known} if known else {}
     return found
+
+
+def reach_text(report: ParityReport) -> str:
+    """What holds for every input, in one line; an empty string where nothing was gone through."""
+    if not report.reach:
+        return ""
+    said = Counter(one.verdict for one in report.reach)
+    most = max(one.max_lsb for one in report.reach)
+    parts = f"{said['parts']} part from it on some" + (f" (by at most {most} step(s))" if said["parts"] else "")
+    full = [one.bound / one.limit for one in report.reach if one.bound is not None and one.limit]
+    room = f"; the largest sum takes {100 * max(full):.2g} % of what the target adds in" if full else ""
+    return f"of {len(report.reach)} tensors {said['equal']} have exact arithmetic's codes for every input, {parts}, " \
+           f"of {said['open']} it cannot be said{room}"
 
 
 def level_note(level: LevelReport) -> str:

@@ -33,11 +33,20 @@ def reduction_refusal(node: fx.Node) -> str:
     return f"{op_name(node)} to another type" if bound_args(node).get("dtype") is not None else ""
 
 
+def reduced_elements(node: fx.Node) -> int:
+    """How many elements a reduction makes one of."""
+    shape = tensor_shape(source_of(node))
+    return math.prod(known_sizes([shape[axis] for axis in reduced_axes(node)]))
+
+
+def reduction_divisor(node: fx.Node) -> int:
+    """What the sum is divided by: 1 unless it is a mean."""
+    return 1 if op_name(node) == "sum" else reduced_elements(node)
+
+
 def reduction_rescale(node: fx.Node, x: CodeGrid, grid: CodeGrid) -> Rescale:
     """The rescale of a sum or mean."""
-    shape = tensor_shape(source_of(node))
-    count = math.prod(known_sizes([shape[axis] for axis in reduced_axes(node)]))
-    return average_rescale(node, x, count, 1 if op_name(node) == "sum" else count, grid)
+    return average_rescale(node, x, reduced_elements(node), reduction_divisor(node), grid)
 
 
 def memory_axes(rank: int, in_order: bool) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from isobit.pipeline.artifact.manifest import Manifest, ModelEntry, RecipeEntry,
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.graph.placement import PlacementRow
 from isobit.pipeline.proof.answers import Answers
-from isobit.pipeline.proof.counts import BoundaryCount, CodeCount
+from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, Reach
 from isobit.pipeline.proof.findings import Rule
 from isobit.pipeline.proof.parity import LevelReport, ParityReport
 from isobit.pipeline.proof.verdicts import headlines
@@ -177,3 +177,10 @@ def test_chosen_bits_are_two_lines_however_many_layers_there_are():
         "2.89 bits on average over 9 layers, 3,259 bytes; omega 0.5 nats",
         "2 bits: layer8; 3 bits: layer0, layer1, layer2, layer3 and 4 more",
     ]
+
+
+def test_what_holds_for_every_input_is_one_line(tmp_path):
+    reach = [Reach("relu_q", "sums", 1000), Reach("gelu_q", "nothing", why="runs in float")]
+    lines = build_lines(tmp_path, MANIFEST, parity(reach=reach), "model.onnx", "numpy")
+    assert sum("every input of 2 tensors 1 have exact" in line for line in lines) == 1
+    assert not any("every input" in line for line in build_lines(tmp_path, MANIFEST, parity(), "model.onnx", "numpy"))

@@ -19,7 +19,7 @@ from isobit.pipeline.artifact.manifest import (
 from isobit.pipeline.artifact.report import FRONTIER, cell, render_report
 from isobit.pipeline.graph.placement import PlacementRow
 from isobit.pipeline.proof.answers import Answers
-from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, FloatOutput, OutputCount
+from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, FloatOutput, OutputCount, Reach
 from isobit.pipeline.proof.findings import AccuracyVerdict, Finding, Rule
 from isobit.pipeline.proof.measures import find_measures
 from isobit.pipeline.proof.parity import LevelReport, ParityReport
@@ -198,3 +198,14 @@ def test_paragraphs_and_lists_have_one_empty_line_between_them():
     for before, line in itertools.pairwise(lines):
         starts = line.startswith(("* ", "| ", "#")) and not before.startswith(line[0])
         assert not starts or before == "", (before, line)
+
+
+def test_what_parts_for_some_input_has_a_table_and_what_is_open_its_reason():
+    reach = [Reach("x_q", "numbers", 2000, 2, 1), Reach("relu_q", "sums", 1000),
+             Reach("gelu_q", "nothing", why="runs in float"), Reach("a|b", "nothing", why="runs in float")]
+    text = render(parity(reach=reach))
+    assert "Without samples, from integers alone: of 4 tensors 1 have exact arithmetic's codes for every input" in text
+    assert "\n| x_q | numbers | 2,000 | 2 | 1 |\n" in text and "| relu_q | sums" not in text
+    assert "\n* not gone through, runs in float: gelu_q, `a\\|b`\n" in text
+    assert "\n\n\n" not in text and "Without samples" not in render()
+    assert "that parts from exact" not in render(parity(reach=reach[1:]))

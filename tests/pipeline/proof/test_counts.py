@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from isobit.pipeline.proof.counts import FLOAT_ROUNDING, BoundaryCount, CodeCount, OutputCount
+from isobit.pipeline.proof.counts import FLOAT_ROUNDING, BoundaryCount, CodeCount, OutputCount, Reach
 
 CODES = np.arange(8, dtype=np.uint8).reshape(2, 4)
 VALUES = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
@@ -49,3 +49,14 @@ def test_the_same_infinity_is_the_same_answer(end, error):
     count = OutputCount()
     count.add(wanted, got, True)
     assert count.to_json()["float_output"]["largest_error"] == error
+
+
+def test_a_tensor_is_equal_parts_or_is_open_and_says_no_more_than_it_knows():
+    equal = Reach("mean_q", "itself")
+    open_ = Reach("linear", "nothing", why="its sums leave in float", bound=9, limit=99)
+    parts = Reach("relu_q", "sums", 1000, 3, 1, digest="d" * 64, bound=500, limit=99)
+    assert [one.verdict for one in (equal, parts, open_)] == ["equal", "parts", "open"]
+    assert equal.to_json() == {"verdict": "equal", "over": "itself"}
+    assert parts.to_json() == {"verdict": "parts", "over": "sums", "inputs": 1000, "parting": 3, "max_lsb": 1,
+                               "digest": "d" * 64, "bound": 500}
+    assert open_.to_json() == {"verdict": "open", "over": "nothing", "why": "its sums leave in float", "bound": 9}

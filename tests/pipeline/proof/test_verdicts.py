@@ -4,10 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, OutputCount
+from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, OutputCount, Reach
 from isobit.pipeline.proof.findings import AccuracyVerdict, Finding, Rule
 from isobit.pipeline.proof.parity import LevelReport, ParityReport
-from isobit.pipeline.proof.verdicts import float_kernels, headlines, kernels_text, level_note, parity_text, steps
+from isobit.pipeline.proof.verdicts import (
+    float_kernels,
+    headlines,
+    kernels_text,
+    level_note,
+    parity_text,
+    reach_text,
+    steps,
+)
 
 ACCURACY = {"float": 88.0, "calibrated": 80.0, "reference": 79.5, "artifact": 79.5}
 LEVEL = LevelReport("all", True, 50, CodeCount(1000, 0, 0), 100.0)
@@ -74,3 +82,15 @@ def test_kernels_and_levels_are_named_alike_everywhere():
     known = {"integer": 3, "float": 1, "reasons": {"gelu": "no kernel"}}
     assert kernels_text(known) == "3 integer, 1 float" and float_kernels(known) == ["float: gelu: no kernel"]
     assert float_kernels({"integer": 3, "float": 0}) == []
+
+
+def test_what_holds_for_every_input_is_one_line():
+    made = report()
+    assert reach_text(made) == "" and made.to_json()["every_input"] == {"sum_limit": None, "tensors": {}}
+    made.reach = [Reach("x_q", "numbers", 100, 2, 1), Reach("relu_q", "sums", 1000, bound=512, limit=1024),
+                  Reach("gelu_q", "nothing", why="runs in float")]
+    assert reach_text(made) == (
+        "of 3 tensors 1 have exact arithmetic's codes for every input, 1 part from it on some (by at most 1 step(s)), "
+        "of 1 it cannot be said; the largest sum takes 50 % of what the target adds in")
+    told = made.to_json()["every_input"]
+    assert told["sum_limit"] == 1024 and list(told["tensors"]) == ["x_q", "relu_q", "gelu_q"]
