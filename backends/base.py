@@ -15,6 +15,7 @@ from torch import fx
 
 from isobit.pipeline.artifact.manifest import PreprocessingEntry
 from isobit.pipeline.errors import TargetError
+from isobit.pipeline.proof.findings import ReadBack
 from isobit.pipeline.proof.parity import Arithmetic, Runner
 from isobit.pipeline.registry import Registry
 from isobit.pipeline.samples.network_inputs import Inputs
@@ -102,6 +103,15 @@ class Backend(Protocol):
         """
         ...
 
+    def read_back(self, reference: Reference, folder: Path, preprocessing: PreprocessingEntry | None) -> ReadBack:
+        """Read the finished model files again, by a reader that shares nothing with `emit`, and compare every field
+        with what the reference says must stand there.
+
+        Args:
+            preprocessing: what `describe` was called with; None where it was not.
+        """
+        ...
+
     def arithmetic(self, reference: Reference) -> Arithmetic:
         """The target's own integer arithmetic on the reference."""
         ...
@@ -141,6 +151,7 @@ class Backend(Protocol):
         ...
 
 
+NOT_READ = ReadBack(reason="this target has no reader of its files")
 BACKENDS: Registry[Backend] = Registry("target", TargetError, "isobit.targets", "target")
 
 
@@ -170,6 +181,10 @@ class PlainBackend:
 
     def describe(self, folder: Path, preprocessing: PreprocessingEntry) -> None:
         """No place for it."""
+
+    def read_back(self, reference: Reference, folder: Path, preprocessing: PreprocessingEntry | None) -> ReadBack:
+        """It has no reader."""
+        return NOT_READ
 
     def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
         """Nothing is known of it."""

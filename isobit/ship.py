@@ -273,6 +273,7 @@ def prove(
         progress=lambda samples: watcher.proving(samples, len(evaluation)),
     )
     report.integer_ops, report.reach = dict(backend.integer_ops(folder)), list(arithmetic.every_input())
+    report.read_back = backend.read_back(reference, folder, describe_images(shipment, options.decoder))
     apply_gates(report)
     return report
 

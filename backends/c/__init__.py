@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import fx
 
-from isobit.backends.base import BACKENDS
+from isobit.backends.base import BACKENDS, NOT_READ
 from isobit.backends.c import device_predictor, device_runner
 from isobit.backends.c.emit import HEADER, SOURCE, emit_program, read_description
 from isobit.backends.c.floats.calls import refusal
@@ -33,6 +33,7 @@ from isobit.pipeline.artifact.digest import RUNNER
 from isobit.pipeline.artifact.manifest import PreprocessingEntry
 from isobit.pipeline.graph.nodes import quantizer_of, tensor_dtype
 from isobit.pipeline.graph.ports import input_names, input_nodes
+from isobit.pipeline.proof.findings import ReadBack
 from isobit.pipeline.proof.parity import Arithmetic, Runner
 from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
@@ -89,6 +90,9 @@ class CBackend:
 
     def describe(self, folder: Path, preprocessing: PreprocessingEntry) -> None:
         write_predictor(folder, Path(device_predictor.__file__))
+
+    def read_back(self, reference: Reference, folder: Path, preprocessing: PreprocessingEntry | None) -> ReadBack:
+        return NOT_READ
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
         return FixedPointArithmetic(reference)

@@ -18,11 +18,13 @@ from isobit.backends.onnx.device import device_predictor, device_runner
 from isobit.backends.onnx.emit import FORMS, Form, emit_model, unsupported, without_kernels
 from isobit.backends.onnx.metadata import add_metadata
 from isobit.backends.onnx.profiles import DEFAULT_PROFILE, why_inexact
+from isobit.backends.onnx.readback.read_back import read_back
 from isobit.backends.onnx.session import LEVELS, OnnxSession, integer_ops, one_run
 from isobit.backends.onnx.target import NAMES, TARGETS, targets
 from isobit.pipeline.artifact.digest import RUNNER
 from isobit.pipeline.artifact.manifest import PreprocessingEntry, package_versions
 from isobit.pipeline.errors import TargetError
+from isobit.pipeline.proof.findings import ReadBack
 from isobit.pipeline.proof.parity import Arithmetic, Runner
 from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
@@ -79,6 +81,10 @@ class OnnxBackend:
     def describe(self, folder: Path, preprocessing: PreprocessingEntry) -> None:
         add_metadata(folder / self.model_file, preprocessing.facts)
         write_predictor(folder, Path(device_predictor.__file__))
+
+    def read_back(self, reference: Reference, folder: Path, preprocessing: PreprocessingEntry | None) -> ReadBack:
+        facts = {} if preprocessing is None else preprocessing.facts
+        return read_back(reference, folder / self.model_file, self.form == "qoperator", facts)
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
         return IntegerArithmetic(reference)

@@ -111,7 +111,7 @@ def emit_operator(
     source = values(node.all_input_nodes[0])
     if move.onnx is not None:
         return move.onnx(operands, source, arguments)
-    return gather(operands, source, index_map(node), operands.operand(arguments.get(move.fill) or 0.0))
+    return gather(operands, source, index_map(node), arguments.get(move.fill) or 0.0)
 
 
 def _with_values(arguments: Any, values: Callable[[fx.Node], Any]) -> Any:
@@ -273,7 +273,7 @@ def cat(e: _Operands, tensors: Sequence[ir.Value], dim: int) -> ir.Value:
     return e.call("Concat", tensors, {"axis": dim})
 
 
-def gather(e: _Operands, source: ir.Value, index: np.ndarray, fill: ir.Value) -> ir.Value:
+def gather(e: _Operands, source: ir.Value, index: np.ndarray, fill: ir.Value | float) -> ir.Value:
     """Gather along each axis that moves apart from the others; else of all elements of a sample at once.
 
     Args:
@@ -291,7 +291,7 @@ def gather(e: _Operands, source: ir.Value, index: np.ndarray, fill: ir.Value) ->
     flat = e.inner("Gather", [flat, e.ints(np.maximum(index, 0).reshape(-1))], {"axis": 1})
     if (index == OUTSIDE).any():
         inside = e.writer.constant(index.reshape(1, -1) != OUTSIDE)
-        flat = e.inner("Where", [inside, flat, fill])
+        flat = e.inner("Where", [inside, flat, e.operand(fill)])
     return e.call("Reshape", [flat, e.ints([-1, *known_sizes(e.after[1:])])])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from isobit.backends.base import BACKENDS
+from isobit.backends.base import BACKENDS, NOT_READ
 from isobit.backends.device.standalone import write_predictor
 from isobit.backends.fixed_point.arithmetic import FixedPointArithmetic
 from isobit.backends.fixed_point.lower import float_calls, lower
@@ -19,6 +19,7 @@ from isobit.backends.tvm.device.device_runner import MODEL, read_device
 from isobit.backends.tvm.device.emulated import EmulatedSession, emulated_samples
 from isobit.backends.tvm.session import NativeSession
 from isobit.pipeline.artifact.manifest import PreprocessingEntry, package_versions
+from isobit.pipeline.proof.findings import ReadBack
 from isobit.pipeline.proof.parity import Arithmetic, Runner
 from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
@@ -78,6 +79,9 @@ class TvmBackend:
 
     def describe(self, folder: Path, preprocessing: PreprocessingEntry) -> None:
         write_predictor(folder, Path(device_predictor.__file__))
+
+    def read_back(self, reference: Reference, folder: Path, preprocessing: PreprocessingEntry | None) -> ReadBack:
+        return NOT_READ
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
         return FixedPointArithmetic(reference)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 Status = Literal["ok", "unknown", "warning", "failed"]
 ORDER: tuple[Status, ...] = ("ok", "unknown", "warning", "failed")
 Subject = Literal["calibration", "evaluation", "float", "artifact"]
+KEPT = 100  # differences that are told one by one
 
 
 def amount(difference: float, unit: str) -> str:
@@ -93,3 +94,68 @@ class AccuracyVerdict:
         """Its part of `parity.json`."""
         return {"status": self.status, "text": self.text, "chance": self.chance, "allowed": self.allowed,
                 "findings": [asdict(finding) for finding in self.findings]}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field of the files that is not what it must be.
+
+    Args:
+        layer: name of the layer, or of the module or tensor; empty for the file as a whole.
+        field: which of its fields.
+        found, expected: what stands there, and what must.
+    """
+
+    layer: str
+    field: str
+    found: str
+    expected: str
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        layer = f"{self.layer}: " if self.layer else ""
+        return f"{layer}{self.field} is {self.found}, must be {self.expected}"
+
+
+@dataclass(frozen=True)
+class ReadBack:
+    """Whether the files say what the reference says.
+
+    Args:
+        operators, constants: how many were read.
+        differences: none where every field is as it must be.
+        unread: kinds of operators of which only the edges were compared.
+        reason: why nothing was read, where nothing was.
+    """
+
+    operators: int = 0
+    constants: int = 0
+    differences: tuple[Difference, ...] = ()
+    unread: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """In one line, for people."""
+        if self.reason:
+            return f"not read back: {self.reason}"
+        read = f"{self.operators:,} operators, {self.constants:,} constants"
+        if self.differences:
+            return f"{read}, {len(self.differences):,} fields differ: {self.differences[0].text}"
+        apart = f"; not read back: {', '.join(self.unread)}" if self.unread else ""
+        return f"{read}, every field{' read' if apart else ''} as the reference says{apart}"
+
+    @property
+    def rules(self) -> list[Rule]:
+        """What the build is held to; none where nothing was read."""
+        if self.reason:
+            return []
+        first = f" ({self.differences[0].text})" if self.differences else ""
+        text = f"every field of the files is what the reference says must stand there{first}"
+        return [Rule(text, "parity", len(self.differences), 0, not self.differences)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Its part of `parity.json`."""
+        return {**asdict(self), "differences": [asdict(each) for each in self.differences[:KEPT]],
+                "differing": len(self.differences), "text": self.text}

@@ -1,4 +1,7 @@
-"""The rules of parity that fail a build: every code and logit at every gated level. That of accuracy is `judge`'s."""
+"""The rules of parity that fail a build: every field of the files, every code and logit at every gated level.
+
+That of accuracy is `judge`'s.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from isobit.pipeline.proof.parity import LevelReport, ParityReport
 
 def apply_gates(report: ParityReport) -> None:
     """Write the rules of parity into the report."""
+    report.rules += [] if report.read_back is None else report.read_back.rules
     for level in report.levels:
         if level.gated:
             report.rules += _level_rules(level)

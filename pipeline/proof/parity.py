@@ -19,7 +19,7 @@ import numpy as np
 from isobit.pipeline.graph.ports import OUTPUT
 from isobit.pipeline.proof.answers import Answers, Measured
 from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, FloatOutput, OutputCount, Reach
-from isobit.pipeline.proof.findings import AccuracyVerdict, Rule
+from isobit.pipeline.proof.findings import AccuracyVerdict, ReadBack, Rule
 from isobit.pipeline.proof.measures import Measures
 from isobit.pipeline.proof.observed import Seen
 from isobit.pipeline.proof.outputs import Share, same_choice
@@ -134,6 +134,7 @@ class ParityReport:
         judged: the verdict on accuracy.
         exact_samples: how many samples the exact reference saw, for `moved_by_requantization`.
         reach: of each tensor, whether the target's arithmetic is the mathematics for every input.
+        read_back: whether the files say what the reference says.
     """
 
     samples: int
@@ -149,6 +150,7 @@ class ParityReport:
     judged: AccuracyVerdict | None = None
     exact_samples: int = 0
     reach: list[Reach] = field(default_factory=list)
+    read_back: ReadBack | None = None
 
     @property
     def deployed(self) -> LevelReport:
@@ -193,6 +195,7 @@ class ParityReport:
             "first_divergence": self._divergence(),
             "gate": {"passed": self.passed, "rules": [asdict(rule) for rule in self.gate]},
             "integer_ops": self.integer_ops,
+            "read_back": None if self.read_back is None else self.read_back.to_json(),
             "levels": [self._level(level) for level in self.levels],
             "moved_by_requantization": {"samples": self.exact_samples, **asdict(self.moved_by_requantization)},
             "every_input": {

@@ -82,11 +82,44 @@ def test_one_wrong_number_in_the_file_fails_the_build(command, monkeypatch, tmp_
     monkeypatch.setattr(backend, "emit", emit_wrong)
     result = command(recipe=recipe, evaluation="many.npz")
     assert result.exit_code == 1, result.stdout + result.stderr
-    assert re.match(r"PARITY FAILED: ([1-9][\d,]* of [\d,]+ integer codes differ|no code or logit)", result.stdout)
+    words = r"PARITY FAILED: ([1-9][\d,]* of [\d,]+ integer codes differ|every field of the file)"
+    assert re.match(words, result.stdout)
     assert left_after(tmp_path) == ["out-failed"]
     parity = json.loads((tmp_path / "out-failed" / "parity.json").read_text())
     assert not parity["gate"]["passed"]
     assert parity["first_divergence"] is not None or parity["logits_differing"]
+    assert parity["read_back"]["differing"] and f"read back: {parity['read_back']['text']}".lower() in (
+        tmp_path / "out-failed" / "report.md").read_text().lower()
+
+
+def add_one_to_zero_point_of_bias(graph):
+    """That of the classifier: a session adds it as if its zero point were 0, and no sample shows it."""
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    node = [node for node in graph.node if types.get(node.input[-1]) == onnx.TensorProto.INT32][-1]
+    zeros = next(tensor for tensor in graph.initializer if tensor.name == node.input[-1])
+    graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(zeros) + 1, "shifted"))
+    node.input[len(node.input) - 1] = "shifted"
+
+
+@pytest.mark.onnxruntime
+def test_what_no_sample_shows_fails_the_build_by_layer_and_field(command, monkeypatch, tmp_path):
+    backend = BACKENDS.get("onnx")
+    emit = backend.emit
+
+    def emit_wrong(reference, folder):
+        written = emit(reference, folder)
+        model = onnx.load(folder / backend.model_file)
+        add_one_to_zero_point_of_bias(model.graph)
+        onnx.save(model, folder / backend.model_file)
+        return written
+
+    monkeypatch.setattr(backend, "emit", emit_wrong)
+    result = command(recipe=FAST, evaluation="many.npz")
+    assert result.exit_code == 1, result.stdout + result.stderr
+    read = json.loads((tmp_path / "out-failed" / "parity.json").read_text())["read_back"]
+    told = read["differences"][0]
+    assert told["field"] == "logits Gemm.C dequantize.zero_point" and told["layer"]
+    assert "every field of the files" in result.stdout and told["field"] in result.stdout
 
 
 def test_the_gate_is_what_makes_the_difference(command, tmp_path):
@@ -94,6 +127,9 @@ def test_the_gate_is_what_makes_the_difference(command, tmp_path):
     result = command(recipe=NEAREST_W4A4, evaluation="many.npz")
     assert result.exit_code == 0, result.stdout + result.stderr
     assert zipfile.is_zipfile(tmp_path / "out" / "golden.npz")
+    read = json.loads((tmp_path / "out" / "parity.json").read_text())["read_back"]
+    assert read["operators"] > 10 and (read["differing"], read["unread"], read["reason"]) == (0, [], "")
+    assert re.search(r"read back +\d+ operators, \d+ constants, every field as the reference says", result.stdout)
 
 
 # --- what an exact artifact is worth ---

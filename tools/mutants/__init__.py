@@ -1,0 +1,1 @@
+"""Damages artifacts between emission and proof, and tells which damage the gate does not see."""
