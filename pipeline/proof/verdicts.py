@@ -152,12 +152,15 @@ def reach_text(report: ParityReport) -> str:
     if not report.reach:
         return ""
     said = Counter(one.verdict for one in report.reach)
-    most = max(one.max_lsb for one in report.reach)
-    parts = f"{said['parts']} part from it on some" + (f" (by at most {most} step(s))" if said["parts"] else "")
+    parting = [one for one in report.reach if one.verdict == "parts"]
+    cases = f"{sum(one.parting for one in parting):,} of {sum(one.inputs for one in parting):,} cases"
+    most = max((one.max_lsb for one in parting), default=0)
+    parts = f", {len(parting)} but for {cases} (by {most} step(s) at most)" if parting else ""
     full = [one.bound / one.limit for one in report.reach if one.bound is not None and one.limit]
     room = f"; the largest sum takes {100 * max(full):.2g} % of what the target adds in" if full else ""
-    return f"of {len(report.reach)} tensors {said['equal']} have exact arithmetic's codes for every input, {parts}, " \
-           f"of {said['open']} it cannot be said{room}"
+    left = f", {said['open']} are not gone through" if said["open"] else ""
+    equal = f"{said['equal']} of {len(report.reach)} tensors have exact arithmetic's codes for every input"
+    return f"{equal}{parts}{left}{room}"
 
 
 def level_note(level: LevelReport) -> str:

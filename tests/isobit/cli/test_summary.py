@@ -182,5 +182,5 @@ def test_chosen_bits_are_two_lines_however_many_layers_there_are():
 def test_what_holds_for_every_input_is_one_line(tmp_path):
     reach = [Reach("relu_q", "sums", 1000), Reach("gelu_q", "nothing", why="runs in float")]
     lines = build_lines(tmp_path, MANIFEST, parity(reach=reach), "model.onnx", "numpy")
-    assert sum("every input of 2 tensors 1 have exact" in line for line in lines) == 1
+    assert sum("every input 1 of 2 tensors have exact" in line for line in lines) == 1
     assert not any("every input" in line for line in build_lines(tmp_path, MANIFEST, parity(), "model.onnx", "numpy"))

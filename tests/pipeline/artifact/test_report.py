@@ -204,7 +204,7 @@ def test_what_parts_for_some_input_has_a_table_and_what_is_open_its_reason():
     reach = [Reach("x_q", "numbers", 2000, 2, 1), Reach("relu_q", "sums", 1000),
              Reach("gelu_q", "nothing", why="runs in float"), Reach("a|b", "nothing", why="runs in float")]
     text = render(parity(reach=reach))
-    assert "Without samples, from integers alone: of 4 tensors 1 have exact arithmetic's codes for every input" in text
+    assert "Without samples, from integers alone: 1 of 4 tensors have exact arithmetic's codes for every input" in text
     assert "\n| x_q | numbers | 2,000 | 2 | 1 |\n" in text and "| relu_q | sums" not in text
     assert "\n* not gone through, runs in float: gelu_q, `a\\|b`\n" in text
     assert "\n\n\n" not in text and "Without samples" not in render()
