@@ -29,7 +29,8 @@ class SumKernel:
 
     Args:
         add: the sums of inputs.
-        bring: codes of sums, of inputs on these grids, before the result's ends and multiples are applied; monotone.
+        bring: codes of sums, of inputs on these grids, before the result's ends and multiples are applied. It keeps
+            order: products with positive numbers and roundings do, in float and in integers.
         value: what sums stand for, float64, in exact arithmetic.
         reach: which sums there can be.
     """

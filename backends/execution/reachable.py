@@ -94,12 +94,13 @@ def _judge(run: Execution, exact: ExactRegions, region: Region, read: Sequence[P
     name, grids = region.value.name, [place for place in read if isinstance(place, CodeGrid)]
     if region.kind == "float":
         return Reach(name, "nothing", why="runs in float")
-    if region.kind == "input" and read[0] == _FLOATS:
-        return _over_numbers(exact, region, grid)
-    if len(grids) < len(read):
+    numbers = region.kind == "input" and read[0] == _FLOATS
+    if len(grids) < len(read) and not numbers:
         return Reach(name, "nothing", why=f"reads {next(place for place in read if isinstance(place, str))}")
     kernel = _REGRID if region.kind == "input" else run.kernel_of(region)
     try:
+        if numbers:
+            return _over_numbers(exact, region, grid)
         if isinstance(kernel, SumKernel):
             return _over_sums(run, exact, region, kernel, grids, grid)
         if isinstance(kernel, ElementKernel):

@@ -130,11 +130,17 @@ def check_steps(codes: Codes, within: Range, levels: Levels, found: Tensor, arou
         far = _reaches(codes, within, steps, found + distance), _reaches(codes, within, steps, found - 1 - distance)
         if not bool(far[0].all()) or bool(far[1].any()):
             raise NotMonotone(f"codes fall within {distance} of a step")
-    share = torch.arange(_SPREAD + 1, dtype=torch.int64).reshape(-1, *[1] * (found.dim() - 1))
-    width = within.largest - within.least
-    places = within.least + torch.div(width, _SPREAD, rounding_mode="floor") * share
-    if bool((codes(places).diff(dim=0) < 0).any()):
+    if bool((codes(_spread(within)).diff(dim=0) < 0).any()):
         raise NotMonotone("codes fall as the sum rises")
+
+
+def _spread(within: Range) -> Tensor:
+    """int64 [places, *shape]: places from the least number to the largest, each of them where the range is short."""
+    width = within.largest - within.least
+    parts = max(1, min(_SPREAD, int(width.max())))
+    share = torch.arange(parts + 1, dtype=torch.int64).reshape(-1, *[1] * width.dim())
+    whole, rest = torch.div(width, parts, rounding_mode="floor"), width % parts
+    return within.least + whole * share + torch.div(rest * share, parts, rounding_mode="floor")
 
 
 @dataclass(frozen=True)

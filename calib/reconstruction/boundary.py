@@ -118,13 +118,16 @@ def segments(graph: fx.GraphModule, units: Sequence[Sequence[str]]) -> list[Segm
 
 
 @torch.no_grad()
-def check_rows(graph: fx.GraphModule, names: Collection[str], sample: Inputs, learner: str) -> None:
+def check_rows(
+    graph: fx.GraphModule, names: Collection[str], sample: Inputs, learner: str, field: str, hint: str
+) -> None:
     """Refuse values that have not one row for each sample: samples could not be drawn from them one by one.
 
     Args:
         names: nodes whose values are kept by sample.
         sample: one, on the graph's device.
         learner: who draws them, for the message.
+        field, hint: of the recipe, and what to do without it.
 
     Raises:
         RecipeError: the first such value.
@@ -134,8 +137,8 @@ def check_rows(graph: fx.GraphModule, names: Collection[str], sample: Inputs, le
         if not samples_of(nodes[name]).is_first or value.shape[:1] != (sample_count(sample),):
             raise RecipeError(
                 f"{learner} draws samples one by one, and in the value '{name}' they do not lie one after the other on "
-                "the first axis", where=where(nodes[name]), field="recipe.method.name",
-                hint="Take mse with finish.steps=0, or let the model keep the batch on the first axis.",
+                "the first axis", where=where(nodes[name]), field=field,
+                hint=f"{hint}, or let the model keep the batch on the first axis.",
             )
 
 

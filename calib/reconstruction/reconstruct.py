@@ -173,7 +173,8 @@ class _Run:
         self.path = segments(calibration.graph, [unit.nodes for unit in self.units])
         handed_on = [name for segment in self.path for name in segment.outputs]
         sample = calibration.batch_at(slice(0, 1))
-        check_rows(calibration.graph, handed_on, sample, f"the method '{calibration.recipe.method.name}'")
+        method = f"the method '{calibration.recipe.method.name}'"
+        check_rows(calibration.graph, handed_on, sample, method, "recipe.method.name", "Take nearest")
         self.boundary = Boundary(
             calibration.graph, calibration.images, calibration.device, calibration.batch
         )

@@ -62,7 +62,8 @@ class Teacher:
         handed_on = _handed_on(calibration) if rule.features else []
         self.predictions, self._rule = found, rule
         self.names = tuple(dict.fromkeys([*found.names, *handed_on]))
-        check_rows(calibration.graph, self.names, calibration.batch_at(slice(0, 1)), "a finish")
+        sample = calibration.batch_at(slice(0, 1))
+        check_rows(calibration.graph, self.names, sample, "a finish", "recipe.finish.steps", "Set finish.steps=0")
         own = float_network(calibration.graph, self.names)
         self._outputs, self._network = own.output_names, copy.deepcopy(own)
         first = self._values(calibration.batch_at(slice(0, calibration.recipe.images.batch_size)))

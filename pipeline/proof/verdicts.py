@@ -153,9 +153,12 @@ def reach_text(report: ParityReport) -> str:
         return ""
     said = Counter(one.verdict for one in report.reach)
     parting = [one for one in report.reach if one.verdict == "parts"]
-    cases = f"{sum(one.parting for one in parting):,} of {sum(one.inputs for one in parting):,} cases"
-    most = max((one.max_lsb for one in parting), default=0)
-    parts = f", {len(parting)} but for {cases} (by {most} step(s) at most)" if parting else ""
+    parts = ""
+    if parting:
+        worst = max(parting, key=lambda one: one.parting / one.inputs)
+        steps = max(one.max_lsb for one in parting)
+        parts = f", {len(parting)} part from them by {steps} step(s) at most ({worst.name} on most, " \
+                f"{worst.parting:,} of {worst.inputs:,} {worst.over})"
     full = [one.bound / one.limit for one in report.reach if one.bound is not None and one.limit]
     room = f"; the largest sum takes {100 * max(full):.2g} % of what the target adds in" if full else ""
     left = f", {said['open']} are not gone through" if said["open"] else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
@@ -245,6 +245,12 @@ class FinishRule(Frozen):
     temperature: Annotated[float, Field(gt=0.0)] = 4.0
     features: Annotated[float, Field(ge=0.0)] = 0.5
     augment: Annotated[tuple[Augmentation, ...], Field(strict=False)] = ("mix",)
+
+    @model_validator(mode="after")
+    def _rounds_at_its_rate(self) -> Self:
+        if "rounding" not in self.what and self.rounding_rate != type(self).model_fields["rounding_rate"].default:
+            raise ValueError("'rounding_rate' does nothing where 'what' leaves 'rounding' out: change one of them")
+        return self
 
 
 class Recipe(Frozen):

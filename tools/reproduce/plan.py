@@ -258,19 +258,19 @@ def finished() -> list[Line]:
     return lines
 
 
-# Ideas of other papers, each alone: the name that the table shows -> edits of QDrop.
+# Ideas of other papers: the name that the table shows -> edits of QDrop. Those that may go together, and another.
 PARTS: Mapping[str, tuple[str, ...]] = {
     "weight scales learned": ("method.weight_scale_rate=1.0e-4",),
     "two borders of units joined": ("method.joined=2",),
     "activations annealed": ("method.anneal=1.0",),
-    "affine corrected": ("method.correct_affine=true",),
 }
+APART: Mapping[str, tuple[str, ...]] = {"affine corrected": ("method.correct_affine=true",)}
 
 
 def parts() -> Group:
     """What other papers add to QDrop, each alone, together, and before a finish, where there is most to win."""
-    together = tuple(edit for name, edits in PARTS.items() if not name.startswith("affine") for edit in edits)
-    alone = {**PARTS, "the first three together": together}
+    together = tuple(edit for edits in PARTS.values() for edit in edits)
+    alone = {**PARTS, "all of these": together, **APART}
     lines = []
     for subject, steps in ((DS_CNN, 500), (RESNET, 100)):
         qdrop = line(subject, "qdrop", "w2a2", steps)
@@ -280,14 +280,14 @@ def parts() -> Group:
             line(subject, "qdrop", "w2a2", steps, *edits, beside=qdrop, note=name) for name, edits in alone.items()
         ]
         for name, edits in {"finish": (), "finish, weight scales learned": PARTS["weight scales learned"],
-                            "finish, the first three": together}.items():
+                            "finish, all of these": together}.items():
             found = (*budget("qdrop", steps), *edits, *finished, POLICY)
             lines.append(Line(subject, "qdrop-finish_w2a2", found, SEEDS, beside=qdrop, paper="none", note=name))
     return Group("parts", tuple(lines))
 
 
 def family() -> Group:
-    """The default recipes at three budgets, as they are."""
+    """The default recipes at three budgets, as they are, and the longest one where there is most to win."""
     known = [
         Line(subject, f"{recipe}_{bits}", (), SEEDS, paper="none")
         for subject in NETWORKS for recipe in ("isobit-fast", "isobit") for bits in ("w4a8", "w4a4")

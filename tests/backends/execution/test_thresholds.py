@@ -99,3 +99,22 @@ def test_finite_numbers_of_float32_are_in_order():
     values = ordered(numbers)
     assert bool((values.diff() > 0).all()) and values[2:5].tolist() == [0.0, 2.0**-149, 1.0]
     assert -values[0] == values[-1] == torch.finfo(torch.float32).max
+
+
+@pytest.mark.parametrize("codes", [
+    lambda numbers: (40 - numbers) // 10,  # falls everywhere: no level lies above its first code
+    lambda numbers: torch.where((numbers >= 30) & (numbers < 33), 0, 1),
+])
+def test_short_ranges_are_looked_at_number_by_number(codes):
+    within = Range(torch.tensor([0, 0]), torch.tensor([40, 15]))
+    levels = levels_of((codes,), within)
+    with pytest.raises(NotMonotone):
+        check_steps(codes, within, levels, find_thresholds(codes, within, levels))
+
+
+def test_the_end_of_a_range_is_looked_at():
+    within = Range(torch.tensor([0]), torch.tensor([127]))
+    codes = lambda numbers: torch.where((numbers >= 100) & (numbers < 120), 0, 1)  # noqa: E731
+    levels = levels_of((codes,), within)
+    with pytest.raises(NotMonotone):
+        check_steps(codes, within, levels, find_thresholds(codes, within, levels))

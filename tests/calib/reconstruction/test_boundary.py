@@ -126,8 +126,11 @@ def test_loss_is_a_mean_over_positions_and_a_sum_over_channels() -> None:
 def test_a_method_that_draws_samples_is_refused_where_they_do_not_lie_on_the_first_axis() -> None:
     """Rows that are places: `reshape(-1, 6)` of maps."""
     model, images = nets.build("paddings")
-    for of in (recipe("qdrop_w4a4", "images.batch_size=2"), recipe("minmax_w4a4", "finish.steps=2")):
+    for of, field in (
+        (recipe("qdrop_w4a4", "images.batch_size=2"), "method.name"),
+        (recipe("minmax_w4a4", "finish.steps=2"), "finish.steps"),
+    ):
         quantized, _ = quantized_net(TARGETS["generic"], of, model, images)
         with pytest.raises(RecipeError, match="do not lie one after the other on the first axis") as error:
             calibrate(quantized, images)
-        assert error.value.field == "recipe.method.name" and error.value.hint
+        assert error.value.field == f"recipe.{field}" and error.value.hint

@@ -90,7 +90,7 @@ def test_what_holds_for_every_input_is_one_line():
     made.reach = [Reach("x_q", "numbers", 100, 2, 1), Reach("relu_q", "sums", 1000, bound=512, limit=1024),
                   Reach("gelu_q", "nothing", why="runs in float")]
     assert reach_text(made) == (
-        "1 of 3 tensors have exact arithmetic's codes for every input, 1 but for 2 of 100 cases (by 1 step(s) at "
-        "most), 1 are not gone through; the largest sum takes 50 % of what the target adds in")
+        "1 of 3 tensors have exact arithmetic's codes for every input, 1 part from them by 1 step(s) at most (x_q on "
+        "most, 2 of 100 numbers), 1 are not gone through; the largest sum takes 50 % of what the target adds in")
     told = made.to_json()["every_input"]
     assert told["sum_limit"] == 1024 and list(told["tensors"]) == ["x_q", "relu_q", "gelu_q"]

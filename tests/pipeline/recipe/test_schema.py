@@ -171,7 +171,7 @@ def test_a_finish_stands_in_the_text_only_where_there_is_one(tmp_path):
 @pytest.mark.parametrize(("edit", "key"), [
     ("finish.step=5", "step"), ("finish.what=[codes]", "what"), ("finish.what=[]", "what"),
     ("finish.augment=[crop]", "augment"), ("finish.steps=-1", "steps"), ("finish.loss=kl", "loss"),
-    ("finish.rate=.inf", "finish"), ("finish.rate=0.0", "rate"),
+    ("finish.rate=.inf", "finish"), ("finish.rate=0.0", "rate"), ("finish.rounding_rate=0.02", "leaves .rounding. out"),
 ])
 def test_a_finish_that_cannot_be(edit, key):
     with pytest.raises(RecipeError, match=key):
