@@ -121,7 +121,10 @@ def activation_range(node: fx.Node) -> tuple[float, float]:
 
 def dequantized(value: Value) -> Tensor:
     """float32 values, `scale * (code - zero_point)`; floats pass."""
-    return value.centered * value.grid.scale.to(value.codes.device) if isinstance(value, Codes) else value
+    if not isinstance(value, Codes):
+        return value
+    # A code that was rounded to -0 is 0 in a runtime's integers, and so is its value.
+    return (value.centered + 0.0) * value.grid.scale.to(value.codes.device)
 
 
 def all_pairs(function: Callable[[Codes, Codes], Tensor], a: CodeGrid, b: CodeGrid) -> Tensor:

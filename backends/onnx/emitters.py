@@ -104,11 +104,12 @@ def emit_operator(
     if row is not None:
         x = values(operand(node))
         return row.write(operands, x, _with_values(row.arguments(node), values))
-    arguments = {**_with_values(bound_args(node), values), **changed}
     move = MOVES.get(op_name(node))
     if move is None:
-        return EMITTERS[op_name(node)](operands, **arguments)
-    source = values(node.all_input_nodes[0])
+        return EMITTERS[op_name(node)](operands, **{**_with_values(bound_args(node), values), **changed})
+    moved = node.all_input_nodes[0]
+    source = values(moved)  # once: each call writes operators of its own
+    arguments = {**_with_values(bound_args(node), lambda read: source if read is moved else values(read)), **changed}
     if move.onnx is not None:
         return move.onnx(operands, source, arguments)
     return gather(operands, source, index_map(node), arguments.get(move.fill) or 0.0)

@@ -248,6 +248,7 @@ class _Finishing:
                 total += float(self._loss(index, self.rule.augment if turn else (), random, whole=False)) * len(index)
                 count += len(index)
         loss = self.calibration.ranks.first(lambda: total / count)  # all take the same epoch
+        loss = 0.0 if loss < 0.0 else loss  # a divergence of nothing is rounded to either side
         if not self._done:
             self.first = self.least = loss
         elif loss < self.least:

@@ -9,6 +9,7 @@ from isobit.backends.execution.codes import (
     Codes,
     all_pairs,
     container,
+    dequantized,
     looked_up,
     on_grid,
     output_grid,
@@ -79,3 +80,9 @@ def test_a_kernel_is_given_codes_only():
     assert on_grid(codes) is codes
     with pytest.raises(TypeError, match="values in float"):
         on_grid(codes.codes)
+
+
+def test_a_code_that_was_rounded_to_minus_zero_is_worth_zero():
+    """As a runtime's integers have it: an output's bits would differ."""
+    value = dequantized(Codes(torch.tensor([-0.0]), CodeGrid(torch.tensor(0.1), 0, 0, 255)))
+    assert not torch.signbit(value).any()

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -11,12 +12,14 @@ from torch import nn
 from isobit import passes
 from isobit.backends.onnx.emit import emit_model, unsupported
 from isobit.backends.onnx.emitters import EMITTERS, is_written_by_torch
+from isobit.backends.onnx.target import TARGETS
 from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.graph.dialect import CANONICAL
 from isobit.pipeline.graph.nodes import op_name
 from isobit.pipeline.operators.unary import UNARY
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
+from tests.examples.tiny import frozen_reference
 
 F = nn.functional
 pytestmark = pytest.mark.onnxruntime
@@ -143,3 +146,20 @@ def test_what_nobody_writes_is_refused_with_both_reasons():
     graph, _ = prepared(Apply(torch.digamma))
     assert [why.partition(", and ")[0] for _, why in unsupported(graph)] == ["there is no ONNX emitter for digamma"]
     assert "torch.onnx cannot write it" in unsupported(graph)[0][1]
+
+
+def test_what_is_moved_with_a_value_of_its_own_is_dequantized_once(tmp_path):
+    """A second DequantizeLinear would be read by nobody."""
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3)
+
+        def forward(self, x):
+            return self.second(F.pad(self.first(x), (1, 2, 0, 3), value=0.7))
+
+    reference, _ = frozen_reference(TARGETS["generic"], "minmax_w8a8", Padded().eval())
+    emit_model(reference, tmp_path / "model.onnx", "qoperator")
+    model = onnx.load(tmp_path / "model.onnx")
+    read = {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
+    assert all(set(node.output) <= read for node in model.graph.node)
