@@ -104,8 +104,8 @@ class Backend(Protocol):
         ...
 
     def read_back(self, reference: Reference, folder: Path, preprocessing: PreprocessingEntry | None) -> ReadBack:
-        """Read the finished model files again, by a reader that shares nothing with `emit`, and compare every field
-        with what the reference says must stand there.
+        """Read the finished model files again, with no code of the emitters, and compare every field with what the
+        reference says must stand there; what an operator means is read from the graph that `emit` reads, too.
 
         Args:
             preprocessing: what `describe` was called with; None where it was not.

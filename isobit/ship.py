@@ -156,7 +156,7 @@ def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) 
             notes = [NO_PREDICTOR, *notes]
         evaluation, emulated = _proof_part(evaluation, backend.proof_samples(folder))
         notes = [*emulated, *notes]
-        parity = prove(shipment, folder, evaluation, options, watcher)
+        parity = prove(shipment, folder, evaluation, options, watcher, preprocessing)
         judge_accuracy(parity, shipment.calibrated, shipment.calibration, shipment.evaluation, options.max_drop)
         session = backend.open(folder, backend.levels[0])
         arithmetic, inputs = backend.arithmetic(reference), input_names(reference.graph)
@@ -250,7 +250,8 @@ def describe_images(shipment: Shipment, decoder: Decoder | None = None) -> Prepr
 
 
 def prove(
-    shipment: Shipment, folder: Path, evaluation: Batches, options: Options, watcher: Watcher
+    shipment: Shipment, folder: Path, evaluation: Batches, options: Options, watcher: Watcher,
+    preprocessing: PreprocessingEntry | None,
 ) -> ParityReport:
     """Run the artifact at every optimisation level on the evaluation data and compare it with the reference."""
     calibrated, reference, backend = shipment.calibrated, shipment.reference, shipment.backend
@@ -273,7 +274,7 @@ def prove(
         progress=lambda samples: watcher.proving(samples, len(evaluation)),
     )
     report.integer_ops, report.reach = dict(backend.integer_ops(folder)), list(arithmetic.every_input())
-    report.read_back = backend.read_back(reference, folder, describe_images(shipment, options.decoder))
+    report.read_back = backend.read_back(reference, folder, preprocessing)
     apply_gates(report)
     return report
 

@@ -44,6 +44,7 @@ RUNTIMES = {
 MUTUAL = {("pipeline/graph", "pipeline/operators")}
 # The door: an ONNX file is read, simplified and run as its author made it.
 READERS = {"onnx": "pipeline/model/onnx/"}
+WRITERS = re.compile(r"isobit\.backends\.(?:regions|onnx(?!\.readback))\b")  # of files that are read back
 INIT_LINES = 30
 FILES, LINES, FUNCTION_LINES = 13, 400, 60
 MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(?:home|root|work|tmp|Users|mnt|media|private|var/folders)/[\w.*-]")
@@ -96,6 +97,15 @@ def rooms(name: str, node: ast.AST) -> list[str]:
     if len(parts) == 1 and isinstance(node, ast.ImportFrom):
         return [alias.name if alias.name in PACKAGES else "isobit" for alias in node.names]
     return [parts[1] if len(parts) > 1 and parts[1] in PACKAGES else "isobit"]
+
+
+def readers_that_know_writers(root: Path) -> Iterator[str]:
+    """What reads a file back has no code of what writes it: a mistake there would be repeated here."""
+    for path in sources(root, "backends/readback", "backends/onnx/readback"):
+        for line, name, node in imported(parse(path), ("isobit", *path.relative_to(root).parent.parts)):
+            whole = [f"{name}.{alias.name}" for alias in node.names] if isinstance(node, ast.ImportFrom) else [name]
+            for found in filter(WRITERS.match, whole):
+                yield f"{path.relative_to(root)}:{line}: {found} writes what is read back here"
 
 
 def outside_the_package(root: Path) -> Iterator[str]:
@@ -201,9 +211,9 @@ def long_functions(root: Path) -> Iterator[str]:
 
 
 RULES = [
-    wrong_direction, mutual_imports, outside_the_package, runtime_outside_its_backend, without_mirror,
-    without_docstring, docstrings_that_say_no_thing, asserts, machine_paths, crowded_folders, long_files,
-    long_functions,
+    wrong_direction, mutual_imports, readers_that_know_writers, outside_the_package, runtime_outside_its_backend,
+    without_mirror, without_docstring, docstrings_that_say_no_thing, asserts, machine_paths, crowded_folders,
+    long_files, long_functions,
 ]
 
 
@@ -281,6 +291,14 @@ def test_import_along_the_direction_is_not_a_finding(checkout):
     assert not list(wrong_direction(root))
 
 
+def test_readers_that_know_writers_are_found(checkout):
+    lines = ["from isobit.backends import regions, base", "from ..emit import x", "import isobit.backends.onnx.target"]
+    fine = "from isobit.backends.onnx.readback import a\nfrom . import b\nfrom isobit.pipeline.shapes import c\n"
+    root = checkout({"backends/onnx/readback/a.py": "\n".join(lines), "backends/readback/b.py": fine})
+    found = [finding.split(": ")[0] for finding in readers_that_know_writers(root)]
+    assert found == [f"backends/onnx/readback/a.py:{line}" for line in (1, 2, 3)]
+
+
 def test_folders_that_import_each_other_are_found(checkout):
     files = {
         "calib/a/one.py": "from isobit.calib.b.two import x\n", "calib/b/two.py": "\nfrom ..a import one\n",
@@ -328,13 +346,8 @@ def test_missing_mirror_is_found(checkout):
     code = "\n".join(f"a{i} = {i}" for i in range(INIT_LINES + 1))
     root = checkout(
         {
-            "pipeline/grid.py": "",
-            "tests/pipeline/test_grid.py": "",
-            "pipeline/recipe.py": "",
-            "backends/tvm/kernels.py": "",
-            "calib/__init__.py": "a = 1\n",
-            "passes/__init__.py": code,
-            "isobit/ship.py": "",
+            "pipeline/grid.py": "", "tests/pipeline/test_grid.py": "", "pipeline/recipe.py": "", "isobit/ship.py": "",
+            "backends/tvm/kernels.py": "", "calib/__init__.py": "a = 1\n", "passes/__init__.py": code,
         }
     )
     assert sorted(finding.split(": no ")[1] for finding in without_mirror(root)) == [

@@ -76,27 +76,29 @@ class Comparison:
                 self._add(layer, path, got, must)
 
     def _edges(self, layer: str, path: str, found: Term, wanted: Unread) -> None:
-        """An operator that is not described reads what it must, whatever it computes of that."""
-        allowed: set[int] = set()
-        for term in _within(wanted):
-            if term.unread:
-                self._unread.add(str(term))
-            else:
-                allowed.add(id(term))
-        waiting, seen = [found], set[int]()
+        """An operator that is not described reads all that it must and nothing else, whatever it computes of that."""
+        self._unread.update(str(term) for term in _within(wanted) if term.unread)
+        must = {id(term): term for term in _within(wanted) if not term.unread}
+        may = {id(term) for term in _within(wanted, measured=True) if not term.unread}
+        where, waiting, seen = f"{path} {wanted.kind}", [found], set[int]()
         while waiting:
             term = waiting.pop()
-            if id(term) in seen or id(term) in allowed:
+            if id(term) in seen:
                 continue
             seen.add(id(term))
+            if id(term) in may:
+                continue
             if isinstance(term, Edge):
-                self._add(layer, f"{path} {wanted.kind}", f"computed from {term}", "computed from what it reads")
+                self._add(layer, where, f"computed from {term}", "computed from what it reads")
             elif isinstance(term, Operator):
                 waiting += term.operands
+        for key, term in reversed(must.items()):  # the walk pops the last first
+            if key not in seen and (edges := _edges_of(term)):
+                self._add(layer, where, f"not computed from {term} of {', '.join(edges)}", "computed from all it reads")
 
 
-def _within(term: Term) -> Iterator[Term]:
-    """The term, and what it reads down to what is described."""
+def _within(term: Term, measured: bool = False) -> Iterator[Term]:
+    """The term, and what it reads down to what is described; with what only its sizes are read of, where asked."""
     waiting, seen = [term], set[int]()
     while waiting:
         term = waiting.pop()
@@ -105,7 +107,22 @@ def _within(term: Term) -> Iterator[Term]:
         seen.add(id(term))
         yield term
         if term.unread:
-            waiting += term.inputs if isinstance(term, Unread) else term.operands if isinstance(term, Operator) else ()
+            if isinstance(term, Unread):
+                waiting += [*term.inputs, *(term.measured if measured else ())]
+            elif isinstance(term, Operator):
+                waiting += term.operands
+
+
+def _edges_of(term: Term) -> list[str]:
+    """The tensors that a term is computed from; none of constants, which a writer may fold into others."""
+    waiting, seen, found = [term], set[int](), list[str]()
+    while waiting:
+        term = waiting.pop()
+        if id(term) not in seen:
+            seen.add(id(term))
+            found += [str(term)] if isinstance(term, Edge) else []
+            waiting += term.operands if isinstance(term, Operator) else ()
+    return found
 
 
 def _apart(found: np.ndarray, wanted: np.ndarray) -> tuple[str, str]:

@@ -35,6 +35,10 @@ class Float32:
         return f"{np.uint32(self.bits).view(np.float32)!s} (bits {self.bits:#010x})"
 
 
+class Undescribed(Exception):
+    """What stands in the reference has no description here; the message says what and where."""
+
+
 class Term:
     """A value of a network; equal ones that one `Terms` made are the same object."""
 
@@ -96,13 +100,15 @@ class Unread(Term):
 
     Args:
         kind: of operator.
-        inputs: all that it may read.
+        inputs: all that it must read.
         node: that calls it, so that no two calls are the same.
+        measured: what it may read besides, because its sizes count.
     """
 
     kind: str
     inputs: tuple[Term, ...]
     node: str
+    measured: tuple[Term, ...] = ()
     unread: bool = True
 
     def __str__(self) -> str:
@@ -132,9 +138,10 @@ class Terms:
         unread = any(isinstance(value, Term) and value.unread for value in fields.values())
         return self._one(("operator", kind, key, types), lambda: Operator(kind, tuple(fields.items()), unread))
 
-    def unread(self, kind: str, inputs: tuple[Term, ...], node: str) -> Unread:
+    def unread(self, kind: str, inputs: tuple[Term, ...], node: str, measured: tuple[Term, ...] = ()) -> Unread:
         """The operator of a node that no form is known of."""
-        return self._one(("unread", node, *map(id, inputs)), lambda: Unread(kind, inputs, node))
+        key = ("unread", node, tuple(map(id, inputs)), tuple(map(id, measured)))
+        return self._one(key, lambda: Unread(kind, inputs, node, measured))
 
     def changed(self, term: Operator, **fields: Any) -> Operator:
         """The operator with some of its fields changed."""

@@ -152,7 +152,10 @@ class ReadBack:
         if self.reason:
             return []
         first = f" ({self.differences[0].text})" if self.differences else ""
-        text = f"every field of the files is what the reference says must stand there{first}"
+        *others, last = self.unread or ("",)
+        kinds = f"{', '.join(others)} and {last}" if others else last
+        apart = f" but those of {kinds}" if kinds else ""
+        text = f"every field of the files{apart} is what the reference says must stand there{first}"
         return [Rule(text, "parity", len(self.differences), 0, not self.differences)]
 
     def to_json(self) -> dict[str, Any]:

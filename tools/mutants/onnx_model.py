@@ -292,9 +292,13 @@ def _connect(place: int, name: str) -> Callable[[Any], None]:
 def _facts(model: Any) -> Iterator[Mutant]:
     yield Mutant("fact", "ir_version - 1", lambda each: _set(each, "ir_version", each.ir_version - 1))
     for place, opset in enumerate(model.opset_import):
-        if opset.domain != "b":
-            yield Mutant("fact", f"opset of '{opset.domain}' - 1", lambda each, place=place: _set(
-                each.opset_import[place], "version", each.opset_import[place].version - 1))
+        yield Mutant("fact", f"opset of '{opset.domain}' - 1", lambda each, place=place: _set(
+            each.opset_import[place], "version", each.opset_import[place].version - 1))
+        yield Mutant("fact", f"opset of '{opset.domain}' twice", lambda each, place=place: each.opset_import.append(
+            each.opset_import[place]))
+    for place, entry in enumerate(model.metadata_props):
+        yield Mutant("fact", f"metadata {entry.key} twice", lambda each, place=place: each.metadata_props.append(
+            each.metadata_props[place]))
     yield Mutant("fact", "metadata added", lambda each: each.metadata_props.add(key="classes", value="[]"))
     yield Mutant("fact", "producer", lambda each: _set(each, "producer_name", "other"))
     for ports in ("input", "output"):
@@ -305,6 +309,8 @@ def _facts(model: Any) -> Iterator[Mutant]:
     read = model.graph.input[0].name
     node = helper.make_node("Identity", [read], ["spare"])
     yield Mutant("fact", "a node more", lambda each: each.graph.node.append(node))
+    blind = helper.make_node("Relu", [read], [])
+    yield Mutant("fact", "a node without outputs", lambda each: each.graph.node.append(blind))
     info = helper.make_tensor_value_info(model.graph.node[0].output[0], onnx.TensorProto.FLOAT, None)
     yield Mutant("fact", "a shape that somebody inferred", lambda each: each.graph.value_info.append(info))
 
@@ -319,6 +325,8 @@ def _port(ports: str, place: int) -> Iterator[Mutant]:
     yield Mutant("fact", f"{ports} {place} of another size", edited(
         lambda port: _set(sizes(port)[-1], "dim_value", sizes(port)[-1].dim_value + 1)))
     yield Mutant("fact", f"{ports} {place} of one sample", edited(lambda port: _set(sizes(port)[0], "dim_value", 1)))
+    yield Mutant("fact", f"{ports} {place} with a denotation", edited(
+        lambda port: _set(sizes(port)[-1], "denotation", "DATA_FEATURE")))
     yield Mutant("fact", f"{ports} {place} of another type", edited(
         lambda port: _set(port.type.tensor_type, "elem_type", onnx.TensorProto.DOUBLE)))
 

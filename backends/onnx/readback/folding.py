@@ -23,7 +23,7 @@ def folded(op: str, inputs: Arrays, attributes: Attributes) -> np.ndarray | None
     try:
         with np.errstate(all="ignore"):
             return np.asarray(_FOLDS[op](*inputs, **attributes))
-    except (ValueError, IndexError, TypeError, KeyError, MemoryError):
+    except (ValueError, IndexError, TypeError, KeyError, ArithmeticError, MemoryError):
         return None
 
 

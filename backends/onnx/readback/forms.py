@@ -25,6 +25,10 @@ from isobit.pipeline.shapes import known_sizes
 
 Form = Callable[["CallForm", Call], Term | None]
 _INT64_MAX = 2**63 - 1
+# Operators that read no element of their operands, or of some of them for one of their results.
+_OF_NO_VALUE = frozenset({"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full",
+                          "new_empty", "fill", "zero", "broadcast_tensors", "meshgrid"})
+_OF_THE_SECOND = frozenset({"copy"})  # an operator that writes one operand over the other
 
 
 class CallForm:
@@ -305,6 +309,16 @@ def _gathered(f: CallForm, call: Call) -> Term | None:
     if OUTSIDE in index:
         flat = f("Where", np.asarray(index != OUTSIDE).reshape(1, -1), flat, 0.0 if f.fill is None else f.fill)
     return f("Reshape", flat, f.ints([-1, *known_sizes(call.shape[1:])]))
+
+
+def arguments(call: Call) -> tuple[list[Call], list[Call]]:
+    """What an operator that no form is known of must read, and what it may because its sizes or its type count."""
+    sizes = [source for source in call.sources if source.is_size]
+    inputs = [source for source in call.sources if not source.is_size]
+    unread = [source for source in inputs if call.op in _OF_NO_VALUE or (
+        call.op in _OF_THE_SECOND and source is call.sources[0] and source not in call.sources[1:])]
+    measured = [*unread, *(each for source in sizes for part in arguments(source) for each in part)]
+    return [source for source in inputs if source not in unread], list(dict.fromkeys(measured))
 
 
 def parameter(terms: Terms, tensor: torch.Tensor) -> Constant:

@@ -1,12 +1,14 @@
 """An ONNX file as a description: every field of it is looked at, and what nobody knows or reads is a difference.
 
 Left aside, because nothing that computes depends on them: names of nodes, of functions and of tensors that bear no
-name of the reference, texts for people (`doc_string`), the order of nodes, and which nodes share a function.
+name of the reference, that of the graph, texts for people (`doc_string`), the order of nodes, and which nodes share a
+function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,13 @@ _FUNCTION = frozenset({"name", "domain", "input", "output", "attribute", "node",
 # Field of an attribute's value, by its type.
 _VALUES = {"FLOAT": "f", "INT": "i", "STRING": "s", "TENSOR": "t", "FLOATS": "floats", "INTS": "ints",
            "STRINGS": "strings"}
+# Of an initializer, or of an attribute that is one, whose numbers lie in the file itself.
+_TENSOR = frozenset({"dims", "data_type", "name", "raw_data", "float_data", "int32_data", "int64_data"})
+_LOCAL_VERSION = 1  # of the opset that a file's own functions are
+
+
+class NoModel(Exception):
+    """The bytes are no ONNX model; the message says what the library calls that."""
 
 
 class Reader:
@@ -44,19 +53,21 @@ class Reader:
     Args:
         names: of tensors that are to bear one.
         terms: that the description is to be compared in.
+
+    Raises:
+        NoModel: what stands at `path` is none.
     """
 
     def __init__(self, path: Path, names: Collection[str], terms: Terms) -> None:
-        import onnx
-
         content = path.read_bytes()
-        model = onnx.load_model_from_string(content)
+        model = _parsed(content)
         self.terms, self.names = terms, set(names)
         self.problems: list[Difference] = []
         self.idle: list[Difference] = []
         self.operators = self.constants = 0
         self._tensors: dict[str, Term] = {}
         self._functions = {(each.domain, each.name): each for each in model.functions}
+        self._once((f"function {each.name}" for each in model.functions), "the model")
         self._called: set[tuple[str, str]] = set()
         self._check_bytes(model, content)
         self._known(model, _MODEL, "the model")
@@ -76,6 +87,12 @@ class Reader:
     def _idle(self, what: str) -> None:
         self.idle.append(Difference("", what, "read by nobody", "read, or not there"))
 
+    def _once(self, names: Iterable[str], what: str) -> None:
+        """Tell what is stated twice: a dictionary would keep the last, whatever the others say."""
+        for name, count in Counter(names).items():
+            if count > 1:
+                self._problem(f"{name} of {what}", f"stated {count} times", "stated once")
+
     def _check_bytes(self, model: Any, content: bytes) -> None:
         """Whatever a parser skips or keeps without a name would be missing from the file that it writes."""
         known = type(model)()
@@ -90,42 +107,61 @@ class Reader:
                 self._problem(f"{field.name} of {what}", "something")
 
     def _facts(self, model: Any) -> dict[str, Any]:
+        versions, own = self._opsets(model, "the model"), {domain for domain, _ in self._functions}
         facts = {
             "ir_version": model.ir_version, "producer": f"{model.producer_name} {model.producer_version}",
-            **{f"opset of {each.domain or 'ONNX'}": each.version for each in model.opset_import
-               if each.domain not in {domain for domain, _ in self._functions}},
+            **{f"opset of {domain or 'ONNX'}": version for domain, version in versions.items() if domain not in own},
         }
-        versions = {each.domain: each.version for each in model.opset_import}
+        for domain in sorted(own):
+            if versions.get(domain) != _LOCAL_VERSION:
+                self._problem(f"opset of the functions' domain {domain}", str(versions.get(domain)),
+                              str(_LOCAL_VERSION))
         for function in model.functions:
-            for each in function.opset_import:
-                if versions.get(each.domain) != each.version:
-                    self._problem(f"opset of {each.domain or 'ONNX'} in function {function.name}", str(each.version),
-                                  str(versions.get(each.domain)))
+            for domain, version in self._opsets(function, f"function {function.name}").items():
+                if versions.get(domain) != version:
+                    self._problem(f"opset of {domain or 'ONNX'} in function {function.name}", str(version),
+                                  str(versions.get(domain)))
+        self._once((f"metadata {each.key}" for each in model.metadata_props), "the model")
         return facts | {f"metadata {each.key}": each.value for each in model.metadata_props}
+
+    def _opsets(self, owner: Any, what: str) -> dict[str, int]:
+        """Versions by domain that a model or function states."""
+        self._once((f"opset of {each.domain or 'ONNX'}" for each in owner.opset_import), what)
+        for each in owner.opset_import:
+            self._known(each, {"domain", "version"}, f"an opset of {what}")
+        return {each.domain: each.version for each in owner.opset_import}
 
     def _port(self, value: Any) -> Port:
         import onnx
 
         self._known(value, {"name", "type"}, f"port {value.name}")
         tensor = value.type.tensor_type
-        self._known(value.type, {"tensor_type"}, f"the type of port {value.name}")
+        what = f"the type of port {value.name}"
+        self._known(value.type, {"tensor_type"}, what)
+        self._known(tensor, {"elem_type", "shape"}, what)
+        self._known(tensor.shape, {"dim"}, what)
+        for place, each in enumerate(tensor.shape.dim):
+            self._known(each, {"dim_value", "dim_param"}, f"axis {place} in {what}")
         sizes = tuple(
             each.dim_value if each.WhichOneof("value") == "dim_value" else None if each.dim_param == "N" else -1
             for each in tensor.shape.dim
         )
-        return Port(value.name, onnx.TensorProto.DataType.Name(tensor.elem_type), sizes)
+        kinds = {number: name for name, number in onnx.TensorProto.DataType.items()}
+        return Port(value.name, kinds.get(tensor.elem_type, f"type {tensor.elem_type}"), sizes)
 
     # -- nodes -------------------------------------------------------------------------------------------------------
 
     def _graph(self, graph: Any, outputs: Sequence[str]) -> dict[str, Term]:
-        import onnx
-
         scope: dict[str, Term] = {each.name: self.terms.edge(each.name) for each in graph.input}
         for tensor in graph.initializer:
-            self._known(tensor, _tensor_fields(), f"initializer {tensor.name}")
+            what = f"initializer {tensor.name}"
             if tensor.name in scope:
-                self._problem(f"initializer {tensor.name}", "a second value of that name")
-            scope[tensor.name] = self.terms.constant(onnx.numpy_helper.to_array(tensor))
+                self._problem(what, "a second value of that name")
+            try:
+                scope[tensor.name] = self.terms.constant(self._array(tensor, what))
+            except Unknown as unknown:
+                self._problem(what, str(unknown), "numbers of its type and shape")
+                scope[tensor.name] = self.terms.edge(what)
         self.constants = len(graph.initializer)
         read = self._nodes(graph.node, scope, {}, outside=True)
         for name in scope:
@@ -156,6 +192,8 @@ class Reader:
         """The values of a node's outputs."""
         what = node.op_type if not node.output else f"{node.op_type} that gives {node.output[0]}"
         self._known(node, _NODE, what)
+        if not any(node.output):
+            self._problem(what, "a node that gives nothing", "one whose outputs somebody reads")
         self.operators += (node.domain, node.op_type) not in self._functions
         for name in node.input:
             if name and name not in scope:
@@ -201,14 +239,35 @@ class Reader:
                     raise Unknown(f"attribute {each.name} refers to {each.ref_attr_name}, which is not given")
                 found[each.name] = given[each.ref_attr_name]
             else:
-                found[each.name] = _value(getattr(each, value), kind)
+                found[each.name] = self._value(getattr(each, value), kind, f"attribute {each.name}")
         return found
+
+    def _value(self, value: Any, kind: str, what: str) -> Any:
+        if kind == "TENSOR":
+            array = self._array(value, what)
+            return f"{array.dtype} {list(array.shape)} {array.tobytes().hex()}"
+        return list(value) if kind.endswith("S") else float(value) if kind == "FLOAT" else value
+
+    def _array(self, tensor: Any, what: str) -> Any:
+        """Numbers that lie in the file itself; raises Unknown where they are not as many as the shape says."""
+        import onnx
+
+        self._known(tensor, _TENSOR, what)
+        stated = [field.name for field, _ in tensor.ListFields() if field.name.endswith("_data")]
+        if len(stated) > 1:
+            raise Unknown(f"numbers in {' and '.join(stated)}")
+        try:
+            return onnx.numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, KeyError) as error:  # what the library says of these, and of no others
+            raise Unknown(f"no tensor ({error})") from None
 
     def _call(self, node: Any, inputs: Sequence[Term | None], attributes: Mapping[str, Any]) -> list[Term]:
         """A function's nodes in the place of its call."""
         key = (node.domain, node.op_type)
         function = self._functions[key]
         self._known(function, _FUNCTION, f"function {function.name}")
+        for names in (function.input, function.output, function.attribute):
+            self._once(names, f"function {function.name}")
         self._called.add(key)
         if len(inputs) != len(function.input) or None in inputs or len(node.output) != len(function.output):
             raise Unknown(f"{len(inputs)} operands for the {len(function.input)} of function {function.name}")
@@ -225,15 +284,11 @@ class Reader:
         return [scope.get(name) or self.terms.edge(name) for name in function.output]
 
 
-def _tensor_fields() -> frozenset[str]:
-    """Fields of an initializer whose numbers lie in the file itself."""
-    return frozenset({"dims", "data_type", "name", "raw_data", "float_data", "int32_data", "int64_data"})
-
-
-def _value(value: Any, kind: str) -> Any:
+def _parsed(content: bytes) -> Any:
     import onnx
+    from google.protobuf.message import DecodeError
 
-    if kind == "TENSOR":
-        array = onnx.numpy_helper.to_array(value)
-        return f"{array.dtype} {list(array.shape)} {array.tobytes().hex()}"
-    return list(value) if kind.endswith("S") and kind != "TENSORS" else float(value) if kind == "FLOAT" else value
+    try:
+        return onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise NoModel(type(error).__name__) from None

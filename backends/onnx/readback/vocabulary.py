@@ -40,7 +40,7 @@ def onnx_operator(
         Unknown: the operator, or one of its attributes or operands.
     """
     if op == "Identity":
-        return _only(inputs)
+        return _only(inputs, attributes)
     found = _of_constants(op, inputs, attributes)
     if found is not None:
         return terms.constant(found)
@@ -70,7 +70,9 @@ def _of_constants(op: str, inputs: Sequence[Term | None], attributes: Attributes
     return folded(op, [each.array if isinstance(each, Constant) else None for each in inputs], attributes)
 
 
-def _only(inputs: Sequence[Term | None]) -> Term:
+def _only(inputs: Sequence[Term | None], attributes: Attributes) -> Term:
+    if attributes:
+        raise Unknown(f"attribute {min(attributes)} of Identity")
     if len(inputs) != 1 or inputs[0] is None:
         raise Unknown("Identity with other than one operand")
     return inputs[0]
@@ -230,6 +232,8 @@ def _bias(terms: Terms, codes: Term | None, x_scale: Term | None, w_scale: Term 
         return None
     if not (isinstance(codes, Constant) and isinstance(x_scale, Constant) and isinstance(w_scale, Constant)):
         raise Unknown("a bias, or a scale of it, that is no constant")
+    if x_scale.array.ndim or w_scale.array.ndim > 1:
+        raise Unknown("a bias whose scales are no number, and one or one a channel")
     scale = terms.constant(x_scale.array * w_scale.array, np.float32)
     return dequantize(terms, codes, scale, terms.constant(np.zeros(scale.array.shape, np.int32)), axis=_rows(scale))
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from isobit.backends.onnx.readback.forms import form_of, parameter
+from isobit.backends.onnx.readback.forms import arguments, form_of, parameter
 from isobit.backends.onnx.readback.vocabulary import CONTRIB, INTEGER, OPSET, dequantize, onnx_operator
-from isobit.backends.readback.description import Constant, Network, Operator, Port, Term, Terms
+from isobit.backends.readback.description import Constant, Network, Operator, Port, Term, Terms, Undescribed
 from isobit.pipeline.capture.sample_layout import samples_of
 from isobit.pipeline.graph.calls import Call, Calls
 from isobit.pipeline.graph.dialect import ACTIVATIONS
@@ -60,6 +60,9 @@ class Wanted:
     Args:
         integer_operators: the file has operators of integer kernels (`onnx-qoperator`).
         facts: texts for programs by name.
+
+    Raises:
+        Undescribed: something in the reference that no form is known of.
     """
 
     def __init__(
@@ -146,7 +149,7 @@ class Wanted:
             return self._worth(codes.astype(np.int32), scale)
         quantizer = call.quantizer
         if quantizer is None:
-            raise TypeError(f"{call.where} is no constant of a kind that is known")
+            raise Undescribed(f"{call.where} is no constant of a kind that is known")
         codes = quantizer.decided.detach().cpu().numpy().astype(np.int64)
         zeros = quantizer.zero_point.detach().cpu().numpy().reshape(-1, *[1] * (codes.ndim - 1))
         return self._worth((codes - zeros).astype(np.int8), _by_channel(quantizer, codes.shape[0]))
@@ -204,8 +207,8 @@ class Wanted:
         term = form_of(self.terms, call, lambda source: self._codes(source).term, fill=fill)
         source = quantizer.quantizer
         if term is None or source is None:
-            return replace(self._codes(call.inputs[0]), term=self._unread(call, [self._codes(each).term
-                                                                                for each in call.inputs]))
+            codes = tuple(self._codes(each).term for each in call.inputs)
+            return replace(self._codes(call.inputs[0]), term=self.terms.unread(call.op, codes, call.name))
         return self._grid(source, term)
 
     def _in_float(self, calls: Iterable[Call]) -> Term:
@@ -221,21 +224,12 @@ class Wanted:
             value = None if call.op == TUPLE_ENTRY else form_of(
                 self.terms, call, lambda source, apart=apart, read=read: read(source, apart))
             if value is None:
-                value = self._unread(call, [read(source, True) for source in self._arguments(call)])
+                inputs, measured = ([read(source, True) for source in each] for each in arguments(call))
+                value = self.terms.unread(call.op, tuple(inputs), call.name, tuple(measured))
             local[call] = value
         if value is None:
             raise ValueError("a region without operators")
         return value
-
-    def _arguments(self, call: Call) -> list[Call]:
-        """What an operator that is not described may read: through sizes, too."""
-        found: list[Call] = []
-        for source in call.sources:
-            found += self._arguments(source) if source.is_size else [source]
-        return list(dict.fromkeys(found))
-
-    def _unread(self, call: Call, inputs: Iterable[Term]) -> Term:
-        return self.terms.unread(call.op, tuple(inputs), call.name)
 
     def _in_integers(self, call: Call, after: Call | None) -> Term:
         """The value that an integer kernel puts on a grid."""
@@ -252,7 +246,7 @@ class Wanted:
             return self._rows(call, after)
         value = form_of(self.terms, call, self._float, self._mark)
         if value is None:
-            raise TypeError(f"no form of {call.op} is known, and {call.where} runs in integers")
+            raise Undescribed(f"no form of {call.op} is known, and {call.where} runs in integers")
         return value
 
     def _kernel(self, op: str, *inputs: Term, **attributes: Any) -> Term:

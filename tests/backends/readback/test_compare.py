@@ -62,11 +62,34 @@ def test_of_an_operator_that_is_not_described_only_what_it_reads_is_compared():
         parts = {f"part_{place}": each for place, each in enumerate(inputs)}
         return network(terms, terms.operator("quantize", input=terms.operator("LSTM", **parts, hidden=5)))
 
-    fine = Comparison(found(x, terms.constant(3)), wanted((x, y)))
+    fine = Comparison(found(x, y, terms.constant(3)), wanted((x, y, terms.constant(4))))
     assert not fine.differences and fine.unread == ("lstm",)
     wrong = Comparison(found(x, y), wanted((x,))).differences
     assert [each.text for each in wrong] == [
         "layer1.conv: a_q quantize.input lstm is computed from tensor y, must be computed from what it reads"]
+
+
+def test_an_operator_that_is_not_described_reads_all_that_it_must():
+    terms = Terms()
+    x, y = (terms.operator("dequantize", input=terms.edge(name)) for name in "xy")
+    weight = terms.operator("dequantize", input=terms.constant(3, np.int8))
+    wanted = network(terms, terms.unread("lstm", (x, y, weight), "lstm"))
+    told = "layer1.conv: a_q lstm is not computed from dequantize of tensor {}, must be computed from all it reads"
+    one = terms.operator("LSTM", X=x, W=terms.constant(5))
+    assert [each.text for each in Comparison(network(terms, one), wanted).differences] == [told.format("y")]
+    zero = Comparison(network(terms, terms.constant(0)), wanted)
+    assert [each.text for each in zero.differences] == [told.format("x"), told.format("y")]
+    assert zero.unread == ("lstm",)
+
+
+def test_what_only_its_sizes_are_read_of_may_stand_there_and_need_not():
+    terms = Terms()
+    x, y = (terms.operator("dequantize", input=terms.edge(name)) for name in "xy")
+    wanted = network(terms, terms.unread("view", (x,), "view", (y,)))
+    for parts in ({"X": x}, {"X": x, "shape": terms.operator("Shape", data=y)}):
+        assert not Comparison(network(terms, terms.operator("Reshape", **parts)), wanted).differences
+    (told,) = Comparison(network(terms, terms.operator("Reshape", X=y)), wanted).differences
+    assert "a_q view is not computed from dequantize of tensor x" in told.text
 
 
 def test_what_stands_between_two_that_are_not_described_is_named_too():

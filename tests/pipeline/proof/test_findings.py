@@ -58,6 +58,10 @@ def test_the_rule_fails_where_a_field_differs_and_nothing_unread_passes_for_read
     (passed,), (failed,) = ReadBack(3, 4).rules, ReadBack(3, 4, (WRONG,)).rules
     assert passed.passed and not failed.passed and "conv1: W is 3" in failed.text
     assert ReadBack(reason="no reader").rules == []
+    assert passed.rule == "every field of the files is what the reference says must stand there"
+    for unread, kinds in ((("lstm",), "lstm"), (("gru", "lstm", "topk"), "gru, lstm and topk")):
+        (rule,) = ReadBack(3, 4, unread=unread).rules
+        assert rule.rule == f"every field of the files but those of {kinds} is what the reference says must stand there"
 
 
 def test_the_gate_holds_a_build_to_it_and_parity_json_tells_it():

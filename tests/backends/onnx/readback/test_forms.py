@@ -2,8 +2,11 @@
 
 from types import SimpleNamespace
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from isobit.backends.onnx.emit import emit_model
 from isobit.backends.onnx.emitters import EMITTERS
@@ -62,6 +65,29 @@ def test_a_layer_is_read_back_whole(name, tmp_path):
 def test_what_torch_writes_is_named_and_its_edges_are_compared(function, unread, tmp_path):
     found = written(Apply(function), tmp_path / "model.onnx")
     assert not found.differences and unread in found.unread and "not read back: " in found.text
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: x.new_ones(x.shape) * x.sin(), lambda x: torch.zeros_like(x) + x.sin(),
+    lambda x: torch.broadcast_tensors(x.cumsum(1), x[:, :, :1])[0], lambda x: x.clone().copy_(x.sin()) + 1.0,
+    lambda x: torch.cumsum(x.abs(), 1).view(x.sin().shape[0], -1),
+])
+def test_what_is_read_for_its_sizes_alone_need_not_stand_there(function, tmp_path):
+    found = written(Apply(function), tmp_path / "model.onnx")
+    assert not found.reason and not found.differences
+
+
+def test_an_operator_that_torch_wrote_must_read_what_it_reads(tmp_path):
+    graph, _ = prepared(Apply(lambda x: torch.cumsum(x, 1)))
+    reference, path = Reference(graph, SimpleNamespace(target=NOTHING)), tmp_path / "model.onnx"
+    emit_model(reference, path)
+    model = onnx.load(path)
+    (node,) = (each for each in model.graph.node if each.op_type == "CumSum")
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 6, 8, 8), np.float32), "nothing"))
+    node.input[0] = "nothing"
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    (told,) = read_back(reference, path, integer_operators=False).differences
+    assert "cumsum is not computed from tensor" in told.text
 
 
 def test_every_emitter_has_a_second_form():

@@ -9,6 +9,7 @@ from onnx import numpy_helper
 
 from isobit.backends.onnx.emit import FORMS, emit_model
 from isobit.backends.onnx.readback import read_back as module
+from isobit.backends.onnx.readback import wanted
 from isobit.backends.onnx.readback.read_back import read_back
 from isobit.backends.onnx.target import TARGETS
 from isobit.pipeline.graph.quantized_tensors import quantizers
@@ -167,16 +168,26 @@ def test_the_other_form_is_not_this_one(path):
 def test_what_is_no_model_is_told(path):
     path.write_bytes(b"\x00\xff{[" * 40)
     read = read_back(frozen("relu")[0], path, False)
-    assert [each.field for each in read.differences] == ["the file"]
+    assert [each.text for each in read.differences] == ["the file is no ONNX model (DecodeError), must be one"]
 
 
 def test_a_reference_without_description_refuses_nothing_and_says_so(path, monkeypatch):
     reference, _ = frozen("relu")
     emit_model(reference, path)
 
-    def refuse(*_):
-        raise TypeError("no form of conv9d is known")
-
-    monkeypatch.setattr(module, "Wanted", refuse)
+    monkeypatch.setattr(wanted, "form_of", lambda *_: None)
     read = read_back(reference, path, False)
-    assert not read.rules and "no form of conv9d is known" in read.text
+    assert not read.rules and read.text.startswith("not read back: the reference holds what has no description (no ")
+
+
+@pytest.mark.parametrize("part", ["Wanted", "Reader"])
+def test_a_mistake_of_the_reader_does_not_switch_the_gate_off(part, path, monkeypatch):
+    reference, _ = frozen("relu")
+    emit_model(reference, path)
+
+    def mistake(*_):
+        raise TypeError("a mistake in this reader")
+
+    monkeypatch.setattr(module, part, mistake)
+    with pytest.raises(TypeError, match="a mistake in this reader"):
+        read_back(reference, path, False)

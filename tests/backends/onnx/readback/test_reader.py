@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from isobit.backends.onnx.readback.reader import Reader
+from isobit.backends.onnx.readback.reader import NoModel, Reader
 from isobit.backends.readback.description import Port, Terms
 
 VALUES = ("input", "logits")
@@ -115,7 +115,61 @@ def with_node_metadata(made):
     made.graph.node[2].metadata_props.add(key="a", value="b")
 
 
+def with_metadata_twice(made):
+    for value in "ab":
+        made.metadata_props.add(key="classes", value=value)
+
+
+def with_an_opset_twice(made):
+    made.opset_import.add(domain="", version=18)
+    made.opset_import.add(domain="", version=19)
+
+
+def with_the_meaning_of_an_axis(made):
+    made.graph.input[0].type.tensor_type.shape.dim[1].denotation = "DATA_CHANNEL"
+
+
+def with_a_node_that_gives_nothing(made):
+    made.graph.node.append(helper.make_node("Relu", ["b"], []))
+
+
+def with_a_node_that_gives_no_name(made):
+    made.graph.node.append(helper.make_node("Relu", ["b"], [""]))
+
+
+def with_an_attribute_of_identity(made):
+    made.graph.node[2].op_type = "Identity"
+    made.graph.node[2].attribute.append(helper.make_attribute("axis", 1))
+
+
+def with_a_type_of_nobody(made):
+    made.graph.input[0].type.tensor_type.elem_type = 99
+
+
+def with_numbers_twice(made):
+    made.graph.initializer[0].float_data.extend([1, 2, 3, 5])
+
+
+def with_numbers_missing(made):
+    made.graph.initializer[0].raw_data = made.graph.initializer[0].raw_data[:-4]
+
+
+def with_metadata_of_an_attribute(made):
+    tensor = numpy_helper.from_array(np.zeros(1, np.float32), "value")
+    tensor.metadata_props.add(key="a", value="b")
+    made.graph.node.insert(0, helper.make_node("Constant", [], ["d"], value=tensor))
+
+
 @pytest.mark.parametrize(("edit", "words"), [
+    (with_metadata_twice, "metadata classes of the model is stated 2 times, must be stated once"),
+    (with_an_opset_twice, "opset of ONNX of the model is stated 3 times, must be stated once"),
+    (with_the_meaning_of_an_axis, "denotation of axis 1 in the type of port input"),
+    (with_a_node_that_gives_nothing, "Relu is a node that gives nothing"),
+    (with_a_node_that_gives_no_name, "is a node that gives nothing"),
+    (with_an_attribute_of_identity, "attribute axis of Identity"),
+    (with_numbers_twice, "initializer c is numbers in float_data and raw_data"),
+    (with_numbers_missing, "initializer c is no tensor ("),
+    (with_metadata_of_an_attribute, "metadata_props of attribute value"),
     (with_initializer, "value spare is read by nobody"), (with_node, "value spare is read by nobody"),
     (with_attribute, "attribute alpha of Relu"), (with_operator, "operator Frobnicate"),
     (with_domain, "operator com.microsoft.Relu"), (with_two_of_a_name, "value a is computed twice"),
@@ -129,6 +183,12 @@ def test_what_nobody_knows_or_reads_is_told(read, edit, words):
     assert any(words in text for text in told(read(made)))
 
 
+def test_a_port_of_a_type_that_nobody_knows_is_a_port(read):
+    made = plain()
+    with_a_type_of_nobody(made)
+    assert read(made).network.inputs == (Port("input", "type 99", (None, 4)),)
+
+
 def test_facts_that_the_model_states_are_read(read):
     made = plain()
     made.opset_import[0].version = 18
@@ -140,6 +200,28 @@ def test_facts_that_the_model_states_are_read(read):
 def test_bytes_that_no_field_holds_are_told(read):
     extra = plain().SerializeToString(deterministic=True) + b"\xfa\x3f\x01x"  # field 1023
     assert told(read(extra)) == ["the file is other bytes than its fields take, must be those bytes"]
+
+
+def test_what_a_file_says_of_its_own_functions_is_read(read):
+    body = [helper.make_node("Relu", ["x"], ["z"])]
+    function = helper.make_function("b", "f", ["x"], ["z"], body, [helper.make_opsetid("", 19)])
+    nodes = [helper.make_node("f", ["input"], ["logits"], domain="b")]
+    assert not told(read(model(nodes, {}, [function], (("", 19), ("b", 1)))))
+    assert told(read(model(nodes, {}, [function], (("", 19), ("b", 2))))) == [
+        "opset of the functions' domain b is 2, must be 1"]
+    assert told(read(model(nodes, {}, [function], (("", 19),)))) == [
+        "opset of the functions' domain b is None, must be 1"]
+    twice = model(nodes, {}, [function, function], (("", 19), ("b", 1)))
+    twice.functions[0].opset_import.add(domain="", version=19)
+    twice.functions[1].opset_import.add(domain="", version=19)
+    assert told(read(twice)) == [
+        "function f of the model is stated 2 times, must be stated once",
+        *["opset of ONNX of function f is stated 2 times, must be stated once"] * 2]
+
+
+def test_bytes_that_are_no_model_are_no_description(read):
+    with pytest.raises(NoModel, match="DecodeError"):
+        read(b"\x00\xff{[" * 40)
 
 
 def test_a_function_is_checked_at_its_call(read):
