@@ -24,6 +24,7 @@ from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.graph.nodes import TUPLE_ENTRY
 from isobit.pipeline.graph.ports import input_names, output_names
 from isobit.pipeline.operators.moves import MOVES
+from isobit.pipeline.operators.unary import UNARY as ROWS
 from isobit.pipeline.quant.nested import NESTED_CODES
 from isobit.pipeline.quant.quantizer import Quantizer
 from isobit.pipeline.shapes import known_sizes
@@ -224,7 +225,8 @@ class Wanted:
             value = None if call.op == TUPLE_ENTRY else form_of(
                 self.terms, call, lambda source, apart=apart, read=read: read(source, apart))
             if value is None:
-                inputs, measured = ([read(source, True) for source in each] for each in arguments(call))
+                plain = apart or call.op not in ROWS  # a row writes itself; what torch writes reads plain numbers
+                inputs, measured = ([read(source, plain) for source in each] for each in arguments(call))
                 value = self.terms.unread(call.op, tuple(inputs), call.name, tuple(measured))
             local[call] = value
         if value is None:

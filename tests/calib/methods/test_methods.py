@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from isobit.calib.methods import METHODS, check_needs, find_method
+from isobit.calib.methods import METHODS, check_needs, check_ranks, find_method
+from isobit.calib.ranks import ALONE, Ranks
 from isobit.calib.sources import check_source
 from isobit.pipeline.errors import RecipeError
 from isobit.pipeline.graph.nodes import bias_quantizer_of, is_constant, quantizer_of
@@ -205,3 +206,14 @@ def test_a_loss_of_predictions_takes_several_outputs_and_names_them():
     with pytest.raises(RecipeError, match="no node 'boxs'") as error:
         check_needs(choice("pdquant", correction_steps=0, prediction={"boxes": ["boxs"]}), quantized)
     assert error.value.field == "recipe.method.prediction" and "boxes" in error.value.hint
+
+
+def test_work_that_several_processes_cannot_share_is_refused() -> None:
+    two = Ranks(0, 2)
+    with pytest.raises(RecipeError, match="the method 'nearest' works in one"):
+        check_ranks(load_recipe("minmax_w8a8"), two)
+    odd = load_recipe("qdrop_w4a4", ["images.batch_size=3"])
+    with pytest.raises(RecipeError, match="2 processes cannot share a batch of 3 images") as error:
+        check_ranks(odd, two)
+    assert error.value.hint == "`recipe.images.batch_size=4`"
+    check_ranks(odd, ALONE)

@@ -48,13 +48,3 @@ def test_the_first_makes_images_and_allocates_bits_for_both(files, tmp_path):
         "--device", "cpu", "--out", "out", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     assert left_after(tmp_path) == ["out"] and found.stderr.count("make images") == 1
-
-
-def test_what_cannot_be_shared_is_refused(files, tmp_path):
-    rest = "--calib-data", files / "calib.npz", "--device", "cpu", "--out", "out"
-    for arguments, told in (
-        (("--recipe", "minmax_w8a8"), "the method 'nearest' works in one"),
-        ((*LEARN, "--set", "images.batch_size=3"), "2 processes cannot share a batch of 3 images"),
-    ):
-        found = together("build", files / "model.pth", "--arch", ARCH, *arguments, *rest, cwd=tmp_path)
-        assert found.returncode != 0 and told in found.stderr and not left_after(tmp_path)

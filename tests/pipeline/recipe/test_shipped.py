@@ -16,8 +16,8 @@ HASHES = {f"{family}_{bits}": digest for family, table in
           json.loads((Path(__file__).parent / "hashes.json").read_text()).items() for bits, digest in table.items()}
 METHOD_OF = {"minmax": "nearest", "mse": "nearest", "captq": "qdrop", "captq-smooth": "qdrop", "captq-brecq": "brecq",
              "zeroq-qdrop": "qdrop", "generated-qdrop": "qdrop", "zeroq-qdrop-finish": "qdrop",
-             "isobit": "qdrop", "isobit-thorough": "qdrop", "isobit-fast": "nearest"}
-OWN_STEPS = {"isobit": 200, "isobit-thorough": 2000}
+             "isobit": "qdrop", "isobit-thorough": "qdrop", "isobit-fast": "qdrop"}
+OWN_STEPS = {"isobit": 200, "isobit-thorough": 2000, "isobit-fast": 100}
 STEPS = {"nearest": None, "zeroq": None, "adaround": 10000, "gdfq": 200, "fdda": 200, "dmbq": None}
 EXTREMES = {"minmax", "zeroq", "gdfq", "gdfq-imagenet", "fdda", "fdda-f8l8", "fdda-small", "fdda-f8l8-small"}
 POLICIES = {"captq": "captq", "captq-smooth": "captq", "captq-brecq": "brecq", "brecq": "brecq-intended",
