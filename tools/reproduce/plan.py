@@ -271,8 +271,8 @@ def parts() -> Group:
     """What other papers add to QDrop, each alone, together, and before a finish, where there is most to win."""
     subject, bits, steps = DS_CNN, "w2a2", 500
     together = tuple(edit for edits in PARTS.values() for edit in edits)
-    qdrop = line(subject, "qdrop", bits, steps)
-    lines = [replace(qdrop, note="nothing", seeds=SEEDS[:1])]
+    qdrop = replace(line(subject, "qdrop", bits, steps), seeds=SEEDS[:1])
+    lines = [replace(qdrop, note="nothing")]
     for name, edits in {**PARTS, "all of these": together, **APART}.items():
         found = line(subject, "qdrop", bits, steps, *edits, beside=qdrop, note=name)
         lines.append(replace(found, seeds=SEEDS[:1]))
