@@ -274,13 +274,13 @@ def parts() -> Group:
     qdrop = replace(line(subject, "qdrop", bits, steps), seeds=SEEDS[:1])
     lines = [replace(qdrop, note="nothing")]
     for name, edits in {**PARTS, "all of these": together, **APART}.items():
-        found = line(subject, "qdrop", bits, steps, *edits, beside=qdrop, note=name)
+        found = line(subject, "qdrop", bits, steps, *edits, note=name)
         lines.append(replace(found, seeds=SEEDS[:1]))
     before = {"nothing": (), "weight scales learned": next(iter(PARTS.values())), "all of these": together}
     for name, edits in before.items():
         found = (*budget("qdrop", steps), *edits, f"finish.steps={steps}", POLICY)
         note = f"finish after it: {name}"
-        lines.append(Line(subject, f"qdrop-finish_{bits}", found, SEEDS[:1], beside=qdrop, paper="none", note=note))
+        lines.append(Line(subject, f"qdrop-finish_{bits}", found, SEEDS[:1], paper="none", note=note))
     return Group("parts", tuple(lines))
 
 
