@@ -184,7 +184,7 @@ def one_range(least: int, largest: int, rank: int, elements: int = 1) -> SumRang
                     elements=elements)
 
 
-def layer_range(layer: Layer, node: fx.Node, grids: Sequence[CodeGrid]) -> SumRange:
+def layer_range(layer: Layer, grids: Sequence[CodeGrid]) -> SumRange:
     """The sums of a convolution or linear layer; `grids`: of its input, and of what is added beside its sum."""
     least, largest = layer_sums(layer.weight, *centered_ends(grids[0]), layer.bias)
     image = len(layer.weight.shape) == 4

@@ -88,7 +88,7 @@ def _layer_codes(run: Execution, region: Region, grids: Sequence[CodeGrid], sums
 layer = SumKernel(
     _layer_sums, _layer_codes,
     lambda run, region, grids, sums: layer_value(run.layer(region.anchor), grids[0], sums),
-    lambda run, region, grids: layer_range(run.layer(region.anchor), region.anchor, grids),
+    lambda run, region, grids: layer_range(run.layer(region.anchor), grids),
 )
 
 

@@ -79,9 +79,7 @@ class Wanted:
         self._ports(reference)
         taken: set[Call] = set()
         for call in self.calls:
-            if call in taken or call.constant or call.is_output or call.is_size:
-                continue
-            if call.is_input:
+            if call in taken or call.constant or call.is_output or call.is_size or call.is_input:
                 continue
             taken.update(self._quantizer(call) if call.quantizer is not None else self._operator(call))
         self.network = Network(
