@@ -1,4 +1,4 @@
-"""Mutates ONNX artifacts between emission and proof: each mutant is killed, or changes nothing by a rule of the reader.
+"""Mutates artifacts between emission and proof: each mutant is killed, or changes nothing by a rule of the reader.
 
     python tools/mutants/mutate.py digits resnet20 ds_cnn transposed --data ../shared/data
 
@@ -10,18 +10,19 @@ of every mutant, to tell what it would miss alone.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
-import onnx
 import torch
 from torch import Tensor, nn
 
@@ -38,9 +39,10 @@ from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
 from tools import make_checkpoints
 from tools.bench.subjects import trained
-from tools.mutants.onnx_model import Mutant, mutants
+from tools.mutants.onnx_files import OnnxDamage
+from tools.mutants.variants import Damage, Variant
 
-FORMS = ("onnx", "onnx-qoperator")
+DAMAGE: Mapping[str, Damage] = {"onnx": OnnxDamage(), "onnx-qoperator": OnnxDamage()}
 RECIPES = {"digits": ("weights.bits=4",), "resnet20": ("weights.bits=3", "activations.bits=4"), "ds_cnn": (),
            "transposed": ("activations.bits=4",)}
 SAMPLES = 450
@@ -76,7 +78,7 @@ class Frozen:
     samples: Inputs
 
 
-def subject(name: str, data: Path) -> Frozen:
+def subject(name: str, data: Path, backend: Backend) -> Frozen:
     """A network by its name, with ranges from the extremes and nearest rounding: learned numbers would change nothing.
 
     Raises:
@@ -94,7 +96,7 @@ def subject(name: str, data: Path) -> Frozen:
         given = found[name].calibration(recipe.images.count, recipe.seed)
         loaded, example, (calibration, _) = found[name].load(), given.example, given.materialize()
         samples = found[name].evaluation().first(SAMPLES).materialize()[0]
-    quantized = story.plan(loaded, recipe, BACKENDS.get(FORMS[0]), example)
+    quantized = story.plan(loaded, recipe, backend, example)
     return Frozen(passes.legalize(calibrate(quantized, calibration))[0], samples)
 
 
@@ -147,67 +149,62 @@ class Tally:
 
 
 def judged(
-    frozen: Frozen, backend: Backend, cases: Callable[[Any], Iterable[Mutant]], ask_parity: bool = False
+    frozen: Frozen, backend: Backend, damage: Damage, choose: Callable[[Iterable[Variant]], Iterable[Variant]],
+    ask_parity: bool = False,
 ) -> Tally:
-    """Every mutant of one artifact."""
+    """Every variant of one artifact that is chosen."""
     tally = Tally()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        backend.emit(frozen.reference, folder)
-        path = folder / backend.model_file
-        content = path.read_bytes()
+        whole, changed = Path(name) / "whole", Path(name) / "changed"
+        whole.mkdir()
+        backend.emit(frozen.reference, whole)
         arithmetic = Known(backend.arithmetic(frozen.reference), frozen.samples)
-        for mutant in cases(onnx.load_model_from_string(content)):
-            model = onnx.load_model_from_string(content)
-            mutant.edit(model)
-            changed = model.SerializeToString(deterministic=True)
-            if changed == content:
+        loaded = damage.loaded(whole)
+        for variant in choose(damage.variants(frozen.reference, whole)):
+            if not _copied(whole, variant, changed):
                 continue
-            path.write_bytes(changed)
-            read = backend.read_back(frozen.reference, folder, None)
+            read = backend.read_back(frozen.reference, changed, None)
             if read.reason:
                 raise ValueError(read.text)
             seen = None
             if not read.differences or ask_parity:
-                seen = _parity(frozen, backend, arithmetic, folder)
-            same = not read.differences and seen == "equal" and _loaded(changed) == _loaded(content)
-            verdict = _verdict(mutant, bool(read.differences), seen, same)
-            tally.verdicts[mutant.kind, verdict] += 1
+                seen = _parity(frozen, backend, arithmetic, changed)
+            same = not read.differences and seen == "equal" and damage.loaded(changed) == loaded
+            verdict = _verdict(variant, bool(read.differences), seen, same)
+            tally.verdicts[variant.kind, verdict] += 1
             if verdict in (PARITY, SURVIVED, REFUSED):
-                tally.told.append(f"{verdict}: {mutant.kind}: {mutant.name}: {read.text}")
-            if not mutant.rule and seen is not None and seen != "refused":
+                tally.told.append(f"{verdict}: {variant.kind}: {variant.name}: {read.text}")
+            if not variant.rule and seen is not None and seen != "refused":
                 tally.loaded += 1
-                tally.missed[mutant.kind] += seen == "equal"
+                tally.missed[variant.kind] += seen == "equal"
     return tally
 
 
-def _verdict(mutant: Mutant, differs: bool, seen: str | None, same: bool) -> str:
+def _copied(whole: Path, variant: Variant, folder: Path) -> bool:
+    """Whether `folder` now holds the variant; not where it is the whole artifact."""
+    files = variant.files()
+    if all((whole / path).read_bytes() == content for path, content in files.items()):
+        return False
+    if folder.exists():
+        shutil.rmtree(folder)
+    shutil.copytree(whole, folder)
+    for path, content in files.items():
+        (folder / path).write_bytes(content)
+    return True
+
+
+def _verdict(variant: Variant, differs: bool, seen: str | None, same: bool) -> str:
     """What becomes of a mutant.
 
     Args:
         same: a rule of the reader says that it changes nothing. Constants are compared as they are once a session has
             loaded; that rule is not taken from the reader alone: the runtime's own folding must give the same model.
     """
-    if mutant.rule:
+    if variant.rule:
         return REFUSED if differs or seen != "equal" else RULE
     if differs:
         return READ
     return RULE if same else SURVIVED if seen == "equal" else PARITY
-
-
-def _loaded(content: bytes) -> list[list[bytes]]:
-    """Nodes and constants of a model as a session runs it once constants are folded."""
-    import onnxruntime
-
-    with tempfile.TemporaryDirectory() as name:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(Path(name) / "loaded.onnx")
-        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        graph = onnx.load(options.optimized_model_filepath).graph
-    return [sorted(each.SerializeToString(deterministic=True) for each in kind)
-            for kind in (graph.node, graph.initializer)]
 
 
 def _parity(frozen: Frozen, backend: Backend, arithmetic: Known, folder: Path) -> str:
@@ -239,17 +236,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("networks", nargs="+", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--targets", nargs="+", choices=FORMS, default=FORMS)
+    parser.add_argument("--targets", nargs="+", choices=list(DAMAGE), default=list(DAMAGE))
     parser.add_argument("--every", type=int, default=1, help="judge every so many-th mutant")
     parser.add_argument("--parity", action="store_true", help="ask parity of every mutant, too")
     given = parser.parse_args()
     wrong = 0
     try:
         for name in given.networks:
-            frozen = subject(name, given.data)
             for target in given.targets:
-                tally = judged(frozen, BACKENDS.get(target), lambda model: list(mutants(model))[::given.every],
-                               given.parity)
+                backend = BACKENDS.get(target)
+                tally = judged(subject(name, given.data, backend), backend, DAMAGE[target],
+                               lambda variants: islice(variants, 0, None, given.every), given.parity)
                 print("\n".join([f"\n{name} on {target}", *table(tally), *tally.told]), flush=True)
                 wrong += tally.of(PARITY) + tally.of(SURVIVED) + tally.of(REFUSED)
     except CompileError as error:

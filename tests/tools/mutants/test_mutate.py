@@ -6,8 +6,7 @@ from isobit.backends.base import BACKENDS
 from isobit.pipeline.proof.findings import Difference, ReadBack
 from tests.examples.onnx_cases import frozen
 from tools.mutants import mutate
-from tools.mutants.mutate import FORMS, PARITY, READ, REFUSED, RULE, SURVIVED, VERDICTS, Frozen, judged, table
-from tools.mutants.onnx_model import mutants
+from tools.mutants.mutate import DAMAGE, PARITY, READ, REFUSED, RULE, SURVIVED, VERDICTS, Frozen, judged, table
 
 pytestmark = pytest.mark.onnxruntime
 
@@ -17,10 +16,13 @@ def small(name, *bits):
     return Frozen(reference, images[:6])
 
 
+FORMS = ("onnx", "onnx-qoperator")
+
+
 @pytest.mark.parametrize("target", FORMS)
 @pytest.mark.parametrize(("name", "bits"), [("squeeze_excite", (3, 4)), ("conv_transpose", (8, 8))])
 def test_no_mutant_survives_and_none_that_changes_nothing_is_refused(name, bits, target):
-    tally = judged(small(name, *bits), BACKENDS.get(target), lambda model: list(mutants(model))[::9])
+    tally = judged(small(name, *bits), BACKENDS.get(target), DAMAGE[target], lambda all: list(all)[::9])
     assert not tally.told and tally.of(READ) + tally.of(RULE) == tally.total
     assert tally.of(READ) > 40 and tally.of(RULE) > 2
 
@@ -46,12 +48,13 @@ class Suspicious(Blind):
 
 
 def some(*words):
-    return lambda model: [each for each in mutants(model) if any(word in each.name for word in words)]
+    return lambda variants: [each for each in variants if any(word in each.name for word in words)]
 
 
 def test_what_a_blind_reader_misses_is_told_by_parity_or_survives():
     chosen = some("operand 6 of", "LeakyRelu", "Sigmoid", "names", "called otherwise", "ir_version")
-    tally = judged(small("relu", 8, 8), Blind(BACKENDS.get("onnx-qoperator")), chosen)
+    tally = judged(small("relu", 8, 8), Blind(BACKENDS.get("onnx-qoperator")), DAMAGE["onnx-qoperator"],
+                   chosen)
     assert [tally.of(each) for each in VERDICTS] == [0, 9, 20, 4, 0] and tally.total == 33
     assert len(tally.told) == tally.of(SURVIVED) + tally.of(PARITY)
     lines = list(table(tally))
@@ -60,7 +63,7 @@ def test_what_a_blind_reader_misses_is_told_by_parity_or_survives():
 
 
 def test_a_reader_that_refuses_everything_is_told():
-    tally = judged(small("relu", 8, 8), Suspicious(BACKENDS.get("onnx")), some("called otherwise"))
+    tally = judged(small("relu", 8, 8), Suspicious(BACKENDS.get("onnx")), DAMAGE["onnx"], some("called otherwise"))
     assert tally.of(REFUSED) == tally.total > 3
 
 
