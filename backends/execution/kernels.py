@@ -31,13 +31,11 @@ class SumKernel:
         add: the sums of inputs.
         bring: codes of sums, of inputs on these grids, before the result's ends and multiples are applied. It keeps
             order: products with positive numbers and roundings do, in float and in integers.
-        value: what sums stand for, float64, in exact arithmetic.
         reach: which sums there can be.
     """
 
     add: Callable[[Execution, Region, list[Codes]], Sums]
     bring: Callable[[Execution, Region, Sequence[CodeGrid], Sums, CodeGrid], Tensor]
-    value: Callable[[Execution, Region, Sequence[CodeGrid], Sums], Tensor]
     reach: Callable[[Execution, Region, Sequence[CodeGrid]], SumRange]
 
     def __call__(self, run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
@@ -49,11 +47,6 @@ def mean_sums(run: Execution, region: Region, inputs: list[Codes]) -> Sums:
     x = inputs[0]
     count = x.codes.shape[2] * x.codes.shape[3]
     return Sums(x.centered.double().sum((2, 3), keepdim=True), elements=count)
-
-
-def mean_value(run: Execution, region: Region, grids: Sequence[CodeGrid], sums: Sums) -> Tensor:
-    """What sums stand for that are divided by how many codes they hold."""
-    return sums.exact() * grids[0].scale.double() / sums.elements
 
 
 def mean_range(run: Execution, region: Region, grids: Sequence[CodeGrid]) -> SumRange:

@@ -155,6 +155,7 @@ class SumRange:
         least, largest: int64, of the shape of one sample's sums; axes along which nothing differs may be 1.
         axis, elements: as of `Sums`.
         beside: the grid of `Sums.beside`; None without.
+        crossing: the axis along which integers beside go, in a range that is crossed with them.
     """
 
     least: Tensor
@@ -162,6 +163,7 @@ class SumRange:
     axis: int = 1
     elements: int = 1
     beside: CodeGrid | None = None
+    crossing: int | None = None
 
     def sums(self, totals: Tensor, beside: Tensor | None = None) -> Sums:
         """Sums of these totals, int64 [n, ...]."""
@@ -174,7 +176,7 @@ def crossed(reach: SumRange, beside: Tensor) -> tuple[SumRange, Tensor]:
     values = beside.reshape(shape)
     crossing = torch.broadcast_shapes(reach.least.shape, values.shape)
     least, largest = (end.expand(crossing) for end in (reach.least, reach.largest))
-    return replace(reach, least=least, largest=largest), values[None]
+    return replace(reach, least=least, largest=largest, crossing=int(reach.axis == 1)), values[None]
 
 
 def one_range(least: int, largest: int, rank: int, elements: int = 1) -> SumRange:

@@ -28,6 +28,7 @@ from isobit.backends.execution.codes import CodeGrid, Codes, dequantized, quanti
 from isobit.backends.execution.exact import ExactRegions
 from isobit.backends.execution.kernels import ElementKernel, SumKernel
 from isobit.backends.execution.layer_sums import SumRange, crossed
+from isobit.backends.execution.sum_values import value_of_sums
 from isobit.backends.execution.thresholds import (
     Levels,
     NotMonotone,
@@ -40,7 +41,7 @@ from isobit.backends.execution.thresholds import (
     parting,
 )
 from isobit.backends.regions import Region
-from isobit.pipeline.graph.nodes import tensor_dtype, tensor_shape
+from isobit.pipeline.graph.nodes import op_name, tensor_dtype, tensor_shape
 from isobit.pipeline.graph.ports import input_nodes
 from isobit.pipeline.graph.sums import sum_bounds
 from isobit.pipeline.operators.moves import MOVES
@@ -130,7 +131,9 @@ def _over_sums(
     run: Execution, exact: ExactRegions, region: Region, kernel: SumKernel, grids: Sequence[CodeGrid], grid: CodeGrid
 ) -> Reach:
     """All integers between the least and the largest sum, and with them all codes of what is added beside."""
-    reach = kernel.reach(run, region, grids)
+    reach, stands_for = kernel.reach(run, region, grids), value_of_sums(run, region, grids)
+    if stands_for is None:
+        return Reach(region.value.name, "nothing", why=f"no unit of sums of {op_name(region.anchor)} is known")
     if grid.multiples is not None and (reach.least.dim() != grid.multiples.dim() or reach.beside is not None):
         return Reach(region.value.name, "nothing", why="its levels differ by position")
 
@@ -138,7 +141,7 @@ def _over_sums(
         beside = None if other is None or reach.beside is None else other * reach.beside.scale.double()
 
         def value(totals: Tensor) -> Tensor:
-            return kernel.value(run, region, grids, reach.sums(totals, other))
+            return stands_for(reach.sums(totals, other))
 
         def exactly(totals: Tensor) -> Tensor:
             given = {region.anchor: value(totals)}
@@ -150,7 +153,7 @@ def _over_sums(
 
         within = Range(*(end.expand(_channels(grid, end.shape)) for end in (reach.least, reach.largest)))
         return _Compared(within, exactly, lambda totals: grid.settle(
-            kernel.bring(run, region, grids, reach.sums(totals, other), grid)), guess)
+            kernel.bring(run, region, grids, reach.sums(totals, other), grid)), guess, reach.crossing)
 
     beside = reach.beside
     if beside is None:
@@ -176,12 +179,18 @@ def _guess(value: Callable[[Tensor], Tensor], within: Range, levels: Levels, gri
 
 @dataclass(frozen=True)
 class _Compared:
-    """Two functions on one range of integers; `guess`: where the thresholds of the first must lie."""
+    """Two functions on one range of integers.
+
+    Args:
+        guess: where the thresholds of the first must lie.
+        crossing: the axis of the range along which the codes that are added beside go; None without.
+    """
 
     within: Range
     exact: thresholds.Codes
     target: thresholds.Codes
     guess: Callable[[Range, Levels], Tensor | None] = lambda within, levels: None
+    crossing: int | None = None
 
 
 def _compare(pairs: Sequence[_Compared]) -> tuple[Parting, str]:
@@ -193,15 +202,30 @@ def _compare(pairs: Sequence[_Compared]) -> tuple[Parting, str]:
     ends = [levels_of((pair.exact, pair.target), pair.within) for pair in (pairs[0], pairs[-1])]
     first = min(one.first for one in ends)
     levels = Levels(first, max(one.first + one.count for one in ends) - first)
-    found, digest = Parting(), hashlib.sha256(np.array([levels.first, levels.count], "<i8").tobytes())
+    found, digest = Parting(), hashlib.sha256()
     for number, pair in enumerate(pairs):
         wanted = find_thresholds(pair.exact, pair.within, levels, pair.guess(pair.within, levels))
         got = find_thresholds(pair.target, pair.within, levels, wanted)
         for codes, steps in ((pair.exact, wanted), (pair.target, got)):
             check_steps(codes, pair.within, levels, steps, around=number == 0)  # the next ranges are this one, moved
         found += parting(wanted, got)
-        digest.update(got.numpy().astype("<i8", copy=False).tobytes())
+        # One code beside at a time, so that it says nothing how many were looked at together.
+        axis = pair.crossing
+        for table, least, largest in zip(*((each,) if axis is None else each.unbind(axis + place) for each, place in (
+                (got, 1), (pair.within.least, 0), (pair.within.largest, 0))), strict=True):
+            digest.update(_table_bytes(table, least, largest, levels.first))
     return found, digest.hexdigest()
+
+
+def _table_bytes(table: Tensor, least: Tensor, largest: Tensor, first: int) -> bytes:
+    """Thresholds [levels, ...] of the codes `first` and more, without levels that all or no numbers of a range reach,
+    and the least code that is left.
+    """
+    steps = ((table > least).flatten(1).any(1).nonzero()[:, 0], (table <= largest).flatten(1).any(1).nonzero()[:, 0])
+    start = int(steps[0][0]) if len(steps[0]) else len(table)
+    end = int(steps[1][-1]) + 1 if len(steps[1]) else 0
+    kept = table[start:end].numpy().astype("<i8")
+    return np.array([first + start, *kept.shape], "<i8").tobytes() + kept.tobytes()
 
 
 def _channels(grid: CodeGrid, shape: tuple[int, ...]) -> tuple[int, ...]:

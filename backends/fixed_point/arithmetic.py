@@ -11,14 +11,13 @@ from torch import Tensor
 
 from isobit.backends.execution.codes import CodeGrid, Codes, all_pairs, looked_up
 from isobit.backends.execution.integer import FILLED, ExecutedArithmetic, Execution
-from isobit.backends.execution.kernels import ElementKernel, Kernel, SumKernel, mean_range, mean_sums, mean_value
+from isobit.backends.execution.kernels import ElementKernel, Kernel, SumKernel, mean_range, mean_sums
 from isobit.backends.execution.layer_sums import (
     SumRange,
     Sums,
     centered_ends,
     conv2d_sums,
     layer_range,
-    layer_value,
     linear_sums,
     one_range,
     window_sum,
@@ -42,7 +41,6 @@ from isobit.backends.fixed_point.numbers import (
 from isobit.backends.fixed_point.operators.reductions import (
     reduced_axes,
     reduced_elements,
-    reduction_divisor,
     reduction_rescale,
 )
 from isobit.backends.fixed_point.operators.resampling import RESIZES, divisors_of, resample_rescales, taps_of
@@ -85,9 +83,7 @@ def _layer_codes(run: Execution, region: Region, grids: Sequence[CodeGrid], sums
 
 # Convolution or linear layer, with the residual sum that it runs into.
 layer = SumKernel(
-    _layer_sums, _layer_codes,
-    lambda run, region, grids, sums: layer_value(run.layer(region.anchor), grids[0], sums),
-    lambda run, region, grids: layer_range(run.layer(region.anchor), grids),
+    _layer_sums, _layer_codes, lambda run, region, grids: layer_range(run.layer(region.anchor), grids),
 )
 
 
@@ -140,7 +136,7 @@ def _mean_codes(run: Execution, region: Region, grids: Sequence[CodeGrid], sums:
 
 
 # The sum over the map, divided in the multiplier.
-mean = SumKernel(mean_sums, _mean_codes, mean_value, mean_range)
+mean = SumKernel(mean_sums, _mean_codes, mean_range)
 
 
 def _reduction_sums(run: Execution, region: Region, inputs: list[Codes]) -> Sums:
@@ -159,7 +155,6 @@ reduction = SumKernel(
     _reduction_sums,
     lambda run, region, grids, sums, grid: apply_rescale(
         reduction_rescale(region.anchor, grids[0], grid), [sums.integers()], 0),
-    lambda run, region, grids, sums: sums.exact() * grids[0].scale.double() / reduction_divisor(region.anchor),
     _reduction_range,
 )
 
@@ -232,12 +227,7 @@ def _pool_range(run: Execution, region: Region, grids: Sequence[CodeGrid]) -> Su
 
 
 # Window sums, a multiplier for each divisor.
-avg_pool2d = SumKernel(
-    _pool_sums, _pool_codes,
-    lambda run, region, grids, sums: (
-        sums.exact() * grids[0].scale.double() / torch.from_numpy(pool_divisors(region.anchor))),
-    _pool_range,
-)
+avg_pool2d = SumKernel(_pool_sums, _pool_codes, _pool_range)
 
 
 def cat(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:

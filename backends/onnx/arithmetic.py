@@ -17,14 +17,13 @@ from torch import Tensor, fx
 
 from isobit.backends.execution.codes import CodeGrid, Codes, all_pairs, dequantized, looked_up, quantize_float
 from isobit.backends.execution.integer import ExecutedArithmetic, Execution
-from isobit.backends.execution.kernels import ElementKernel, Kernel, SumKernel, mean_range, mean_sums, mean_value
+from isobit.backends.execution.kernels import ElementKernel, Kernel, SumKernel, mean_range, mean_sums
 from isobit.backends.execution.layer_sums import (
     SumRange,
     Sums,
     centered_ends,
     conv2d_sums,
     layer_range,
-    layer_value,
     linear_sums,
     one_range,
     window_sum,
@@ -86,9 +85,7 @@ def _layer_codes(run: Execution, region: Region, grids: Sequence[CodeGrid], sums
 
 # QLinearConv and QGemm: `acc * f32(f32(s_x * s_w) / s_y)`.
 layer = SumKernel(
-    _layer_sums, _layer_codes,
-    lambda run, region, grids, sums: layer_value(run.layer(region.anchor), grids[0], sums),
-    lambda run, region, grids: layer_range(run.layer(region.anchor), grids),
+    _layer_sums, _layer_codes, lambda run, region, grids: layer_range(run.layer(region.anchor), grids),
 )
 
 
@@ -167,11 +164,7 @@ def _matmul_range(run: Execution, region: Region, grids: Sequence[CodeGrid]) -> 
 
 
 # QLinearMatMul of two quantized tensors: as QLinearConv.
-matmul = SumKernel(
-    _matmul_sums, _matmul_codes,
-    lambda run, region, grids, sums: sums.exact() * (grids[0].scale.double() * grids[1].scale.double()),
-    _matmul_range,
-)
+matmul = SumKernel(_matmul_sums, _matmul_codes, _matmul_range)
 
 
 def _mean_codes(run: Execution, region: Region, grids: Sequence[CodeGrid], sums: Sums, grid: CodeGrid) -> Tensor:
@@ -181,7 +174,7 @@ def _mean_codes(run: Execution, region: Region, grids: Sequence[CodeGrid], sums:
 
 
 # QLinearGlobalAveragePool: an integer sum, one float32 multiplier.
-mean = SumKernel(mean_sums, _mean_codes, mean_value, mean_range)
+mean = SumKernel(mean_sums, _mean_codes, mean_range)
 
 
 def avg_pool2d(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:

@@ -28,6 +28,8 @@ from isobit.pipeline.target import Target
 
 # What a bias may take of an int32 sum: the other half is left to the products.
 BIAS_LIMIT = 2**30
+# Besides layers and pools, what adds codes or products of two where a target has an integer kernel for it.
+_ADDING = WEIGHTED | POOLS | {"matmul", "sum", "mean_over_dims"}
 
 
 def layer_sums(weight: Tensor, low: int, high: int, bias: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -77,15 +79,16 @@ def check_sums(graph: fx.GraphModule, target: Target) -> None:
 
 def _bound(values: GridMap, call: Call, target: Target) -> int | None:
     """Magnitude that the sum of `call` can reach, or a lower bound of it; None where it adds no codes."""
-    if call.op not in WEIGHTED | POOLS or target.rule_of(call).inputs == "float":
+    if call.op not in _ADDING or target.rule_of(call).inputs == "float":
         return None
-    source = values.quantizer(call.sources[0])
-    if source is None:
+    sources = [values.quantizer(read) for read in call.inputs]
+    if None in sources or not sources:
         return None
-    open_zero = not source.calibrated and not source.spec.symmetric
+    source = sources[0]
+    if call.op not in WEIGHTED:
+        return _elements(call) * math.prod(255 if target.sums.of_bytes else _largest(each) for each in sources)
+    open_zero = _open(source)
     low, high = _ends(source)
-    if call.op in POOLS:
-        return _elements(call) * (255 if target.sums.of_bytes else max(-low, high) // (1 + open_zero))
     layer = _codes(call)
     if layer is None:
         return None
@@ -98,6 +101,17 @@ def _bound(values: GridMap, call: Call, target: Target) -> int | None:
         return int((start.abs() + 255 * rows.abs().sum(1)).max())
     least, largest = layer_sums(weight, low, high, bias)
     return int((largest - least).max()) // 2 if open_zero or open_bias else magnitude(least, largest)
+
+
+def _open(source: Quantizer) -> bool:
+    """The zero point is not chosen yet, and it will not be 0."""
+    return not source.calibrated and not source.spec.symmetric
+
+
+def _largest(source: Quantizer) -> int:
+    """Magnitude of a tensor's codes without their zero point, or a lower bound of it."""
+    low, high = _ends(source)
+    return max(-low, high) // (1 + _open(source))
 
 
 def _ends(source: Quantizer) -> tuple[int, int]:
@@ -145,8 +159,11 @@ def _weight_codes(quantizer: Quantizer, weight: Tensor) -> Tensor | None:
     return quantize(weight, scale, torch.zeros_like(scale), spec.grid).to("cpu", torch.int64)
 
 
-def _elements(pool: Call) -> int:
-    """How many codes one sum of a pool takes in."""
-    if pool.op == "mean":
-        return math.prod(size or 1 for size in pool.sources[0].shape[2:])
-    return math.prod(pair(pool.args["kernel_size"]))
+def _elements(call: Call) -> int:
+    """How many codes, or products of two, one sum of a pool, a reduction or a product of matrices takes in."""
+    if call.op == "avg_pool2d":
+        return math.prod(pair(call.args["kernel_size"]))
+    if call.op == "matmul":
+        return call.inputs[0].shape[-1] or 1
+    # Sizes that vary are of both.
+    return math.prod(size or 1 for size in call.inputs[0].shape) // math.prod(size or 1 for size in call.shape)

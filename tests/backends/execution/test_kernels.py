@@ -1,5 +1,7 @@
 """A kernel in two halves is the kernel, and the sums that it makes lie in the range that it tells."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -8,8 +10,9 @@ from isobit.backends.execution.kernels import ElementKernel, SumKernel
 from tests.backends.execution.test_reachable import Observed, arithmetic_of
 
 
-@pytest.mark.parametrize("target", ["onnx", "fixed"])
-@pytest.mark.parametrize("name", ["add", "depthwise", "avg_pool_padded", "tokens"])
+@pytest.mark.parametrize(("target", "name"), [
+    *product(("onnx", "fixed"), ("add", "depthwise", "avg_pool_padded", "tokens")), ("fixed", "reductions"),
+])
 def test_sums_of_samples_lie_in_the_range_and_are_what_is_brought(target, name):
     judged, images = arithmetic_of(target, name, 4, 4)
     observed, checked = Observed(judged.execution), 0

@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from isobit import passes
+from isobit.backends.execution import reachable
 from isobit.backends.execution.codes import Codes
 from isobit.backends.execution.exact import ExactArithmetic, ExactRegions
 from isobit.backends.execution.integer import ExecutedArithmetic, Execution
 from isobit.backends.execution.kernels import SumKernel
+from isobit.backends.execution.sum_values import value_of_sums
 from isobit.backends.execution.thresholds import LARGEST_FLOAT
+from isobit.backends.fixed_point import arithmetic as fixed_point
 from isobit.backends.fixed_point.arithmetic import FixedPointArithmetic
+from isobit.backends.fixed_point.operators import reductions
 from isobit.backends.fixed_point.rules import integer_target
 from isobit.backends.onnx import arithmetic
 from isobit.backends.onnx.arithmetic import IntegerArithmetic
@@ -27,6 +31,9 @@ BY_TARGET = {"onnx": IntegerArithmetic, "fixed": FixedPointArithmetic}
 
 def arithmetic_of(target, name, *bits, **options):
     """The arithmetic of a frozen network, and its samples."""
+    if name in operators.NETWORKS:
+        model, x = operators.network(name)
+        return FixedPointArithmetic(passes.legalize(ports.calibrate(ports.place(model, x, name, "c"), x))[0]), x
     options |= {"target": FIXED} if target == "fixed" else {}
     reference, images = frozen(name, *bits, **options)
     return BY_TARGET[target](reference), images
@@ -86,7 +93,7 @@ def one_by_one(run, region, read):
     for code in codes:
         other = None if code is None else torch.full((1,) * totals.dim(), float(code - read[1].zero_point)).double()
         sums = reach.sums(totals, other)
-        given = {region.anchor: kernel.value(run, region, read, sums)}
+        given = {region.anchor: value_of_sums(run, region, read)(sums)}
         if other is not None:
             given[region.inputs[1]] = other * read[1].scale.double()
         steps = (exact.codes(region, given) - grid.settle(kernel.bring(run, region, read, sums, grid)).double()).abs()
@@ -138,9 +145,8 @@ def test_no_sample_parts_where_every_input_is_said_to_be_equal(target, name):
 
 @pytest.mark.parametrize("name", ["reductions", "pairs", "resizes", "words"])
 def test_operators_of_fixed_point_alone(name):
-    model, x = operators.network(name)
-    reference = passes.legalize(ports.calibrate(ports.place(model, x, name, "c"), x))[0]
-    found = check_against_samples(FixedPointArithmetic(reference).execution, x)
+    judged, x = arithmetic_of("fixed", name)
+    found = check_against_samples(judged.execution, x)
     wanted = {"sums", "codes"} if name == "resizes" else {"sums", "codes", "pairs"}
     assert wanted <= {one.over for one in found.values()}
 
@@ -213,3 +219,39 @@ def test_the_mathematics_is_itself():
 def test_a_verdict_is_the_same_twice():
     first, second = (arithmetic_of("fixed", "add", 4, 4)[0].every_input() for _ in range(2))
     assert first == second and all(len(one.digest) == 64 for one in first if one.verdict != "open")
+
+
+def test_a_digest_says_nothing_of_how_many_codes_are_looked_at_together(monkeypatch):
+    judged, _ = arithmetic_of("fixed", "add", 4, 4)
+    whole = judged.every_input()
+    monkeypatch.setattr(reachable, "_AT_ONCE", 300)
+    assert judged.every_input() == whole and any(one.over == "sums" for one in whole)
+
+
+def test_a_digest_is_of_the_targets_thresholds_alone(monkeypatch):
+    judged, _ = arithmetic_of("onnx", "relu", 4, 4)
+    whole = judged.every_input()
+    exactly = ExactRegions.codes
+    monkeypatch.setattr(ExactRegions, "codes", lambda *given: exactly(*given) + 3)
+    others = judged.every_input()
+    assert [one.digest for one in others] == [one.digest for one in whole]
+    assert all(one.max_lsb >= 3 for one in others if one.verdict != "open")
+
+
+@pytest.mark.parametrize(("name", "wrong"), [
+    ("avg_pool_padded", "pool_divisors"), ("reductions", "reduction_divisor"),
+])
+def test_a_divisor_that_is_wrong_wherever_the_target_asks_for_it_parts(name, wrong, monkeypatch):
+    def verdicts():
+        judged, _ = arithmetic_of("fixed", name, 8, 8)
+        sums = {region.value.name for region in judged.execution.regions
+                if op_name(region.anchor) in ("avg_pool2d", "mean_over_dims")}
+        return [one.max_lsb for one in judged.every_input() if one.name in sums and one.over == "sums"]
+
+    right = verdicts()
+    assert right and max(right) <= 1
+    for module in (fixed_point, reductions):
+        if hasattr(module, wrong):
+            divisor = getattr(module, wrong)
+            monkeypatch.setattr(module, wrong, lambda node, divisor=divisor: divisor(node) + 2)
+    assert min(verdicts()) > 2

@@ -20,12 +20,13 @@ from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.dialect import POOLS
 from isobit.pipeline.graph.grid_map import GridMap
 from isobit.pipeline.graph.quantized_tensors import quantizers
-from isobit.pipeline.graph.sums import _bound, _weight_codes, check_sums, layer_sums, magnitude
+from isobit.pipeline.graph.sums import _bound, _weight_codes, check_sums, layer_sums, magnitude, sum_bounds
 from isobit.pipeline.quant.grid import Grid, QuantSpec, RangeSearch
 from isobit.pipeline.quant.quantizer import Quantizer
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.target import SumLimits, Target
-from tests.examples import nets, tiny
+from tests.examples import nets, operators, ports, tiny
+from tests.examples.onnx_cases import frozen
 
 VNNI = ONNX["vnni"]
 
@@ -143,3 +144,14 @@ def test_pools_add_up_codes_too(pool, elements):
             quantizer.spec = QuantSpec(Grid(2, signed=False), False, 0)  # says nothing before its range
     with pytest.raises(TargetError, match="sums of this (mean|avg_pool2d)"):
         check_sums(quantized.graph, limited)
+
+
+def test_reductions_and_products_of_matrices_have_bounds_too():
+    model, x = operators.network("reductions")
+    graph = passes.legalize(ports.calibrate(ports.place(model, x, "reductions", "c"), x))[0].graph
+    found = [(call, bound) for call, bound in sum_bounds(graph, C["generic"]) if call.op in ("sum", "mean_over_dims")]
+    assert {call.op for call, _ in found} == {"sum", "mean_over_dims"}
+    assert {bound // 255 for _, bound in found} == {5, 7, 6, 35, 42, 210} and not any(bound % 255 for _, bound in found)
+    products = [(call.inputs[0].shape[-1], bound) for call, bound in sum_bounds(frozen("matmul", 8, 8)[0].graph, VNNI)
+                if call.op == "matmul"]
+    assert products and all(depth * 127 ** 2 <= bound <= depth * 255 ** 2 for depth, bound in products)
