@@ -15,8 +15,8 @@ from torch import fx
 
 from isobit.pipeline.artifact.manifest import PreprocessingEntry
 from isobit.pipeline.errors import TargetError
+from isobit.pipeline.proof.arithmetic import Arithmetic, Pieces, Runner
 from isobit.pipeline.proof.findings import ReadBack
-from isobit.pipeline.proof.parity import Arithmetic, Runner
 from isobit.pipeline.registry import Registry
 from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
@@ -120,6 +120,10 @@ class Backend(Protocol):
         """A session of the artifact at an optimisation level that reports every quantized tensor."""
         ...
 
+    def pieces(self, folder: Path) -> Pieces | None:
+        """The artifact's layers, each to be run by itself on chosen codes; None where that cannot be done."""
+        ...
+
     def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
         """One inference of a sample by the files as users deploy them, on the calling thread; None where this machine
         cannot say how long that takes on the device.
@@ -185,6 +189,10 @@ class PlainBackend:
     def read_back(self, reference: Reference, folder: Path, preprocessing: PreprocessingEntry | None) -> ReadBack:
         """It has no reader."""
         return NOT_READ
+
+    def pieces(self, folder: Path) -> Pieces | None:
+        """They cannot be run apart."""
+        return None
 
     def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
         """Nothing is known of it."""

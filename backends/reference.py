@@ -18,7 +18,7 @@ from isobit.backends.execution.saved_graph import SavedGraph, save_graph
 from isobit.backends.rules import FUSED, IN_FLOAT, INTEGER, UNARY_RULE
 from isobit.pipeline.graph.dialect import POOLS, WEIGHTED
 from isobit.pipeline.operators.unary import UNARY
-from isobit.pipeline.proof.parity import Arithmetic, Runner
+from isobit.pipeline.proof.arithmetic import Arithmetic, Runner
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Note, OpRule, SumLimits, Target, WeightLimits
 

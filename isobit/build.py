@@ -8,7 +8,7 @@
     files      = backend.emit(reference)        backends   the artifact
     report     = compare(...)                   pipeline   every quantized tensor, code by code
 
-The last two are `isobit.ship`. On the command line: `isobit MODEL --recipe qdrop_w4a4 --target onnx`.
+The last two are `isobit.shipping`. On the command line: `isobit MODEL --recipe qdrop_w4a4`.
 """
 
 from __future__ import annotations
@@ -51,12 +51,11 @@ from isobit.pipeline.stages import Calibrated, Quantized
 from isobit.pipeline.watcher import Quiet, Watcher
 from isobit.place import place
 from isobit.result import Build, GateFailed, Options
-from isobit.ship import Shipment, Synthetic, ship
+from isobit.shipping.ship import ship
+from isobit.shipping.shipment import Shipment, Synthetic
 
-__all__ = [
-    "Build", "GateFailed", "Options", "bit_choices", "budget_notes", "build_artifact", "check_recipe", "compile_model",
-    "plan", "target_notes",
-]
+__all__ = ["Build", "GateFailed", "Options", "bit_choices", "budget_notes", "build_artifact", "check_recipe",
+           "compile_model", "plan", "target_notes"]
 
 discover(backends)
 

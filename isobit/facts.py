@@ -31,8 +31,9 @@ from isobit.pipeline.facts.samples import SAMPLES, Reader, sample_facts
 from isobit.pipeline.facts.tensors import tensor_facts
 from isobit.pipeline.graph.ends.predictions import gives_scores
 from isobit.pipeline.graph.layers import Layers
+from isobit.pipeline.proof.arithmetic import Runner
 from isobit.pipeline.proof.observed import spread
-from isobit.pipeline.proof.parity import ParityReport, Runner
+from isobit.pipeline.proof.parity import ParityReport
 from isobit.pipeline.proof.verdicts import headlines, steps
 from isobit.pipeline.recipe.allocation import Allocation, Point, budget_text
 from isobit.pipeline.samples.data import Batches

@@ -320,7 +320,7 @@ def test_folders_that_import_each_other_are_found(checkout):
         ("backends/onnx_files.py", "class Session:\n    from onnxruntime import InferenceSession\n", 2),
         ("backends/onnx_files.py", "def f():\n    import tvm\n", 2),
         ("backends/tvm/kernels.py", "from tvm.script import tir\n", 1),
-        ("isobit/ship.py", "def main():\n    import onnx.checker\n", 2),
+        ("isobit/shipping/ship.py", "def main():\n    import onnx.checker\n", 2),
     ],
 )
 def test_runtime_in_the_wrong_place_is_found(checkout, file, text, line):

@@ -14,7 +14,7 @@ from isobit.backends.c import device_predictor, device_runner
 from isobit.backends.c.emit import HEADER, SOURCE, emit_program, read_description
 from isobit.backends.c.floats.calls import refusal
 from isobit.backends.c.golden import write_golden_header
-from isobit.backends.c.session import LEVELS, CSession
+from isobit.backends.c.session import LEVELS, CPieces, CSession
 from isobit.backends.c.target import NAME, TARGETS
 from isobit.backends.c.toolchain import (
     MACHINES,
@@ -33,8 +33,8 @@ from isobit.pipeline.artifact.digest import RUNNER
 from isobit.pipeline.artifact.manifest import PreprocessingEntry
 from isobit.pipeline.graph.nodes import quantizer_of, tensor_dtype
 from isobit.pipeline.graph.ports import input_names, input_nodes
+from isobit.pipeline.proof.arithmetic import Arithmetic, Pieces, Runner
 from isobit.pipeline.proof.findings import ReadBack
-from isobit.pipeline.proof.parity import Arithmetic, Runner
 from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
@@ -99,6 +99,10 @@ class CBackend:
 
     def open(self, folder: Path, level: str) -> Runner:
         return CSession(folder, level)
+
+    def pieces(self, folder: Path) -> Pieces | None:
+        emulated = MACHINES[read_description(folder)["profile"]].emulator
+        return None if emulated else CPieces(folder, self.levels[0])
 
     def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
         return None  # a microcontroller's time is none of this machine's

@@ -8,6 +8,7 @@ import tempfile
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from isobit.pipeline.samples.network_inputs import Inputs, raw_inputs
 
 LEVELS = {"O2": "-O2", "Os": "-Os"}  # what firmware is compiled for: speed, size
 BATCH = 16  # samples whose tensors lie in one file
-_PROGRAM, _INPUT, _OUTPUT = "session", "input.bin", "output.bin"
+_PROGRAM, _INPUT, _OUTPUT, _GIVEN = "session", "input.bin", "output.bin", "given.bin"
 _SHIPPED_DIFFERS = 3  # exit status: reading the tensors out changed the logits
 
 
@@ -33,6 +34,7 @@ class CSession:
     Args:
         folder: of the artifact.
         level: key of `LEVELS`.
+        pieces: layers read codes that are given; see `CPieces`.
 
     Attributes:
         command: what runs the program.
@@ -41,13 +43,13 @@ class CSession:
         TargetError: there is no compiler, or it refuses the files.
     """
 
-    def __init__(self, folder: Path, level: str) -> None:
+    def __init__(self, folder: Path, level: str, pieces: bool = False) -> None:
         self.level = level
         self._model = read_description(folder)
         self._machine = MACHINES[self._model["profile"]]
         self._folder = Path(tempfile.mkdtemp(prefix="isobit-c-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        compared = not self._machine.emulator
+        compared = not self._machine.emulator and not pieces
         source, program = self._folder / f"{_PROGRAM}.c", self._folder / _PROGRAM
         name = self._model["name"]
         self._inputs = describe_inputs(name, port_names(self._model)[0], [
@@ -55,7 +57,7 @@ class CSession:
             for tensor in self._model["tensors"][:len(port_names(self._model)[0])]
         ])
         values = {"name": name, "guard": name.upper(), "compared": compared, "shipped_differs": _SHIPPED_DIFFERS,
-                  "inputs": self._inputs}
+                  "inputs": self._inputs, "pieces": pieces}
         source.write_text(render(f"{_PROGRAM}.c", values), encoding="utf-8")
         command = [*compiler_of(self._model["profile"]), *STANDARD, LEVELS[level], "-I.", *self._machine.board]
         compile_c([*command, str(source), *([SOURCE] if compared else []), "-o", str(program), "-lm"], folder)
@@ -99,3 +101,33 @@ class CSession:
                 found[tensor["name"]] = codes.reshape(len(rows), *tensor["nchw"])
         logits = np.ascontiguousarray(rows[:, start:]).view(np.float32)
         return {**found, **split_outputs(logits.reshape(len(rows), *self._model["logits"]), self._model)}
+
+
+class CPieces(CSession):
+    """The same, in which codes that are given take the place of every tensor once it was written.
+
+    Args:
+        folder: of the artifact.
+        level: key of `LEVELS`.
+    """
+
+    def __init__(self, folder: Path, level: str) -> None:
+        super().__init__(folder, level, pieces=True)
+
+    def run(self, x: Inputs | np.ndarray, codes: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """See `pipeline.proof.arithmetic.Pieces`; raises ParityError as `CSession.run` does."""
+        values = raw_inputs(x, [entry["integers"] for entry in self._inputs], port_names(self._model)[0])
+        parts = [self._given(tensor, codes, len(values)) for tensor in
+                 (self._model["tensors"][number] for number in self._model["order"])]
+        np.concatenate(parts, 1).tofile(self._folder / _GIVEN)
+        return self._run(values)
+
+    def _given(self, tensor: Mapping[str, Any], codes: Mapping[str, np.ndarray], samples: int) -> np.ndarray:
+        """Bytes [N, ...] that stand for a tensor in the file: 1 and its codes as they lie in memory, or 0."""
+        if not tensor["quantized"]:
+            return np.zeros((samples, 1), np.uint8)
+        height, width, channels = tensor["shape"]
+        given = codes[tensor["name"]]
+        if not tensor.get("in_order"):
+            given = given.reshape(samples, channels, height, width).transpose(0, 2, 3, 1)
+        return np.concatenate([np.ones((samples, 1), np.uint8), given.reshape(samples, -1)], 1)

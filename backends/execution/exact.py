@@ -33,8 +33,8 @@ from isobit.pipeline.graph.nodes import (
 from isobit.pipeline.graph.ports import output_names
 from isobit.pipeline.graph.quantized_tensors import quantized_tensors, quantizer_at
 from isobit.pipeline.graph.subgraphs import fold_constants
+from isobit.pipeline.proof.arithmetic import Chosen, Followed
 from isobit.pipeline.proof.counts import Reach
-from isobit.pipeline.proof.parity import Followed
 from isobit.pipeline.samples.network_inputs import Inputs, in_floats, run_graph
 from isobit.pipeline.stages import Reference
 
@@ -141,6 +141,14 @@ class ExactArithmetic:
     def follow(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
         """`run`: there is nothing to take over."""
         return Followed(self.run(x), {})
+
+    def directed(self, like: Inputs) -> Chosen | None:
+        """None: PyTorch runs the saved graph as it runs this one."""
+        return None
+
+    def pieces(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
+        """Nobody asks for layers by themselves."""
+        raise NotImplementedError("there are no directed samples of the exact evaluation")
 
     def every_input(self) -> list[Reach]:
         """Equal: this is the exact evaluation."""

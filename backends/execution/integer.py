@@ -25,6 +25,7 @@ from isobit.backends.execution.codes import (
     quantize_float,
     stored,
 )
+from isobit.backends.execution.directed import directed_samples
 from isobit.backends.execution.kernels import Kernel, LogitKernel
 from isobit.backends.execution.layer_sums import Layer, layer_of
 from isobit.backends.execution.margins import largest_of_samples, margin_of
@@ -43,8 +44,8 @@ from isobit.pipeline.graph.nodes import (
 from isobit.pipeline.graph.ports import input_nodes, output_names, output_nodes
 from isobit.pipeline.operators.index_map import run_move
 from isobit.pipeline.operators.moves import MOVES
+from isobit.pipeline.proof.arithmetic import Chosen, Followed
 from isobit.pipeline.proof.counts import FLOAT_ROUNDING, Reach
-from isobit.pipeline.proof.parity import Followed
 from isobit.pipeline.samples.network_inputs import Inputs, in_floats, part, sample_count, tensors
 from isobit.pipeline.target import Target
 
@@ -300,7 +301,7 @@ class Execution:
 
 
 class ExecutedArithmetic:
-    """`pipeline.proof.parity.Arithmetic` of an execution: what an artifact must compute, code by code.
+    """`pipeline.proof.arithmetic.Arithmetic` of an execution: what an artifact must compute, code by code.
 
     Args:
         execution: of the frozen graph, with the kernels of a runtime.
@@ -316,13 +317,21 @@ class ExecutedArithmetic:
         return self.execution.walk(x, {}, bounded=False)[0]
 
     def follow(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
-        """See `pipeline.proof.parity.Arithmetic`; names of `codes` that are no float boundary are not taken over."""
+        """See `pipeline.proof.arithmetic.Arithmetic`; of `codes` only those of float boundaries are taken over."""
         taken = {name: torch.from_numpy(codes[name]) for name in self.float_boundaries if name in codes}
         return Followed(*self.execution.walk(x, taken))
 
     def every_input(self) -> list[Reach]:
-        """See `pipeline.proof.parity.Arithmetic`."""
+        """See `pipeline.proof.arithmetic.Arithmetic`."""
         return every_input(self.execution)
+
+    def directed(self, like: Inputs) -> Chosen:
+        """See `pipeline.proof.arithmetic.Arithmetic`."""
+        return directed_samples(self.execution, like)
+
+    def pieces(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
+        """See `pipeline.proof.arithmetic.Arithmetic`."""
+        return Followed(*self.execution.walk(x, {name: torch.from_numpy(given) for name, given in codes.items()}))
 
 
 def _joined(parts: list[Tensor]) -> np.ndarray:

@@ -19,13 +19,13 @@ from isobit.backends.onnx.emit import FORMS, Form, emit_model, unsupported, with
 from isobit.backends.onnx.metadata import add_metadata
 from isobit.backends.onnx.profiles import DEFAULT_PROFILE, why_inexact
 from isobit.backends.onnx.readback.read_back import read_back
-from isobit.backends.onnx.session import LEVELS, OnnxSession, integer_ops, one_run
+from isobit.backends.onnx.session import LEVELS, OnnxPieces, OnnxSession, integer_ops, one_run
 from isobit.backends.onnx.target import NAMES, TARGETS, targets
 from isobit.pipeline.artifact.digest import RUNNER
 from isobit.pipeline.artifact.manifest import PreprocessingEntry, package_versions
 from isobit.pipeline.errors import TargetError
+from isobit.pipeline.proof.arithmetic import Arithmetic, Pieces, Runner
 from isobit.pipeline.proof.findings import ReadBack
-from isobit.pipeline.proof.parity import Arithmetic, Runner
 from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
@@ -91,6 +91,9 @@ class OnnxBackend:
 
     def open(self, folder: Path, level: str) -> Runner:
         return OnnxSession(folder / self.model_file, level)
+
+    def pieces(self, folder: Path) -> Pieces | None:
+        return OnnxPieces(folder / self.model_file)
 
     def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
         return one_run((folder / self.model_file).read_bytes(), sample)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from isobit.backends.onnx.model_bytes import output_names, quantized_tensors, with_outputs
+from isobit.backends.onnx.model_bytes import OWN, cut_at, output_names, quantized_tensors, with_outputs
 from isobit.pipeline.errors import ParityError
 from isobit.pipeline.samples.network_inputs import Inputs, tensors
 
@@ -87,6 +87,29 @@ class OnnxSession:
                 hint="the runtime optimises the two sessions differently: report it with the model",
             )
         return {**results, **floats}
+
+
+class OnnxPieces:
+    """A model file cut before and after each quantized tensor, so that every layer is run by itself.
+
+    Args:
+        path: `model.onnx`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._model = path.read_bytes()
+
+    def run(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """See `pipeline.proof.arithmetic.Pieces`; by the level that users deploy with."""
+        shapes = {name: given.shape[1:] for name, given in codes.items()}
+        session = _open(cut_at(self._model, shapes), next(iter(LEVELS)), 1)
+        kinds = {value.name: _NUMPY[value.type] for value in session.get_inputs()}
+        plain = dict(zip([name for name in kinds if name not in codes], tensors(x), strict=True))
+        feed = {name: np.ascontiguousarray(np.asarray(codes.get(name, plain.get(name)), kind))
+                for name, kind in kinds.items()}
+        names = [value.name for value in session.get_outputs()]
+        found = {name.removeprefix(OWN): values for name, values in zip(names, session.run(names, feed), strict=True)}
+        return {name: found[name] if name in codes else found[name].astype(np.float32, copy=False) for name in found}
 
 
 def _equal(one: np.ndarray, other: np.ndarray) -> bool:

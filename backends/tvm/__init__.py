@@ -17,10 +17,10 @@ from isobit.backends.tvm import profiles
 from isobit.backends.tvm.device import device_predictor, toolchain
 from isobit.backends.tvm.device.device_runner import MODEL, read_device
 from isobit.backends.tvm.device.emulated import EmulatedSession, emulated_samples
-from isobit.backends.tvm.session import NativeSession
+from isobit.backends.tvm.session import NativePieces, NativeSession
 from isobit.pipeline.artifact.manifest import PreprocessingEntry, package_versions
+from isobit.pipeline.proof.arithmetic import Arithmetic, Pieces, Runner
 from isobit.pipeline.proof.findings import ReadBack
-from isobit.pipeline.proof.parity import Arithmetic, Runner
 from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
@@ -89,6 +89,9 @@ class TvmBackend:
     def open(self, folder: Path, level: str) -> Runner:
         command = _emulation(folder)
         return EmulatedSession(folder, command) if command else NativeSession(folder)
+
+    def pieces(self, folder: Path) -> Pieces | None:
+        return None if _emulation(folder) else NativePieces(folder)
 
     def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
         return None if _emulation(folder) else NativeSession(folder, taps=False).one_run(sample)

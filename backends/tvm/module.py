@@ -49,7 +49,7 @@ class _Values:
 
     Args:
         read: by the number of the tensor, as later steps read it.
-        own: by number, of the tensors `followed` what the step itself gave; nobody reads it.
+        own: by number, of tensors that codes take the place of, what the step itself gave; nobody reads it.
         leaving: padded logits by the place of their step.
     """
 
@@ -107,7 +107,7 @@ def step_call(step: Step, program: Program, places: list[Place], e: InstructionS
 
 
 class ModuleBuilder:
-    """Collects kernels and builds the functions `main`, `codes`, `trace` and `follow`.
+    """Collects kernels and builds the functions `main`, `codes`, `trace`, `follow` and `pieces`.
 
     Args:
         program: the network.
@@ -138,8 +138,8 @@ class ModuleBuilder:
             self._function("codes", codes, self._logits)
         self._function("trace", values, self._everything)
         if self.followed:
-            near = [moves.enter_call(self.program, number, self.places[number], self.e) for number in self.followed]
-            self._function("follow", values, self._everything, near)
+            self._function("follow", values, self._everything, self.followed)
+        self._function("pieces", values, self._everything, self.traced)
         return self._builder.get()
 
     @property
@@ -164,23 +164,30 @@ class ModuleBuilder:
 
     def _function(
         self, name: str, entries: list[moves.Entry], result: Callable[[_Values], Any],
-        near: Sequence[moves.Entry] = (),
+        taken: Sequence[int] = (),
     ) -> None:
-        """Add a function of the inputs, and of the codes of the tensors `followed` where there are entries for them.
+        """Add a function of the inputs, and of codes that take the place of the tensors `taken` once they are computed.
 
         `result` makes what the function returns.
         """
         from tvm import relax
 
+        near = [moves.enter_call(self.program, number, self.places[number], self.e) for number in taken]
         given = [relax.Var(f"x{number}" if number else "x", _tensor_type(entry.given.shape, entry.given.kind))
                  for number, entry in enumerate([*entries, *near])]
-        taken = {number: (entry.call, codes) for number, entry, codes in zip(
-            self.followed, near, given[len(entries):], strict=True)} if near else {}
+        codes = {number: (entry.call, x) for number, entry, x in zip(taken, near, given[len(entries):], strict=True)}
+
+        def taken_over(values: _Values, number: int) -> None:
+            values.own[number] = values.read[number]
+            values.read[number] = self._call(codes[number][0], [codes[number][1]])
+
         with self._builder.function(name, given):
             with self._builder.dataflow():
                 values = _Values({number: self._call(entry.call, [x])
                                   for number, (entry, x) in enumerate(zip(entries, given[:len(entries)], strict=True))
                                   if self._is_entered(number)})
+                for number in [number for number in values.read if number in codes]:
+                    taken_over(values, number)
                 in_float = {number: given[place] for number, place in self.program.raw.items()}
                 for place, (step, call) in enumerate(zip(self.program.steps, self.calls, strict=True)):
                     reads = [in_float[number] for number in step.reads] if isinstance(step, FloatStep) else []
@@ -194,9 +201,8 @@ class ModuleBuilder:
                         values.leaving[place] = value
                     else:
                         values.read[step.output] = value
-                    if step.output in taken:
-                        values.own[step.output] = value
-                        values.read[step.output] = self._call(taken[step.output][0], [taken[step.output][1]])
+                    if step.output in codes:
+                        taken_over(values, step.output)
                 output = self._builder.emit_output(result(values))
             self._builder.emit_func_output(output)
 

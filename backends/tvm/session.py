@@ -59,3 +59,30 @@ class NativeSession:
                 hint="functions 'main' and 'trace' call the same kernels: report it with the model",
             )
         return outputs
+
+
+class NativePieces:
+    """The module's function `pieces`: every layer reads codes that are given, one sample after the other.
+
+    Args:
+        folder: of the artifact.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import tvm  # noqa: F401 (see `NativeSession`)
+
+        self._pieces, self._device = open_module(folder)["pieces"], read_device(folder)
+
+    def run(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """See `pipeline.proof.arithmetic.Pieces`."""
+        arrays = [tensor.numpy() for tensor in tensors(x)]
+        for entry in self._device["trace"]:
+            given = codes[entry["name"]]
+            height, width, channels = entry["nhwc"]
+            shape = (len(given), height, width, channels)
+            if not entry.get("in_order"):
+                given = given.reshape(len(given), channels, height, width).transpose(0, 2, 3, 1)
+            arrays.append(np.ascontiguousarray(given.reshape(shape)))
+        rows = [[output.numpy() for output in self._pieces(*sample)] for sample in samples_of(
+            arrays, {**self._device, "follow": self._device["trace"]})]
+        return named([np.concatenate(column) for column in zip(*rows, strict=True)], self._device)

@@ -24,7 +24,7 @@ from isobit.pipeline.artifact.manifest import package_versions
 from isobit.pipeline.errors import CompileError
 from isobit.pipeline.proof.metrics import METRICS
 from isobit.pipeline.registry import Registry
-from isobit.ship import PACKAGES
+from isobit.shipping.ship import PACKAGES
 
 # What integer kernels want of a processor, as Linux names it.
 FEATURES = {

@@ -47,6 +47,7 @@ def build_lines(
     lines += [_row("every input", reached)] if reached else []
     lines += _kernel_lines(parity.integer_ops)
     lines += [] if parity.read_back is None else [_row("read back", parity.read_back.text)]
+    lines += [] if parity.directed is None else [_row("directed", parity.directed.text)]
     sizes = manifest.sizes
     lines.append(_row("size", f"{sizes['model']:,} bytes in {model_file}, weight codes alone "
                               f"{sizes['weights_packed']:,}"))

@@ -21,7 +21,7 @@ from isobit.pipeline.errors import CompileError, InputError
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.recipe.schema import Recipe
 from isobit.pipeline.samples.coco import is_annotations, read_annotations
-from isobit.ship import PACKAGES
+from isobit.shipping.ship import PACKAGES
 from isobit.sweep.hashes import UNREADABLE, build_sha256, tree_sha256
 from isobit.sweep.options import Word
 from isobit.sweep.study import Model, RecipeEntry, Resources, Study

@@ -14,8 +14,8 @@ from isobit.pipeline.proof.distances import Distances, OutputDistance
 from isobit.pipeline.proof.measures import Guarded, Measures
 from isobit.pipeline.proof.metrics import METRICS, Measurement, Metric, Outputs, first_output
 from isobit.pipeline.proof.metrics.agreement import Agreement
+from isobit.pipeline.proof.metrics.moments import Moments
 from isobit.pipeline.proof.metrics.top1 import Top1
-from isobit.pipeline.proof.moments import Moments
 from isobit.pipeline.proof.outputs import Kind, Share, choices
 from isobit.pipeline.samples.arrays import Targets, are_labels
 from isobit.pipeline.samples.coco import box_classes

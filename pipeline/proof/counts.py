@@ -4,10 +4,13 @@ and over every input that there can be.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+
+from isobit.pipeline.proof.findings import Rule
 
 # What two float32 evaluations of one operator may be apart, as a share of the range of its values; about a hundred
 # times what ONNX Runtime and PyTorch were seen to differ by. 8-bit steps are 4e-3 of the range.
@@ -107,6 +110,11 @@ class OutputCount:
             self.in_float = self.in_float or FloatOutput()
             self.in_float.add(expected, got)
 
+    @property
+    def wrong(self) -> bool:
+        """A value is not equal to the bit, or further off than float rounding where a float operator computes it."""
+        return bool(self.differing) if self.in_float is None else not self.in_float.largest_error <= FLOAT_ROUNDING
+
     def to_json(self) -> dict[str, Any]:
         """As in `parity.json`; null stands for an error that is not finite, JSON has no infinity."""
         found = self.in_float
@@ -156,6 +164,63 @@ class Reach:
         if self.inputs:
             told |= {"inputs": self.inputs, "parting": self.parting, "max_lsb": self.max_lsb, "digest": self.digest}
         return told | ({"why": self.why} if self.why else {}) | ({} if self.bound is None else {"bound": self.bound})
+
+
+SHOWN = 0.5  # share of its codes that every tensor is to have shown on chosen codes
+
+
+@dataclass(frozen=True)
+class Directed:
+    """What an artifact's kernels gave for samples and codes that were chosen to show it.
+
+    Args:
+        samples: how many.
+        layers: each layer was run on chosen codes by itself; else the network as a whole on chosen inputs.
+        codes: of all quantized tensors.
+        wrong: codes, values and roundings of float operators that are not what the target's arithmetic gives.
+        first: the first tensor or output with such a one.
+        shown: which share of its codes each tensor has shown.
+        reason: why there are none, where there are none.
+    """
+
+    samples: int = 0
+    layers: bool = False
+    codes: CodeCount = field(default_factory=CodeCount)
+    wrong: int = 0
+    first: str | None = None
+    shown: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def hidden(self) -> list[str]:
+        """Tensors that have shown less than the share `SHOWN` of their codes."""
+        return [name for name, share in self.shown.items() if share < SHOWN]
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        if self.reason:
+            return f"none: {self.reason}"
+        how = "each layer by itself" if self.layers else "the network as a whole"
+        differ = f"{self.wrong:,} differ, first in {self.first}" if self.wrong else "none differs"
+        hidden = f"; {len(self.hidden)} of {len(self.shown)} tensors showed less than {SHOWN:.0%} of their codes"
+        few = hidden if self.hidden else ""
+        return f"{self.codes.compared:,} codes of {self.samples} chosen samples, {how}: {differ}{few}"
+
+    @property
+    def rules(self) -> list[Rule]:
+        """What the build is held to; none where there are none."""
+        if self.reason:
+            return []
+        how = "each layer by itself" if self.layers else "the network as a whole"
+        text = f"no code or output differs on {self.samples} samples that were chosen to show the kernels, {how}"
+        return [Rule(text, "parity", self.wrong, 0, self.wrong == 0 and self.codes.compared > 0)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Its part of `parity.json`."""
+        shown = {name: round(share, 4) for name, share in self.shown.items()}
+        return {"samples": self.samples, "layers": self.layers, "codes": asdict(self.codes), "wrong": self.wrong,
+                "first": self.first, "shown": shown, "reason": self.reason, "text": self.text}
 
 
 def _same_infinities(expected: np.ndarray, got: np.ndarray) -> bool:

@@ -16,6 +16,7 @@ from isobit.pipeline.proof.parity import LevelReport, ParityReport
 def apply_gates(report: ParityReport) -> None:
     """Write the rules of parity into the report."""
     report.rules += [] if report.read_back is None else report.read_back.rules
+    report.rules += [] if report.directed is None else report.directed.rules
     for level in report.levels:
         if level.gated:
             report.rules += _level_rules(level)

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from isobit.pipeline.graph.ports import OUTPUT
 from isobit.pipeline.proof.answers import Answers, Measured
-from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, FloatOutput, OutputCount, Reach
+from isobit.pipeline.proof.arithmetic import Arithmetic, Followed, Runner
+from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, Directed, FloatOutput, OutputCount, Reach
 from isobit.pipeline.proof.findings import AccuracyVerdict, ReadBack, Rule
 from isobit.pipeline.proof.measures import Measures
 from isobit.pipeline.proof.observed import Seen
@@ -30,51 +31,6 @@ from isobit.pipeline.samples.network_inputs import Inputs, copied, in_numpy, par
 LOGITS = OUTPUT  # the name of an output that has none of its own
 # Samples for what fails no build: the exact evaluation and levels without integer kernels, which take most of the time.
 INFORMATION_SAMPLES = 16
-
-
-class Runner(Protocol):
-    """Anything that runs a batch: the target's integer arithmetic, or a session of the artifact."""
-
-    def run(self, x: Inputs) -> Mapping[str, np.ndarray]:
-        """Codes of every quantized tensor by quantizer name in execution order, and every output by its name, float32.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Followed:
-    """A run of the arithmetic that took over a session's codes after float operators.
-
-    Args:
-        results: as of `Runner.run`; codes right after a float operator are the arithmetic's own, from what the session
-            fed to that operator.
-        bounds: for each of those tensors the least and largest code that float rounding can explain, uint8.
-    """
-
-    results: Mapping[str, np.ndarray]
-    bounds: Mapping[str, tuple[np.ndarray, np.ndarray]]
-
-
-class Arithmetic(Runner, Protocol):
-    """A target's integer arithmetic on a frozen graph.
-
-    Attributes:
-        float_boundaries: quantized tensors directly after operators that the runtime computes in float.
-        outputs: names of the network's outputs, in their order.
-        float_outputs: those of them that such an operator gives.
-    """
-
-    float_boundaries: tuple[str, ...]
-    outputs: tuple[str, ...]
-    float_outputs: tuple[str, ...]
-
-    def follow(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Followed:
-        """Run with the codes of every float boundary taken from `codes`."""
-        ...
-
-    def every_input(self) -> Sequence[Reach]:
-        """For each quantized tensor, from integers alone: whether this is the mathematics for every input."""
-        ...
 
 
 @dataclass
@@ -119,6 +75,11 @@ class LevelReport:
         """Codes right after float operators that float rounding does not explain."""
         return sum(count.unexplained for count in self.boundaries.values())
 
+    @property
+    def wrong_outputs(self) -> list[str]:
+        """Outputs that are not equal to the bit, or further off than float rounding where a float operator is last."""
+        return [name for name, count in self.outputs.items() if count.wrong]
+
 
 @dataclass
 class ParityReport:
@@ -135,6 +96,7 @@ class ParityReport:
         exact_samples: how many samples the exact reference saw, for `moved_by_requantization`.
         reach: of each tensor, whether the target's arithmetic is the mathematics for every input.
         read_back: whether the files say what the reference says.
+        directed: what the kernels gave for codes that were chosen to show it.
     """
 
     samples: int
@@ -151,6 +113,7 @@ class ParityReport:
     exact_samples: int = 0
     reach: list[Reach] = field(default_factory=list)
     read_back: ReadBack | None = None
+    directed: Directed | None = None
 
     @property
     def deployed(self) -> LevelReport:
@@ -196,6 +159,7 @@ class ParityReport:
             "gate": {"passed": self.passed, "rules": [asdict(rule) for rule in self.gate]},
             "integer_ops": self.integer_ops,
             "read_back": None if self.read_back is None else self.read_back.to_json(),
+            "directed": None if self.directed is None else self.directed.to_json(),
             "levels": [self._level(level) for level in self.levels],
             "moved_by_requantization": {"samples": self.exact_samples, **asdict(self.moved_by_requantization)},
             "every_input": {
@@ -279,7 +243,8 @@ def compare(
     for x, target in batches:
         count, expected = sample_count(x), arithmetic.run(x)
         chooses = answers.see(expected[arithmetic.outputs[0]], target) != "values"
-        results = {name: _by_output(arithmetic.outputs, stage(copied(x))) for name, stage in stages.items()}
+        answered = {name: map(in_numpy, tensors(stage(copied(x)))) for name, stage in stages.items()}
+        results = {name: dict(zip(arithmetic.outputs, values, strict=True)) for name, values in answered.items()}
         results["reference"] = _outputs_of(arithmetic, expected)
         for index, (level, session) in enumerate(zip(levels, sessions.values(), strict=True)):
             keep = count if index == 0 else _left(level, other_samples, information_samples, count)
@@ -297,14 +262,8 @@ def compare(
     for level, same in zip(levels, same_top1, strict=True):
         level.top1_agreement = same.percent
     agreement = {name: answers.agreement[name].percent for name in stages}
-    return ParityReport(
-        samples, answers.accuracy, agreement, levels, {**(modules or {})}, moved, answers=answers,
-        exact_samples=exact_seen,
-    )
-
-
-def _by_output(names: Sequence[str], outputs: Inputs) -> Mapping[str, np.ndarray]:
-    return dict(zip(names, map(in_numpy, tensors(outputs)), strict=True))
+    return ParityReport(samples, answers.accuracy, agreement, levels, {**(modules or {})}, moved, answers=answers,
+                        exact_samples=exact_seen)
 
 
 def _outputs_of(arithmetic: Arithmetic, results: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -337,14 +296,21 @@ def _compare_batch(
         followed = arithmetic.follow(x, got)
     else:
         followed = Followed(dict(plain), {})
+    compare_results(level, arithmetic, followed, got)
+    level.samples += count
+    return same_choice(plain[first], got[first]) if chooses else np.zeros(0, bool)
+
+
+def compare_results(
+    level: LevelReport, arithmetic: Arithmetic, followed: Followed, got: Mapping[str, np.ndarray]
+) -> None:
+    """Count what a session gave against the arithmetic, tensor by tensor."""
     level.order = [name for name in followed.results if name not in arithmetic.outputs]
     for name in level.order:
         _compare_tensor(level, name, followed, got.get(name))
     for name in arithmetic.outputs:
         counted = level.outputs.setdefault(name, OutputCount())
         counted.add(followed.results[name], got.get(name), name in arithmetic.float_outputs)
-    level.samples += count
-    return same_choice(plain[first], got[first]) if chooses else np.zeros(0, bool)
 
 
 def _compare_tensor(level: LevelReport, name: str, followed: Followed, got: np.ndarray | None) -> None:

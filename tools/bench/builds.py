@@ -18,7 +18,7 @@ from isobit.pipeline.errors import ParityError
 from isobit.pipeline.model.modelfile import LoadedModel
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.recipe.schema import Recipe
-from isobit.ship import PACKAGES
+from isobit.shipping.ship import PACKAGES
 from tools.bench.subjects import Subject
 from tools.code_state import code_sha256
 

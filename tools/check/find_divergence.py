@@ -26,8 +26,9 @@ from isobit.backends.base import BACKENDS
 from isobit.backends.regions import Region
 from isobit.pipeline.errors import CompileError, ExitCode
 from isobit.pipeline.model.modelfile import load_model
+from isobit.pipeline.proof.arithmetic import Runner
 from isobit.pipeline.proof.counts import CodeCount
-from isobit.pipeline.proof.parity import LOGITS, Runner
+from isobit.pipeline.proof.parity import LOGITS
 from tools.check.restore import restore
 
 

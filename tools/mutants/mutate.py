@@ -32,8 +32,9 @@ from isobit.backends.base import BACKENDS, Backend
 from isobit.calib.calibrate import calibrate
 from isobit.pipeline.errors import CompileError, ExitCode, InputError
 from isobit.pipeline.model.modelfile import LoadedModel
+from isobit.pipeline.proof.arithmetic import Arithmetic, Followed
 from isobit.pipeline.proof.gates import apply_gates
-from isobit.pipeline.proof.parity import Arithmetic, Followed, compare
+from isobit.pipeline.proof.parity import compare
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from isobit.pipeline.proof.metrics import Outputs, metric
-from isobit.pipeline.proof.moments import Moments
+from isobit.pipeline.proof.metrics.moments import Moments
 
 
 class Noise:

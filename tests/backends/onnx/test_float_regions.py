@@ -27,7 +27,7 @@ from isobit.pipeline.proof.parity import compare
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.recipe.schema import Override
 from isobit.place import place
-from isobit.ship import write_golden
+from isobit.shipping.ship import write_golden
 from tests.backends.onnx.device.test_device_runner import run as run_device
 from tests.examples.nets import build
 from tests.examples.onnx_cases import FOLDED_MIDDLES, frozen

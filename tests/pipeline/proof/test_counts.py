@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from isobit.pipeline.proof.counts import FLOAT_ROUNDING, BoundaryCount, CodeCount, OutputCount, Reach
+from isobit.pipeline.proof.counts import FLOAT_ROUNDING, BoundaryCount, CodeCount, Directed, OutputCount, Reach
 
 CODES = np.arange(8, dtype=np.uint8).reshape(2, 4)
 VALUES = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
@@ -60,3 +60,17 @@ def test_a_tensor_is_equal_parts_or_is_open_and_says_no_more_than_it_knows():
     assert parts.to_json() == {"verdict": "parts", "over": "sums", "inputs": 1000, "parting": 3, "max_lsb": 1,
                                "digest": "d" * 64, "bound": 500}
     assert open_.to_json() == {"verdict": "open", "over": "nothing", "why": "its sums leave in float", "bound": 9}
+
+
+def test_chosen_codes_are_told_in_one_line_with_what_they_did_not_show():
+    count = CodeCount(1234, 0, 0)
+    held = Directed(3, True, count, shown={"a_q": 0.49, "b_q": 0.5})
+    assert held.hidden == ["a_q"] and held.rules[0].passed
+    assert held.text == ("1,234 codes of 3 chosen samples, each layer by itself: none differs; 1 of 2 tensors showed "
+                         "less than 50% of their codes")
+    wrong = Directed(3, False, count, 2, "b_q", {"b_q": 1.0})
+    assert wrong.text == "1,234 codes of 3 chosen samples, the network as a whole: 2 differ, first in b_q"
+    assert not wrong.rules[0].passed and not Directed(3, True).rules[0].passed
+    none = Directed(reason="there are none")
+    assert none.text == "none: there are none" and none.rules == []
+    assert held.to_json()["shown"] == {"a_q": 0.49, "b_q": 0.5} and wrong.to_json()["first"] == "b_q"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from isobit.pipeline.proof.counts import FLOAT_ROUNDING, BoundaryCount, CodeCount, FloatOutput, OutputCount
+from isobit.pipeline.proof.counts import FLOAT_ROUNDING, BoundaryCount, CodeCount, Directed, FloatOutput, OutputCount
 from isobit.pipeline.proof.gates import apply_gates
 from isobit.pipeline.proof.parity import LevelReport, ParityReport
 
@@ -53,3 +53,11 @@ def test_codes_of_a_float_operator_must_be_explained():
     level = LevelReport("all", True, codes=CodeCount(8), boundaries={"a_q": BoundaryCount(4, 2, 1, 1)})
     report = gated(level)
     assert [rule.measured for rule in report.rules] == [0, 1] and not report.parity_passed
+
+
+def test_chosen_codes_have_a_rule_of_their_own():
+    report = ParityReport(4, {}, {}, [LevelReport("all", True, codes=CodeCount(8))], {}, CodeCount())
+    report.directed = Directed(3, True, CodeCount(40), 2, "a_q", {"a_q": 1.0})
+    apply_gates(report)
+    assert [(rule.measured, rule.passed) for rule in report.rules] == [(2, False), (0, True)]
+    assert "chosen" in report.rules[0].rule and not report.parity_passed

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from isobit.pipeline.proof.accuracy import judge
+from isobit.pipeline.proof.arithmetic import Followed
 from isobit.pipeline.proof.counts import FLOAT_ROUNDING, CodeCount
 from isobit.pipeline.proof.gates import apply_gates
 from isobit.pipeline.proof.measures import Measures
 from isobit.pipeline.proof.metrics import Metric
-from isobit.pipeline.proof.parity import Followed, compare
+from isobit.pipeline.proof.parity import compare
 
 LABELS = torch.tensor([0, 1, 1, 0])
 

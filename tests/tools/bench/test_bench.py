@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from isobit import ship
 from isobit.pipeline.proof.findings import Rule
+from isobit.shipping import prove
 from tests.tools.small_subject import small_subject
 from tools.bench import bench
 from tools.bench import builds as bench_builds
@@ -62,13 +62,13 @@ def test_a_build_is_reused_until_what_it_depends_on_moves(tmp_path, settings, mo
 
 
 def test_a_failed_gate_is_reported_not_hidden(tmp_path, settings, monkeypatch):
-    original = ship.apply_gates
+    original = prove.apply_gates
 
     def fail(report):
         original(report)
         report.rules.append(Rule("never", "parity", 1, 0, False))
 
-    monkeypatch.setattr(ship, "apply_gates", fail)
+    monkeypatch.setattr(prove, "apply_gates", fail)
     record = bench_builds.build(small_subject(tmp_path), "mse_w8a8", 1005, settings)
     assert record["passed"] is False and record["artifact"].endswith("-failed")
     assert (settings.folder / record["artifact"] / "model.onnx").is_file()

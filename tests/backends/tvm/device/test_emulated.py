@@ -11,7 +11,7 @@ from isobit.backends.tvm.device.emulated import EmulatedSession, emulated_sample
 from isobit.backends.tvm.device.toolchain import emulation
 from isobit.backends.tvm.profiles import PROFILES
 from isobit.pipeline.errors import ParityError
-from isobit.ship import GOLDEN_SAMPLES
+from isobit.shipping.ship import GOLDEN_SAMPLES
 from tests.backends.tvm import toy
 
 pytestmark = pytest.mark.tvm

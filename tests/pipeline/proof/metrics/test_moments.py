@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from isobit.pipeline.proof.moments import Moments
+from isobit.pipeline.proof.metrics.moments import Moments
 
 
 def test_moments_of_batches_are_those_of_the_whole():

@@ -5,26 +5,19 @@ Nothing here changes a number: what is written was decided by calibration and fr
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 import numpy as np
-import torch
-from torch import Tensor, fx
 
 from isobit import __version__
-from isobit.backends.base import Backend
 from isobit.backends.describe import tensor_table
 from isobit.backends.device import golden
-from isobit.backends.execution.exact import ExactArithmetic
 from isobit.backends.placement import PlacementRow, placement_table
-from isobit.calib.estimate import Estimate
-from isobit.calib.sources import SyntheticImages
 from isobit.facts import Shown, attempted, frontier_facts, write_facts
 from isobit.latency import beside_float, processor_name
 from isobit.pages.frontier import frontier_svg
@@ -48,89 +41,27 @@ from isobit.pipeline.artifact.report import FRONTIER, PICTURES, render_report
 from isobit.pipeline.artifact.timings import Latency, TimedStages, write_timings
 from isobit.pipeline.errors import InputError, first_line
 from isobit.pipeline.facts.record import FACTS
-from isobit.pipeline.graph.calls import Calls
-from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.graph.ports import input_names
-from isobit.pipeline.graph.subgraphs import fold_constants
-from isobit.pipeline.model.modelfile import LoadedModel
 from isobit.pipeline.proof.accuracy import judge
+from isobit.pipeline.proof.arithmetic import Arithmetic, Runner
 from isobit.pipeline.proof.counts import FLOAT_ROUNDING
-from isobit.pipeline.proof.gates import apply_gates
-from isobit.pipeline.proof.measures import Measures
 from isobit.pipeline.proof.observed import LOOKED_AT, look, spread
-from isobit.pipeline.proof.parity import Arithmetic, ParityReport, Runner, compare
+from isobit.pipeline.proof.parity import ParityReport
 from isobit.pipeline.recipe.allocation import Allocation, budget_text
-from isobit.pipeline.samples.batching import proof_batch
 from isobit.pipeline.samples.data import Batches, array_batches
 from isobit.pipeline.samples.decoder import Decoder
-from isobit.pipeline.samples.network_inputs import Inputs, on_device, part, tensors
+from isobit.pipeline.samples.network_inputs import Inputs, part, tensors
 from isobit.pipeline.samples.pictures import save_grid
 from isobit.pipeline.samples.preparation import record_of
-from isobit.pipeline.stages import Calibrated, EpochLog, Reference
-from isobit.pipeline.watcher import Watcher
+from isobit.pipeline.stages import Calibrated
 from isobit.result import Build, GateFailed, Options
+from isobit.shipping.prove import proof_part, prove
+from isobit.shipping.shipment import Shipment, Synthetic
 
 GOLDEN_SAMPLES = 16
 NO_PREDICTOR = "no predict.py and no copy of the decoder: how a picture becomes the input is known of image files alone"
 # What Isobit itself reads and writes with, whatever the target; a target names its own (`Backend.packages`).
 PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnx-ir", "onnxruntime")
-
-
-@dataclass(frozen=True)
-class Synthetic:
-    """What a build has to tell about images that no camera took, made by the source or by the method.
-
-    Args:
-        images: for people to look at; None where there are none.
-        notes: for the report.
-        trainings: epochs by what was trained.
-    """
-
-    images: Tensor | None
-    notes: list[str]
-    trainings: dict[str, list[EpochLog]]
-
-    @classmethod
-    def of(cls, made: SyntheticImages | None, calibrated: Calibrated) -> Synthetic:
-        found = calibrated.findings
-        images = made.images if made is not None and len(made.images) else found.images
-        trainings = {"images": made.findings.epochs if made is not None else [], "network": found.epochs}
-        notes = [*(made.findings.notes if made is not None else ()), *found.notes]
-        return cls(images, notes, {title: epochs for title, epochs in trainings.items() if epochs})
-
-
-@dataclass(frozen=True)
-class Shipment:
-    """All that a folder is made from.
-
-    Args:
-        loaded: the model, whose name and hash the manifest states.
-        backend: of the target.
-        calibrated, reference: the last two stages of the typed chain.
-        calibration: what calibration saw, [N, ...] of each input; N may be 0.
-        calibration_set: the same as a set with its origin.
-        evaluation: None where parity is proven on other images.
-        synthetic: what is to be told about images that no camera took.
-        source_made: the recipe's source made the calibration images.
-        allocation: where a budget of bits was spent.
-        expected: what the build was estimated to cost.
-        notes: for the report, beside those of this step.
-        measures: what is measured of every stage.
-    """
-
-    loaded: LoadedModel
-    backend: Backend
-    calibrated: Calibrated
-    reference: Reference
-    calibration: Inputs
-    calibration_set: Batches
-    evaluation: Batches | None
-    synthetic: Synthetic
-    source_made: bool
-    allocation: Allocation | None
-    expected: Estimate
-    notes: list[str]
-    measures: Measures = field(default_factory=Measures)
 
 
 def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) -> Build:
@@ -154,7 +85,7 @@ def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) 
                 shutil.copyfile(options.decoder.file, folder / DECODER)
         elif options.decoder is not None:
             notes = [NO_PREDICTOR, *notes]
-        evaluation, emulated = _proof_part(evaluation, backend.proof_samples(folder))
+        evaluation, emulated = proof_part(evaluation, backend.proof_samples(folder))
         notes = [*emulated, *notes]
         parity = prove(shipment, folder, evaluation, options, watcher, preprocessing)
         judge_accuracy(parity, shipment.calibrated, shipment.calibration, shipment.evaluation, options.max_drop)
@@ -249,43 +180,6 @@ def describe_images(shipment: Shipment, decoder: Decoder | None = None) -> Prepr
     )
 
 
-def prove(
-    shipment: Shipment, folder: Path, evaluation: Batches, options: Options, watcher: Watcher,
-    preprocessing: PreprocessingEntry | None,
-) -> ParityReport:
-    """Run the artifact at every optimisation level on the evaluation data and compare it with the reference."""
-    calibrated, reference, backend = shipment.calibrated, shipment.reference, shipment.backend
-    quantized, device = calibrated.quantized, torch.device(options.device)
-    stages = {
-        "float": _on_device(quantized.captured.graph, device),
-        "calibrated": _on_device(fold_constants(calibrated.graph), device),
-    }
-    arithmetic = backend.arithmetic(reference)
-    report = compare(
-        replace(evaluation, batch_size=proof_batch(reference.graph, options.memory)),
-        stages,
-        arithmetic,
-        {level: backend.open(folder, level) for level in backend.levels},
-        gated=backend.gated_levels,
-        exact=ExactArithmetic(reference),
-        other_samples=options.parity_samples,
-        modules=_modules(reference),
-        measures=shipment.measures,
-        progress=lambda samples: watcher.proving(samples, len(evaluation)),
-    )
-    report.integer_ops, report.reach = dict(backend.integer_ops(folder)), list(arithmetic.every_input())
-    report.read_back = backend.read_back(reference, folder, preprocessing)
-    apply_gates(report)
-    return report
-
-
-def _modules(reference: Reference) -> dict[str, str]:
-    """The layer or module of every node, by its name."""
-    calls = Calls(reference.graph)
-    layers = Layers(calls)
-    return {call.name: layers.name(call) for call in calls}
-
-
 def judge_accuracy(
     parity: ParityReport, calibrated: Calibrated, images: Inputs, evaluation: Batches | None, max_drop: float | None
 ) -> None:
@@ -317,15 +211,6 @@ def _instead_of_evaluation(calibration: Batches, synthetic: Synthetic) -> tuple[
     return array_batches(synthetic.images, None, batch, "eval", "synthetic images"), "the images that the method made"
 
 
-def _proof_part(evaluation: Batches, samples: int | None) -> tuple[Batches, list[str]]:
-    """The evaluation samples that an emulated artifact is proven on, spread over all, and a note that says so."""
-    if samples is None or samples >= len(evaluation):
-        return evaluation, []
-    chosen = [evaluation.order[place] for place in spread(len(evaluation), samples)]
-    note = f"proven and measured on {samples} of {len(evaluation):,} samples: the artifact's processor is emulated here"
-    return replace(evaluation, order=tuple(chosen)), [note]
-
-
 def write_golden(
     arithmetic: Arithmetic, session: Runner, evaluation: Batches, path: Path, inputs: Sequence[str] = (golden.INPUT,)
 ) -> None:
@@ -351,16 +236,6 @@ def write_golden(
     for name in arithmetic.float_outputs:
         arrays[golden.float_key(name)] = np.asarray(FLOAT_ROUNDING, np.float32)
     np.savez_compressed(path, **arrays)  # pyright: ignore[reportArgumentType] - no array is called `allow_pickle`
-
-
-def _on_device(graph: fx.GraphModule, device: torch.device) -> Callable[[Inputs], Inputs]:
-    graph = graph if device.type == "cpu" else copy.deepcopy(graph).to(device)
-
-    def run(x: Inputs) -> Inputs:
-        with torch.no_grad():
-            return graph(*tensors(on_device(x, device)))
-
-    return run
 
 
 def _manifest(shipment: Shipment, folder: Path) -> Manifest:

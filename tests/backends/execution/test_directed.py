@@ -1,0 +1,127 @@
+"""Chosen codes bring every layer to its ends, and a kernel that is wrong there alone is seen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from isobit.backends.base import BACKENDS
+from isobit.backends.execution.codes import Codes
+from isobit.backends.execution.directed import SAMPLES, direct
+from isobit.backends.execution.exact import ExactArithmetic
+from isobit.pipeline.errors import CalibrationError
+from isobit.pipeline.graph.nodes import op_name
+from isobit.pipeline.samples.network_inputs import tensors
+from tests.backends.execution.test_reachable import arithmetic_of
+from tests.examples.onnx_cases import frozen, frozen_with_levels
+
+
+@pytest.mark.parametrize(("name", "bits"), [("depthwise", (8, 8)), ("relu", (4, 4))])
+def test_one_channel_of_each_group_reaches_its_least_and_its_largest_sum(name, bits):
+    judged, images = arithmetic_of("onnx", name, *bits)
+    run, chosen, checked = judged.execution, judged.directed(images[:1]), 0
+    for region in run.regions:
+        quantizer = region.inputs[0].name if region.inputs else ""
+        if op_name(region.anchor) != "conv2d" or quantizer not in chosen.codes:
+            continue
+        grid = next(run.grid_of(other) for other in run.regions if other.value.name == quantizer)
+        kernel = run.kernel_of(region)
+        given = Codes(torch.from_numpy(chosen.codes[quantizer]).float(), grid)
+        sums, reach = kernel.add(run, region, [given]).exact(), kernel.reach(run, region, [grid])
+        groups = region.anchor.args[6] if len(region.anchor.args) > 6 else 1
+        assert int((sums.amax((0, 2, 3)) == reach.largest.flatten()).sum()) >= groups
+        assert int((sums.amin((0, 2, 3)) == reach.least.flatten()).sum()) >= groups
+        checked += 1
+    assert checked >= 2
+
+
+def test_every_tensor_gets_codes_of_its_grid_and_the_input_numbers_between_them():
+    judged, images = arithmetic_of("onnx", "add", 4, 4)
+    chosen, run = judged.directed(images[:1]), judged.execution
+    grids = {region.value.name: run.grid_of(region) for region in run.regions if region.quantizer is not None}
+    assert chosen.codes.keys() == grids.keys() == chosen.levels.keys()
+    for name, codes in chosen.codes.items():
+        assert codes.dtype == np.uint8 and len(codes) == SAMPLES
+        assert (codes.min(), codes.max()) == (grids[name].low, grids[name].high)
+        assert chosen.levels[name] == grids[name].high - grids[name].low + 1
+    steps = chosen.inputs / grids["x_q"].scale
+    assert bool((steps % 1 == 0.5).any()) and bool((steps % 1 == 0).any())
+    again = judged.directed(images[1:2])
+    assert torch.equal(again.inputs, chosen.inputs)
+    assert all(np.array_equal(again.codes[name], codes) for name, codes in chosen.codes.items())
+
+
+def test_nested_levels_are_kept():
+    reference, images = frozen_with_levels("add", "generic")
+    judged = BACKENDS.get("onnx").arithmetic(reference)
+    chosen = judged.directed(images[:1])
+    for region in judged.execution.regions:
+        grid = judged.execution.grid_of(region)
+        if region.quantizer is not None and grid.multiples is not None:
+            codes = torch.from_numpy(chosen.codes[region.value.name])
+            assert torch.equal(grid.settle(codes.float()), codes.float())
+            assert 1 < chosen.levels[region.value.name] < grid.high
+
+
+def test_numbers_of_words_are_those_of_the_samples():
+    judged, x = arithmetic_of("fixed", "words")
+    given = tensors(judged.directed(x).inputs)
+    for mine, theirs in zip(given, tensors(x), strict=True):
+        assert mine.is_floating_point() or set(mine.flatten().tolist()) <= set(theirs.flatten().tolist())
+
+
+class Saturating:
+    """Layers of an artifact that are wrong by one step where a tensor is at its largest code."""
+
+    def __init__(self, pieces, name):
+        self.pieces, self.name = pieces, name
+
+    def run(self, x, codes):
+        found = dict(self.pieces.run(x, codes))
+        wrong = found[self.name].copy()
+        wrong[wrong == wrong.max()] -= 1
+        return {**found, self.name: wrong}
+
+
+@pytest.mark.onnxruntime
+@pytest.mark.parametrize("target", ["onnx", "onnx-qoperator", "c"])
+@pytest.mark.parametrize("name", ["relu", "squeeze_excite", "avg_pool"])
+def test_every_layer_of_an_artifact_gives_what_it_must_for_chosen_codes(name, target, tmp_path):
+    backend = BACKENDS.get(target)
+    reference, images = frozen(name, 8, 8, target=backend.target("generic"))
+    backend.emit(reference, tmp_path)
+    session, pieces, judged = backend.open(tmp_path, backend.levels[0]), backend.pieces(tmp_path), backend.arithmetic(
+        reference)
+    found = direct(judged, session, pieces, images[:1])
+    whole = direct(judged, session, None, images[:1])
+    assert not found.wrong and found.samples == SAMPLES and found.layers and not found.reason
+    assert found.codes.compared == 2 * whole.codes.compared > 10000 and not whole.wrong and not whole.layers
+    assert all(0 < whole.shown[name] <= share <= 1 for name, share in found.shown.items())
+    assert found.shown["x_q"] > 0.9
+    wrong = direct(judged, session, Saturating(pieces, "relu_q"), images[:1])
+    assert wrong.wrong and wrong.first == "relu_q" and not wrong.rules[0].passed
+
+
+@pytest.mark.onnxruntime
+def test_codes_after_float_operators_are_held_to_their_bounds(tmp_path):
+    backend = BACKENDS.get("onnx")
+    reference, images = frozen("gelu", 8, 8)
+    backend.emit(reference, tmp_path)
+    session, judged = backend.open(tmp_path, "all"), backend.arithmetic(reference)
+    assert not direct(judged, session, backend.pieces(tmp_path), images[:1]).wrong
+    wrong = direct(judged, session, Saturating(Saturating(backend.pieces(tmp_path), "gelu_q"), "gelu_q"), images[:1])
+    assert wrong.wrong and wrong.first == "gelu_q"
+
+
+def test_where_nothing_can_be_chosen_is_said(tmp_path):
+    reference, images = frozen("relu", 8, 8)
+    found = direct(ExactArithmetic(reference), None, None, images[:1])
+    assert found.reason and not found.rules and found.text.startswith("none: ")
+
+    class Nowhere:
+        def directed(self, like):
+            raise CalibrationError("the operator div gives NaN", where="div", hint="Divide by something else.")
+
+    assert "gives NaN" in direct(Nowhere(), None, None, images[:1]).reason
+    assert replace(found, reason="").rules[0].passed is False
