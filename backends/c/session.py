@@ -25,7 +25,7 @@ _PROGRAM, _INPUT, _OUTPUT, _GIVEN = "session", "input.bin", "output.bin", "given
 _SHIPPED_DIFFERS = 3  # exit status: reading the tensors out changed the logits
 
 
-class CSession:
+class _Program:
     """A program that includes `model.c`, and runs as a process of its own.
 
     On this machine it also runs the untouched `model.c`, whose logits must be the same. An emulated one has no room
@@ -63,15 +63,9 @@ class CSession:
         compile_c([*command, str(source), *([SOURCE] if compared else []), "-o", str(program), "-lm"], folder)
         self.command = [*self._machine.emulator, str(program)]
 
-    def run(self, x: Inputs | np.ndarray) -> Mapping[str, np.ndarray]:
-        """uint8 codes by quantizer name in the graph's shape, and each output by name, of x [N, ...].
-
-        Raises:
-            ParityError: the program fails, or reading the tensors out changed the logits.
-        """
-        values = raw_inputs(x, [entry["integers"] for entry in self._inputs], port_names(self._model)[0])
-        parts = [self._run(values[start:start + BATCH]) for start in range(0, max(len(values), 1), BATCH)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    def _values(self, x: Inputs | np.ndarray) -> np.ndarray:
+        """What input.bin holds."""
+        return raw_inputs(x, [entry["integers"] for entry in self._inputs], port_names(self._model)[0])
 
     def _run(self, values: np.ndarray) -> dict[str, np.ndarray]:
         values.tofile(self._folder / _INPUT)
@@ -103,8 +97,30 @@ class CSession:
         return {**found, **split_outputs(logits.reshape(len(rows), *self._model["logits"]), self._model)}
 
 
-class CPieces(CSession):
-    """The same, in which codes that are given take the place of every tensor once it was written.
+class CSession(_Program):
+    """See `_Program`; every tensor is read out.
+
+    Args:
+        folder: of the artifact.
+        level: key of `LEVELS`.
+    """
+
+    def __init__(self, folder: Path, level: str) -> None:
+        super().__init__(folder, level)
+
+    def run(self, x: Inputs | np.ndarray) -> Mapping[str, np.ndarray]:
+        """uint8 codes by quantizer name in the graph's shape, and each output by name, of x [N, ...].
+
+        Raises:
+            ParityError: the program fails, or reading the tensors out changed the logits.
+        """
+        values = self._values(x)
+        parts = [self._run(values[start:start + BATCH]) for start in range(0, max(len(values), 1), BATCH)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+class CPieces(_Program):
+    """See `_Program`; codes that are given take the place of every tensor once it was written.
 
     Args:
         folder: of the artifact.
@@ -114,9 +130,9 @@ class CPieces(CSession):
     def __init__(self, folder: Path, level: str) -> None:
         super().__init__(folder, level, pieces=True)
 
-    def run(self, x: Inputs | np.ndarray, codes: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    def run(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """See `pipeline.proof.arithmetic.Pieces`; raises ParityError as `CSession.run` does."""
-        values = raw_inputs(x, [entry["integers"] for entry in self._inputs], port_names(self._model)[0])
+        values = self._values(x)
         parts = [self._given(tensor, codes, len(values)) for tensor in
                  (self._model["tensors"][number] for number in self._model["order"])]
         np.concatenate(parts, 1).tofile(self._folder / _GIVEN)

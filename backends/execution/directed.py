@@ -47,11 +47,11 @@ def directed_samples(run: Execution, like: Inputs) -> Chosen:
     """
     rows = [place % sample_count(like) for place in range(SAMPLES)]
     grids = {region.inputs[0]: run.grid_of(region) for region in run.regions if region.kind == "input"}
-    x = tuple(
+    x = [
         _numbers(values[rows], grids.get(node), node.name) if tensor_dtype(node).is_floating_point else values[rows]
         for node, values in zip(input_nodes(run.graph), tensors(like), strict=True)
-    )
-    inputs = x if len(x) > 1 else x[0]
+    ]
+    inputs = tuple(x) if len(x) > 1 else x[0]
     shapes = {name: codes.shape[1:] for name, codes in run.run(part(inputs, slice(1))).items()}
     readers, codes, levels = _layers_of(run), dict[str, np.ndarray](), dict[str, int]()
     for region in run.regions:

@@ -81,8 +81,9 @@ def _bound(values: GridMap, call: Call, target: Target) -> int | None:
     """Magnitude that the sum of `call` can reach, or a lower bound of it; None where it adds no codes."""
     if call.op not in _ADDING or target.rule_of(call).inputs == "float":
         return None
-    sources = [values.quantizer(read) for read in call.inputs]
-    if None in sources or not sources:
+    found = [values.quantizer(read) for read in call.inputs]
+    sources = [each for each in found if each is not None]
+    if not sources or len(sources) < len(found):
         return None
     source = sources[0]
     if call.op not in WEIGHTED:

@@ -244,7 +244,8 @@ def compare(
         count, expected = sample_count(x), arithmetic.run(x)
         chooses = answers.see(expected[arithmetic.outputs[0]], target) != "values"
         answered = {name: map(in_numpy, tensors(stage(copied(x)))) for name, stage in stages.items()}
-        results = {name: dict(zip(arithmetic.outputs, values, strict=True)) for name, values in answered.items()}
+        results: dict[str, Mapping[str, np.ndarray]] = {
+            name: dict(zip(arithmetic.outputs, values, strict=True)) for name, values in answered.items()}
         results["reference"] = _outputs_of(arithmetic, expected)
         for index, (level, session) in enumerate(zip(levels, sessions.values(), strict=True)):
             keep = count if index == 0 else _left(level, other_samples, information_samples, count)
