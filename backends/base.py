@@ -112,6 +112,10 @@ class Backend(Protocol):
         """
         ...
 
+    def derive(self, folder: Path) -> Mapping[str, Derived]:
+        """By the name of a tensor, the bound and thresholds of its sums, worked out from the finished files alone."""
+        ...
+
     def arithmetic(self, reference: Reference) -> Arithmetic:
         """The target's own integer arithmetic on the reference."""
         ...
@@ -155,6 +159,20 @@ class Backend(Protocol):
         ...
 
 
+class Derived(Protocol):
+    """What was worked out from files; see `pipeline.proof.counts.Reach`."""
+
+    @property
+    def bound(self) -> int | None:
+        """The largest magnitude of the sums; None where it is not worked out."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of their ends and thresholds."""
+        ...
+
+
 NOT_READ = ReadBack(reason="this target has no reader of its files")
 BACKENDS: Registry[Backend] = Registry("target", TargetError, "isobit.targets", "target")
 
@@ -189,6 +207,10 @@ class PlainBackend:
     def read_back(self, reference: Reference, folder: Path, preprocessing: PreprocessingEntry | None) -> ReadBack:
         """It has no reader."""
         return NOT_READ
+
+    def derive(self, folder: Path) -> Mapping[str, Derived]:
+        """Nothing is read from them."""
+        return {}
 
     def pieces(self, folder: Path) -> Pieces | None:
         """They cannot be run apart."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import fx
 
-from isobit.backends.base import BACKENDS, NOT_READ
+from isobit.backends.base import BACKENDS, NOT_READ, Derived
 from isobit.backends.c import device_predictor, device_runner
 from isobit.backends.c.emit import HEADER, SOURCE, emit_program, read_description
 from isobit.backends.c.floats.calls import refusal
@@ -93,6 +93,9 @@ class CBackend:
 
     def read_back(self, reference: Reference, folder: Path, preprocessing: PreprocessingEntry | None) -> ReadBack:
         return NOT_READ
+
+    def derive(self, folder: Path) -> Mapping[str, Derived]:
+        return {}
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
         return FixedPointArithmetic(reference)

@@ -218,14 +218,16 @@ def _compare(pairs: Sequence[_Compared]) -> tuple[Parting, str]:
 
 
 def _table_bytes(table: Tensor, least: Tensor, largest: Tensor, first: int) -> bytes:
-    """Thresholds [levels, ...] of the codes `first` and more, without levels that all or no numbers of a range reach,
-    and the least code that is left.
+    """The ends of a range, the least code that it can step up to, and the thresholds [levels, ...] of all that it can.
+
+    `backends.onnx.rederive` makes the same bytes from a file.
     """
     steps = ((table > least).flatten(1).any(1).nonzero()[:, 0], (table <= largest).flatten(1).any(1).nonzero()[:, 0])
     start = int(steps[0][0]) if len(steps[0]) else len(table)
     end = int(steps[1][-1]) + 1 if len(steps[1]) else 0
     kept = table[start:end].numpy().astype("<i8")
-    return np.array([first + start, *kept.shape], "<i8").tobytes() + kept.tobytes()
+    ends = b"".join(each.numpy().astype("<i8").tobytes() for each in (least, largest))
+    return np.array([first + start, *kept.shape], "<i8").tobytes() + ends + kept.tobytes()
 
 
 def _channels(grid: CodeGrid, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import fx
 
-from isobit.backends.base import BACKENDS
+from isobit.backends.base import BACKENDS, Derived
 from isobit.backends.device.processor import read_cpuinfo, this_machine
 from isobit.backends.device.standalone import standalone, write_predictor
 from isobit.backends.onnx.arithmetic import IntegerArithmetic
@@ -19,6 +19,7 @@ from isobit.backends.onnx.emit import FORMS, Form, emit_model, unsupported, with
 from isobit.backends.onnx.metadata import add_metadata
 from isobit.backends.onnx.profiles import DEFAULT_PROFILE, why_inexact
 from isobit.backends.onnx.readback.read_back import read_back
+from isobit.backends.onnx.rederive import rederive
 from isobit.backends.onnx.session import LEVELS, OnnxPieces, OnnxSession, integer_ops, one_run
 from isobit.backends.onnx.target import NAMES, TARGETS, targets
 from isobit.pipeline.artifact.digest import RUNNER
@@ -85,6 +86,9 @@ class OnnxBackend:
     def read_back(self, reference: Reference, folder: Path, preprocessing: PreprocessingEntry | None) -> ReadBack:
         facts = {} if preprocessing is None else preprocessing.facts
         return read_back(reference, folder / self.model_file, self.form == "qoperator", facts)
+
+    def derive(self, folder: Path) -> Mapping[str, Derived]:
+        return rederive(folder / self.model_file)
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
         return IntegerArithmetic(reference)

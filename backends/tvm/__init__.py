@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from isobit.backends.base import BACKENDS, NOT_READ
+from isobit.backends.base import BACKENDS, NOT_READ, Derived
 from isobit.backends.device.standalone import write_predictor
 from isobit.backends.fixed_point.arithmetic import FixedPointArithmetic
 from isobit.backends.fixed_point.lower import float_calls, lower
@@ -82,6 +82,9 @@ class TvmBackend:
 
     def read_back(self, reference: Reference, folder: Path, preprocessing: PreprocessingEntry | None) -> ReadBack:
         return NOT_READ
+
+    def derive(self, folder: Path) -> Mapping[str, Derived]:
+        return {}
 
     def arithmetic(self, reference: Reference) -> Arithmetic:
         return FixedPointArithmetic(reference)

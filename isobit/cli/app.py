@@ -4,6 +4,7 @@
     isobit analyze MODEL --calib-data ...               says which layers suffer at few bits
     isobit compare ARTIFACT ARTIFACT                    draws artifacts side by side
     isobit report ARTIFACT                              draws its page with the latency beside float
+    isobit verify ARTIFACT                              checks its certificate from the files
     isobit sweep study.yaml                             builds models x recipes x targets x seeds, and says what is best
     isobit recipes | targets | doctor                   list what there is
 
@@ -28,6 +29,7 @@ from isobit.cli.analyze import analyze
 from isobit.cli.artifacts.compare import compare
 from isobit.cli.artifacts.report import report
 from isobit.cli.artifacts.sweep import sweep
+from isobit.cli.artifacts.verify import verify
 from isobit.cli.build import build
 from isobit.cli.doctor import doctor
 from isobit.cli.listing import recipes, targets
@@ -45,7 +47,7 @@ def single(command: Any, add_completion: bool = False, **settings: Any) -> typer
 
 LISTS = {"recipes": single(recipes), "targets": single(targets), "doctor": single(doctor)}
 OTHERS = {"analyze": single(analyze, cls=cli.NumbersSideBySide), "compare": single(compare),
-          "report": single(report), "sweep": single(sweep), **LISTS}
+          "report": single(report), "sweep": single(sweep), "verify": single(verify), **LISTS}
 
 
 class FirstWord(cli.NumbersSideBySide):

@@ -22,6 +22,7 @@ from isobit.facts import Shown, attempted, frontier_facts, write_facts
 from isobit.latency import beside_float, processor_name
 from isobit.pages.frontier import frontier_svg
 from isobit.pages.report import PAGE, write_page
+from isobit.pipeline.artifact.certificate import write_certificate
 from isobit.pipeline.artifact.digest import DECODER, MANIFEST
 from isobit.pipeline.artifact.manifest import (
     AllocationEntry,
@@ -103,6 +104,7 @@ def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) 
         manifest, notes = _describe(shipment, folder, parity, placement, notes, preprocessing)
         watcher.end()
         log = shipment.calibrated.log
+        write_certificate(folder, processor_name())
         latency, untimed = latency_of(shipment, folder, evaluation, options)
         notes = [*notes, *untimed]
         write_timings(
