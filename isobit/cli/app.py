@@ -5,6 +5,7 @@
     isobit compare ARTIFACT ARTIFACT                    draws artifacts side by side
     isobit report ARTIFACT                              draws its page with the latency beside float
     isobit verify ARTIFACT                              checks its certificate from the files
+    isobit sign ARTIFACT --key key.pem                  signs it
     isobit sweep study.yaml                             builds models x recipes x targets x seeds, and says what is best
     isobit recipes | targets | doctor                   list what there is
 
@@ -28,6 +29,7 @@ from isobit.cli import options as cli
 from isobit.cli.analyze import analyze
 from isobit.cli.artifacts.compare import compare
 from isobit.cli.artifacts.report import report
+from isobit.cli.artifacts.sign import sign
 from isobit.cli.artifacts.sweep import sweep
 from isobit.cli.artifacts.verify import verify
 from isobit.cli.build import build
@@ -47,7 +49,8 @@ def single(command: Any, add_completion: bool = False, **settings: Any) -> typer
 
 LISTS = {"recipes": single(recipes), "targets": single(targets), "doctor": single(doctor)}
 OTHERS = {"analyze": single(analyze, cls=cli.NumbersSideBySide), "compare": single(compare),
-          "report": single(report), "sweep": single(sweep), "verify": single(verify), **LISTS}
+          "report": single(report), "sweep": single(sweep), "verify": single(verify),
+          "sign": single(sign), **LISTS}
 
 
 class FirstWord(cli.NumbersSideBySide):

@@ -34,7 +34,8 @@ FEATURES = {
 READERS = ("onnxsim", "pillow", "safetensors")
 # Packages of one feature -> what installs it. A target's own are told in its row.
 EXTRAS = {"faster-coco-eval": "isobit[detection]", "scikit-learn": "isobit[demo]", "ray": "isobit[sweep]",
-          "submitit": "isobit[slurm]", "mlflow-skinny": "isobit[mlflow]"}
+          "submitit": "isobit[slurm]", "model-signing": "isobit[sign]",
+          "mlflow-skinny": "isobit[mlflow]"}
 PLUGINS: tuple[Registry[Any], ...] = (METHODS, SOURCES, ROUNDINGS, METRICS, BACKENDS)
 
 

@@ -18,16 +18,20 @@ from isobit.cli.exits import exit_codes
 from isobit.cli.terminal import Terminal, open_console
 from isobit.pipeline.artifact.certificate import verify as check
 from isobit.pipeline.artifact.manifest import read_manifest
+from isobit.pipeline.artifact.signature import signature_problem
 from isobit.pipeline.errors import ExitCode, InputError
 
 Folder = Annotated[Path, typer.Argument(metavar="ARTIFACT", show_default=False, help="The folder of an artifact.")]
 Script = Annotated[Path | None, typer.Option("--script", show_default=False, metavar="FILE", help=(
     "Also write the same check as a script that needs numpy and onnx alone, for another machine."))]
 
+Key = Annotated[Path | None, typer.Option("--key", show_default=False, metavar="FILE", help=(
+    "The public key (PEM) of whoever must have signed it."))]
 
-def verify(artifact: Folder, script: Script = None, debug: cli.Debug = False) -> None:
+
+def verify(artifact: Folder, key: Key = None, script: Script = None, debug: cli.Debug = False) -> None:
     """Check an artifact's certificate: all hashes, the rules that its build was held to, and from the files anew the
-    sums and thresholds of every layer, where its target has a second reader.
+    sums and thresholds of every layer, where its target has a second reader. With a key also who signed it.
     """
     with ExitStack() as stack:
         terminal = Terminal(open_console(sys.stdout), open_console(sys.stderr))
@@ -41,6 +45,10 @@ def verify(artifact: Folder, script: Script = None, debug: cli.Debug = False) ->
             said, problems = check(artifact, BACKENDS.get(target).derive)
         except ValueError as error:
             said, problems = [], [str(error)]
+        if key is not None:
+            unsigned = signature_problem(artifact, key)
+            problems += [unsigned] if unsigned else []
+            said += [] if unsigned else [f"signed by the owner of {key}"]
         for line in [*said, *problems, "FAIL" if problems else "PASS"]:
             terminal.results.print(line, soft_wrap=True, markup=False, highlight=False)
         if problems:

@@ -1,0 +1,63 @@
+"""Who wrote an artifact: a signature of the whole folder, certificate included, by the OpenSSF's `model-signing`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from isobit.pipeline.errors import InputError, first_line
+
+SIGNATURE = "model.sig"
+_MISSING = "install it: pip install 'isobit[sign]'"
+
+
+def sign(folder: Path, key: Path) -> Path:
+    """Sign every file of a folder with an elliptic private key (PEM, without a password), into `model.sig` there.
+
+    Raises:
+        InputError: the key cannot be read, or `model-signing` is not installed.
+    """
+    signing, _, hashing = _library()
+    path = folder / SIGNATURE
+    try:
+        config = signing.Config().set_hashing_config(_all_but(hashing, path))
+        config.use_elliptic_key_signer(private_key=key).sign(folder.resolve(), path)
+    except Exception as error:  # whatever a cryptography library says of a file that is no key
+        path.unlink(missing_ok=True)
+        raise InputError(f"the folder cannot be signed: {first_line(error)}", where=str(key), field="key",
+                         allowed="an elliptic private key as PEM",
+                         hint="openssl ecparam -name prime256v1 -genkey -noout -out key.pem") from error
+    return path
+
+
+def signature_problem(folder: Path, key: Path) -> str:
+    """Why a folder is not as the owner of a public key (PEM) signed it; empty where it is.
+
+    Raises:
+        InputError: the key is not there, or `model-signing` is not installed.
+    """
+    _, verifying, hashing = _library()
+    if not key.is_file():
+        raise InputError("there is no such key", where=str(key), field="key", allowed="an elliptic public key as PEM")
+    path = folder / SIGNATURE
+    if not path.is_file():
+        return f"{SIGNATURE}: missing, nobody signed this folder"
+    try:
+        config = verifying.Config().set_hashing_config(_all_but(hashing, path))
+        config.use_elliptic_key_verifier(public_key=key).verify(folder.resolve(), path)
+    except Exception as error:  # a wrong signature, another key, another file: all are one answer
+        return f"{SIGNATURE}: not a signature of these files by this key ({first_line(error)})"
+    return ""
+
+
+def _all_but(hashing: Any, path: Path) -> Any:
+    # A relative path would be taken for one below the folder.
+    return hashing.Config().set_ignored_paths(paths=[path.resolve()], ignore_git_paths=False)
+
+
+def _library() -> tuple[Any, Any, Any]:
+    try:
+        from model_signing import hashing, signing, verifying
+    except ImportError as error:
+        raise InputError(f"signatures need the package model-signing ({error})", field="key", hint=_MISSING) from error
+    return signing, verifying, hashing

@@ -1,0 +1,66 @@
+"""A folder is signed whole: a file that changes, comes or goes breaks it, and so does another key."""
+
+import pytest
+
+from isobit.pipeline.artifact.signature import SIGNATURE, sign, signature_problem
+from isobit.pipeline.errors import InputError
+
+pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+
+def key_pair(folder, name="key"):
+    made = ec.generate_private_key(ec.SECP256R1())
+    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
+    private.write_bytes(made.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    public.write_bytes(made.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+@pytest.fixture
+def signed(tmp_path):
+    """A folder of two files, signed, and the public key."""
+    private, public = key_pair(tmp_path)
+    folder = tmp_path / "net"
+    folder.mkdir()
+    for name in ("model.onnx", "certificate.json"):
+        (folder / name).write_text(name)
+    assert sign(folder, private) == folder / SIGNATURE
+    return folder, public
+
+
+def test_what_was_signed_passes_wherever_it_lies_and_can_be_signed_again(signed, tmp_path):
+    folder, public = signed
+    assert signature_problem(folder, public) == ""
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert signature_problem(moved, public) == ""
+    private, other = key_pair(tmp_path, "other")
+    assert "not a signature" in signature_problem(moved, other)
+    sign(moved, private)
+    assert signature_problem(moved, other) == ""
+
+
+@pytest.mark.parametrize("change", [
+    lambda folder: (folder / "model.onnx").write_text("another"), lambda folder: (folder / "more").write_text(""),
+    lambda folder: (folder / "certificate.json").unlink(), lambda folder: (folder / SIGNATURE).write_text("{}"),
+    lambda folder: (folder / SIGNATURE).unlink(),
+])
+def test_any_change_is_seen(signed, change):
+    folder, public = signed
+    change(folder)
+    assert signature_problem(folder, public).startswith(SIGNATURE)
+
+
+def test_what_is_no_key_is_refused_and_leaves_nothing(tmp_path):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    (folder / "model.onnx").write_text("a")
+    for key in (tmp_path / "gone.pem", folder / "model.onnx"):
+        with pytest.raises(InputError, match="cannot be signed"):
+            sign(folder, key)
+    assert [path.name for path in folder.iterdir()] == ["model.onnx"]
+    with pytest.raises(InputError, match="no such key"):
+        signature_problem(folder, tmp_path / "gone.pub")
