@@ -1,4 +1,4 @@
-# make demo | test | bench | lint | clean
+# make demo | test | test-slow | bench | lint | clean
 #
 # Everything runs in .venv, made on first use with the first Python >= 3.11 found. VENV=path uses another environment:
 # nothing is installed into it while it holds all that pyproject.toml asks for.
@@ -18,11 +18,12 @@ export PYTHONPATH := $(CURDIR)
 # The networks of the tests and of the demo are too small for a second thread to pay, and on a busy machine it costs.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test bench figures-quick lint clean
+.PHONY: help demo test test-slow bench figures-quick lint clean
 
 help:
 	@echo 'make demo    train a small CNN on handwritten digits, compile it to 4 bits, prove parity (minutes)'
-	@echo 'make test    run the test suite'
+	@echo 'make test    run the test suite, and check style and types'
+	@echo 'make test-slow   run the tests that take more than ten seconds each'
 	@echo 'make bench   measure accuracy, size and speed again (hours)'
 	@echo 'make figures-quick   measure again what takes minutes, and write every figure of README and docs'
 	@echo 'make lint    check style and types'
@@ -39,9 +40,13 @@ demo: $(READY)
 # Two processes of one thread each: files stay whole, because what they share is made once a file.
 test: export OMP_NUM_THREADS := 1
 test: $(READY)
-	$(PY) -m pytest -q --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(PY) -m pytest -q -m 'not slow' --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 	@$(PY) -m ruff check --quiet .
 	@$(PY) tools/check/types.py
+
+test-slow: export OMP_NUM_THREADS := 1
+test-slow: $(READY)
+	$(PY) -m pytest -q -m slow --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 bench: $(READY)
 	$(PY) tools/bench/bench.py $(BENCH_ARGS)

@@ -97,6 +97,7 @@ def test_codes_of_the_whole_range_saturate_without_vnni_and_that_is_seen(artifac
     assert result.stdout.splitlines()[-1] == "FAIL"
 
 
+@pytest.mark.slow
 @pytest.mark.tvm
 def test_a_module_for_avx2_runs_on_the_oldest_processor_that_it_names(artifact):
     pytest.importorskip("tvm")

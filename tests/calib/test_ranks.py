@@ -66,6 +66,7 @@ def test_gpus_that_do_not_suffice_are_refused(device: str, told: str, monkeypatc
         pass
 
 
+@pytest.mark.slow
 def test_what_passes_between_two(found: Path) -> None:
     for rank in (0, 1):
         words = read(found, "words", rank)

@@ -248,6 +248,7 @@ def test_a_flat_graph_has_the_units_of_the_module_classes(name, count, flatten):
     assert len(wanted) == count
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's older exporter warns of itself
 @pytest.mark.parametrize(("name", "count", "dynamo"), [
     ("resnet18", 10, False), ("resnet50", 18, False), ("mobilenet_v2", 20, False), ("resnet18", 10, True),

@@ -184,8 +184,9 @@ def test_ci_installs_what_the_device_profiles_ask_for(clone):
     assert {"tvm", "detection", "browser", "docs"} <= set(extras) and "chromium-driver" in installed
     pip = [line for line in calls if "pip install" in line]
     assert [line.split("--editable ")[1] for line in pip] == [
-        f".[{extra}]" for extra in ("tvm", "detection", "browser", "docs", "sweep", "slurm")]
-    assert calls.index("make .venv/ready") < calls.index(pip[0]) < calls.index(pip[5]) < calls.index("make test")
+        f".[{extra}]" for extra in ("tvm", "detection", "browser", "docs", "sweep", "slurm", "sign")]
+    assert calls.index("make .venv/ready") < calls.index(pip[0]) < calls.index(pip[6]) < calls.index("make test-slow") < calls.index(
+        "make test")
 
 
 def test_ci_leaves_apt_alone_where_every_tool_is_there(clone):
@@ -210,9 +211,9 @@ def test_ci_tries_three_times_and_says_what_it_did_without(clone, failing, attem
 
 def test_ci_runs_without_the_extras_and_says_so(clone):
     done, calls = integrate(clone, PIP_FAILS="1")
-    assert sum("pip install" in line for line in calls) == 18
+    assert sum("pip install" in line for line in calls) == 21
     assert done.returncode == 0
-    said = "not installed, so tests were skipped: .[tvm] .[detection] .[browser] .[docs] .[sweep] .[slurm]"
+    said = "not installed, so tests were skipped: .[tvm] .[detection] .[browser] .[docs] .[sweep] .[slurm] .[sign]"
     assert said in done.stdout
 
 

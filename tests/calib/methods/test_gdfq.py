@@ -47,6 +47,7 @@ def error(result: Calibrated) -> float:
         return float((result.graph(images) - result.quantized.teacher(images)).square().mean())
 
 
+@pytest.mark.slow
 def test_training_beats_rounding_without_a_single_image() -> None:
     """The same ranges, with a student that never moves (its warm-up lasts to the end)."""
     untrained, learned = trained(warmup_epochs=6), trained()
@@ -54,6 +55,7 @@ def test_training_beats_rounding_without_a_single_image() -> None:
     assert [log.number for log in learned.findings.epochs] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_every_parameter_makes_a_difference() -> None:
     few = {"epochs": 2, "steps": 1, "range_epochs": 1, "warmup_epochs": 1, "learning_rate": 0.05}
     base = trained(**few)

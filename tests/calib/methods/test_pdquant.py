@@ -102,6 +102,7 @@ def statistics(method: str, seed: int) -> list[list[float]]:
     return [[math.log(log.loss_soft), math.log(log.loss_hard), log.flipped] for log in logs]
 
 
+@pytest.mark.slow
 def test_in_the_limit_it_is_qdrops_first_release_in_distribution() -> None:
     """lambda_r -> infinity, lambda_c -> 0, QDrop's rate: the same statistics of every unit over seeds.
 

@@ -23,6 +23,7 @@ def together(*arguments, cwd, module="isobit"):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_leave_one_proven_folder(files, tmp_path):
     data = "--calib-data", files / "calib.npz", "--eval-data", files / "val.npz"
     found = together(
@@ -42,6 +43,7 @@ def test_two_processes_leave_one_proven_folder(files, tmp_path):
         (tmp_path / "out" / "model.onnx").read_bytes() == (tmp_path / "again" / "model.onnx").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_first_makes_images_and_allocates_bits_for_both(files, tmp_path):
     found = together(
         "build", files / "model.pth", "--arch", ARCH, *MADE, "--eval-data", files / "val.npz", "--target", "reference",

@@ -31,6 +31,7 @@ def events(runs, task):
     return [line["event"] for line in runs.attempts(task.cell)]
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_the_cell_free_and_the_next_one_builds_it(tmp_path):
     runs = Runs(tmp_path / "runs")
     task = task_of(study(tmp_path, models=[given(tmp_path, gate=tmp_path)]), runs)

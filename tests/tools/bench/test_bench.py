@@ -21,6 +21,7 @@ def settings(tmp_path):
     return bench_builds.Settings(tmp_path / "builds", steps=2, images=32)
 
 
+@pytest.mark.slow
 def test_smoke_run_measures_every_section_and_keeps_its_numbers_apart(tmp_path, monkeypatch, capsys):
     subject = small_subject(tmp_path)
     monkeypatch.setattr(bench, "trained", lambda data, quick: {subject.name: subject})
@@ -50,6 +51,7 @@ def test_unknown_section_is_refused(capsys):
     assert "no such section: speed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_build_is_reused_until_what_it_depends_on_moves(tmp_path, settings, monkeypatch):
     subject = small_subject(tmp_path)
     first = bench_builds.build(subject, "mse_w8a8", 1005, settings)

@@ -34,6 +34,7 @@ def test_a_network_that_is_not_there_is_named(tmp_path):
     assert sizes.main(["--data", str(tmp_path)]) == 2
 
 
+@pytest.mark.slow
 def test_both_documents_are_written_from_one_file(tmp_path, monkeypatch):
     for name, mark in (("c.md", "c"), ("tvm.md", "tvm")):
         (tmp_path / name).write_text(f"Words.\n\n<!-- sizes:{mark} -->\n<!-- /sizes:{mark} -->\n")

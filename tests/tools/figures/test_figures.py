@@ -26,6 +26,7 @@ def test_every_document_is_current():
     assert not figures.not_current(ROOT), "run python tools/figures/figures.py --write"
 
 
+@pytest.mark.slow
 def test_code_that_changes_makes_its_figures_old(copied, capsys):
     """The figures of sizes are of the present code; a kernel of the C changes them, and nothing else."""
     name = code_state.note_state(copied / "docs", copied)

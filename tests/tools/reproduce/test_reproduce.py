@@ -37,6 +37,7 @@ def call(tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.onnxruntime
 def test_a_study_is_swept_fills_the_page_and_a_failed_cell_is_told(call, tmp_path, capfd):
     small_data(tmp_path / "data", pictures=True)

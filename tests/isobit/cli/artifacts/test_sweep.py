@@ -30,6 +30,7 @@ def rows(out: Path):
     return [json.loads(line) for line in (out / "index.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_one_broken_model_fails_its_cells_alone_and_a_second_call_tries_them_again(tmp_path):
     path = study(tmp_path, models=[given(tmp_path), {"file": "none.pth", "calib_data": "data.npz"}], seeds=[1, 2],
                  best=[RULE])
@@ -52,6 +53,7 @@ def test_one_broken_model_fails_its_cells_alone_and_a_second_call_tries_them_aga
     assert [line["event"] for line in runs.attempts(Path(found[2]["artifact"]).name)] == ["started", "failed"] * 2
 
 
+@pytest.mark.slow
 def test_the_artifact_is_the_one_of_the_command(tmp_path, monkeypatch):
     path, out = study(tmp_path), tmp_path / "runs"
     assert sweep(path, "--out", out).exit_code == 0
@@ -66,6 +68,7 @@ def test_the_artifact_is_the_one_of_the_command(tmp_path, monkeypatch):
     assert contents(tmp_path / "by-hand") == contents(out / row["artifact"])
 
 
+@pytest.mark.slow
 def test_a_killed_driver_and_a_killed_build_lose_nothing(tmp_path):
     path, out = study(tmp_path, models=[given(tmp_path, gate=tmp_path)]), tmp_path / "runs"
     driver = start(path, out)
