@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import fx
 
-from isobit.backends.base import BACKENDS, NOT_READ, Derived
+from isobit.backends.base import BACKENDS, Derived
 from isobit.backends.c import device_predictor, device_runner
 from isobit.backends.c.emit import HEADER, SOURCE, emit_program, read_description
 from isobit.backends.c.floats.calls import refusal
 from isobit.backends.c.golden import write_golden_header
+from isobit.backends.c.readback.read_back import read_back
 from isobit.backends.c.session import LEVELS, CPieces, CSession
 from isobit.backends.c.target import NAME, TARGETS
 from isobit.backends.c.toolchain import (
@@ -92,7 +93,8 @@ class CBackend:
         write_predictor(folder, Path(device_predictor.__file__))
 
     def read_back(self, reference: Reference, folder: Path, preprocessing: PreprocessingEntry | None) -> ReadBack:
-        return NOT_READ
+        quantized = reference.quantized
+        return read_back(lower(reference), folder, quantized.captured.name, quantized.target.profile)
 
     def derive(self, folder: Path) -> Mapping[str, Derived]:
         return {}

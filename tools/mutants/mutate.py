@@ -30,7 +30,7 @@ from isobit import build as story
 from isobit import passes
 from isobit.backends.base import BACKENDS, Backend
 from isobit.calib.calibrate import calibrate
-from isobit.pipeline.errors import CompileError, ExitCode, InputError
+from isobit.pipeline.errors import CompileError, ExitCode, InputError, TargetError
 from isobit.pipeline.model.modelfile import LoadedModel
 from isobit.pipeline.proof.arithmetic import Arithmetic, Followed
 from isobit.pipeline.proof.gates import apply_gates
@@ -40,10 +40,11 @@ from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
 from tools import make_checkpoints
 from tools.bench.subjects import trained
+from tools.mutants.c_source import CDamage
 from tools.mutants.onnx_files import OnnxDamage
 from tools.mutants.variants import Damage, Variant
 
-DAMAGE: Mapping[str, Damage] = {"onnx": OnnxDamage(), "onnx-qoperator": OnnxDamage()}
+DAMAGE: Mapping[str, Damage] = {"onnx": OnnxDamage(), "onnx-qoperator": OnnxDamage(), "c": CDamage()}
 RECIPES = {"digits": ("weights.bits=4",), "resnet20": ("weights.bits=3", "activations.bits=4"), "ds_cnn": (),
            "transposed": ("activations.bits=4",)}
 SAMPLES = 450
@@ -246,7 +247,12 @@ def main() -> int:
         for name in given.networks:
             for target in given.targets:
                 backend = BACKENDS.get(target)
-                tally = judged(subject(name, given.data, backend), backend, DAMAGE[target],
+                try:
+                    frozen = subject(name, given.data, backend)
+                except TargetError as error:  # not every target has every operator
+                    print(f"\n{name} on {target}: {error.message}", flush=True)
+                    continue
+                tally = judged(frozen, backend, DAMAGE[target],
                                lambda variants: islice(variants, 0, None, given.every), given.parity)
                 print("\n".join([f"\n{name} on {target}", *table(tally), *tally.told]), flush=True)
                 wrong += tally.of(PARITY) + tally.of(SURVIVED) + tally.of(REFUSED)
