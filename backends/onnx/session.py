@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from isobit.backends.onnx.model_bytes import OWN, cut_at, output_names, quantized_tensors, with_outputs
-from isobit.pipeline.errors import ParityError
+from isobit.pipeline.errors import InputError, ParityError
 from isobit.pipeline.samples.network_inputs import Inputs, tensors
 
 LEVELS = {
@@ -170,7 +171,15 @@ def _optimized(path: Path, level: str) -> Any:
 
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
-        _open(path.read_bytes(), level, 1, optimized)
+        try:
+            _open(path.read_bytes(), level, 1, optimized)
+        except Exception as error:  # of the runtime's own types; a full disk is one of the causes that it does not tell
+            if shutil.disk_usage(folder).free > path.stat().st_size:
+                raise
+            raise InputError(
+                "the disk of temporary files is full", where=tempfile.gettempdir(),
+                hint="Make room, or set TMPDIR to a folder on another disk.",
+            ) from error
         return onnx.load(optimized).graph
 
 

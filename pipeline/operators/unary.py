@@ -268,20 +268,25 @@ def _log_form(base: float) -> Callable[[Builder[Value], Value], Value]:
     return lambda e, x: e.call("Mul", [e.inner("Log", [x]), e.scalar(1 / math.log(base))])
 
 
+def _log1p_form(e: Builder[Value], x: Value) -> Value:
+    """log(u) of the float32 u nearest to 1 + x, less what the rounding of u changed: exact where x is small, too."""
+    above = e.inner("Add", [x, e.scalar(1.0)])
+    lost = e.inner("Sub", [e.inner("Sub", [above, e.scalar(1.0)]), x])
+    return e.call("Sub", [e.inner("Log", [above]), e.inner("Div", [lost, above])])
+
+
+def _expm1_form(e: Builder[Value], x: Value) -> Value:
+    """tanh(x / 2) (exp(x) + 1): no digits are lost where x is small."""
+    above = e.inner("Add", [e.inner("Exp", [x]), e.scalar(1.0)])
+    return e.call("Mul", [e.inner("Tanh", [e.inner("Mul", [x, e.scalar(0.5)])]), above])
+
+
 def _pow_form(e: Builder[Value], x: Value, exponent: float) -> Value:
     return e.call("Pow", [x, e.scalar(exponent)])
 
 
-def _power_of_form(base: float) -> Callable[[Builder[Value], Value], Value]:
-    return lambda e, x: e.call("Pow", [e.scalar(base), x])
-
-
 def _pow_base_form(e: Builder[Any], x: Any, self: float) -> Any:
     return e.call("Pow", [e.scalar(self), x])
-
-
-def _rsqrt_form(e: Builder[Value], x: Value) -> Value:
-    return e.call("Reciprocal", [e.inner("Sqrt", [x])])
 
 
 def _with_other(op: str) -> Callable[..., Any]:
@@ -353,19 +358,16 @@ UNARY: dict[str, UnaryOperator] = {
     "floor": UnaryOperator(lambda x: np.floor(x), "Floor"),
     "ceil": UnaryOperator(lambda x: np.ceil(x), "Ceil"),
     "exp": UnaryOperator(lambda x: np.exp(x), "Exp", no_negatives=True, rounded_in_place=True),
-    "exp2": UnaryOperator(lambda x: np.exp2(x), _power_of_form(2.0), no_negatives=True),
-    "expm1": UnaryOperator(lambda x: np.expm1(x), lambda e, x: e.call("Sub", [e.inner("Exp", [x]), e.scalar(1.0)])),
+    "exp2": UnaryOperator(lambda x: np.exp2(x), lambda e, x: _pow_base_form(e, x, 2.0), no_negatives=True),
+    "expm1": UnaryOperator(lambda x: np.expm1(x), _expm1_form),
     "log": UnaryOperator(lambda x: np.log(x), "Log", least=TINY, logarithm=True),
     "log2": UnaryOperator(lambda x: np.log2(x), _log_form(2.0), least=TINY, logarithm=True),
     "log10": UnaryOperator(lambda x: np.log10(x), _log_form(10.0), least=TINY, logarithm=True),
-    "log1p": UnaryOperator(
-        lambda x: np.log1p(x), lambda e, x: e.call("Log", [e.inner("Add", [x, e.scalar(1.0)])]), least=_ABOVE_MINUS_ONE,
-    ),
-    "sqrt": UnaryOperator(
-        lambda x: np.sqrt(x), "Sqrt", no_negatives=True, least=TINY, keeps_relative_errors=True,
-    ),
+    "log1p": UnaryOperator(lambda x: np.log1p(x), _log1p_form, least=_ABOVE_MINUS_ONE),
+    "sqrt": UnaryOperator(lambda x: np.sqrt(x), "Sqrt", no_negatives=True, least=TINY, keeps_relative_errors=True),
     "rsqrt": UnaryOperator(
-        lambda x: 1.0 / np.sqrt(x), _rsqrt_form, no_negatives=True, least=TINY, rounded_in_place=True,
+        lambda x: 1.0 / np.sqrt(x), lambda e, x: e.call("Reciprocal", [e.inner("Sqrt", [x])]), no_negatives=True,
+        least=TINY, rounded_in_place=True,
     ),
     "reciprocal": UnaryOperator(lambda x: 1.0 / x, "Reciprocal", rounded_in_place=True),
     # arithmetic with a constant: a number, or a parameter that has one number for each channel
@@ -380,9 +382,7 @@ UNARY: dict[str, UnaryOperator] = {
     "add_constant": UnaryOperator(
         lambda x, other: x + other, _with_other("Add"), ("other",), keeps_relative_errors=True,
     ),
-    "sub_constant": UnaryOperator(
-        lambda x, other: x - other, _with_other("Sub"), ("other",), rounded_in_place=True,
-    ),
+    "sub_constant": UnaryOperator(lambda x, other: x - other, _with_other("Sub"), ("other",), rounded_in_place=True),
     "rsub_constant": UnaryOperator(lambda x, other: other - x, _from_other, ("other",), rounded_in_place=True),
     "mul_constant": UnaryOperator(
         lambda x, other: x * other, _with_other("Mul"), ("other",), keeps_relative_errors=True,

@@ -70,6 +70,11 @@ def _softplus(f: Writer, x: Term, beta: float, threshold: float) -> Term:
     return f("Where", f("Greater", scaled, threshold), x, f("Div", f("Softplus", scaled), beta))
 
 
+def _log1p(f: Writer, x: Term) -> Term:
+    above = f("Add", x, 1.0)
+    return f("Sub", f("Log", above), f("Div", f("Sub", f("Sub", above, 1.0), x), above))
+
+
 def _logarithm(base: float) -> Form:
     return lambda f, x: f("Mul", f("Log", x), 1 / math.log(base))
 
@@ -94,8 +99,8 @@ UNARY: Mapping[str, Form] = {
     "hardshrink": lambda f, x, lambd: f("Shrink", x, bias=0.0, lambd=float(lambd)),
     "softshrink": lambda f, x, lambd: f("Shrink", x, bias=float(lambd), lambd=float(lambd)),
     "exp2": lambda f, x: f("Pow", 2.0, x),
-    "expm1": lambda f, x: f("Sub", f("Exp", x), 1.0),
-    "log1p": lambda f, x: f("Log", f("Add", x, 1.0)),
+    "expm1": lambda f, x: f("Mul", f("Tanh", f("Mul", x, 0.5)), f("Add", f("Exp", x), 1.0)),
+    "log1p": _log1p,
     "log2": _logarithm(2.0),
     "log10": _logarithm(10.0),
     "rsqrt": lambda f, x: f("Reciprocal", f("Sqrt", x)),

@@ -1,6 +1,7 @@
 """Sessions report every quantized tensor without changing the result, and say which kernels really run."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from isobit.backends.onnx.model_bytes import quantized_tensors
 from isobit.backends.onnx.session import LEVELS, OnnxSession, integer_ops, open_session
 from isobit.backends.onnx.target import TARGETS, targets
 from isobit.backends.placement import placement_table
-from isobit.pipeline.errors import ParityError
+from isobit.pipeline.errors import InputError, ParityError
 from isobit.pipeline.graph.nodes import is_constant, op_name, quantizer_of
 from tests.examples.onnx_cases import FLOAT_MIDDLES, MIDDLES, PRODUCT_MIDDLES, frozen
 
@@ -117,3 +118,15 @@ def test_what_runs_in_integers_is_what_the_placement_table_says(name, form, tmp_
 def test_every_operator_of_the_table_has_a_network():
     graphs = [frozen(name)[0].graph for name in [*MIDDLES, *PRODUCT_MIDDLES]]
     assert set(TARGETS["generic"].ops) <= {op_name(node) for graph in graphs for node in graph.graph.nodes}
+
+
+@pytest.mark.parametrize(("free", "expected"), [(0, InputError), (1 << 40, ValueError)])
+def test_a_full_disk_of_temporary_files_is_told(emitted, monkeypatch, free, expected):
+    """The runtime says that it cannot write the graph, and not why."""
+    def cannot_write(*arguments):
+        raise ValueError("serialization failed")
+
+    monkeypatch.setattr(session_module, "_open", cannot_write)
+    monkeypatch.setattr(session_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    with pytest.raises(expected, match="TMPDIR" if expected is InputError else "serialization"):
+        integer_ops(emitted[0])
