@@ -71,6 +71,11 @@ class Backend(Protocol):
         """What else it calls, by what it is (`C compiler`): the commands, of which the first that is there is taken."""
         ...
 
+    @property
+    def probes(self) -> bool:
+        """Whether `run.py --probe` runs the layers by themselves on a device, on what `probe.npz` says."""
+        ...
+
     def target(self, profile: str) -> Target:
         """The operator table; raises TargetError as `check` does."""
         ...
@@ -193,6 +198,7 @@ class PlainBackend:
     firmware: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     tools: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    probes = False
 
     def check(self, profile: str) -> None:
         """Nothing is missing."""

@@ -55,6 +55,7 @@ class CBackend:
     firmware = (SOURCE, HEADER)
     packages: tuple[str, ...] = ()
     tools: Mapping[str, tuple[str, ...]] = TOOLS
+    probes = False
 
     def target(self, profile: str) -> Target:
         """The operator table.

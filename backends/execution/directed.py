@@ -1,42 +1,33 @@
 """Samples that are made to show what a runtime's kernels compute: codes chosen for every quantized tensor by itself.
 
-A network's own samples seldom bring its layers to their ends. So each layer is given codes that do, whatever the layer
-before it would give:
-
-    the least code, the largest, the code of zero, everywhere
-    both ends in turn, as a chessboard, along the channels, and by chance
-    one code in a channel, another in the next; any code by chance
-    zero with a few largest codes, which show single weights
-    for a layer, the codes at which the sum of one of its channels is largest, and least
-
-The network's input gets numbers on its grid, halfway between two codes, and beyond its ends.
+Which they are says `backends.device.chosen`, for devices make them again. Here stands what they are made of: the grids
+of a graph, and the codes at which a layer's sums are largest.
 """
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import fx
 
+from isobit.backends.device.chosen import SAMPLES, chosen_codes, chosen_numbers
 from isobit.backends.execution.codes import CodeGrid
 from isobit.backends.execution.layer_sums import Layer, explicit_padding
 from isobit.pipeline.errors import CalibrationError, first_line
 from isobit.pipeline.graph.dialect import WEIGHTED
 from isobit.pipeline.graph.nodes import bound_args, op_name, pair, tensor_dtype
-from isobit.pipeline.graph.ports import input_nodes
-from isobit.pipeline.proof.arithmetic import Arithmetic, Chosen, Pieces, Runner
+from isobit.pipeline.graph.ports import input_names, input_nodes, output_nodes
+from isobit.pipeline.proof.arithmetic import Arithmetic, Chosen, Followed, Pieces, Runner
 from isobit.pipeline.proof.counts import Directed
 from isobit.pipeline.proof.parity import LevelReport, compare_results
+from isobit.pipeline.quant.pattern import Pattern
 from isobit.pipeline.samples.network_inputs import Inputs, part, sample_count, tensors
 
 if TYPE_CHECKING:
     from isobit.backends.execution.integer import Execution
-
-_FEW = 0.02  # of the codes in a sample that is zero elsewhere
-SAMPLES = 14
 
 
 def directed_samples(run: Execution, like: Inputs) -> Chosen:
@@ -47,29 +38,36 @@ def directed_samples(run: Execution, like: Inputs) -> Chosen:
     """
     rows = [place % sample_count(like) for place in range(SAMPLES)]
     grids = {region.inputs[0]: run.grid_of(region) for region in run.regions if region.kind == "input"}
-    x = [
-        _numbers(values[rows], grids.get(node), node.name) if tensor_dtype(node).is_floating_point else values[rows]
-        for node, values in zip(input_nodes(run.graph), tensors(like), strict=True)
-    ]
+    given = tuple(
+        _pattern(name, tuple(values.shape[1:]), grids.get(node), numbers=True)
+        if tensor_dtype(node).is_floating_point else None
+        for name, node, values in zip(input_names(run.graph), input_nodes(run.graph), tensors(like), strict=True)
+    )
+    x = [values[rows] if pattern is None else torch.from_numpy(chosen_numbers(pattern))
+         for values, pattern in zip(tensors(like), given, strict=True)]
     inputs = tuple(x) if len(x) > 1 else x[0]
-    shapes = {name: codes.shape[1:] for name, codes in run.run(part(inputs, slice(1))).items()}
-    readers, codes, levels = _layers_of(run), dict[str, np.ndarray](), dict[str, int]()
+    shapes = {name: tuple(codes.shape[1:]) for name, codes in run.run(part(inputs, slice(1))).items()}
+    readers, patterns, levels = _layers_of(run), list[Pattern](), dict[str, int]()
     for region in run.regions:
-        grid = run.grid_of(region)
-        if region.quantizer is not None and grid is not None:
-            name = region.quantizer.name
-            codes[name] = _codes(tuple(shapes[name]), grid, _chance(name), readers.get(region.quantizer))
-            levels[name] = _levels(grid)
-    return Chosen(inputs, codes, levels)
+        grid, quantizer = run.grid_of(region), region.quantizer
+        if quantizer is not None and grid is not None:
+            patterns.append(_pattern(quantizer.name, shapes[quantizer.name], grid, readers.get(quantizer)))
+            levels[quantizer.name] = _levels(grid)
+    return Chosen(inputs, {pattern.name: chosen_codes(pattern) for pattern in patterns}, levels, given, tuple(patterns),
+                  _operators(run))
 
 
-def direct(arithmetic: Arithmetic, session: Runner, pieces: Pieces | None, like: Inputs) -> Directed:
+def direct(
+    arithmetic: Arithmetic, session: Runner, pieces: Pieces | None, like: Inputs,
+    keep: Callable[[Chosen, Followed], object] = lambda chosen, expected: None,
+) -> Directed:
     """Run an artifact on chosen samples, and each of its layers on chosen codes where its target can.
 
     Args:
         session: of the artifact.
         pieces: the same, layer by layer; None where only whole networks can be run.
         like: see `directed_samples`.
+        keep: called where layers are run, with what was chosen and what they must give.
     """
     level = LevelReport("directed", True)
     try:
@@ -83,6 +81,7 @@ def direct(arithmetic: Arithmetic, session: Runner, pieces: Pieces | None, like:
             expected = arithmetic.pieces(chosen.inputs, chosen.codes)
             shown.append(pieces.run(chosen.inputs, chosen.codes))
             compare_results(level, arithmetic, expected, shown[1])
+            keep(chosen, expected)
     except CalibrationError as error:
         return Directed(reason=first_line(error))
     wrong = level.codes.differing + level.unexplained + len(level.wrong_outputs)
@@ -101,45 +100,34 @@ def _levels(grid: CodeGrid) -> int:
     return len(codes.unique())
 
 
-def _chance(name: str) -> np.random.Generator:
-    """By a name, so that a tensor's samples are the same whatever else is in the network."""
-    return np.random.default_rng(zlib.crc32(name.encode()))
+def _pattern(
+    name: str, shape: tuple[int, ...], grid: CodeGrid | None, layer: tuple[Layer, fx.Node] | None = None,
+    numbers: bool = False,
+) -> Pattern:
+    """What the codes of a tensor, or the `numbers` of an input, are made of.
+
+    Args:
+        grid: None for an input that no grid is known of.
+        layer: the first that reads the tensor.
+    """
+    if grid is None:
+        return Pattern(name, shape, 0, 255, 0, scale=1.0)
+    multiples = None if numbers or grid.multiples is None else tuple(grid.multiples.flatten().tolist())
+    return Pattern(
+        name, shape, grid.low, grid.high, grid.zero_point, multiples,
+        None if layer is None else _largest_sum(*layer, shape), float(grid.scale) if numbers else None,
+    )
 
 
-def _numbers(values: Tensor, grid: CodeGrid | None, name: str) -> Tensor:
-    """Halves of steps from two steps before the grid to two after it, of an input's shape."""
-    low, high, scale, zero = (0, 255, 1.0, 0) if grid is None else (
-        grid.low, grid.high, float(grid.scale), grid.zero_point)
-    halves = _chance(name).integers(2 * low - 4, 2 * high + 5, tuple(values.shape))
-    halves[0], halves[1], halves[2] = 2 * low, 2 * high, 2 * zero
-    return torch.from_numpy((halves / 2 - zero).astype(np.float32)) * scale
-
-
-def _codes(
-    shape: tuple[int, ...], grid: CodeGrid, chance: np.random.Generator, layer: tuple[Layer, fx.Node] | None
-) -> np.ndarray:
-    """uint8 [SAMPLES, *shape] of one tensor."""
-    low, high, zero = grid.low, grid.high, min(max(grid.zero_point, grid.low), grid.high)
-    places = np.indices(shape, sparse=True)
-    odd = np.broadcast_to(sum(places) % 2 == 1 if shape else np.asarray(False), shape)
-    in_turn = np.broadcast_to(places[0] % 2 == 1 if shape else np.asarray(True), shape)
-    up = None if layer is None else _largest_sum(*layer, shape)
-    up = chance.random(shape) < 0.5 if up is None else up
-
-    def any_code() -> np.ndarray:
-        return chance.integers(low, high + 1, shape)
-
-    def by_channel() -> np.ndarray:
-        return np.broadcast_to(chance.integers(low, high + 1, np.asarray(places[0]).shape if shape else ()), shape)
-
-    rows = [
-        np.full(shape, low), np.full(shape, high), np.full(shape, zero),
-        np.where(odd, high, low), np.where(odd, low, high), np.where(in_turn, high, low),
-        np.where(chance.random(shape) < 0.5, high, low), np.where(chance.random(shape) < _FEW, high, zero),
-        np.where(up, high, low), np.where(up, low, high), by_channel(), by_channel(),
-        any_code(), any_code(),
-    ]
-    return grid.settle(torch.from_numpy(np.stack(rows))).to(torch.uint8).numpy()
+def _operators(run: Execution) -> dict[str, str]:
+    """What computes each quantized tensor, and each output that is not one of them, by its name."""
+    values = {region.value: " + ".join(
+        filter(None, [op_name(region.anchor), *map(op_name, region.absorbed)])) for region in run.regions
+        if region.kind != "input"}
+    tensors_ = {region.quantizer.name: values.get(region.quantizer, "quantize") for region in run.regions
+                if region.quantizer is not None}
+    returned = zip(run.outputs, output_nodes(run.graph), strict=True)
+    return {**tensors_, **{name: values.get(node, "") for name, node in returned}}
 
 
 def _layers_of(run: Execution) -> dict[fx.Node, tuple[Layer, fx.Node]]:

@@ -47,6 +47,7 @@ class OnnxBackend:
     firmware: tuple[str, ...] = ()
     packages = ("onnx", "onnx-ir", "onnxruntime")
     tools: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    probes = True
 
     def __init__(self, form: Form) -> None:
         self.form: Form = form

@@ -42,6 +42,7 @@ class TvmBackend:
     firmware: tuple[str, ...] = ()
     packages = ("apache-tvm", "apache-tvm-ffi")
     tools: Mapping[str, tuple[str, ...]] = toolchain.TOOLS
+    probes = True
 
     def target(self, profile: str) -> Target:
         """The operator table; `native` becomes the profile of this machine.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isobit.backends.device.golden import split_outputs
-from isobit.backends.tvm.device.device_runner import named, open_module, read_device, samples_of
+from isobit.backends.tvm.device.device_runner import named, open_module, read_device, run_pieces, samples_of
 from isobit.pipeline.errors import ParityError
 from isobit.pipeline.samples.network_inputs import Inputs, tensors
 
@@ -75,14 +75,4 @@ class NativePieces:
 
     def run(self, x: Inputs, codes: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """See `pipeline.proof.arithmetic.Pieces`."""
-        arrays = [tensor.numpy() for tensor in tensors(x)]
-        for entry in self._device["trace"]:
-            given = codes[entry["name"]]
-            height, width, channels = entry["nhwc"]
-            shape = (len(given), height, width, channels)
-            if not entry.get("in_order"):
-                given = given.reshape(len(given), channels, height, width).transpose(0, 2, 3, 1)
-            arrays.append(np.ascontiguousarray(given.reshape(shape)))
-        rows = [[output.numpy() for output in self._pieces(*sample)] for sample in samples_of(
-            arrays, {**self._device, "follow": self._device["trace"]})]
-        return named([np.concatenate(column) for column in zip(*rows, strict=True)], self._device)
+        return run_pieces(self._pieces, [tensor.numpy() for tensor in tensors(x)], codes, self._device)

@@ -10,12 +10,15 @@ from pathlib import Path
 import torch
 from torch import fx
 
+from isobit.backends.device.probe import PROBE
 from isobit.backends.execution.directed import direct
 from isobit.backends.execution.exact import ExactArithmetic
 from isobit.pipeline.artifact.manifest import PreprocessingEntry
 from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.layers import Layers
+from isobit.pipeline.graph.ports import input_names
 from isobit.pipeline.graph.subgraphs import fold_constants
+from isobit.pipeline.proof.arithmetic import Chosen, Followed
 from isobit.pipeline.proof.gates import apply_gates
 from isobit.pipeline.proof.observed import spread
 from isobit.pipeline.proof.parity import ParityReport, compare
@@ -25,6 +28,7 @@ from isobit.pipeline.samples.network_inputs import Inputs, on_device, tensors
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.watcher import Watcher
 from isobit.result import Options
+from isobit.shipping.probe import write_probe
 from isobit.shipping.shipment import Shipment
 
 
@@ -55,7 +59,13 @@ def prove(
     report.integer_ops, report.reach = dict(backend.integer_ops(folder)), list(arithmetic.every_input())
     report.read_back = backend.read_back(reference, folder, preprocessing)
     session, like = backend.open(folder, backend.levels[0]), evaluation.first(1).materialize()[0]
-    report.directed = direct(arithmetic, session, backend.pieces(folder), like)
+    inputs = input_names(reference.graph)
+
+    def keep(chosen: Chosen, expected: Followed) -> None:
+        if backend.probes:
+            write_probe(folder / PROBE, arithmetic, inputs, chosen, expected)
+
+    report.directed = direct(arithmetic, session, backend.pieces(folder), like, keep)
     apply_gates(report)
     return report
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from isobit.pipeline.proof.counts import Reach
+from isobit.pipeline.quant.pattern import Pattern
 from isobit.pipeline.samples.network_inputs import Inputs
 
 
@@ -43,11 +44,17 @@ class Chosen:
         inputs: of the network.
         codes: uint8 [N, ...] by the name of every quantized tensor, to be read in the place of what is computed there.
         levels: how many codes each of these tensors may have.
+        given: what the numbers of each input were made of; None for one of integers.
+        patterns: what the codes of each tensor were made of, in execution order.
+        operators: what computes each of these tensors and each output, for people.
     """
 
     inputs: Inputs
     codes: Mapping[str, np.ndarray]
     levels: Mapping[str, int]
+    given: tuple[Pattern | None, ...]
+    patterns: tuple[Pattern, ...]
+    operators: Mapping[str, str]
 
 
 class Pieces(Protocol):

@@ -1,5 +1,8 @@
 """Replays this artifact's golden inputs on the device at hand: hashes, every integer code, the logits, the latency.
 
+With --probe it runs each layer by itself instead, on codes that bring its kernel to its ends, and names those that are
+wrong.
+
 Needs numpy and onnxruntime (1.17 or newer) and nothing else: copy the folder to the device and run `python run.py`.
 Prints PASS or FAIL as its last line and exits with 0 or 1. Runs on Python 3.8 and newer, so keep its syntax old.
 """
@@ -27,6 +30,7 @@ from isobit.backends.device.golden import (
     read_golden,
     step_problems,
 )
+from isobit.backends.device.probe import PROBE, probe_problems, read_probe
 from isobit.backends.device.processor import read_cpuinfo, this_machine
 from isobit.backends.device.replay import broken_files, print_latency, read_manifest, verdict
 from isobit.backends.onnx.model_bytes import OWN, cut_at, quantized_tensors, with_outputs
@@ -109,16 +113,23 @@ def named(arrays: Sequence[np.ndarray], names: Sequence[str]) -> dict[str, np.nd
             for name, array in zip(names, arrays)}  # noqa: B905 (Python 3.8)
 
 
-def check(folder: Path, seconds: float) -> list[str]:
-    """What is not as it was built; the latency is measured for `seconds`."""
-    manifest = read_manifest(folder)
-    broken = broken_files(folder, manifest, FILES)
+def not_ready(folder: Path, manifest: dict[str, Any], needed: Sequence[str]) -> list[str]:
+    """What is wrong with the files, or why this processor gives other codes."""
+    broken = broken_files(folder, manifest, needed)
     if broken:
         return broken
     if has_wide_weights(manifest["tensors"]):
         reason = why_inexact(manifest["target"]["profile"], this_machine(), read_cpuinfo())
         if reason:
             return [reason + ": build with --device-profile " + DEFAULT_PROFILE]
+    return []
+
+
+def check(folder: Path, seconds: float) -> list[str]:
+    """What is not as it was built; the latency is measured for `seconds`."""
+    broken = not_ready(folder, read_manifest(folder), FILES)
+    if broken:
+        return broken
     model = (folder / MODEL).read_bytes()
     names = quantized_tensors(model)
     plain = open_session(model)
@@ -130,12 +141,29 @@ def check(folder: Path, seconds: float) -> list[str]:
     return problems
 
 
+def check_layers(folder: Path) -> list[str]:
+    """The layers that give other codes than they must, each run by itself."""
+    manifest = read_manifest(folder)
+    broken = not_ready(folder, manifest, (*FILES, PROBE))
+    if broken:
+        return broken
+    model = (folder / MODEL).read_bytes()
+    plain, names = open_session(model), quantized_tensors(model)
+    inputs, outputs = ([value.name for value in values] for values in (plain.get_inputs(), plain.get_outputs()))
+    probe = read_probe(folder, names, inputs, outputs)
+    pieces = open_session(cut_at(model, {pattern.name: pattern.shape for pattern in probe.patterns}))
+    results = [*names, *outputs]
+    asked = [*(OWN + name for name in names), *outputs]
+    return probe_problems(probe, lambda x, codes: named(pieces.run(asked, {**x, **codes}), results), manifest)
+
+
 def main() -> int:
     """Check, replay, time; 0 where everything is as it was built, else 1."""
     parser = argparse.ArgumentParser(description="replay the golden inputs of this artifact")
     parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure the latency")
-    seconds = parser.parse_args().seconds
-    return verdict(lambda: check(Path(__file__).resolve().parent, seconds))
+    parser.add_argument("--probe", action="store_true", help="run each layer by itself on chosen codes, no more")
+    given, folder = parser.parse_args(), Path(__file__).resolve().parent
+    return verdict(lambda: check_layers(folder) if given.probe else check(folder, given.seconds))
 
 
 if __name__ == "__main__":

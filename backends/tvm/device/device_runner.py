@@ -2,6 +2,8 @@
 
 Needs numpy and apache-tvm-ffi (which brings no compiler) and nothing else: copy the folder to the device and run
 `python run.py`. Prints PASS or FAIL as its last line and exits with 0 or 1. Runs on Python 3.8 and newer.
+With --probe it runs each layer by itself instead, on codes that bring its kernel to its ends, and names those that are
+wrong.
 
 For a device without Python: `python run.py --write-input input.bin` here, `./loader trace model.so input.bin
 output.bin` there, `python run.py --check output.bin` here again.
@@ -15,7 +17,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from isobit.backends.device.golden import (
     read_golden,
     split_outputs,
 )
+from isobit.backends.device.probe import PROBE, probe_problems, read_probe
 from isobit.backends.device.processor import read_cpuinfo, this_machine, why_not
 from isobit.backends.device.replay import broken_files, print_latency, read_manifest, verdict
 from isobit.pipeline.artifact.digest import RUNNER
@@ -189,6 +192,37 @@ def follow_problems(
                        if again[name].tobytes() != values.tobytes()]
 
 
+def run_pieces(
+    function: Callable[..., Any], arrays: Sequence[np.ndarray], codes: Mapping[str, np.ndarray], device: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """What every layer gives for codes that are put in the place of what it reads, as `trace`.
+
+    Args:
+        function: `pieces`.
+        arrays: of every input [N, ...], in order.
+        codes: of every quantized tensor.
+    """
+    given = [in_memory(codes[name], name, device) for name in traced(device)]
+    return trace(function, [*arrays, *given], {**device, "follow": device["trace"]})
+
+
+def check_layers(folder: Path) -> list[str]:
+    """The layers that give other codes than they must, each run by itself."""
+    manifest = read_manifest(folder)
+    problems = broken_files(folder, manifest, (*FILES, PROBE))
+    if problems:
+        return problems
+    device = read_device(folder)
+    inputs, outputs = port_names(device)
+    probe = read_probe(folder, traced(device), inputs, outputs)
+    reason = why_not_here(device)
+    if reason:
+        return [reason]
+    function = open_module(folder)["pieces"]
+    return probe_problems(
+        probe, lambda x, codes: run_pieces(function, [x[name] for name in inputs], codes, device), manifest)
+
+
 def in_memory(codes: np.ndarray, name: str, device: dict[str, Any]) -> np.ndarray:
     """Codes [N, ...] of a quantized tensor as `trace` gives them, [N, height, width, channels]."""
     entry = next(entry for entry in device["trace"] if entry["name"] == name)
@@ -235,6 +269,7 @@ def main() -> int:
     """Check, replay, time; 0 where everything is as it was built, else 1."""
     parser = argparse.ArgumentParser(description="replay the golden inputs of this artifact")
     parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure the latency")
+    parser.add_argument("--probe", action="store_true", help="run each layer by itself on chosen codes, no more")
     parser.add_argument("--write-input", type=Path, metavar="FILE", help="write the golden inputs for loader, no more")
     parser.add_argument("--check", type=Path, metavar="FILE", help="check what `loader trace` wrote for them, no more")
     given = parser.parse_args()
@@ -243,7 +278,7 @@ def main() -> int:
         return write_input(folder, given.write_input)
     if given.check:
         return verdict(lambda: check_results(folder, given.check))
-    return verdict(lambda: replay(folder, given.seconds))
+    return verdict(lambda: check_layers(folder) if given.probe else replay(folder, given.seconds))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def test_a_build_says_what_it_did_and_leaves_one_complete_folder(command, tmp_pa
     assert result.exit_code == 0, result.stderr
     assert left_after(tmp_path) == ["out"]
     names = {"model.onnx", "manifest.json", "parity.json", "golden.npz", "run.py", "report.md", "timings.json",
-             "facts.json", "report.html"}
+             "facts.json", "report.html", "probe.npz", "certificate.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     assert result.stdout.startswith("PARITY PASSED: all ")
     for text in ("float ", "calibrated ", "reference ", "artifact ", "0 of ", " integer, 0 float",

@@ -7,9 +7,17 @@ import sys
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
+from isobit.backends.device.probe import PROBE
 from isobit.backends.onnx import OnnxBackend
+from isobit.backends.onnx.arithmetic import IntegerArithmetic
+from isobit.backends.onnx.device import device_runner
 from isobit.backends.onnx.device.device_runner import FILES, with_outputs
+from isobit.pipeline.graph.ports import input_names
+from isobit.pipeline.samples.network_inputs import part
+from isobit.shipping.probe import write_probe
+from tests.examples import ports
 from tests.examples.onnx_cases import frozen
 from tests.examples.sealed import change_golden, seal, write_documents
 from tools.check.mutate_artifact import judge_here, mutants, survivors
@@ -29,9 +37,24 @@ def artifact(tmp_path, request):
     return tmp_path
 
 
-def run(folder):
+@pytest.fixture
+def probed(artifact):
+    """The same with a probe."""
+    reference, images = frozen("add", 4, 4)
+    judged = IntegerArithmetic(reference)
+    chosen = judged.directed(images[:1])
+    expected = judged.pieces(chosen.inputs, chosen.codes)
+    assert write_probe(artifact / PROBE, judged, ["input"], chosen, expected)
+    names = {"relu_q": "stem", "relu_2_q": "branch"}
+    seal(artifact, tensors=[{"name": name, "module": module, "kind": "activation", "bits": 8}
+                            for name, module in names.items()])
+    return artifact
+
+
+def run(folder, *options):
     done = subprocess.run(
-        [sys.executable, "-W", "error", "run.py", "--seconds", "0.05"], cwd=folder, capture_output=True, text=True
+        [sys.executable, "-W", "error", "run.py", "--seconds", "0.05", *options],
+        cwd=folder, capture_output=True, text=True,
     )
     assert not done.stderr
     return done.returncode, done.stdout.splitlines()
@@ -123,3 +146,87 @@ def test_only_numpy_and_onnxruntime_are_imported(artifact):
     lines = (artifact / "run.py").read_text().splitlines()
     imports = {line.split()[1].split(".")[0] for line in lines if line.lstrip().startswith(("import ", "from "))}
     assert imports - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
+
+
+def test_layers_that_are_right_pass_each_by_itself(probed):
+    code, lines = run(probed, "--probe")
+    assert code == 0 and lines[-1] == "PASS" and lines[0].startswith("layers run by themselves: ")
+    assert run(probed)[0] == 0
+
+
+class Wrong:
+    """A session whose kernel gives one step less where one tensor of a cut model is largest."""
+
+    def __init__(self, model):
+        self.session = OPEN(model)
+
+    def get_inputs(self):
+        return self.session.get_inputs()
+
+    def get_outputs(self):
+        return self.session.get_outputs()
+
+    def run(self, names, feed):
+        found = self.session.run(names, feed)
+        place = names.index("own:relu_2_q")
+        found[place] = found[place] - (found[place] == 15)
+        return found
+
+
+OPEN = device_runner.open_session
+
+
+def test_a_kernel_that_is_wrong_at_its_end_is_named(probed, monkeypatch, capsys):
+    assert device_runner.check_layers(probed) == []
+    monkeypatch.setattr(device_runner, "open_session", Wrong)
+    (line,) = device_runner.check_layers(probed)
+    assert line.startswith("relu_2_q: wrong on ") and line.endswith(" chosen samples: conv2d + relu of branch")
+
+
+def test_another_bias_is_found_in_its_layer_alone(probed):
+    """What comes after a wrong layer reads chosen codes, so nothing else is blamed."""
+    model = onnx.load(probed / "model.onnx")
+    read = {name for node in model.graph.node for name in (node.input[:1] if "Dequantize" in node.op_type else
+                                                           node.input[8:9])}
+    tensor = next(t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT32 and t.name in read)
+    codes = numpy_helper.to_array(tensor) + 40
+    tensor.CopyFrom(numpy_helper.from_array(codes.astype(np.int32), tensor.name))
+    onnx.save(model, probed / "model.onnx")
+    seal(probed)
+    code, lines = run(probed, "--probe")
+    assert code == 1 and lines[-1] == "FAIL" and len(lines) == 3
+    assert lines[1].startswith("relu_q: wrong on ") and " chosen samples: conv2d + relu of stem" in lines[1]
+
+
+def test_a_damaged_or_a_missing_probe_fails(probed):
+    with (probed / PROBE).open("ab") as file:
+        file.write(b" ")
+    assert run(probed, "--probe") == (1, ["probe.npz: changed since it was built", "FAIL"])
+    assert run(probed) == (1, ["probe.npz: changed since it was built", "FAIL"])
+    (probed / PROBE).unlink()
+    seal(probed)
+    assert run(probed, "--probe") == (1, ["probe.npz: not in the manifest", "FAIL"])
+    assert run(probed)[0] == 0
+
+
+def test_the_probe_of_another_network_fails(probed):
+    with np.load(probed / PROBE) as file:
+        arrays = {key: file[key] for key in file.files}
+    np.savez(probed / PROBE, **{**arrays, "digests": arrays["digests"][1:]})
+    seal(probed)
+    code, lines = run(probed, "--probe")
+    assert code == 1 and lines[-1] == "FAIL" and "does not hold a digest for every tensor" in lines[-2]
+
+
+@pytest.mark.parametrize("name", ["heads", "siamese"])
+def test_networks_with_several_inputs_and_outputs_are_probed(name, tmp_path):
+    reference, x = ports.frozen(name, "onnx")
+    backend = OnnxBackend("qdq")
+    backend.emit(reference, tmp_path)
+    judged, names = backend.arithmetic(reference), input_names(reference.graph)
+    chosen = judged.directed(part(x, slice(1)))
+    assert write_probe(tmp_path / PROBE, judged, names, chosen, judged.pieces(chosen.inputs, chosen.codes))
+    (tmp_path / "golden.npz").write_bytes(b"not read")
+    seal(tmp_path)
+    assert len(names) + len(judged.outputs) > 2
+    assert device_runner.check_layers(tmp_path) == []

@@ -10,13 +10,18 @@ import sys
 import numpy as np
 import pytest
 
+from isobit.backends.device.probe import PROBE
 from isobit.backends.device.processor import this_machine
+from isobit.backends.tvm import TvmBackend
 from isobit.backends.tvm.device import device_runner
 from isobit.backends.tvm.device.device_runner import named, open_module, read_results, to_tensor
 from isobit.backends.tvm.device.toolchain import compiler, emulation
 from isobit.backends.tvm.profiles import NATIVE, PROFILES, resolve
 from isobit.backends.tvm.session import NativeSession
+from isobit.shipping.probe import write_probe
 from tests.backends.tvm import toy
+from tests.backends.tvm.conftest import needs
+from tests.examples.onnx_cases import frozen
 from tests.examples.sealed import change_golden, seal, write_documents
 from tests.examples.tvm_networks import resnet
 from tools.check.mutate_artifact import judge_here, mutants, survivors
@@ -240,3 +245,61 @@ def test_only_numpy_and_the_interface_package_are_imported(artifacts):
 def test_the_toy_is_worth_comparing():
     codes = toy.expected(toy.images(8))["layer_q"]
     assert 0.1 < (codes == 0).mean() < 0.9 and len(np.unique(codes)) > 50
+
+
+@pytest.fixture(scope="module")
+def probes(tmp_path_factory):
+    """An artifact of a real network with a probe, not to be changed."""
+    needs(NATIVE)
+    backend, folder = TvmBackend(), tmp_path_factory.mktemp("probed")
+    reference, images = frozen("relu", 8, 8, target=backend.target(NATIVE))
+    backend.emit(reference, folder)
+    judged = backend.arithmetic(reference)
+    chosen = judged.directed(images[:1])
+    expected = judged.pieces(chosen.inputs, chosen.codes)
+    assert write_probe(folder / PROBE, judged, ["input"], chosen, expected)
+    (folder / "golden.npz").write_bytes(b"not read")
+    seal(folder, tensors=[{"name": "relu_1_q", "module": "second", "kind": "activation", "bits": 8}])
+    return folder
+
+
+@pytest.fixture
+def probed(probes, tmp_path):
+    """The same, for a test to change."""
+    return shutil.copytree(probes, tmp_path / "probed")
+
+
+def test_layers_that_are_right_pass_each_by_itself(probed):
+    code, lines = run(probed, "--probe")
+    assert code == 0 and lines[-1] == "PASS" and lines[0].startswith("layers run by themselves: ") and len(lines) == 2
+
+
+def test_a_damaged_or_a_missing_probe_fails(probed):
+    content = bytearray((probed / PROBE).read_bytes())
+    content[len(content) // 2] ^= 4
+    (probed / PROBE).write_bytes(content)
+    assert run(probed, "--probe") == (1, ["probe.npz: changed since it was built", "FAIL"])
+    (probed / PROBE).unlink()
+    seal(probed)
+    assert run(probed, "--probe") == (1, ["probe.npz: not in the manifest", "FAIL"])
+
+
+def test_a_kernel_that_is_wrong_at_its_end_is_named(probes, monkeypatch):
+    """One step less where the tensor is largest, as instructions that saturate early give."""
+    names = device_runner.traced(device_runner.read_device(probes))
+
+    def opened(folder):
+        pieces = open_module(folder)["pieces"]
+
+        def saturating(*given):
+            found = [np.from_dlpack(tensor).copy() for tensor in pieces(*given)]
+            wrong = found[names.index("relu_1_q")]
+            wrong[wrong == 255] = 254
+            return [to_tensor(values) for values in found]
+
+        return {"pieces": saturating}
+
+    assert device_runner.check_layers(probes) == []
+    monkeypatch.setattr(device_runner, "open_module", opened)
+    (line,) = device_runner.check_layers(probes)
+    assert line.startswith("relu_1_q: wrong on ") and line.endswith(" chosen samples: conv2d + relu of second")
