@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from isobit.backends.onnx.model_bytes import OWN, cut_at, output_names, quantized_tensors, with_outputs
-from isobit.pipeline.errors import InputError, ParityError
+from isobit.pipeline.errors import InputError, ParityError, first_line
 from isobit.pipeline.samples.network_inputs import Inputs, tensors
 
 LEVELS = {
@@ -76,12 +76,12 @@ class OnnxSession:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _run(self, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outputs = dict(zip(self._outputs, self._plain.run(self._outputs, x), strict=True))
+        outputs = dict(zip(self._outputs, _computed(self._plain, self._outputs, x), strict=True))
         floats = {name: values.astype(np.float32, copy=False) for name, values in outputs.items()}
         if self._tapped is None:
             return floats
         names = [output.name for output in self._tapped.get_outputs()]
-        results = dict(zip(names, self._tapped.run(names, x), strict=True))
+        results = dict(zip(names, _computed(self._tapped, names, x), strict=True))
         if any(not _equal(results.pop(name), values) for name, values in outputs.items()):
             raise ParityError(
                 f"reading the quantized tensors changes what the model computes at level '{self.level}'",
@@ -109,8 +109,24 @@ class OnnxPieces:
         feed = {name: np.ascontiguousarray(np.asarray(codes.get(name, plain.get(name)), kind))
                 for name, kind in kinds.items()}
         names = [value.name for value in session.get_outputs()]
-        found = {name.removeprefix(OWN): values for name, values in zip(names, session.run(names, feed), strict=True)}
+        computed = zip(names, _computed(session, names, feed), strict=True)
+        found = {name.removeprefix(OWN): values for name, values in computed}
         return {name: found[name] if name in codes else found[name].astype(np.float32, copy=False) for name in found}
+
+
+def _computed(session: Any, names: list[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs of a session.
+
+    Raises:
+        ParityError: the runtime refuses to compute them, as where a ratio of scales is beyond what its kernel takes.
+    """
+    try:
+        return session.run(names, feed)
+    except Exception as error:  # of the runtime's own types
+        raise ParityError(
+            f"ONNX Runtime loads the file and does not compute it: {first_line(error)}",
+            hint="Where scales are too far apart, bring the values that meet in that operator nearer in the network.",
+        ) from error
 
 
 def _equal(one: np.ndarray, other: np.ndarray) -> bool:

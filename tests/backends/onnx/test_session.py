@@ -130,3 +130,16 @@ def test_a_full_disk_of_temporary_files_is_told(emitted, monkeypatch, free, expe
     monkeypatch.setattr(session_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
     with pytest.raises(expected, match="TMPDIR" if expected is InputError else "serialization"):
         integer_ops(emitted[0])
+
+
+def test_what_the_runtime_refuses_to_compute_is_told(tmp_path):
+    """A global average whose scale is 10^12 times that of its input."""
+    path = tmp_path / "model.onnx"
+    emit_model(frozen("relu", target=targets("qoperator")["generic"])[0], path, "qoperator")
+    model = onnx.load(path)
+    pool = next(node for node in model.graph.node if node.op_type == "QLinearGlobalAveragePool")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1e12), "far"))
+    pool.input[3] = "far"
+    onnx.save(model, path)
+    with pytest.raises(ParityError, match="does not compute it"):
+        OnnxSession(path).run(np.zeros((1, 3, 9, 9), np.float32))
