@@ -7,6 +7,7 @@ of a graph, and the codes at which a layer's sums are largest.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,7 +87,9 @@ def direct(
         return Directed(reason=first_line(error))
     wrong = level.codes.differing + level.unexplained + len(level.wrong_outputs)
     first = level.first_divergence or next(iter(level.wrong_outputs), None)
-    return Directed(SAMPLES, pieces is not None, level.codes, wrong, first, {
+    bounded = sum(count.compared for count in level.boundaries.values())
+    codes = replace(level.codes, compared=level.codes.compared + bounded)
+    return Directed(SAMPLES, pieces is not None, codes, wrong, first, {
         name: len(np.unique(np.concatenate([results[name].reshape(-1) for results in shown]))) / count
         for name, count in chosen.levels.items() if all(name in results for results in shown)
     })
