@@ -228,9 +228,35 @@ def _gate_grid(grid: CodeGrid) -> CodeGrid:
     return CodeGrid(grid.scale * 6, grid.zero_point, grid.low, grid.high)
 
 
+# ONNX Runtime's logistic function: a quotient of polynomials in x * x, from the highest power down.
+_LOGISTIC_ABOVE = (4.37031012579801e-11, 1.15627324459942e-07, 6.08574864600143e-05, 8.51377133304701e-03,
+                   2.48287947061529e-01)
+_LOGISTIC_BELOW = (6.10247389755681e-13, 5.76102136993427e-09, 6.29106785017040e-06, 1.70198817374094e-03,
+                   1.16817656904453e-01, 9.93151921023180e-01)
+
+
+def logistic(x: Tensor) -> Tensor:
+    """The sigmoid of float32 numbers as ONNX Runtime computes it, to the bit: one code in some hundred thousand lies so
+    near the middle of two that the last bit decides.
+    """
+    x = x.float().clamp(-18, 18)
+    square = x * x
+
+    def polynomial(factors: Sequence[float]) -> Tensor:
+        total = _f32(factors[0], x)
+        for factor in factors[1:]:
+            total = _fma(total, square, _f32(factor, x))
+        return total
+
+    return (polynomial(_LOGISTIC_ABOVE) * x / polynomial(_LOGISTIC_BELOW) + 0.5).clamp(0, 1)
+
+
 def sigmoid(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
     """QLinearSigmoid: a table of the float formula."""
-    return quantize_float(torch.sigmoid(dequantized(inputs[0])), grid)
+    x = inputs[0]
+    every = Codes(torch.arange(256, dtype=torch.float32), x.grid)
+    table = run.once(region, lambda: quantize_float(logistic(dequantized(every)), grid))
+    return table.to(x.codes.device)[x.codes.long()]
 
 
 @dataclass(frozen=True)

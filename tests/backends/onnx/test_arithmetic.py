@@ -124,7 +124,22 @@ def test_sigmoid():
     for _ in range(4 * ROUNDS):
         x, grid = Codes(every_code, random_grid(rng, False)), CodeGrid(torch.tensor(1 / 255), 0, 0, 255)
         expected = kernel("QLinearSigmoid", operands(x, grid))
-        assert np.array_equal(arithmetic.sigmoid(None, None, [x], grid).numpy(), expected)
+        assert np.array_equal(arithmetic.sigmoid(Fresh(), None, [x], grid).numpy(), expected)
+
+
+@pytest.mark.parametrize(("scale", "zero", "out"), [
+    (0.18330790102481842, 124, 1 / 255), (0.005793216172605753, 242, 0.002322013257071376),
+    (0.0053075263276696205, 199, 0.002439855830743909), (1.0862628130325902e-08, 20, 1 / 255),
+])
+def test_sigmoid_is_the_runtimes_to_the_last_bit(scale, zero, out):
+    """Tables of which one code lies so near the middle of two that another formula for the sigmoid gives the other."""
+    grid = CodeGrid(torch.tensor(scale, dtype=torch.float32), zero, 0, 255)
+    result = CodeGrid(torch.tensor(out, dtype=torch.float32), 0, 0, 255)
+    x = Codes(torch.arange(256.0).reshape(1, 1, 16, 16), grid)
+    expected = kernel("QLinearSigmoid", operands(x, result))
+    assert np.array_equal(arithmetic.sigmoid(Fresh(), None, [x], result).numpy(), expected)
+    plain = arithmetic.quantize_float(torch.sigmoid(arithmetic.dequantized(x)), result)
+    assert not np.array_equal(plain.numpy(), expected)
 
 
 def test_gate_codes_are_hardsigmoid_codes():
