@@ -6,7 +6,7 @@ of a graph, and the codes at which a layer's sums are largest.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from torch import fx
 from isobit.backends.device.chosen import SAMPLES, chosen_codes, chosen_numbers
 from isobit.backends.execution.codes import CodeGrid
 from isobit.backends.execution.layer_sums import Layer, explicit_padding
-from isobit.pipeline.errors import CalibrationError, first_line
+from isobit.pipeline.errors import CalibrationError
 from isobit.pipeline.graph.dialect import WEIGHTED
 from isobit.pipeline.graph.nodes import bound_args, op_name, pair, tensor_dtype
 from isobit.pipeline.graph.ports import input_names, input_nodes, output_nodes
@@ -70,29 +70,32 @@ def direct(
         like: see `directed_samples`.
         keep: called where layers are run, with what was chosen and what they must give.
     """
-    level = LevelReport("directed", True)
+    level, shown, layers, reason = LevelReport("directed", True), list[Mapping[str, np.ndarray]](), False, ""
     try:
         chosen = arithmetic.directed(like)
         if chosen is None:
             return Directed(reason="the target's arithmetic is that of its runtime")
-        shown = [session.run(chosen.inputs)]
-        expected = arithmetic.follow(chosen.inputs, shown[0])
-        compare_results(level, arithmetic, expected, shown[0])
+        results = session.run(chosen.inputs)
+        compare_results(level, arithmetic, arithmetic.follow(chosen.inputs, results), results)
+        shown.append(results)
         if pieces is not None:
             expected = arithmetic.pieces(chosen.inputs, chosen.codes)
-            shown.append(pieces.run(chosen.inputs, chosen.codes))
-            compare_results(level, arithmetic, expected, shown[1])
+            results = pieces.run(chosen.inputs, chosen.codes)
+            compare_results(level, arithmetic, expected, results)
+            shown, layers = [*shown, results], True
             keep(chosen, expected)
-    except CalibrationError as error:
-        return Directed(reason=first_line(error))
+    except CalibrationError as error:  # an operator in float that has no number there: 0 / 0
+        reason = str(error).partition("\n")[0]
+    if not shown:
+        return Directed(reason=reason)
     wrong = level.codes.differing + level.unexplained + len(level.wrong_outputs)
     first = level.first_divergence or next(iter(level.wrong_outputs), None)
     bounded = sum(count.compared for count in level.boundaries.values())
     codes = replace(level.codes, compared=level.codes.compared + bounded)
-    return Directed(SAMPLES, pieces is not None, codes, wrong, first, {
+    return Directed(SAMPLES, layers, codes, wrong, first, {
         name: len(np.unique(np.concatenate([results[name].reshape(-1) for results in shown]))) / count
         for name, count in chosen.levels.items() if all(name in results for results in shown)
-    })
+    }, reason)
 
 
 def _levels(grid: CodeGrid) -> int:
@@ -157,8 +160,9 @@ def _largest_sum(layer: Layer, node: fx.Node, shape: tuple[int, ...]) -> np.ndar
     taps = of_group[np.arange(groups), strongest].reshape(shape[0], *weight.shape[2:]) > 0
     top, left, _, _ = explicit_padding(arguments["padding"], weight.shape[2:], arguments["dilation"])
     rows, columns = (
-        (np.arange(size) + before) // step % taps.shape[1 + axis]
-        for axis, (size, before, step) in enumerate(zip(
-            shape[1:], (top, left), pair(arguments["dilation"]), strict=True))
+        # The first window that lies inside the map begins at output ceil(before / stride).
+        (np.arange(size) + before - -(-before // stride) * stride) // step % taps.shape[1 + axis]
+        for axis, (size, before, step, stride) in enumerate(zip(
+            shape[1:], (top, left), pair(arguments["dilation"]), pair(arguments["stride"]), strict=True))
     )
     return taps[:, rows[:, None], columns]

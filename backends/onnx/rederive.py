@@ -28,13 +28,12 @@ _RESULT = {
 
 @dataclass(frozen=True)
 class _Grid:
-    """Where the codes of a tensor lie; `low` and `high` are ends of the codes, `top` that of the grid itself."""
+    """Where the codes of a tensor lie, between `low` and `high`."""
 
     scale: np.ndarray
     zero: int
     low: int = 0
     high: int = 255
-    top: int = 255
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Sums:
     """What is known of a layer's sums.
 
     Args:
-        bound: the largest magnitude, over all codes of the grid that it reads.
+        bound: the largest magnitude, over all codes that it can read.
         digest: SHA-256 of the ends of each channel's sums and of their thresholds.
     """
 
@@ -57,7 +56,10 @@ def rederive(path: Path) -> dict[str, Sums]:
         ValueError: that is no model file.
     """
     file = _File(path)
-    found = {name: file.sums_of(name) for node in file.nodes for name in node.output}
+    try:
+        found = {name: file.sums_of(name) for node in file.nodes for name in node.output}
+    except Exception as error:  # constants of other shapes than their operators take, loops, what else a file may hold
+        raise ValueError(f"{path.name} is no model of Isobit's ({type(error).__name__}: {error})") from error
     return {name: sums for name, sums in found.items() if sums is not None}
 
 
@@ -119,7 +121,7 @@ class _File:
                 return None
             least = below.low if low is None else max(below.low, int(low))
             most = 255 if high is None else int(high)
-            return replace(below, low=min(least, most), high=min(below.high, most), top=min(below.top, most))
+            return replace(below, low=min(least, most), high=min(below.high, most))
         places = _RESULT.get(node.op_type)
         if places is None or len(node.input) <= places[1]:
             return None
@@ -208,18 +210,16 @@ class _File:
             bias = parts[2][0].astype(np.int64) if len(parts) > 2 else np.zeros(len(rows), np.int64)
             shape = (-1, 1, 1) if kind == "Conv" else (-1,)
             factor = (x.scale * np.broadcast_to(scale.reshape(-1), len(rows)).astype(np.float32)) / grid.scale
-            ends = [_ends(rows, bias, *_centered(x, top)) for top in (x.high, x.top)]
-            least, largest = (end.reshape(shape) for end in ends[0])
-            bound = int(np.maximum(-ends[1][0], ends[1][1]).max())
-            return _made(grid, factor.reshape(shape), least, largest, bound)
+            least, largest = (end.reshape(shape) for end in _ends(rows, bias, *_centered(x)))
+            return _made(grid, factor.reshape(shape), least, largest, int(np.maximum(-least, largest).max()))
         if kind == "MatMul" and len(parts) == 2 and (other := self.grid(parts[1][3])) is not None:
             rank, depth = len(self._shapes.get(node.output[0], ())), (self._shapes.get(node.input[0]) or [0])[-1]
-            products = [a * b for a in _centered(x, x.high) for b in _centered(other, other.high)]
+            products = [a * b for a in _centered(x) for b in _centered(other)]
             return self._one(grid, x.scale * other.scale / grid.scale, depth * min(products), depth * max(products),
                              rank - 1) if rank and depth else None
         if kind == "GlobalAveragePool" and (shape := self._shapes.get(node.input[0])):
             count = int(np.prod(shape[2:]))
-            low, high = _centered(x, x.high)
+            low, high = _centered(x)
             return self._one(grid, x.scale / (grid.scale * np.float32(count)), count * low, count * high, 3)
         return None
 
@@ -232,10 +232,9 @@ class _File:
 # -- thresholds --
 
 
-def _centered(grid: _Grid, high: int) -> tuple[int, int]:
+def _centered(grid: _Grid) -> tuple[int, int]:
     """Ends of codes without their zero point, which padding always brings in."""
-    low = grid.low if high == grid.high else 0
-    return min(low - grid.zero, 0), max(high - grid.zero, 0)
+    return min(grid.low - grid.zero, 0), max(grid.high - grid.zero, 0)
 
 
 def _ends(rows: np.ndarray, bias: np.ndarray, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:

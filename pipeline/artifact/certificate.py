@@ -53,30 +53,44 @@ def certified(folder: Path) -> tuple[dict[str, Any], list[str]]:
         an empty certificate where there is none that can be read.
     """
     try:
-        content, manifest = _read(folder / CERTIFICATE), _read(folder / MANIFEST)
-        own = [content.get(DIGEST) == content_digest(content), manifest.get(DIGEST) == content_digest(manifest)]
-        files = {name: entry["sha256"] for name, entry in manifest["files"].items()}
-        proven = content["proven"]
-        tensors, limit = proven["every_input"]["tensors"], proven["every_input"]["sum_limit"]
-        rules = [(rule["rule"], rule["passed"]) for rule in proven["gate"]["rules"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return {}, ["no certificate and manifest that can be read: " + (str(error) or type(error).__name__)]
-    problems = [name + ": changed since it was written" for name, same in zip((CERTIFICATE, MANIFEST), own) if not same]  # noqa: B905
+        content, manifest, parity = (_read(folder / name) for name in (CERTIFICATE, MANIFEST, "parity.json"))
+        files = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
+        problems = _own(content, manifest)
+        if {key: parity.get(key) for key in KEPT} != content["proven"]:
+            problems.append(CERTIFICATE + ": says other things than parity.json")
+        problems += _claims(content["proven"])
+    except Exception as error:  # whatever somebody wrote there
+        return {}, [f"no certificate and manifest that can be read: {type(error).__name__}: {error}"]
+    return content, problems + _files(folder, files)
+
+
+def _own(content: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
+    """Whether certificate and manifest are what was written, and belong together."""
+    problems = [name + ": changed since it was written" for name, said in ((CERTIFICATE, content), (MANIFEST, manifest))
+                if said.get(DIGEST) != content_digest(said)]
     if content.get("format") != FORMAT:
         problems.append(CERTIFICATE + ": of another format")
     if content.get("manifest") != manifest.get(DIGEST):
         problems.append(CERTIFICATE + ": of other files, the manifest is not the one that it names")
-    problems += _files(folder, files)
-    problems += ["a rule of the build did not hold: " + rule for rule, passed in rules if passed is not True]
-    if not rules:
-        problems.append(CERTIFICATE + ": no rule was held")
-    for name, tensor in tensors.items():
-        bound = tensor.get("bound")
-        if bound is not None and (limit is None or not 0 <= bound <= limit):
-            problems.append("{}: its sums reach {}, more than {}".format(name, bound, limit))  # noqa: UP032
-    if not problems and {key: _read(folder / "parity.json").get(key) for key in KEPT} != proven:
-        problems.append(CERTIFICATE + ": says other things than parity.json")
-    return content, problems
+    return problems
+
+
+def _claims(proven: dict[str, Any]) -> list[str]:
+    """What a certificate says that no proof can have said."""
+    gate, reached = proven["gate"], proven["every_input"]
+    problems = ["a rule of the build did not hold: " + str(rule["rule"]) for rule in gate["rules"]
+                if rule["passed"] is not True]
+    if not gate["rules"] or gate["passed"] is not True:
+        problems.append(CERTIFICATE + ": the build was held to no rule, or did not pass")
+    limit = reached["sum_limit"]
+    for name, tensor in reached["tensors"].items():
+        bound, verdict, over = tensor.get("bound"), tensor["verdict"], tensor["over"]
+        if bound is not None and not 0 <= int(bound) <= int(limit):
+            problems.append(f"{name}: its sums reach {bound}, more than {limit}")
+        if verdict not in ("equal", "parts", "open") or (
+                verdict != "open" and over != "itself" and len(tensor["digest"]) != 64):
+            problems.append(f"{name}: said to be '{verdict}' without what it was gone through by")
+    return problems
 
 
 def verify(folder: Path, derive: Callable[[Path], Mapping[str, Any]]) -> tuple[list[str], list[str]]:
@@ -89,23 +103,26 @@ def verify(folder: Path, derive: Callable[[Path], Mapping[str, Any]]) -> tuple[l
     if problems:
         return [], problems
     proven = content["proven"]
-    tensors, derived = proven["every_input"]["tensors"], derive(folder)
-    again = 0
+    tensors, derived, left = proven["every_input"]["tensors"], derive(folder), []
     for name, tensor in tensors.items():
-        if name not in derived or "digest" not in tensor:
+        found = derived.get(name)
+        if found is None:
+            left.append(name)
             continue
-        again += 1
-        if derived[name].digest != tensor["digest"]:
+        if found.digest != tensor.get("digest"):
             problems.append(name + ": its thresholds, worked out from the files, are not those that were proven")
-        if derived[name].bound is not None and derived[name].bound != tensor.get("bound"):
-            problems.append(name + ": its sums, worked out from the files, reach {:,}, not {}".format(
-                derived[name].bound, tensor.get("bound")))
+        # The build's bound is of the whole grid, clamped or not.
+        if found.bound is not None and not found.bound <= int(tensor.get("bound", -1)):
+            problems.append("{}: its sums, worked out from the files, reach {:,}, more than {}".format(
+                name, found.bound, tensor.get("bound")))
     verdicts = [tensor["verdict"] for tensor in tensors.values()]
-    exact, parting, left = (verdicts.count(verdict) for verdict in ("equal", "parts", "open"))
+    exact, parting, unsaid = (verdicts.count(verdict) for verdict in ("equal", "parts", "open"))
+    again = f"sums and thresholds of {len(tensors) - len(left)} of {len(tensors)} tensors"
+    again += "; not of " + ", ".join(left) if left else ""
     return [
         "proven on {}".format(content["processor"]),
-        f"every input: {exact} tensors exact, {parting} part from exact arithmetic as listed, {left} not gone through",
-        f"worked out again from the files: sums and thresholds of {again} of {len(tensors)} tensors",
+        f"every input: {exact} tensors exact, {parting} part from exact arithmetic as listed, {unsaid} not known",
+        f"worked out again from the files: {again if derived else 'nothing, this target has no second reader'}",
         "read back: {}".format((proven["read_back"] or {}).get("text", "not")),
         "directed: {}".format((proven["directed"] or {}).get("text", "none")),
         "sampled: {:,} codes of {:,} samples".format(proven["codes"]["compared"], proven["samples"]),
@@ -121,5 +138,6 @@ def _files(folder: Path, files: dict[str, str]) -> list[str]:
         elif hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
             problems.append(name + ": changed since it was built")
     known = {*files, *APART}
-    more = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if not path.is_dir())
+    more = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*")
+                  if path.is_symlink() or not path.is_dir())
     return problems + [name + ": nothing says what it is" for name in more if name not in known]

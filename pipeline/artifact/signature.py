@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from isobit.pipeline.artifact.certificate import certified
 from isobit.pipeline.errors import InputError, first_line
 
 SIGNATURE = "model.sig"
@@ -15,15 +18,20 @@ def sign(folder: Path, key: Path) -> Path:
     """Sign every file of a folder with an elliptic private key (PEM, without a password), into `model.sig` there.
 
     Raises:
-        InputError: the key cannot be read, or `model-signing` is not installed.
+        InputError: the folder is not as it was certified, the key cannot be read, or `model-signing` is not installed.
     """
     signing, _, hashing = _library()
     path = folder / SIGNATURE
+    if problems := certified(folder)[1]:
+        raise InputError(f"the folder is not as it was built: {problems[0]}", where=str(folder), field="artifact",
+                         hint="Build the artifact again.")
     try:
         config = signing.Config().set_hashing_config(_all_but(hashing, path))
-        config.use_elliptic_key_signer(private_key=key).sign(folder.resolve(), path)
+        with tempfile.TemporaryDirectory() as place:  # a signature that stands is left alone until there is another
+            made = Path(place) / SIGNATURE
+            config.use_elliptic_key_signer(private_key=key).sign(folder.resolve(), made)
+            shutil.copyfile(made, path)
     except Exception as error:  # whatever a cryptography library says of a file that is no key
-        path.unlink(missing_ok=True)
         raise InputError(f"the folder cannot be signed: {first_line(error)}", where=str(key), field="key",
                          allowed="an elliptic private key as PEM",
                          hint="openssl ecparam -name prime256v1 -genkey -noout -out key.pem") from error
@@ -37,14 +45,18 @@ def signature_problem(folder: Path, key: Path) -> str:
         InputError: the key is not there, or `model-signing` is not installed.
     """
     _, verifying, hashing = _library()
-    if not key.is_file():
-        raise InputError("there is no such key", where=str(key), field="key", allowed="an elliptic public key as PEM")
     path = folder / SIGNATURE
+    try:
+        config = verifying.Config().set_hashing_config(_all_but(hashing, path))
+        config.use_elliptic_key_verifier(public_key=key)
+    except Exception as error:  # see `sign`
+        raise InputError(f"the key cannot be read: {first_line(error)}", where=str(key), field="key",
+                         allowed="an elliptic public key as PEM",
+                         hint="openssl ec -in key.pem -pubout -out key.pub") from error
     if not path.is_file():
         return f"{SIGNATURE}: missing, nobody signed this folder"
     try:
-        config = verifying.Config().set_hashing_config(_all_but(hashing, path))
-        config.use_elliptic_key_verifier(public_key=key).verify(folder.resolve(), path)
+        config.verify(folder.resolve(), path)
     except Exception as error:  # a wrong signature, another key, another file: all are one answer
         return f"{SIGNATURE}: not a signature of these files by this key ({first_line(error)})"
     return ""

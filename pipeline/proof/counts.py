@@ -180,7 +180,7 @@ class Directed:
         wrong: codes, values and roundings of float operators that are not what the target's arithmetic gives.
         first: the first tensor or output with such a one.
         shown: which share of its codes each tensor has shown.
-        reason: why there are none, where there are none.
+        reason: why there are none, or none of layers by themselves, where that is so.
     """
 
     samples: int = 0
@@ -199,9 +199,10 @@ class Directed:
     @property
     def text(self) -> str:
         """In one line."""
-        if self.reason:
+        if not self.samples:
             return f"none: {self.reason}"
         how = "each layer by itself" if self.layers else "the network as a whole"
+        how += f" ({self.reason})" if self.reason else ""
         differ = f"{self.wrong:,} differ, first in {self.first}" if self.wrong else "none differs"
         hidden = f"; {len(self.hidden)} of {len(self.shown)} tensors showed less than {SHOWN:.0%} of their codes"
         few = hidden if self.hidden else ""
@@ -210,7 +211,7 @@ class Directed:
     @property
     def rules(self) -> list[Rule]:
         """What the build is held to; none where there are none."""
-        if self.reason:
+        if not self.samples:
             return []
         how = "each layer by itself" if self.layers else "the network as a whole"
         text = f"no code or output differs on {self.samples} samples that were chosen to show the kernels, {how}"

@@ -1,8 +1,8 @@
 """Checks what a build certified of an artifact, on a machine without Isobit: `python verify.py FOLDER`.
 
-Needs numpy and onnx (1.16 or newer). Hashes of all files, the rules that the build was held to, and for ONNX files the
-bounds and thresholds of every layer, worked out from the file anew. Prints PASS or FAIL as its last line and exits with
-0 or 1. It says nothing of who wrote the folder: that takes a signature.
+Needs numpy and onnx (1.16 or newer). Hashes of all files, the rules that the build was held to, and of ONNX files the
+sums and thresholds of layers between integers, worked out from the file anew. Prints PASS or FAIL as its last line and
+exits with 0 or 1. It says nothing of who wrote the folder: that takes a signature.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ Key = Annotated[Path | None, typer.Option("--key", show_default=False, metavar="
 
 
 def verify(artifact: Folder, key: Key = None, script: Script = None, debug: cli.Debug = False) -> None:
-    """Check an artifact's certificate: all hashes, the rules that its build was held to, and from the files anew the
-    sums and thresholds of every layer, where its target has a second reader. With a key also who signed it.
+    """Check an artifact's certificate: all hashes, the rules that its build was held to, and of ONNX files the sums and
+    thresholds of layers between integers, worked out anew. With a key also who signed it.
     """
     with ExitStack() as stack:
         terminal = Terminal(open_console(sys.stdout), open_console(sys.stderr))

@@ -5,13 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from isobit import passes
 from isobit.backends.base import BACKENDS
 from isobit.backends.execution.codes import Codes
 from isobit.backends.execution.directed import SAMPLES, direct
 from isobit.backends.execution.exact import ExactArithmetic
+from isobit.calib.calibrate import calibrate
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.errors import CalibrationError
 from isobit.pipeline.graph.nodes import op_name
+from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.samples.network_inputs import tensors
 from tests.backends.execution.test_reachable import arithmetic_of
 from tests.examples.onnx_cases import frozen, frozen_with_levels
@@ -114,6 +119,30 @@ def test_codes_after_float_operators_are_held_to_their_bounds(tmp_path):
     assert wrong.wrong and wrong.first == "gelu_q"
 
 
+class Shares(nn.Module):
+    """Divides by a sum that chosen codes make 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        x = torch.sigmoid(self.one(x))
+        return self.two(x / x.sum(1, keepdim=True)).mean((2, 3))
+
+
+@pytest.mark.onnxruntime
+def test_an_operator_that_has_no_number_there_leaves_what_was_compared(tmp_path):
+    torch.manual_seed(0)
+    x, backend = torch.rand(8, 3, 5, 5) + 1, BACKENDS.get("onnx")
+    quantized = passes.quantize(capture(Shares().eval(), x[:1]), load_recipe("minmax_w8a8"), backend.target("generic"))
+    reference = passes.legalize(calibrate(quantized, x))[0]
+    backend.emit(reference, tmp_path)
+    session, judged = backend.open(tmp_path, "all"), backend.arithmetic(reference)
+    found = direct(judged, session, backend.pieces(tmp_path), x[:1])
+    assert "gives NaN" in found.reason and not found.layers
+
+
 def test_where_nothing_can_be_chosen_is_said(tmp_path):
     reference, images = frozen("relu", 8, 8)
     found = direct(ExactArithmetic(reference), None, None, images[:1])
@@ -124,4 +153,4 @@ def test_where_nothing_can_be_chosen_is_said(tmp_path):
             raise CalibrationError("the operator div gives NaN", where="div", hint="Divide by something else.")
 
     assert "gives NaN" in direct(Nowhere(), None, None, images[:1]).reason
-    assert replace(found, reason="").rules[0].passed is False
+    assert replace(found, samples=1).rules[0].passed is False

@@ -9,8 +9,9 @@ from isobit.pipeline.artifact.certificate import CERTIFICATE, KEPT, certified, v
 from isobit.pipeline.artifact.digest import DIGEST, MANIFEST, content_digest
 from isobit.pipeline.artifact.manifest import file_table
 
-TENSORS = {"a_q": {"verdict": "parts", "over": "sums", "digest": "aa", "bound": 9}, "b_q": {"verdict": "open"},
-           "c_q": {"verdict": "equal", "over": "codes", "digest": "cc"}}
+TENSORS = {"a_q": {"verdict": "parts", "over": "sums", "digest": "a" * 64, "bound": 9},
+           "b_q": {"verdict": "open", "over": "nothing"},
+           "c_q": {"verdict": "equal", "over": "codes", "digest": "c" * 64}}
 
 
 @pytest.fixture
@@ -31,16 +32,17 @@ def derived(**found):
 
 
 def test_it_says_what_was_proven_and_how_much_was_derived_anew(folder):
-    said, problems = verify(folder, derived(a_q=("aa", 9), c_q=("cc", None), more=("dd", 1)))
+    said, problems = verify(folder, derived(a_q=("a" * 64, 9), c_q=("c" * 64, None), more=("dd", 1)))
     assert problems == [] and said[0] == "proven on a processor"
-    assert said[1].startswith("every input: 1 tensors exact, 1 part") and "2 of 3 tensors" in said[2]
+    assert said[1].startswith("every input: 1 tensors exact, 1 part") and said[2].endswith(
+        "2 of 3 tensors; not of b_q")
     assert said[3:] == ["read back: not", "directed: none", "sampled: 40 codes of 3 samples"]
     assert set(certified(folder)[0]["proven"]) == set(KEPT)
 
 
 @pytest.mark.parametrize(("found", "words"), [
     ({"a_q": ("ab", 9)}, "a_q: its thresholds"), ({"c_q": ("ca", None)}, "c_q: its thresholds"),
-    ({"a_q": ("aa", 8)}, "a_q: its sums, worked out from the files, reach 8"),
+    ({"a_q": ("a" * 64, 10)}, "a_q: its sums, worked out from the files, reach 10"),
 ])
 def test_what_is_derived_must_be_what_was_proven(folder, found, words):
     said, problems = verify(folder, derived(**found))
@@ -52,3 +54,41 @@ def test_what_cannot_be_read_is_told_in_one_line(folder, content):
     (folder / CERTIFICATE).write_text(content)
     said, problems = verify(folder, derived())
     assert said == [] and len(problems) == 1 and "can be read" in problems[0]
+
+
+def rewritten(folder, edit):
+    """Say other things in certificate and parity.json, all hashes and digests with them."""
+    parity = json.loads((folder / "parity.json").read_text())
+    edit(parity)
+    (folder / "parity.json").write_text(json.dumps(parity))
+    files = {"parity.json": file_table(folder)["parity.json"].model_dump(mode="json")}
+    (folder / MANIFEST).write_text(json.dumps({"files": files, DIGEST: content_digest({"files": files})}))
+    write_certificate(folder, "a processor")
+
+
+@pytest.mark.parametrize(("edit", "words"), [
+    (lambda parity: parity["gate"]["rules"][0].update(passed=False), "a rule of the build did not hold: no code"),
+    (lambda parity: parity["gate"].update(passed=False), "did not pass"),
+    (lambda parity: parity["gate"].update(rules=[]), "held to no rule"),
+    (lambda parity: parity["every_input"]["tensors"]["a_q"].update(bound=11), "a_q: its sums reach 11, more than 10"),
+    (lambda parity: parity["every_input"]["tensors"]["c_q"].pop("digest"), "can be read"),
+    (lambda parity: parity["every_input"]["tensors"]["c_q"].update(digest=""), "c_q: said to be 'equal' without"),
+    (lambda parity: parity["every_input"]["tensors"]["c_q"].update(verdict="exact"), "c_q: said to be 'exact'"),
+    (lambda parity: parity["every_input"]["tensors"]["a_q"].update(bound="many"), "can be read"),
+])
+def test_claims_that_no_proof_can_have_made_fail_however_they_are_sealed(folder, edit, words):
+    rewritten(folder, edit)
+    said, problems = verify(folder, derived())
+    assert said == [] and len(problems) == 1 and words in problems[0]
+
+
+def test_a_target_without_a_second_reader_says_so_and_a_linked_folder_is_seen(folder, tmp_path):
+    assert "no second reader" in verify(folder, derived())[0][2]
+    (folder / "more").symlink_to(folder.parent)
+    assert verify(folder, derived())[1] == ["more: nothing says what it is"]
+
+
+@pytest.mark.parametrize("name", ["parity.json", MANIFEST, CERTIFICATE])
+def test_a_file_that_is_not_there_is_told(folder, name):
+    (folder / name).unlink()
+    assert "can be read" in verify(folder, derived())[1][0]

@@ -21,8 +21,9 @@ def key_pair(folder, name="key"):
 
 
 @pytest.fixture
-def signed(tmp_path):
+def signed(tmp_path, monkeypatch):
     """A folder of two files, signed, and the public key."""
+    monkeypatch.setattr("isobit.pipeline.artifact.signature.certified", lambda folder: ({}, []))
     private, public = key_pair(tmp_path)
     folder = tmp_path / "net"
     folder.mkdir()
@@ -54,13 +55,19 @@ def test_any_change_is_seen(signed, change):
     assert signature_problem(folder, public).startswith(SIGNATURE)
 
 
-def test_what_is_no_key_is_refused_and_leaves_nothing(tmp_path):
-    folder = tmp_path / "net"
-    folder.mkdir()
-    (folder / "model.onnx").write_text("a")
+def test_what_is_no_key_is_refused_and_leaves_a_signature_that_stands(signed, tmp_path):
+    folder, public = signed
     for key in (tmp_path / "gone.pem", folder / "model.onnx"):
         with pytest.raises(InputError, match="cannot be signed"):
             sign(folder, key)
-    assert [path.name for path in folder.iterdir()] == ["model.onnx"]
-    with pytest.raises(InputError, match="no such key"):
-        signature_problem(folder, tmp_path / "gone.pub")
+        with pytest.raises(InputError, match="key cannot be read"):
+            signature_problem(folder, key)
+    assert signature_problem(folder, public) == ""
+
+
+def test_a_folder_that_is_not_as_it_was_certified_is_not_signed(tmp_path):
+    private, _ = key_pair(tmp_path)
+    (tmp_path / "net").mkdir()
+    with pytest.raises(InputError, match="not as it was built"):
+        sign(tmp_path / "net", private)
+    assert not (tmp_path / "net" / SIGNATURE).exists()
