@@ -138,7 +138,8 @@ def finish(calibration: Calibration, rule: FinishRule, teacher: Teacher) -> None
     if finishing.best is not None:
         finishing.network.set_values(finishing.best)
         finishing.network.settle()
-    said = f"from {finishing.first:.4g} to {finishing.least:.4g}" + ("" if finishing.best else ": no gain, not taken")
+    taken = "" if finishing.best else f": no gain at finish.rate={rule.rate:g}, not taken; a lower one may gain"
+    said = f"from {finishing.first:.4g} to {finishing.least:.4g}{taken}"
     seen = "; the method saw them, so a gain may be overlooked" if _all_seen(calibration) else ""
     ended = "" if finishing.ended is None else f"; the loss was no longer finite after {finishing.ended}"
     calibration.findings.notes.append(

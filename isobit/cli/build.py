@@ -62,7 +62,7 @@ CHECKPOINTS = ".checkpoints"  # beside the output folder
 
 DEFAULT_TAKEN = (
     f"no --recipe is given, so {cli.DEFAULT_RECIPE} is taken: few activation bits buy no speed on most targets; "
-    "isobit-fast_w4a8 takes about a tenth of the time, isobit-thorough_w4a8 ten times as much"
+    "isobit-fast_w4a8 takes less than half the time, isobit-thorough_w4a8 ten times as much"
 )
 
 

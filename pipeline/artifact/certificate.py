@@ -120,12 +120,12 @@ def verify(folder: Path, derive: Callable[[Path], Mapping[str, Any]]) -> tuple[l
     again = f"sums and thresholds of {len(tensors) - len(left)} of {len(tensors)} tensors"
     again += "; not of " + ", ".join(left) if left else ""
     return [
-        "proven on {}".format(content["processor"]),
-        f"every input: {exact} tensors exact, {parting} part from exact arithmetic as listed, {unsaid} not known",
+        "all files are as they were built; proven on {}".format(content["processor"]),
+        f"the build says, every input: {exact} tensors exact, {parting} part from that as listed, {unsaid} not known",
         f"worked out again from the files: {again if derived else 'nothing, this target has no second reader'}",
-        "read back: {}".format((proven["read_back"] or {}).get("text", "not")),
-        "directed: {}".format((proven["directed"] or {}).get("text", "none")),
-        "sampled: {:,} codes of {:,} samples".format(proven["codes"]["compared"], proven["samples"]),
+        "the build says, read back: {}".format((proven["read_back"] or {}).get("text", "not")),
+        "the build says, directed: {}".format((proven["directed"] or {}).get("text", "none")),
+        "the build says, sampled: {:,} codes of {:,} samples".format(proven["codes"]["compared"], proven["samples"]),
     ], problems
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from isobit.pipeline.artifact.certificate import certified
-from isobit.pipeline.errors import InputError, first_line
+from isobit.pipeline.errors import InputError
 
 SIGNATURE = "model.sig"
 _MISSING = "install it: pip install 'isobit[sign]'"
@@ -32,8 +32,8 @@ def sign(folder: Path, key: Path) -> Path:
             config.use_elliptic_key_signer(private_key=key).sign(folder.resolve(), made)
             shutil.copyfile(made, path)
     except Exception as error:  # whatever a cryptography library says of a file that is no key
-        raise InputError(f"the folder cannot be signed: {first_line(error)}", where=str(key), field="key",
-                         allowed="an elliptic private key as PEM",
+        raise InputError("the folder cannot be signed with this key", where=str(key), field="key",
+                         allowed="an elliptic private key as PEM, without a password",
                          hint="openssl ecparam -name prime256v1 -genkey -noout -out key.pem") from error
     return path
 
@@ -50,15 +50,15 @@ def signature_problem(folder: Path, key: Path) -> str:
         config = verifying.Config().set_hashing_config(_all_but(hashing, path))
         config.use_elliptic_key_verifier(public_key=key)
     except Exception as error:  # see `sign`
-        raise InputError(f"the key cannot be read: {first_line(error)}", where=str(key), field="key",
+        raise InputError("the key cannot be read", where=str(key), field="key",
                          allowed="an elliptic public key as PEM",
                          hint="openssl ec -in key.pem -pubout -out key.pub") from error
     if not path.is_file():
         return f"{SIGNATURE}: missing, nobody signed this folder"
     try:
         config.verify(folder.resolve(), path)
-    except Exception as error:  # a wrong signature, another key, another file: all are one answer
-        return f"{SIGNATURE}: not a signature of these files by this key ({first_line(error)})"
+    except Exception:  # a wrong signature, another key, another file: all are one answer
+        return f"{SIGNATURE}: not a signature of these files by this key"
     return ""
 
 

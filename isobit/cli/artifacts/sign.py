@@ -28,3 +28,5 @@ def sign(artifact: Folder, key: Key, debug: cli.Debug = False) -> None:
         stack.enter_context(exit_codes(terminal, as_json=False, debug=debug))
         read_manifest(artifact)
         terminal.results.print(f"wrote {write_signature(artifact, key)}", soft_wrap=True, markup=False)
+        terminal.note(f"openssl ec -in {key} -pubout -out key.pub writes the key with which others check it: "
+                      f"isobit verify {artifact} --key key.pub")

@@ -40,6 +40,7 @@ def verify(artifact: Folder, key: Key = None, script: Script = None, debug: cli.
             raise InputError("there is no such folder", where=str(artifact), field="artifact")
         if script is not None:
             write_file(script.resolve(), standalone(Path(script_module.__file__)))
+            terminal.note(f"wrote {script}, which needs numpy and onnx: python {script} {artifact}")
         target = read_manifest(artifact).target.name
         try:
             said, problems = check(artifact, BACKENDS.get(target).derive)

@@ -117,7 +117,7 @@ def test_what_makes_the_samples_kept_out_worse_is_not_taken() -> None:
     made, _ = rounded()
     before = {name: value.clone() for name, value in made.graph.state_dict().items()}
     run(made, rule(3, **SCALES | {"rate": 1.0}))
-    assert made.findings.notes[0].endswith("no gain, not taken (3 steps)")
+    assert made.findings.notes[0].endswith("not taken; a lower one may gain (3 steps)")
     after = made.graph.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 

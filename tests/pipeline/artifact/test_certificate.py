@@ -33,10 +33,11 @@ def derived(**found):
 
 def test_it_says_what_was_proven_and_how_much_was_derived_anew(folder):
     said, problems = verify(folder, derived(a_q=("a" * 64, 9), c_q=("c" * 64, None), more=("dd", 1)))
-    assert problems == [] and said[0] == "proven on a processor"
-    assert said[1].startswith("every input: 1 tensors exact, 1 part") and said[2].endswith(
+    assert problems == [] and said[0].endswith("proven on a processor")
+    assert "every input: 1 tensors exact, 1 part" in said[1] and said[2].endswith(
         "2 of 3 tensors; not of b_q")
-    assert said[3:] == ["read back: not", "directed: none", "sampled: 40 codes of 3 samples"]
+    assert [line.partition(", ")[2] for line in said[3:]] == [
+        "read back: not", "directed: none", "sampled: 40 codes of 3 samples"]
     assert set(certified(folder)[0]["proven"]) == set(KEPT)
 
 
