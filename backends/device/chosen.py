@@ -66,24 +66,27 @@ def chosen_numbers(pattern: Pattern) -> np.ndarray:
 
 def chosen_codes(pattern: Pattern) -> np.ndarray:
     """uint8 [SAMPLES, *shape] of one tensor."""
-    low, high, shape, chance = pattern.low, pattern.high, pattern.shape, Chance(pattern.name)
-    zero = min(max(pattern.zero, low), high)
+    low, high, shape, chance = np.uint8(pattern.low), np.uint8(pattern.high), pattern.shape, Chance(pattern.name)
+    zero, count = np.uint8(min(max(pattern.zero, pattern.low), pattern.high)), pattern.high - pattern.low + 1
     places = [np.arange(size).reshape([-1] + [1] * (len(shape) - axis - 1)) for axis, size in enumerate(shape)]
     odd = np.broadcast_to(sum(places) % 2 == 1 if places else np.asarray(False), shape)
     in_turn = np.broadcast_to(places[0] % 2 == 1 if places else np.asarray(True), shape)
     up = chance.happens(0.5, shape) if pattern.up is None else pattern.up
 
+    def any_code(size: Sequence[int]) -> np.ndarray:
+        return low + chance.below(count, size).astype(np.uint8)
+
     def by_channel() -> np.ndarray:
-        return np.broadcast_to(low + chance.below(high - low + 1, places[0].shape if places else ()), shape)
+        return np.broadcast_to(any_code(places[0].shape if places else ()), shape)
 
     rows = [
         np.full(shape, low), np.full(shape, high), np.full(shape, zero),
         np.where(odd, high, low), np.where(odd, low, high), np.where(in_turn, high, low),
         np.where(chance.happens(0.5, shape), high, low), np.where(chance.happens(_FEW, shape), high, zero),
         np.where(up, high, low), np.where(up, low, high), by_channel(), by_channel(),
-        low + chance.below(high - low + 1, shape), low + chance.below(high - low + 1, shape),
+        any_code(shape), any_code(shape),
     ]
-    return _settled(np.stack([row.astype(np.uint8) for row in rows]), pattern.multiples)
+    return _settled(np.stack(rows), pattern.multiples)
 
 
 def _settled(codes: np.ndarray, multiples: Sequence[int] | None) -> np.ndarray:

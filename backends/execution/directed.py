@@ -47,7 +47,10 @@ def directed_samples(run: Execution, like: Inputs) -> Chosen:
     x = [values[rows] if pattern is None else torch.from_numpy(chosen_numbers(pattern))
          for values, pattern in zip(tensors(like), given, strict=True)]
     inputs = tuple(x) if len(x) > 1 else x[0]
-    shapes = {name: tuple(codes.shape[1:]) for name, codes in run.run(part(inputs, slice(1))).items()}
+    one = run.run(part(inputs, slice(1)))
+    if any(len(values) != 1 for values in one.values()):  # several rows a sample: which are whose, only the graph knows
+        return Chosen(inputs, {}, {}, given, (), {})
+    shapes = {name: tuple(codes.shape[1:]) for name, codes in one.items()}
     readers, patterns, levels = _layers_of(run), list[Pattern](), dict[str, int]()
     for region in run.regions:
         grid, quantizer = run.grid_of(region), region.quantizer
@@ -78,7 +81,9 @@ def direct(
         results = session.run(chosen.inputs)
         compare_results(level, arithmetic, arithmetic.follow(chosen.inputs, results), results)
         shown.append(results)
-        if pieces is not None:
+        if pieces is not None and not chosen.codes:
+            reason = "samples do not lie on the first axis"
+        elif pieces is not None:
             expected = arithmetic.pieces(chosen.inputs, chosen.codes)
             results = pieces.run(chosen.inputs, chosen.codes)
             compare_results(level, arithmetic, expected, results)

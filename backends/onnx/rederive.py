@@ -57,7 +57,8 @@ def rederive(path: Path) -> dict[str, Sums]:
     """
     file = _File(path)
     try:
-        found = {name: file.sums_of(name) for node in file.nodes for name in node.output}
+        with np.errstate(all="ignore"):
+            found = {name: file.sums_of(name) for node in file.nodes for name in node.output}
     except Exception as error:  # constants of other shapes than their operators take, loops, what else a file may hold
         raise ValueError(f"{path.name} is no model of Isobit's ({type(error).__name__}: {error})") from error
     return {name: sums for name, sums in found.items() if sums is not None}
@@ -146,8 +147,10 @@ class _File:
         return grid
 
     def _clamps(self, name: str) -> list[Any]:
-        found = []
+        found: list[Any] = []
         while (node := self._made.get(name)) is not None and node.op_type in ("Relu", "Clip"):
+            if node in found:
+                raise ValueError(f"{name} is computed from itself")
             found.append(node)
             name = node.input[0]
         return found

@@ -17,6 +17,7 @@ from isobit.pipeline.artifact.digest import DIGEST, MANIFEST, content_digest
 
 CERTIFICATE = "certificate.json"
 FORMAT = 1
+MOST_BYTES = 64 << 20  # of a file of facts
 # Not in the manifest: itself, the certificate, what differs between equal builds, a signature of all the rest.
 APART = (MANIFEST, CERTIFICATE, "timings.json", "model.sig")
 KEPT = ("verdicts", "gate", "read_back", "directed", "every_input", "codes", "samples")  # of parity.json
@@ -43,7 +44,14 @@ def write_certificate(folder: Path, processor: str) -> None:
 
 
 def _read(path: Path) -> Any:
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > MOST_BYTES:
+        raise ValueError(path.name + " is no file of the folder, or a very large one")
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _plain(text: str) -> str:
+    """A text in which nothing moves a terminal's cursor or ends a line."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def certified(folder: Path) -> tuple[dict[str, Any], list[str]]:
@@ -59,6 +67,9 @@ def certified(folder: Path) -> tuple[dict[str, Any], list[str]]:
         if {key: parity.get(key) for key in KEPT} != content["proven"]:
             problems.append(CERTIFICATE + ": says other things than parity.json")
         problems += _claims(content["proven"])
+        quantized = {entry["name"] for entry in manifest.get("tensors", ()) if entry["kind"] == "activation"}
+        problems += [f"{name}: nothing is said of it for every input" for name in sorted(
+            quantized - {*content["proven"]["every_input"]["tensors"]})]
     except Exception as error:  # whatever somebody wrote there
         return {}, [f"no certificate and manifest that can be read: {type(error).__name__}: {error}"]
     return content, problems + _files(folder, files)
@@ -80,7 +91,7 @@ def _claims(proven: dict[str, Any]) -> list[str]:
     gate, reached = proven["gate"], proven["every_input"]
     problems = ["a rule of the build did not hold: " + str(rule["rule"]) for rule in gate["rules"]
                 if rule["passed"] is not True]
-    if not gate["rules"] or gate["passed"] is not True:
+    if not gate["rules"] or gate["passed"] is not True or proven["verdicts"]["parity"]["status"] != "ok":
         problems.append(CERTIFICATE + ": the build was held to no rule, or did not pass")
     limit = reached["sum_limit"]
     for name, tensor in reached["tensors"].items():
@@ -101,7 +112,7 @@ def verify(folder: Path, derive: Callable[[Path], Mapping[str, Any]]) -> tuple[l
     """
     content, problems = certified(folder)
     if problems:
-        return [], problems
+        return [], [*map(_plain, problems)]
     proven = content["proven"]
     tensors, derived, left = proven["every_input"]["tensors"], derive(folder), []
     for name, tensor in tensors.items():
@@ -119,14 +130,15 @@ def verify(folder: Path, derive: Callable[[Path], Mapping[str, Any]]) -> tuple[l
     exact, parting, unsaid = (verdicts.count(verdict) for verdict in ("equal", "parts", "open"))
     again = f"sums and thresholds of {len(tensors) - len(left)} of {len(tensors)} tensors"
     again += "; not of " + ", ".join(left) if left else ""
-    return [
+    said = [
         "all files are as they were built; proven on {}".format(content["processor"]),
         f"the build says, every input: {exact} tensors exact, {parting} part from that as listed, {unsaid} not known",
         f"worked out again from the files: {again if derived else 'nothing, this target has no second reader'}",
         "the build says, read back: {}".format((proven["read_back"] or {}).get("text", "not")),
         "the build says, directed: {}".format((proven["directed"] or {}).get("text", "none")),
         "the build says, sampled: {:,} codes of {:,} samples".format(proven["codes"]["compared"], proven["samples"]),
-    ], problems
+    ]
+    return [*map(_plain, said)], [*map(_plain, problems)]
 
 
 def _files(folder: Path, files: dict[str, str]) -> list[str]:

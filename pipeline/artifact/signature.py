@@ -26,6 +26,8 @@ def sign(folder: Path, key: Path) -> Path:
         raise InputError(f"the folder is not as it was built: {problems[0]}", where=str(folder), field="artifact",
                          hint="Build the artifact again.")
     try:
+        if not key.is_file():
+            raise ValueError("not a file")
         config = signing.Config().set_hashing_config(_all_but(hashing, path))
         with tempfile.TemporaryDirectory() as place:  # a signature that stands is left alone until there is another
             made = Path(place) / SIGNATURE
@@ -47,6 +49,8 @@ def signature_problem(folder: Path, key: Path) -> str:
     _, verifying, hashing = _library()
     path = folder / SIGNATURE
     try:
+        if not key.is_file():
+            raise ValueError("not a file")
         config = verifying.Config().set_hashing_config(_all_but(hashing, path))
         config.use_elliptic_key_verifier(public_key=key)
     except Exception as error:  # see `sign`

@@ -47,7 +47,8 @@ class Run:
         self.functions: set[str] = set()
         self._of_no_reader = (terms.operator("scratch"), terms.operator("zero"))
         self._at: Call
-        self._reads: list[tuple[Memory, np.ndarray]] = []
+        # Operands of the present call in its order; of an input of the network, which is never written, no places.
+        self._reads: list[tuple[Memory | None, np.ndarray]] = []
 
     def follow(self, readers: Mapping[str, Callable[[Run, tuple[str, ...]], None]]) -> None:
         """Go over all calls; `readers` by the name of the function that they read."""
@@ -136,6 +137,7 @@ class Run:
             places = line(place + first, count * size)
             self.reads(memory, places)
             return memory.read(places)
+        self._reads.append((None, np.zeros(0, np.int64)))
         return self._given(memory, place, count, cast)
 
     def read_words(self, text: str, count: int) -> Term:

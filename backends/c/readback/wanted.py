@@ -243,6 +243,7 @@ def _gone_over(source: Buffer, follows: tuple[int, int, int], inner: list[int]) 
     """Elements of the input for each of the output, by the axes that its own follow."""
     numbers = np.arange(source.size).reshape(source.shape)
     outer = [axis for axis in follows if axis >= 0]
+    outer += [axis for axis in range(3) if axis not in (*outer, *inner)]  # of one element, so that nothing follows it
     size = int(np.prod([source.shape[axis] for axis in inner]))
     return numbers.transpose(*outer, *inner).reshape(-1, size)
 

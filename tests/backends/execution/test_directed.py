@@ -143,6 +143,29 @@ def test_an_operator_that_has_no_number_there_leaves_what_was_compared(tmp_path)
     assert "gives NaN" in found.reason and not found.layers
 
 
+class Rows(nn.Module):
+    """Several rows for each sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.two(torch.relu(self.one(x)).reshape(-1, 4))
+
+
+@pytest.mark.onnxruntime
+def test_a_network_of_several_rows_a_sample_is_run_as_a_whole(tmp_path):
+    torch.manual_seed(0)
+    x, backend = torch.randn(8, 3, 4, 4), BACKENDS.get("onnx")
+    quantized = passes.quantize(capture(Rows().eval(), x[:1]), load_recipe("minmax_w8a8"), backend.target("generic"))
+    reference = passes.legalize(calibrate(quantized, x))[0]
+    backend.emit(reference, tmp_path)
+    session, judged = backend.open(tmp_path, "all"), backend.arithmetic(reference)
+    found = direct(judged, session, backend.pieces(tmp_path), x[:1])
+    assert found.codes.compared and not found.wrong and not found.layers and "first axis" in found.text
+
+
 def test_where_nothing_can_be_chosen_is_said(tmp_path):
     reference, images = frozen("relu", 8, 8)
     found = direct(ExactArithmetic(reference), None, None, images[:1])

@@ -18,6 +18,7 @@ TENSORS = {"a_q": {"verdict": "parts", "over": "sums", "digest": "a" * 64, "boun
 def folder(tmp_path):
     """An artifact of one file."""
     parity = {**dict.fromkeys(KEPT), "samples": 3, "codes": {"compared": 40}, "other": 1,
+              "verdicts": {"parity": {"status": "ok"}},
               "gate": {"passed": True, "rules": [{"rule": "no code differs", "passed": True}]},
               "every_input": {"sum_limit": 10, "tensors": TENSORS}}
     (tmp_path / "parity.json").write_text(json.dumps(parity))

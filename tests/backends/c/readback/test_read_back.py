@@ -4,13 +4,17 @@ import re
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from isobit import passes
 from isobit.backends.base import BACKENDS
 from isobit.backends.c.emit import emit_program
 from isobit.backends.c.readback import read_back as module
 from isobit.backends.c.readback.read_back import read_back
 from isobit.backends.c.target import TARGETS
 from tests.backends.c.floats.test_writers import frozen as frozen_detector
+from tests.examples import ports
 from tests.examples.ends import ENDS, FLOAT_ENDS, frozen_end
 from tests.examples.onnx_cases import frozen
 from tests.examples.programs import Builder, ds_cnn, every_step, resnet20
@@ -157,3 +161,35 @@ def test_what_has_no_description_is_said_and_refuses_nothing(small, monkeypatch)
     monkeypatch.setattr(module, "Wanted", undescribed)
     assert "a step of its own" in read(*small).reason and not read(*small).rules
     assert np.size(read(*small).differences) == 0
+
+
+class BothReadTheInput(nn.Module):
+    """A residual sum of two layers that read the network's input."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x):
+        return torch.relu(self.one(x) + self.two(x)).mean((2, 3))
+
+
+class Chooses(nn.Module):
+    """The number of the largest value of a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.one(x).argmax(1)
+
+
+@pytest.mark.parametrize(("network", "shape"), [(BothReadTheInput, (3, 6, 6)), (Chooses, (8,))])
+def test_operands_that_are_the_input_and_axes_of_one_element_are_read_back(network, shape, tmp_path):
+    torch.manual_seed(0)
+    x, backend = torch.randn(8, *shape), BACKENDS.get("c")
+    reference = passes.legalize(ports.calibrate(ports.place(network().eval(), x, "net", "c"), x))[0]
+    backend.emit(reference, tmp_path)
+    read = backend.read_back(reference, tmp_path, None)
+    assert read.constants and not read.differences and not read.reason, read.text

@@ -1,6 +1,7 @@
 """The command `isobit verify`: an artifact as it was built passes, and every folder that was tampered with fails."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -86,6 +87,12 @@ TAMPERED = {
     "a file more": lambda folder: (folder / "libonnxruntime.so").write_bytes(b"\x7fELF"),
     "a link for a file": lambda folder: ((folder / "run.py").rename(folder.parent / "run.py"),
                                          (folder / "run.py").symlink_to(folder.parent / "run.py")),
+    "a folder for a package of Python's": lambda folder: (folder / "numpy").symlink_to(folder.parent),
+    "a certificate elsewhere": lambda folder: ((folder / CERTIFICATE).rename(folder.parent / CERTIFICATE),
+                                               (folder / CERTIFICATE).symlink_to(folder.parent / CERTIFICATE)),
+    "a certificate that never ends": lambda folder: ((folder / CERTIFICATE).unlink(), os.mkfifo(folder / CERTIFICATE)),
+    "a tensor of which nothing is said": tensors(lambda content: content["tensors"].pop("relu_q")),
+    "a file of a name that no terminal shows": lambda folder: (folder / "a\x1b[2Jb").write_text(""),
     "no certificate": lambda folder: (folder / CERTIFICATE).unlink(),
     "no manifest": lambda folder: (folder / MANIFEST).write_text("{}"),
     "a certificate of nothing": lambda folder: (folder / CERTIFICATE).write_text("[]"),
@@ -142,7 +149,7 @@ def test_tampered_folders_fail_and_say_why(command, tmp_path):
         result = verify(folder)
         assert result.exit_code == 1 or (result.exit_code == 2 and "manifest" in result.stderr), (name, result.stdout)
         assert result.exit_code == 2 or (result.stdout.splitlines()[-1] == "FAIL" and len(result.stdout) > 6), name
-        assert "Traceback" not in result.stderr
+        assert "Traceback" not in result.stderr and "\x1b" not in result.stdout
 
 
 def test_what_is_no_artifact_is_refused(tmp_path):
