@@ -74,10 +74,12 @@ def direct(
         keep: called where layers are run, with what was chosen and what they must give.
     """
     level, shown, layers, reason = LevelReport("directed", True), list[Mapping[str, np.ndarray]](), False, ""
+    levels: Mapping[str, int] = {}
     try:
         chosen = arithmetic.directed(like)
         if chosen is None:
             return Directed(reason="the target's arithmetic is that of its runtime")
+        levels = chosen.levels
         results = session.run(chosen.inputs)
         compare_results(level, arithmetic, arithmetic.follow(chosen.inputs, results), results)
         shown.append(results)
@@ -99,7 +101,7 @@ def direct(
     codes = replace(level.codes, compared=level.codes.compared + bounded)
     return Directed(SAMPLES, layers, codes, wrong, first, {
         name: len(np.unique(np.concatenate([results[name].reshape(-1) for results in shown]))) / count
-        for name, count in chosen.levels.items() if all(name in results for results in shown)
+        for name, count in levels.items() if all(name in results for results in shown)
     }, reason)
 
 

@@ -198,7 +198,8 @@ def two_threads(bench: Bench, whole: str) -> Outcome:
     ended = bench.build("out", OMP_NUM_THREADS="2", MKL_NUM_THREADS="2")
     if ended.code != ExitCode.OK:
         return Outcome(f"exit {ended.code}: {ended.screen.strip()[-200:]}")
-    models = [next((bench.folder / name).glob("model.*")).read_bytes() for name in ("whole", "out")]
+    models = [{path.name: path.read_bytes() for path in (bench.folder / name).glob("model.*")}
+              for name in ("whole", "out")]
     return Outcome("" if models[0] == models[1] else "the model differs", "the same bytes of the model")
 
 

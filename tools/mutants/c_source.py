@@ -56,13 +56,17 @@ class CDamage:
         yield from _harmless(text, header)
 
     def loaded(self, folder: Path) -> object:
-        """What a compiler makes of the source; scratch may lie wherever the reader finds no tensor that is needed."""
+        """What a compiler makes of the source, and what the header and model.json state; scratch may lie wherever the
+        reader finds no tensor that is needed.
+        """
         with tempfile.TemporaryDirectory() as name:
             text = _SCRATCH.sub(f"{_SCRATCH_TYPE}(a))", (folder / SOURCE).read_text(encoding="utf-8"))
             (Path(name) / SOURCE).write_text(text, encoding="utf-8")
             command = [*compiler(), "-std=c99", "-O1", "-I", str(folder.resolve()), "-c", SOURCE, "-o", "model.o"]
             subprocess.run(command, cwd=name, check=True, capture_output=True)
-            return (Path(name) / "model.o").read_bytes()
+            stated = _MACRO.findall((folder / HEADER).read_text(encoding="utf-8"))
+            described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+            return (Path(name) / "model.o").read_bytes(), stated, described
 
 
 def _variant(file: str, text: str, kind: str, name: str, start: int, end: int, new: str, rule: str = "") -> Variant:

@@ -29,8 +29,11 @@ class OnnxDamage:
             yield Variant(mutant.kind, mutant.name, lambda mutant=mutant: edited(mutant), mutant.rule)
 
     def loaded(self, folder: Path) -> object:
-        """Nodes and constants of the model as a session runs it once constants are folded."""
+        """Nodes and constants of the model as a session runs it once constants are folded, and all that it states."""
         import onnxruntime
+
+        stated = onnx.load(folder / MODEL)
+        del stated.graph.node[:], stated.graph.initializer[:], stated.functions[:]
 
         with tempfile.TemporaryDirectory() as name:
             options = onnxruntime.SessionOptions()
@@ -39,5 +42,5 @@ class OnnxDamage:
             options.optimized_model_filepath = str(Path(name) / "loaded.onnx")
             onnxruntime.InferenceSession(str(folder / MODEL), options, providers=["CPUExecutionProvider"])
             graph = onnx.load(options.optimized_model_filepath).graph
-        return [sorted(each.SerializeToString(deterministic=True) for each in kind)
-                for kind in (graph.node, graph.initializer)]
+        return stated.SerializeToString(deterministic=True), [sorted(
+            each.SerializeToString(deterministic=True) for each in kind) for kind in (graph.node, graph.initializer)]
