@@ -44,6 +44,8 @@ def changed(text: str) -> Iterator[str]:
 class CDamage:
     """`Damage` of the C target."""
 
+    own_process = False  # its sessions are compiled programs
+
     def variants(self, reference: Reference, folder: Path) -> Iterator[Variant]:
         text, header, said = ((folder / file).read_text(encoding="utf-8") for file in (SOURCE, HEADER, DESCRIPTION))
         for kind, name, start, end, new in _edits(text):

@@ -3,19 +3,22 @@
     python tools/mutants/mutate.py digits resnet20 ds_cnn transposed --data ../shared/data
 
 The first judge is the read-back, the second parity on samples: what only that sees is a field that the read-back is
-blind to, and what neither sees survives. Edits that change nothing must be refused by neither. `--parity` asks parity
-of every mutant, to tell what it would miss alone.
+blind to, and what neither sees survives. Where a target has no reader of its files the directed samples come first.
+Edits that change nothing must be refused by none. `--parity` asks parity of every mutant, to tell what it would miss
+alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,10 +32,11 @@ from torch import Tensor, nn
 from isobit import build as story
 from isobit import passes
 from isobit.backends.base import BACKENDS, Backend
+from isobit.backends.execution.directed import direct
 from isobit.calib.calibrate import calibrate
-from isobit.pipeline.errors import CompileError, ExitCode, InputError, TargetError
+from isobit.pipeline.errors import CompileError, ExitCode, InputError, ParityError, TargetError
 from isobit.pipeline.model.modelfile import LoadedModel
-from isobit.pipeline.proof.arithmetic import Arithmetic, Followed
+from isobit.pipeline.proof.arithmetic import Arithmetic, Chosen, Followed
 from isobit.pipeline.proof.gates import apply_gates
 from isobit.pipeline.proof.parity import compare
 from isobit.pipeline.recipe.file import load_recipe
@@ -40,16 +44,21 @@ from isobit.pipeline.samples.network_inputs import Inputs
 from isobit.pipeline.stages import Reference
 from tools import make_checkpoints
 from tools.bench.subjects import trained
+from tools.mutants.apart import apart
 from tools.mutants.c_source import CDamage
 from tools.mutants.onnx_files import OnnxDamage
+from tools.mutants.tvm_module import TvmDamage
 from tools.mutants.variants import Damage, Variant
 
-DAMAGE: Mapping[str, Damage] = {"onnx": OnnxDamage(), "onnx-qoperator": OnnxDamage(), "c": CDamage()}
+DAMAGE: Mapping[str, Damage] = {"onnx": OnnxDamage(), "onnx-qoperator": OnnxDamage(), "c": CDamage(),
+                              "tvm": TvmDamage()}
 RECIPES = {"digits": ("weights.bits=4",), "resnet20": ("weights.bits=3", "activations.bits=4"), "ds_cnn": (),
            "transposed": ("activations.bits=4",)}
 SAMPLES = 450
-READ, PARITY, RULE, SURVIVED, REFUSED = "read-back", "parity", "equivalent by a rule", "survived", "wrongly refused"
-VERDICTS = (READ, PARITY, RULE, SURVIVED, REFUSED)
+READ, UNLOADED, DIRECTED, PARITY = "read-back", "refused by runtime", "directed", "parity"
+RULE, SURVIVED, REFUSED = "equivalent by a rule", "survived", "wrongly refused"
+VERDICTS = (READ, UNLOADED, DIRECTED, PARITY, RULE, SURVIVED, REFUSED)
+EQUAL = "equal"
 
 
 class Transposed(nn.Module):
@@ -112,18 +121,35 @@ def _own(name: str) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 class Known:
-    """An arithmetic whose results on the samples are worked out once."""
+    """An arithmetic whose results on the samples, and on the chosen ones, are worked out once."""
 
     def __init__(self, arithmetic: Arithmetic, samples: Inputs) -> None:
         self.float_boundaries, self.outputs = arithmetic.float_boundaries, arithmetic.outputs
         self.float_outputs, self._arithmetic = arithmetic.float_outputs, arithmetic
         self._results = arithmetic.run(samples)
+        self._chosen = arithmetic.directed(samples)
+        self._pieces, self._whole = Followed({}, {}), Followed({}, {})
+        if self._chosen is not None:
+            self._pieces = arithmetic.pieces(self._chosen.inputs, self._chosen.codes)
+            if not self.float_boundaries:
+                self._whole = arithmetic.follow(self._chosen.inputs, {})
 
     def run(self, x: Inputs) -> Mapping[str, Any]:
         return self._results
 
     def follow(self, x: Inputs, codes: Mapping[str, Any]) -> Followed:
+        if self._chosen is not None and x is self._chosen.inputs and not self.float_boundaries:
+            return self._whole
         return self._arithmetic.follow(x, codes)
+
+    def every_input(self) -> Any:
+        return self._arithmetic.every_input()
+
+    def directed(self, like: Inputs) -> Chosen | None:
+        return self._chosen
+
+    def pieces(self, x: Inputs, codes: Mapping[str, Any]) -> Followed:
+        return self._pieces
 
 
 @dataclass
@@ -134,12 +160,19 @@ class Tally:
         verdicts: how many, by kind and verdict.
         told: those that were judged wrongly.
         loaded, missed: where parity was asked of all: how many mutants a session loads, and what it misses of them.
+        read: the target has a reader of its files, and what only others see is wrong.
     """
 
     verdicts: Counter[tuple[str, str]] = field(default_factory=Counter)
     told: list[str] = field(default_factory=list)
     loaded: int = 0
     missed: Counter[str] = field(default_factory=Counter)
+    read: bool = True
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """The verdicts that no mutant may have."""
+        return (*((UNLOADED, DIRECTED, PARITY) if self.read else ()), SURVIVED, REFUSED)
 
     def of(self, verdict: str) -> int:
         """How many have a verdict."""
@@ -166,19 +199,20 @@ def judged(
             if not _copied(whole, variant, changed):
                 continue
             read = backend.read_back(frozen.reference, changed, None)
-            if read.reason:
-                raise ValueError(read.text)
-            seen = None
-            if not read.differences or ask_parity:
-                seen = _parity(frozen, backend, arithmetic, changed)
-            same = not read.differences and seen == "equal" and damage.loaded(changed) == loaded
+            tally.read = not read.reason
+            judges = [*([_directed] if read.reason else []),
+                      *([_parity] if ask_parity or not read.differences else [])]
+            seen = _seen([partial(judge, frozen, backend, arithmetic, changed) for judge in judges],
+                         ask_parity, damage.own_process)
+            equal = all(each == EQUAL for each in seen)
+            same = not read.differences and equal and damage.loaded(changed) == loaded
             verdict = _verdict(variant, bool(read.differences), seen, same)
             tally.verdicts[variant.kind, verdict] += 1
-            if verdict in (PARITY, SURVIVED, REFUSED):
+            if verdict in tally.wrong:
                 tally.told.append(f"{verdict}: {variant.kind}: {variant.name}: {read.text}")
-            if not variant.rule and seen is not None and seen != "refused":
+            if ask_parity and not variant.rule and seen[-1] != UNLOADED:
                 tally.loaded += 1
-                tally.missed[variant.kind] += seen == "equal"
+                tally.missed[variant.kind] += seen[-1] == EQUAL
     return tally
 
 
@@ -189,36 +223,73 @@ def _copied(whole: Path, variant: Variant, folder: Path) -> bool:
         return False
     if folder.exists():
         shutil.rmtree(folder)
-    shutil.copytree(whole, folder)
+    shutil.copytree(whole, folder, copy_function=os.link)  # a target may bring libraries of many megabytes
     for path, content in files.items():
+        (folder / path).unlink()
         (folder / path).write_bytes(content)
     return True
 
 
-def _verdict(variant: Variant, differs: bool, seen: str | None, same: bool) -> str:
+def _verdict(variant: Variant, differs: bool, seen: Sequence[str], same: bool) -> str:
     """What becomes of a mutant.
 
     Args:
-        same: a rule of the reader says that it changes nothing. Constants are compared as they are once a session has
-            loaded; that rule is not taken from the reader alone: the runtime's own folding must give the same model.
+        differs: it was read back, and a field is not as it must be.
+        seen: what the other judges say, in their order.
+        same: the loaded network is the one it must be. Constants are compared as they are once a session has loaded;
+            that rule is not taken from the reader alone: the runtime's own folding must give the same model.
     """
+    killed = next((each for each in seen if each != EQUAL), None)
     if variant.rule:
-        return REFUSED if differs or seen != "equal" else RULE
+        return REFUSED if differs or killed else RULE
     if differs:
         return READ
-    return RULE if same else SURVIVED if seen == "equal" else PARITY
+    return killed or (RULE if same else SURVIVED)
+
+
+def _seen(judges: Sequence[Callable[[], str]], all_of_them: bool, own_process: bool) -> list[str]:
+    """What each judge says, up to the first that kills unless all are asked."""
+
+    def asked() -> list[str]:
+        seen: list[str] = []
+        for judge in judges:
+            if all_of_them or not seen or seen[-1] == EQUAL:
+                seen.append(judge())
+        return seen
+
+    def alone() -> list[str]:
+        torch.set_num_threads(1)  # a forked process has none of its parent's threads
+        return asked()
+
+    if not own_process or not judges:
+        return asked()
+    seen = apart(alone)
+    return [UNLOADED] * len(judges) if seen is None else seen
+
+
+def _directed(frozen: Frozen, backend: Backend, arithmetic: Known, folder: Path) -> str:
+    """What the directed samples say of the files in `folder`."""
+    try:
+        found = direct(arithmetic, backend.open(folder, backend.levels[0]), backend.pieces(folder), frozen.samples)
+    except ParityError:  # a session says itself that it is wrong
+        return DIRECTED
+    except Exception:  # whatever a runtime says of a damaged file
+        return UNLOADED
+    return DIRECTED if found.wrong else EQUAL
 
 
 def _parity(frozen: Frozen, backend: Backend, arithmetic: Known, folder: Path) -> str:
-    """`refused` where no session loads or runs the file, `equal` where the gate on codes passes, else `differs`."""
+    """What the gate on codes says of the files in `folder`."""
     try:
         sessions = {level: backend.open(folder, level) for level in backend.levels}
         report = compare([(frozen.samples, None)], {"float": frozen.reference.quantized.captured.graph}, arithmetic,
                          sessions, gated=backend.gated_levels)
+    except ParityError:  # a session says itself that it is wrong
+        return PARITY
     except Exception:  # whatever a runtime says of a damaged file
-        return "refused"
+        return UNLOADED
     apply_gates(report)
-    return "equal" if report.parity_passed else "differs"
+    return EQUAL if report.parity_passed else PARITY
 
 
 def table(tally: Tally) -> Iterator[str]:
@@ -255,7 +326,7 @@ def main() -> int:
                 tally = judged(frozen, backend, DAMAGE[target],
                                lambda variants: islice(variants, 0, None, given.every), given.parity)
                 print("\n".join([f"\n{name} on {target}", *table(tally), *tally.told]), flush=True)
-                wrong += tally.of(PARITY) + tally.of(SURVIVED) + tally.of(REFUSED)
+                wrong += sum(map(tally.of, tally.wrong))
     except CompileError as error:
         print(error, file=sys.stderr)
         return ExitCode.BAD_INPUT

@@ -17,6 +17,8 @@ from tools.mutants.variants import Variant
 class OnnxDamage:
     """`Damage` of both forms."""
 
+    own_process = False  # the runtime checks a model before it runs it
+
     def variants(self, reference: Reference, folder: Path) -> Iterator[Variant]:
         content = (folder / MODEL).read_bytes()
 

@@ -28,7 +28,13 @@ class Variant:
 
 
 class Damage(Protocol):
-    """How the files of a target are damaged."""
+    """How the files of a target are damaged.
+
+    Attributes:
+        own_process: a session of damaged files may end its process.
+    """
+
+    own_process: bool
 
     def variants(self, reference: Reference, folder: Path) -> Iterator[Variant]:
         """All that are known for the finished artifact in `folder`, which is left as it is."""

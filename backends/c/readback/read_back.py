@@ -38,7 +38,7 @@ def read_back(program: Program, folder: Path, name: str, profile: str) -> ReadBa
         source = read_source(texts[0], texts[1], name)
         run = _followed(source, terms)
         facts = found_facts(source, run, texts[2], program) | held(source, run)
-    except (NotUnderstood, OSError, LookupError, AttributeError, TypeError, ValueError) as error:  # whatever stands there
+    except (NotUnderstood, OSError, LookupError, AttributeError, TypeError, ValueError) as error:  # of any content
         return ReadBack(differences=(Difference("", "the files", str(error), "C as it is written"),))
     must = wanted_facts(program, profile, name) | counted(source, run)
     compared = Comparison(Network((), (), {**run.tensors, **run.outputs}, facts),

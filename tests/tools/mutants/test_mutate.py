@@ -2,11 +2,24 @@
 
 import pytest
 
-from isobit.backends.base import BACKENDS
+from isobit.backends.base import BACKENDS, NOT_READ
 from isobit.pipeline.proof.findings import Difference, ReadBack
 from tests.examples.onnx_cases import frozen
 from tools.mutants import mutate
-from tools.mutants.mutate import DAMAGE, PARITY, READ, REFUSED, RULE, SURVIVED, VERDICTS, Frozen, judged, table
+from tools.mutants.mutate import (
+    DAMAGE,
+    DIRECTED,
+    PARITY,
+    READ,
+    REFUSED,
+    RULE,
+    SURVIVED,
+    UNLOADED,
+    VERDICTS,
+    Frozen,
+    judged,
+    table,
+)
 
 pytestmark = pytest.mark.onnxruntime
 
@@ -54,12 +67,37 @@ def some(*words):
 def test_what_a_blind_reader_misses_is_told_by_parity_or_survives():
     chosen = some("operand 6 of", "LeakyRelu", "Sigmoid", "names", "called otherwise", "ir_version")
     tally = judged(small("relu", 8, 8), Blind(BACKENDS.get("onnx-qoperator")), DAMAGE["onnx-qoperator"],
-                   chosen)
-    assert [tally.of(each) for each in VERDICTS] == [0, 9, 19, 5, 0] and tally.total == 33
-    assert len(tally.told) == tally.of(SURVIVED) + tally.of(PARITY)
+                   chosen, ask_parity=True)
+    assert [tally.of(each) for each in VERDICTS] == [0, 1, 0, 8, 19, 5, 0] and tally.total == 33
+    assert len(tally.told) == tally.of(SURVIVED) + tally.of(PARITY) + tally.of(UNLOADED)
     lines = list(table(tally))
-    assert lines[-2].split() == ["all", "33", "0", "9", "19", "5", "0"]
+    assert lines[-2].split() == ["all", "33", "0", "1", "0", "8", "19", "5", "0"]
     assert lines[-1] == "parity alone: 5 of 13 that load survive (fact 1, scale 4)"
+
+
+class Unread(Blind):
+    """A backend that has no reader."""
+
+    def read_back(self, reference, folder, preprocessing):
+        return NOT_READ
+
+
+class Unmade(Unread):
+    """One whose arithmetic has no directed samples, either."""
+
+    def arithmetic(self, reference):
+        arithmetic = self._backend.arithmetic(reference)
+        arithmetic.directed = lambda like: None
+        return arithmetic
+
+
+def test_without_a_reader_what_others_see_is_seen():
+    damage, chosen = DAMAGE["onnx-qoperator"], some("operand 6 of", "LeakyRelu")
+    for kind, verdict in ((Unread, DIRECTED), (Unmade, PARITY)):
+        tally = judged(small("relu", 8, 8), kind(BACKENDS.get("onnx-qoperator")), damage, chosen)
+        assert tally.of(verdict) > 3 and tally.wrong == (SURVIVED, REFUSED)
+        assert len(tally.told) == tally.of(SURVIVED) == tally.total - tally.of(verdict) - tally.of(RULE) \
+            - tally.of(UNLOADED)
 
 
 def test_a_reader_that_refuses_everything_is_told():
