@@ -20,7 +20,7 @@ from isobit.pipeline.proof.observed import spread
 from isobit.pipeline.recipe.allocation import Allocation, Point
 from isobit.pipeline.recipe.budget import BitBudget
 from isobit.pipeline.recipe.file import load_recipe
-from isobit.pipeline.samples.data import open_data
+from isobit.pipeline.samples.data import array_batches, open_data
 from tests.examples import tiny
 from tests.examples.pages import PageReader
 from tests.isobit.commands import FAST, LEARN, SMALL, contents
@@ -124,3 +124,23 @@ def test_half_of_the_shown_samples_are_changed_ones_and_none_is_shown_twice():
     found = made.shown_places([3, 12, 50, 60, 99], 100)
     assert found[:4] == [3, 12, 50, 60] and len({*found}) == 8
     assert sorted(made.shown_places([0, 1, 2], 3)) == [0, 1, 2] and made.shown_places([0], 1) == [0]
+
+
+class Rows(nn.Module):
+    """64 rows of answers for each sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 1), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.two(torch.relu(self.one(x)).reshape(-1, 8))
+
+
+def test_several_rows_a_sample_leave_the_facts_whole(tmp_path):
+    torch.manual_seed(0)
+    images = array_batches(torch.randn(12, 3, 8, 8), None, 4, "calib", "test")
+    built = compile_model(Rows().eval(), load_recipe("minmax_w2a2", ["images.batch_size=4", "images.count=12"]), "onnx",
+                          images, None, tmp_path / "out")
+    assert not [note for note in built.notes if "not written" in note]
+    assert read_facts(tmp_path / "out").samples
