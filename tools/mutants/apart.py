@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import signal
@@ -26,6 +27,7 @@ def apart(function: Callable[[], T], seconds: int = SECONDS) -> T | None:
         code = 1
         try:
             os.close(read)
+            faulthandler.disable()
             signal.alarm(seconds)
             with open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), 2)  # of a crash, libraries tell more than anybody reads
