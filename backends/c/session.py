@@ -105,9 +105,6 @@ class CSession(_Program):
         level: key of `LEVELS`.
     """
 
-    def __init__(self, folder: Path, level: str) -> None:
-        super().__init__(folder, level)
-
     def run(self, x: Inputs | np.ndarray) -> Mapping[str, np.ndarray]:
         """uint8 codes by quantizer name in the graph's shape, and each output by name, of x [N, ...].
 

@@ -117,7 +117,7 @@ class _File:
                 padded, low=min(padded.low, padded.zero), high=max(padded.high, padded.zero))
         if node.op_type == "Clip":
             below = self.grid(node.input[0])
-            low, high = ([self.constant(each) if each else None for each in (*node.input[1:], "", "")][:2])
+            low, high = self._ends_of_clip(node)
             if below is None:
                 return None
             least = below.low if low is None else max(below.low, int(low))
@@ -137,14 +137,16 @@ class _File:
         for node in self._clamps(name)[::-1]:
             low, high = 0.0, np.inf
             if node.op_type == "Clip":
-                ends = [self.constant(each) if each else None for each in (*node.input[1:], "", "")][:2]
-                low, high = (float(end) if end is not None else far for end, far in zip(  # noqa: B905
-                    ends, (-np.inf, np.inf)))
+                least, most = self._ends_of_clip(node)
+                low, high = -np.inf if least is None else float(least), np.inf if most is None else float(most)
             first, last = (int(np.clip(np.rint(np.float32(end) / grid.scale) + grid.zero, 0, 255))
                            for end in (low, high))
-            grid = replace(grid, low=min(max(grid.low, first), last), high=min(max(grid.high, first), last)
-                           if grid.high < first else min(grid.high, last))
+            grid = replace(grid, low=min(max(grid.low, first), last), high=min(max(grid.high, first), last))
         return grid
+
+    def _ends_of_clip(self, node: Any) -> list[np.ndarray | None]:
+        """Its least and its largest value; None for an end that it leaves open."""
+        return [self.constant(each) if each else None for each in (*node.input[1:], "", "")][:2]
 
     def _clamps(self, name: str) -> list[Any]:
         found: list[Any] = []
@@ -263,8 +265,7 @@ def _of_numbers(grid: _Grid, rank: int) -> Sums:
         return steps.clip(0, 255).clip(grid.low, grid.high)
 
     ends = (np.full((1,) * (rank - 1), sign * _LARGEST_FLOAT, np.int64) for sign in (-1, 1))
-    with np.errstate(over="ignore"):
-        return Sums(None, _digest(code, *ends))
+    return Sums(None, _digest(code, *ends))
 
 
 def _digest(code: Callable[[np.ndarray], np.ndarray], least: np.ndarray, largest: np.ndarray) -> str:

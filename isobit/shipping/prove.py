@@ -43,12 +43,13 @@ def prove(
         "float": _on_device(quantized.captured.graph, device),
         "calibrated": _on_device(fold_constants(calibrated.graph), device),
     }
-    arithmetic = backend.arithmetic(reference)
+    arithmetic, sessions = backend.arithmetic(reference), {
+        level: backend.open(folder, level) for level in backend.levels}
     report = compare(
         replace(evaluation, batch_size=proof_batch(reference.graph, options.memory)),
         stages,
         arithmetic,
-        {level: backend.open(folder, level) for level in backend.levels},
+        sessions,
         gated=backend.gated_levels,
         exact=ExactArithmetic(reference),
         other_samples=options.parity_samples,
@@ -58,7 +59,7 @@ def prove(
     )
     report.integer_ops, report.reach = dict(backend.integer_ops(folder)), list(arithmetic.every_input())
     report.read_back = backend.read_back(reference, folder, preprocessing)
-    session, like = backend.open(folder, backend.levels[0]), evaluation.first(1).materialize()[0]
+    session, like = sessions[backend.levels[0]], evaluation.first(1).materialize()[0]
     inputs = input_names(reference.graph)
 
     def keep(chosen: Chosen, expected: Followed) -> None:

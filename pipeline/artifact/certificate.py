@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from isobit.pipeline.artifact.digest import DIGEST, MANIFEST, content_digest
+from isobit.pipeline.artifact.digest import DIGEST, MANIFEST, SIGNATURE, TIMINGS, content_digest
 
 CERTIFICATE = "certificate.json"
 FORMAT = 1
 MOST_BYTES = 64 << 20  # of a file of facts
 # Not in the manifest: itself, the certificate, what differs between equal builds, a signature of all the rest.
-APART = (MANIFEST, CERTIFICATE, "timings.json", "model.sig")
+APART = (MANIFEST, CERTIFICATE, TIMINGS, SIGNATURE)
 KEPT = ("verdicts", "gate", "read_back", "directed", "every_input", "codes", "samples")  # of parity.json
 
 

@@ -14,6 +14,8 @@ MANIFEST = "manifest.json"
 RUNNER = "run.py"
 PREDICTOR = "predict.py"
 DECODER = "decoder.py"
+TIMINGS = "timings.json"
+SIGNATURE = "model.sig"
 DIGEST = "sha256"  # the manifest's field that holds it
 
 

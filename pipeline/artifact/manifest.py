@@ -17,13 +17,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from isobit.pipeline.artifact.digest import DIGEST, MANIFEST, content_digest
+from isobit.pipeline.artifact.digest import DIGEST, MANIFEST, TIMINGS, content_digest
 from isobit.pipeline.artifact.reading import read_bounded
 from isobit.pipeline.errors import InputError, nearest_path
 from isobit.pipeline.quant.grid import Grid
 
 PRODUCT = "isobit"
-TIMINGS = "timings.json"
 CUT = "cut"
 PREPROCESSING = "preprocessing"  # the field of a manifest, and the name in a model file
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from isobit.pipeline.artifact.certificate import certified
+from isobit.pipeline.artifact.digest import SIGNATURE
 from isobit.pipeline.errors import InputError
 
-SIGNATURE = "model.sig"
 _MISSING = "install it: pip install 'isobit[sign]'"
 
 
