@@ -1,7 +1,8 @@
 """In which numbers auxiliary float networks compute: what only steers a gradient may be coarser than the network.
 
-Rounding decisions, scales, losses and their sums stay float32; so does the unit
-that is trained.
+Rounding decisions, scales, losses and their sums stay float32, and so does the unit that is trained; but torch rounds
+the factors of a GPU's convolutions to TF32: on an H200 losses of units were on average 0.03 % from the CPU's, 2 % in a
+first unit of 8 bits, and a step of ResNet-18 took half the time.
 """
 
 from __future__ import annotations

@@ -68,6 +68,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=256, help="for calibration")
     parser.add_argument("--batch", type=int, default=32, help="images of a step")
     parser.add_argument("--steps", type=int, nargs=2, default=(50, 250), help="two numbers of steps a unit")
+    parser.add_argument("--only-ours", action="store_true", help="no plain loop, and no CPU beside the device")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "devices.json")
     return parser.parse_args(arguments)
 
@@ -84,7 +85,7 @@ def measure(options: argparse.Namespace, ranks: Ranks, device: str) -> dict[str,
         "size": options.size, "images": options.images, "batch": options.batch, "recipe": RECIPE,
         "units": len(plans[0].units), "threads": torch.get_num_threads(), "ours": timed(own, plans, images, device),
     }
-    if ranks is ALONE:
+    if ranks is ALONE and not options.only_ours:
         plain: Loop = lambda quantized, images: literal_qdrop(  # noqa: E731
             quantized, images, QDropParameters(**quantized.recipe.method.parameters), device)
         found["literal"] = timed(plain, plans, images, device)
@@ -92,7 +93,8 @@ def measure(options: argparse.Namespace, ranks: Ranks, device: str) -> dict[str,
     macs = network_cost(Layers(plans[0].calls)).macs * options.batch * TRAINED / len(plans[0].units) / ranks.world
     found["peak_tflops"] = peak(device) / 1e12
     found["share_of_peak"] = OPERATIONS * macs / (found["ours"]["ms_per_step"] / 1e3) / (found["peak_tflops"] * 1e12)
-    found["loss"] = beside_the_cpu(plans[0], images, device, ranks)
+    if not options.only_ours:
+        found["loss"] = beside_the_cpu(plans[0], images, device, ranks)
     return found
 
 
@@ -138,16 +140,18 @@ def wait(device: str) -> None:
 
 
 def peak(device: str) -> float:
-    """Operations a second of a product of large float32 matrices, as torch is set here."""
+    """Operations a second of a product of large float32 matrices, whose factors may be TF32 as in convolutions."""
     rows = PRODUCTS[torch.device(device).type]
     left, right = torch.randn(2, rows, rows, device=device)
     best, end = float("inf"), time.perf_counter() + PRODUCT_SECONDS
+    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, True
     while time.perf_counter() < end:
         wait(device)
         begin = time.perf_counter()
         torch.mm(left, right)
         wait(device)
         best = min(best, time.perf_counter() - begin)
+    torch.backends.cuda.matmul.allow_tf32 = before
     return OPERATIONS * rows**3 / best
 
 
@@ -185,12 +189,13 @@ def lines(found: dict[str, Any]) -> list[str]:
                         f"{PAPER_STEPS:,} steps (extrapolated), {row['peak_gb']:.3g} GB")
     if "times_faster" in found:
         said.append(f"ours is {found['times_faster']:.2f} times as fast a step")
-    loss = found["loss"]
-    said += [
-        f"{100 * found['share_of_peak']:.1f} % of the {found['peak_tflops']:.3g} TFLOP/s of a product of matrices",
-        f"hardened / nearest loss, mean of units: {loss['device']:.4f}, on the CPU {loss['cpu']:.4f}; first unit's "
-        f"nearest loss {loss['first_unit_nearest_ratio']:.6f} times the CPU's",
-    ]
+    said.append(
+        f"{100 * found['share_of_peak']:.1f} % of the {found['peak_tflops']:.3g} TFLOP/s of a product of matrices")
+    if "loss" in found:
+        loss = found["loss"]
+        said.append(
+            f"hardened / nearest loss, mean of units: {loss['device']:.4f}, on the CPU {loss['cpu']:.4f}; first unit's "
+            f"nearest loss {loss['first_unit_nearest_ratio']:.6f} times the CPU's")
     return said
 
 

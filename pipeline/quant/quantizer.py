@@ -50,16 +50,17 @@ class Quantizer(nn.Module):
     codes: Tensor | None
     channel_bits: Tensor | None
     multiples: Tensor | None
+    rounded_at: Tensor | None
 
     def __init__(self, spec: QuantSpec) -> None:
         super().__init__()
         self.spec = spec
         self.phase = Phase.OFF
         self.fixed = False
-        self.rounded_at: Tensor | None = None
         self.register_buffer("scale", None)
         self.register_buffer("zero_point", None)
         self.register_buffer("codes", None)
+        self.register_buffer("rounded_at", None, persistent=False)
         self.register_buffer("channel_bits", None)
         self.register_buffer("multiples", None)
         self._stand_in: StandIn | None = None

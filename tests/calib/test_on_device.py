@@ -65,6 +65,8 @@ def check(found: Calibrated) -> None:
     assert {value.device.type for value in state.values()} == {"cpu"}
     assert all(bool(torch.isfinite(value).all()) for value in state.values() if value.is_floating_point())
     assert any(name.endswith("codes") for name in state)
+    # What is no buffer would stay where it was calibrated.
+    assert not [name for part in found.graph.modules() for name, value in vars(part).items() if torch.is_tensor(value)]
     assert all(math.isfinite(log.loss_hard) for log in found.log)
 
 

@@ -168,6 +168,11 @@ FIGURES = (
     Figure(LATENCY, "modules take {} to {} of the float file's time, and {} to {} of that of our own ONNX artifact",
            lambda n: (*_span(_compiled(n, "over_float")), *_span(_compiled(n, "over_our_onnx")))),
     Figure(PARITY, "{} artifacts, no differing code.", lambda n: (str(len(n["parity"]["lines"])),)),
+    Figure("docs/how-to/recipes.md", "32 images, takes {} ms, {} times as fast as the plain loop; all units at 20,000 "
+                                     "steps would take {} minutes, and {} GB.",
+           lambda n: (f"{n['devices']['ours']['ms_per_step']:.2f}", f"{n['devices']['times_faster']:.1f}",
+                      f"{60 * n['devices']['ours']['hours_at_paper_steps']:.1f}",
+                      f"{n['devices']['ours']['peak_gb']:.1f}")),
     Figure(DECISIONS, "ResNet-20 W2A2 at 300 steps takes {} times QDrop's time with 20",
            lambda n: _span(_times(n, network=RESNET, bits="W2A2"), 1)[:1]),
     Figure(RESULTS, "which learns nothing, loses {} to {} points; `qdrop_w8a8` {} to {}",
