@@ -395,5 +395,5 @@ def method_notes(calibrated: Calibrated) -> list[str]:
     names = ", ".join(kept[:3]) + (", ..." if len(kept) > 3 else "")
     return [
         f"{len(kept)} of {len(calibrated.log)} units kept nearest rounding, because learning made them no better "
-        f"({names}): more method.steps may help"
+        f"({names}): below 8 bits, more method.steps may help"
     ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from isobit.fields import in_options
 from isobit.pipeline.artifact.digest import PREDICTOR, RUNNER
-from isobit.pipeline.artifact.manifest import Manifest
+from isobit.pipeline.artifact.manifest import Manifest, RecipeEntry
 from isobit.pipeline.artifact.timings import Latency
 from isobit.pipeline.errors import CompileError, ExitCode
 from isobit.pipeline.graph.placement import PlacementRow
@@ -17,11 +17,15 @@ from isobit.pipeline.proof.outputs import output_kind
 from isobit.pipeline.proof.parity import ParityReport
 from isobit.pipeline.proof.verdicts import distances, float_kernels, kernels_text, level_note, reach_text, steps
 from isobit.pipeline.recipe.allocation import Allocation
+from isobit.pipeline.recipe.extension import changed
+from isobit.pipeline.recipe.plain_yaml import parse_yaml
+from isobit.pipeline.recipe.schema import Recipe
 from isobit.pipeline.stages import Captured, EpochLog, Quantized, UnitLog
 
 SHOWN_REASONS = 5
 SHOWN_LAYERS = 4
 SHOWN_OUTPUTS = 8
+LONGEST_EDIT = 60
 
 
 def build_lines(
@@ -36,7 +40,7 @@ def build_lines(
         firmware: files that are compiled into a firmware instead.
         latency: of one inference on this machine, where it was measured.
     """
-    recipe = _row("recipe", f"{manifest.recipe.name}, bit policy {manifest.recipe.policy}")
+    recipe = _row("recipe", _recipe_text(manifest.recipe))
     data = [] if manifest.calibration is None else [_row("calibration", manifest.calibration.text)]
     lines = ["", recipe, *data, *_accuracy_lines(parity), *_measured_lines(parity), *_distance_lines(parity), "",
              *_level_lines(parity)]
@@ -64,6 +68,12 @@ def build_lines(
     elif not parity.passed:
         lines.append(_row("next", f"look at {folder / 'parity.json'} and {folder / 'report.md'}"))
     return lines
+
+
+def _recipe_text(recipe: RecipeEntry) -> str:
+    edits = [edit for edit in changed(Recipe.model_validate(parse_yaml(recipe.text))) if not edit.startswith("policy=")]
+    shown_edits = [edit if len(edit) <= LONGEST_EDIT else edit.partition("=")[0] + "=..." for edit in edits]
+    return "; ".join([f"{recipe.name}, bit policy {recipe.policy}", *shown_edits])
 
 
 def allocation_lines(allocation: Allocation) -> list[str]:

@@ -210,7 +210,7 @@ class Terminal:
         for note in notes:
             self._wrapped("  note: ", note)
         self._wrapped("  ", expected)
-        self._write(self.results, "dry run: nothing was written, no sample was read")
+        self._write(self.results, "dry run: nothing was written")
 
     def show_tables(
         self, heading: Sequence[str], tables: Sequence[tuple[Sequence[str], Sequence[Row]]], notes: Sequence[str]

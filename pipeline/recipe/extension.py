@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +30,25 @@ def short_text(recipe: Recipe, extends: str, edits: Sequence[str] = ()) -> str:
     except (RecipeError, OSError):
         pass  # there is nothing of that name to extend, or not in this way
     return recipe.to_yaml()
+
+
+def changed(recipe: Recipe) -> list[str]:
+    """`key=value` for each number that differs from the shipped recipe of this name; empty where none has the name."""
+    try:
+        shipped = dict(_leaves(load_recipe(recipe.name).model_dump(mode="json")))
+    except RecipeError:
+        return []
+    own = dict(_leaves(recipe.model_dump(mode="json")))
+    return [f"{key}={value}" for key, value in own.items() if shipped.get(key) != value and value is not None]
+
+
+def _leaves(content: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, dict):
+            # An edit says `method.steps`.
+            yield from _leaves(value, path if key == "parameters" else f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
 
 
 def set_text(recipe: Recipe) -> str:

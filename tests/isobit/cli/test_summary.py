@@ -28,12 +28,14 @@ from isobit.pipeline.proof.parity import LevelReport, ParityReport
 from isobit.pipeline.proof.verdicts import headlines
 from isobit.pipeline.recipe.allocation import Allocation, Point
 from isobit.pipeline.recipe.budget import BitBudget
+from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.stages import UnitLog
 from tests.examples import ports
 from tests.examples.tiny import quantized_net
 
 MANIFEST = Manifest(
-    version="0.1.0", recipe=RecipeEntry(name="qdrop_w4a4", policy="qdrop", text="", sha256="r"),
+    version="0.1.0",
+    recipe=RecipeEntry(name="qdrop_w4a4", policy="qdrop", text=load_recipe("qdrop_w4a4").to_yaml(), sha256="r"),
     model=ModelEntry(name="net", sha256="m", arch=None), calibration=None,
     target=TargetEntry(name="onnx", profile="generic", runtime={}), packages={}, seed=7, tensors=[], files={},
     sizes={"model": 149200, "weights_packed": 140300},
@@ -48,6 +50,14 @@ def parity(level=LEVEL, rule=RULE, **changes):
     report = ParityReport(5000, ACCURACY, {}, [level, loose], {"relu_q": "layer1.relu"}, CodeCount(), [rule],
                           {"integer": 33, "float": 0, "reasons": {}})
     return replace(report, **changes)
+
+
+def test_the_screen_names_what_a_recipe_was_changed_to(tmp_path):
+    recipe = load_recipe("qdrop_w4a4", ["method.steps=300", "seed=1", "overrides=[{where: [first, a, bbbbbb, cccc, d], "
+                                        "weights: {bits: 8}}]"])
+    entry = RecipeEntry(name=recipe.name, policy=recipe.policy, text=recipe.to_yaml(), sha256="r")
+    line = build_lines(tmp_path, MANIFEST.model_copy(update={"recipe": entry}), parity(), "model.onnx", "numpy")[1]
+    assert line == "  recipe      qdrop_w4a4, bit policy qdrop; overrides=...; method.steps=300; seed=1"
 
 
 def failing():

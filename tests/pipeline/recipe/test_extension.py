@@ -7,7 +7,7 @@ import shlex
 import pytest
 import yaml
 
-from isobit.pipeline.recipe.extension import set_text, short_text
+from isobit.pipeline.recipe.extension import changed, set_text, short_text
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.search import mixed_recipe
 
@@ -41,3 +41,9 @@ def test_the_options_say_the_same_as_the_file():
     words = shlex.split(set_text(recipe))
     edits = [word for word in words if word != "--set"]
     assert load_recipe("qdrop_w4a4", [*edits, "name=found"]) == recipe
+
+
+def test_what_was_changed_is_said_as_it_is_set():
+    recipe = load_recipe("qdrop_w4a4", ["method.steps=300", "seed=1"])
+    assert set(changed(recipe)) == {"method.steps=300", "seed=1"}
+    assert changed(load_recipe("qdrop_w4a4")) == [] == changed(mixed_recipe(load_recipe("qdrop_w4a4"), BITS, "mine"))
