@@ -34,6 +34,7 @@ def _level_rules(level: LevelReport) -> list[Rule]:
     differing = level.codes.differing + level.exact_differing
     what = _compared(level)
     compared = level.codes.compared + sum(count.compared for count in level.boundaries.values())
+    compared += sum(count.compared for count in level.outputs.values() if count.in_float is None)
     rules = [Rule(
         f"no {what} differs from the target's integer arithmetic at level '{level.level}'", "parity", differing, 0,
         differing == 0 and compared > 0,

@@ -26,6 +26,14 @@ def test_a_gate_over_nothing_does_not_pass():
     assert not gated(LevelReport("all", True)).passed
 
 
+def test_outputs_are_something_to_compare_where_no_tensor_has_codes():
+    """On a target that leaves the input in float, a single layer has logits alone."""
+    outputs = {"logits": OutputCount(2)}
+    assert gated(LevelReport("float64", True, outputs=outputs)).passed
+    outputs["logits"].in_float = FloatOutput(2, 0.0)
+    assert not gated(LevelReport("float64", True, outputs=outputs)).passed
+
+
 def test_a_logit_counts_as_a_code_where_integers_give_it():
     level = LevelReport("all", True, codes=CodeCount(8), outputs={"logits": OutputCount(2, 1)})
     assert [rule.measured for rule in gated(level).rules] == [1]
