@@ -16,6 +16,7 @@ import os
 import pickle
 import re
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -275,6 +276,8 @@ def _quiet() -> Iterator[None]:
     before = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch 2.11 reads weights into buffers that it may not write to
+            yield
     finally:
         log.setLevel(before)
