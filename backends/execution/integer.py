@@ -28,7 +28,7 @@ from isobit.backends.execution.codes import (
 from isobit.backends.execution.directed import directed_samples
 from isobit.backends.execution.kernels import Kernel, LogitKernel
 from isobit.backends.execution.layer_sums import Layer, layer_of
-from isobit.backends.execution.margins import largest_of_samples, margin_of
+from isobit.backends.execution.margins import DIFFERENCES, JUMPS, largest_of_samples, margin_of
 from isobit.backends.execution.reachable import every_input
 from isobit.backends.execution.ties import call
 from isobit.backends.regions import Region, find_regions
@@ -55,17 +55,23 @@ Constant = TypeVar("Constant")
 FILLED = "filled"  # kernel of the rows of `MOVES` whose result has a grid of its own
 
 
-def _explained(value: Tensor, grid: CodeGrid, carried: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _explained(
+    value: Tensor, grid: CodeGrid, carried: Tensor | None = None, nearest: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Least and largest uint8 code of float values [N, ...] that the float rounding of another library explains.
 
     Args:
         carried: what several operators before the quantizer make of their roundings; see `margins`.
+        nearest: uint8 codes from which none may be further than one step; None after an operator that
+            jumps, or loses digits next to 0.
     """
     margin = FLOAT_ROUNDING * torch.maximum(largest_of_samples(value), 255 * grid.scale.to(value.device))
     if carried is not None:
         margin = torch.fmax(margin, carried.to(value))  # what is not a number explains nothing
     margin = torch.where(value.isfinite(), margin, 0.0)
     low, high = (grid.settle(quantize_float(end, grid)) for end in (value - margin, value + margin))
+    if nearest is not None:
+        low, high = low.maximum(nearest.to(low) - 1), high.minimum(nearest.to(high) + 1)
     return low.to(torch.uint8), high.to(torch.uint8)
 
 
@@ -112,10 +118,10 @@ class Execution:
             region.quantizer.name for region in self.regions
             if region.quantizer is not None and _is_boundary(region, floats)
         )
-        self._carried = self._find_carried(floats)
         self.outputs = output_names(graph)
         self._returned = dict(zip(self.outputs, output_nodes(graph), strict=True))
         self.float_outputs = tuple(name for name, node in self._returned.items() if node in floats)
+        self._carried, self._jumped = self._find_carried(floats), self._find_jumped(floats)
 
     def layer(self, node: fx.Node) -> Layer:
         """Integers of a conv2d or linear node, read once."""
@@ -163,6 +169,8 @@ class Execution:
     ) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
         """`run`, and for each float boundary the least and the largest code that float rounding can explain.
 
+        And of each output that float operators compute one after the other the least and the largest number.
+
         Args:
             bounded: false for no such codes, which take time.
         """
@@ -181,17 +189,25 @@ class Execution:
                 results[name] = stored(samples.gather(value.codes))
                 if bounded and before is not None and name in self.boundaries:
                     margin = None if margin is None else samples.gather(margin)
-                    bounds[name] = _explained(samples.gather(before), value.grid, margin)
+                    near = None if region.value in self._jumped else results[name]
+                    bounds[name] = _explained(samples.gather(before), value.grid, margin, near)
                 if name in observed:
                     value = Codes(samples.scatter(observed[name]).to(value.codes), value.grid)
             elif margin is not None:
                 margins[region.value] = margin
+                bounds.update(self._ends(region.value, value, margin))
             values[region.value] = value
             for node in self._last_use.get(region.anchor, ()):
                 values.pop(node, None)
                 margins.pop(node, None)
         results.update((name, dequantized(values[node]).float()) for name, node in self._returned.items())
         return results, bounds
+
+    def _ends(self, node: fx.Node, value: Value, margin: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Least and largest number of what leaves the network here in float."""
+        names = [name for name in self.float_outputs if self._returned[name] is node]
+        found = dequantized(value).float()
+        return dict.fromkeys(names, (found - margin, found + margin))
 
     def _run_region(
         self, region: Region, values: dict[fx.Node, Value], margins: dict[fx.Node, Tensor] | None
@@ -275,15 +291,24 @@ class Execution:
         return self.graph.get_submodule(str(node.target))(self._float_value(source_of(node), values, local))
 
     def _find_carried(self, floats: set[fx.Node]) -> set[fx.Node]:
-        """Anchors of the regions in float on whose rounding others in float build, before a boundary."""
-        wanted, found = set[fx.Node](), set[fx.Node]()
+        """Anchors of the regions in float on whose rounding others in float build, before a boundary or an output."""
+        wanted, found = {self._returned[name] for name in self.float_outputs}, set[fx.Node]()
         for region in reversed(self.regions):
             ends = region.quantizer is not None and region.quantizer.name in self.boundaries
             if ends or region.value in wanted:
                 read = floats.intersection(region.inputs)
                 wanted |= read
-                if region.value in wanted or read or region.absorbed:
+                if region.value in wanted or read or region.absorbed or op_name(region.anchor) in DIFFERENCES:
                     found.add(region.anchor)
+        return found
+
+    def _find_jumped(self, floats: set[fx.Node]) -> set[fx.Node]:
+        """Results of regions in float that jump or lose digits next to 0, or read in float what does."""
+        found = set[fx.Node]()
+        for region in self.regions:
+            jumps = any(op_name(node) in JUMPS | DIFFERENCES for node in (region.anchor, *region.absorbed))
+            if (region.kind == "float" and jumps) or not found.isdisjoint(floats.intersection(region.inputs)):
+                found.add(region.value)
         return found
 
     def _find_last_uses(self) -> dict[fx.Node, list[fx.Node]]:

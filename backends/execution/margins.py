@@ -5,7 +5,7 @@ number close to nothing a logarithm tells the digits that a sum of large numbers
 
     of its own operator    one unit in the last place of what was rounded there: the result, what `alpha` multiplies
                            before a sum, or the magnitudes that a layer adds up; where libraries approximate a function,
-                           APPROXIMATED of the sample's largest result
+                           APPROXIMATED of the sample's largest result, or of what the small results are a difference of
     of its operands        element by element, what the operator makes of operands that are off by their margins; of a
                            layer sqrt(m^2 * w^2), since roundings of different elements are as good as independent
                            (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis", SIAM J. Sci.
@@ -50,6 +50,12 @@ LAYERS = WEIGHTED | {f"{name}_dynamic" for name in WEIGHTED} | {"conv_transpose2
 PRODUCTS = {"matmul", "matmul_of_parameter", "matmul_of_vector", "bmm"}
 AVERAGES = POOLS | {"mean_over_dims", "adaptive_avg_pool2d", "sum", "cumsum"}
 SOFTMAXES = {"softmax", "log_softmax"}
+# Libraries have these next to 0 as a difference of numbers near 1.
+DIFFERENCES = {"celu", "elu", "log_sigmoid", "selu", "sigmoid", "softplus"}
+# Where these are next to 0 they are a product with the difference of two numbers near 1: what it multiplies.
+GATED = {"gelu", "mish", "silu"}
+# Next to a jump the two libraries may be on its two sides.
+JUMPS = {"ceil", "floor", "hardshrink", "sign", "threshold"}
 
 
 def margin_of(node: fx.Node, read: Read, margins: Margins, result: Any) -> Tensor | None:
@@ -102,7 +108,12 @@ def _of_operator(node: fx.Node, read: Read, result: Tensor) -> Tensor:
     name = op_name(node)
     if name not in ROUNDED_IN_PLACE:
         samples = samples_of(node)
-        return APPROXIMATED * samples.scatter(largest_of_samples(samples.gather(result)))
+        size = largest_of_samples(samples.gather(result))
+        if name in DIFFERENCES:
+            size = size.clamp(min=1.0)
+        if name in GATED:
+            size = torch.maximum(size, largest_of_samples(samples.gather(read(source_of(node)))))
+        return APPROXIMATED * samples.scatter(size)
     alpha = bound_args(node).get("alpha", 1)
     if alpha == 1:
         return LAST_PLACE * result.abs()

@@ -29,11 +29,15 @@ from isobit.backends.execution.layer_sums import (
     window_sum,
 )
 from isobit.backends.regions import Region
+from isobit.pipeline.errors import TargetError
 from isobit.pipeline.graph.dialect import ACTIVATIONS
-from isobit.pipeline.graph.nodes import bound_args, known_sizes, op_name, pair, tensor_shape
+from isobit.pipeline.graph.nodes import bound_args, known_sizes, op_name, pair, tensor_shape, where
 from isobit.pipeline.quant.grid import along
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
+
+# What a step of the operand may be of a step of the result, less the division by their number.
+MEAN_RATIOS = (2.0**-32, 2.0**8)
 
 
 class IntegerArithmetic(ExecutedArithmetic):
@@ -92,14 +96,16 @@ layer = SumKernel(
 def logits(run: Execution, region: Region, inputs: list[Codes]) -> Tensor:
     """QGemm without an output grid: the float32 values `acc * f32(s_x * s_w)`."""
     x, layer = inputs[0], run.layer(region.anchor)
-    return linear_sums(x, layer).rounded().mul_(_sum_scale(x.grid, layer.scale, x.codes))
+    total = linear_sums(x, layer).rounded().add_(0.0)  # an integer 0 has no sign, the product 0 * -1 of floats has
+    return total.mul_(_sum_scale(x.grid, layer.scale, x.codes))
 
 
 def add(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
     """QLinearAdd of two quantized tensors."""
     order, _ = addends(*(value.codes.shape for value in inputs))
     a, b = (inputs[place] for place in order)
-    table = run.once(region, lambda: all_pairs(functools.partial(add_codes, grid=grid), a.grid, b.grid))
+    steps = functools.partial(add_steps, grid=grid)
+    table = run.once(region, lambda: _rounded(region, all_pairs(steps, a.grid, b.grid)))
     return looked_up(table, a.codes, b.codes)
 
 
@@ -115,8 +121,8 @@ def addends(left: Sequence[int | None], right: Sequence[int | None]) -> tuple[tu
     return (0, 1), whole != [*left]
 
 
-def add_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
-    """QLinearAdd: two fused multiply-adds on the raw codes, the zero points gathered in one constant.
+def add_steps(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
+    """QLinearAdd: two fused multiply-adds on the raw codes, the zero points gathered in one constant; not rounded.
 
     Args:
         a: the operand that `addends` puts first.
@@ -126,22 +132,43 @@ def add_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
     ratio_a, ratio_b = a.grid.scale.to(device) / out_scale, b.grid.scale.to(device) / out_scale
     zero_a, zero_b = _f32(a.grid.zero_point, a.codes), _f32(b.grid.zero_point, a.codes)
     fixed = _f32(grid.zero_point, a.codes) - _fma(ratio_a, zero_a, ratio_b * zero_b)
-    return torch.round(_fma(a.codes, ratio_a, _fma(b.codes, ratio_b, fixed))).clamp(0, 255)
+    return _fma(a.codes, ratio_a, _fma(b.codes, ratio_b, fixed))
+
+
+def _rounded(region: Region, steps: Tensor) -> Tensor:
+    """The codes of what QLinearAdd and QLinearMul round: to int32 first, where beyond it a large number is negative.
+
+    Raises:
+        TargetError: a number is beyond int32.
+    """
+    most = float(steps.abs().max())
+    if most >= 2**31:
+        raise _too_far_apart(region, f"reads values up to {most:.2g} steps of its result", f"below {2**31:,}")
+    return torch.round(steps).clamp(0, 255)
+
+
+def _too_far_apart(region: Region, what: str, allowed: str) -> TargetError:
+    return TargetError(
+        f"{op_name(region.anchor)} {what}: more than ONNX Runtime's kernel computes", where=where(region.anchor),
+        allowed=allowed, hint="What it reads and what it gives are in ranges too far apart: check the model's weights, "
+        "or keep this operator in float: an override with `float: true`.",
+    )
 
 
 def mul(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
     """QLinearMul of two quantized tensors."""
     a, b = inputs
-    table = run.once(region, lambda: all_pairs(functools.partial(mul_codes, grid=grid), a.grid, b.grid))
+    steps = functools.partial(mul_steps, grid=grid)
+    table = run.once(region, lambda: _rounded(region, all_pairs(steps, a.grid, b.grid)))
     return looked_up(table, a.codes, b.codes)
 
 
-def mul_codes(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
-    """QLinearMul: the integer product times one multiplier, then the zero point, each rounded to float32."""
+def mul_steps(a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
+    """QLinearMul: the integer product times one multiplier, then the zero point, each a float32; not rounded."""
     device = a.codes.device
     multiplier = a.grid.scale.to(device) * b.grid.scale.to(device) / grid.scale.to(device)
     product = a.centered * b.centered
-    return torch.round(product * multiplier + grid.zero_point).clamp(0, 255)
+    return product * multiplier + grid.zero_point
 
 
 def _matmul_sums(run: Execution, region: Region, inputs: list[Codes]) -> Sums:
@@ -170,6 +197,10 @@ matmul = SumKernel(_matmul_sums, _matmul_codes, _matmul_range)
 def _mean_codes(run: Execution, region: Region, grids: Sequence[CodeGrid], sums: Sums, grid: CodeGrid) -> Tensor:
     total = sums.rounded()
     multiplier = grids[0].scale.to(total.device) / (grid.scale.to(total.device) * sums.elements)
+    low, high = MEAN_RATIOS
+    if not low <= float(multiplier) < high:
+        what = f"adds up steps of {float(multiplier):.2g} of its result's"
+        raise _too_far_apart(region, what, f"{low:.2g} to {high:g}")
     return _requantize(total, multiplier, grid.zero_point)
 
 
@@ -200,9 +231,10 @@ def cat(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> 
 
 def hardsigmoid(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
     """QLinearAdd of the constant 3 on a grid of scale 6 * s; saturation is the clamp, and the codes are the gate's."""
-    x = inputs[0]
-    three = Codes(torch.ones(1, device=x.codes.device), _GATE_OFFSET)
-    return add_codes(x, three, _gate_grid(grid))
+    x, three = inputs[0], Codes(torch.ones(1), _GATE_OFFSET)
+    every = Codes(torch.arange(256, dtype=torch.float32), x.grid)
+    table = run.once(region, lambda: _rounded(region, add_steps(every, three, _gate_grid(grid))))
+    return table.to(x.codes.device)[x.codes.long()]
 
 
 def leaky_relu(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:

@@ -45,7 +45,6 @@ from isobit.pipeline.facts.record import FACTS
 from isobit.pipeline.graph.ports import input_names
 from isobit.pipeline.proof.accuracy import judge
 from isobit.pipeline.proof.arithmetic import Arithmetic, Runner
-from isobit.pipeline.proof.counts import FLOAT_ROUNDING
 from isobit.pipeline.proof.observed import LOOKED_AT, look, spread
 from isobit.pipeline.proof.parity import ParityReport
 from isobit.pipeline.recipe.allocation import Allocation, budget_text
@@ -231,12 +230,14 @@ def write_golden(
     arrays = {golden.input_key(name): tensor.numpy() for name, tensor in zip(inputs, tensors(x), strict=True)}
     arrays.update({golden.output_key(name): followed.results[name] for name in arithmetic.outputs})
     for name, codes in followed.results.items():
+        if name in arithmetic.outputs:
+            continue
         if name in followed.bounds:
             arrays.update(golden.near_codes(name, got[name], codes, *followed.bounds[name]))
-        elif name not in arithmetic.outputs:
+        else:
             arrays[golden.CODE + name] = codes
     for name in arithmetic.float_outputs:
-        arrays[golden.float_key(name)] = np.asarray(FLOAT_ROUNDING, np.float32)
+        arrays[golden.float_key(name)] = np.asarray(followed.rounding(name), np.float32)
     np.savez_compressed(path, **arrays)  # pyright: ignore[reportArgumentType] - no array is called `allow_pickle`
 
 

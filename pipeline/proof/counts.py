@@ -17,6 +17,9 @@ from isobit.pipeline.proof.findings import Rule
 FLOAT_ROUNDING = 2.0**-15
 
 
+Bounds = tuple[np.ndarray, np.ndarray]
+
+
 def _same_bytes(expected: np.ndarray, got: np.ndarray) -> bool:
     """Two arrays of one shape hold the same bytes: the answer for nearly every tensor, before anything is counted."""
     if expected.dtype != got.dtype:
@@ -52,7 +55,7 @@ class CodeCount:
 
 @dataclass
 class BoundaryCount(CodeCount):
-    """Codes right after a float operator; `unexplained` are further off than float rounding or one step."""
+    """Codes right after a float operator; `unexplained` are further off than float rounding explains."""
 
     unexplained: int = 0
 
@@ -62,23 +65,32 @@ class BoundaryCount(CodeCount):
         if got is None or expected.shape != got.shape:
             self.unexplained += expected.size
             return
-        far = np.abs(expected.astype(np.int64) - got.astype(np.int64)) > 1
-        self.unexplained += int(np.count_nonzero(far | (got < low) | (got > high)))
+        self.unexplained += int(np.count_nonzero((got < low) | (got > high)))
 
 
 @dataclass
 class FloatOutput:
-    """An output that a float operator computes; `largest_error` is relative to each sample's largest magnitude."""
+    """An output that a float operator computes.
+
+    Args:
+        largest_error: relative to each sample's largest magnitude, of numbers that lie beyond their bounds.
+    """
 
     compared: int = 0
     largest_error: float = 0.0
     allowed: float = FLOAT_ROUNDING
 
-    def add(self, expected: np.ndarray, got: np.ndarray | None) -> None:
-        """Count one batch [N, ...]; None, another shape, and infinities that are not the same, are infinitely wrong."""
+    def add(self, expected: np.ndarray, got: np.ndarray | None, bounds: Bounds | None = None) -> None:
+        """Count one batch [N, ...]; None, another shape, and infinities that are not the same, are infinitely wrong.
+
+        Args:
+            bounds: the least and largest numbers that float rounding explains; what lies between them is right.
+        """
         self.compared += expected.size
         error = float("inf")
         if got is not None and expected.shape == got.shape and _same_infinities(expected, got):
+            if bounds is not None:
+                got = np.where((bounds[0] <= got) & (got <= bounds[1]), expected, got)
             wanted, given = (np.where(np.isinf(values), 0, values).reshape(len(values), -1).astype(np.float64)
                              for values in (expected, got))
             largest = np.maximum(np.abs(wanted).max(axis=1, initial=0.0), np.finfo(np.float32).tiny)
@@ -99,8 +111,10 @@ class OutputCount:
     differing: int = 0
     in_float: FloatOutput | None = None
 
-    def add(self, expected: np.ndarray, got: np.ndarray | None, in_float: bool) -> None:
-        """Count one batch [N, ...], float32; None or another shape differs everywhere."""
+    def add(
+        self, expected: np.ndarray, got: np.ndarray | None, in_float: bool, bounds: Bounds | None = None
+    ) -> None:
+        """Count one batch [N, ...], float32; None or another shape differs everywhere. `bounds` as of `FloatOutput`."""
         self.compared += expected.size
         if got is None or expected.shape != got.shape:
             self.differing += expected.size
@@ -108,7 +122,7 @@ class OutputCount:
             self.differing += int(np.count_nonzero(expected.view(np.uint32) != got.view(np.uint32)))
         if in_float:
             self.in_float = self.in_float or FloatOutput()
-            self.in_float.add(expected, got)
+            self.in_float.add(expected, got, bounds)
 
     @property
     def wrong(self) -> bool:

@@ -41,8 +41,8 @@ def _level_rules(level: LevelReport) -> list[Rule]:
     )]
     if level.boundaries:
         rules.append(Rule(
-            "right after a float operator, no code is off by more than one step or more than float rounding explains "
-            f"at level '{level.level}'", "parity", level.unexplained, 0, level.unexplained == 0,
+            f"right after a float operator, no code is further off than float rounding explains at level "
+            f"'{level.level}'", "parity", level.unexplained, 0, level.unexplained == 0,
         ))
     for name, count in level.outputs.items():
         if count.in_float is not None:

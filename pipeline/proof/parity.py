@@ -311,7 +311,8 @@ def compare_results(
         _compare_tensor(level, name, followed, got.get(name))
     for name in arithmetic.outputs:
         counted = level.outputs.setdefault(name, OutputCount())
-        counted.add(followed.results[name], got.get(name), name in arithmetic.float_outputs)
+        in_float, bounds = name in arithmetic.float_outputs, followed.bounds.get(name)
+        counted.add(followed.results[name], got.get(name), in_float, bounds)
 
 
 def _compare_tensor(level: LevelReport, name: str, followed: Followed, got: np.ndarray | None) -> None:

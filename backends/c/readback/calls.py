@@ -96,8 +96,8 @@ class Run:
         return float_of(text)
 
     def shape(self, text: str) -> dict[str, int]:
-        """An argument that is a shape."""
-        found = re.fullmatch(r"\(struct shape\)\{(\d+), (\d+), (\d+)\}", text)
+        """An argument that is a shape, or the steps between its neighbours, which go back where a map is mirrored."""
+        found = re.fullmatch(r"\(struct shape\)\{(-?\d+), (-?\d+), (-?\d+)\}", text)
         if found is None:
             raise NotUnderstood(f"{text} is no shape")
         return dict(zip(("height", "width", "channels"), map(int, found.groups()), strict=True))

@@ -6,6 +6,7 @@ Vectors of channels, one pixel after the other. An input of one pixel is broadca
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -255,21 +256,27 @@ def _write_divided(
 
 
 def max_pool_call(step: MaxPool, program: Program, places: list[Place], e: InstructionSet) -> Call:
-    """Largest code. Windows are clamped to the map: reading a pixel twice changes no maximum."""
+    """Largest code. Windows are clamped to the map: reading a pixel twice changes no maximum.
+
+    A dilated window may not have the pixel at the edge; there, taps beyond the map are left out.
+    """
     frame = _Frame(step, program, places, e)
     place, window = frame.sources[0], step.window
 
-    def inside(index: Expr, tap: Expr, axis: int, size: int) -> Expr:
+    def inside(code: Code, index: Expr, tap: Expr, axis: int, size: int) -> tuple[Expr, AbstractContextManager[None]]:
         where = index * window.stride[axis] + tap * window.dilation[axis] - window.padding[axis]
-        return e.larger(e.smaller(where, size - 1), 0)
+        found = e.larger(e.smaller(where, size - 1), 0)
+        return found, nullcontext() if window.dilation[axis] == 1 else code.when(e.equal(where, found))
 
     def write(code: Code, at: _Position, largest: Buffer) -> None:
         code.store(largest, 0, e.splat(e.number("uint8", 0)), e.lanes)
         with code.loop("tap_row", window.kernel[0]) as r, code.loop("tap_column", window.kernel[1]) as s:
-            row, column = inside(at.y, r, 0, place.height), inside(at.x, s, 1, place.width)
+            (row, in_rows), (column, in_columns) = (
+                inside(code, at.y, r, 0, place.height), inside(code, at.x, s, 1, place.width))
             address = place.at(0, 0) + row * place.row + column * place.pixel + at.n * e.lanes
-            codes = e.load(code["input0"], address)
-            code.store(largest, 0, e.larger(e.load(largest, 0), codes), e.lanes)
+            with in_rows, in_columns:
+                codes = e.load(code["input0"], address)
+                code.store(largest, 0, e.larger(e.load(largest, 0), codes), e.lanes)
         code.store(code["output"], frame.address(frame.target, at), e.load(largest, 0), e.lanes)
 
     return frame.call(write, "uint8")

@@ -7,6 +7,7 @@ import torch
 from isobit.backends.execution.codes import CodeGrid, Codes
 from isobit.backends.onnx import arithmetic
 from isobit.backends.onnx.arithmetic import IntegerArithmetic
+from isobit.pipeline.errors import TargetError
 from tests.examples.onnx_cases import frozen
 
 pytestmark = pytest.mark.onnxruntime
@@ -148,8 +149,27 @@ def test_gate_codes_are_hardsigmoid_codes():
     x = Codes(every_code, CodeGrid(torch.tensor(0.031), 120, 0, 255))
     grid = CodeGrid(torch.tensor(1 / 255), 0, 0, 255)
     exact = torch.nn.functional.hardsigmoid(x.centered.double() * 0.031) * 255
-    codes = arithmetic.hardsigmoid(None, None, [x], grid)
+    codes = arithmetic.hardsigmoid(Fresh(), None, [x], grid)
     assert float((codes - exact).abs().max()) <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("kernel", [arithmetic.add, arithmetic.mul, arithmetic.hardsigmoid])
+def test_more_steps_than_int32_counts_are_refused(kernel):
+    """ONNX Runtime's kernels give code 0 there, whichever end of the grid is meant."""
+    (region,) = [region for region in IntegerArithmetic(frozen("add")[0]).execution.regions if region.kind == "add"]
+    x = Codes(torch.zeros(1, 1, 2, 2), CodeGrid(torch.tensor(1e6), 0, 0, 255))
+    inputs = [x] if kernel is arithmetic.hardsigmoid else [x, x]
+    with pytest.raises(TargetError, match=r"add reads values up to .* steps of its result"):
+        kernel(Fresh(), region, inputs, CodeGrid(torch.tensor(1e-3), 0, 0, 255))
+
+
+def test_a_mean_that_the_kernel_does_not_compute_is_refused():
+    (region,) = [one for one in IntegerArithmetic(frozen("add")[0]).execution.regions if one.kind == "mean"]
+    x = Codes(torch.zeros(1, 1, 2, 2), CodeGrid(torch.tensor(1.0), 0, 0, 255))
+    for scale in (0.9 / 256 / 4, 1.1 * 2.0**30):
+        with pytest.raises(TargetError, match="adds up steps of"):
+            arithmetic.mean(Fresh(), region, [x], CodeGrid(torch.tensor(scale), 0, 0, 255))
+    assert arithmetic.mean(Fresh(), region, [x], CodeGrid(torch.tensor(1.1 / 256 / 4), 0, 0, 255)).shape == (1, 1, 1, 1)
 
 
 def test_integer_arithmetic_is_near_the_exact_reference_and_not_the_same():

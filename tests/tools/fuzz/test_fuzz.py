@@ -86,3 +86,31 @@ def test_functions_that_are_one_next_to_nothing_keep_their_digits(function):
     """Found by seed 1013: log(x + 1) and exp(x) - 1 in float32 lose all of x = 1e-6."""
     network = [[[6]], [(function, [0], {}), ("linear", [1], LINEAR[2])], [2], "normal", 1e-6]
     assert build(Case(repr(network), "minmax_w8a8", "onnx")) == Verdict(HELD)
+
+
+LAYER = {"channels": 2, "seed": 1, "scale": 1.0, "bias": False, "dead": False, "outlier": False}
+MAP = {**LAYER, "groups": 1, "kernel": [1, 1], "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
+POOL = {"kernel_size": 3, "stride": 3, "padding": 1, "ceil_mode": False, "dilation": 2}
+
+
+@pytest.mark.parametrize(("target", "sizes", "steps", "kind"), [
+    # Next to a jump, codes of two libraries are a jump apart.
+    ("onnx", [4, 7, 5], [("logsigmoid", [0], {}), ("floor", [1], {}), ("tanh", [2], {}), ("conv2d", [3], MAP)], HELD),
+    # Outputs in float: a gate of a logarithm of next to nothing, and numbers for which GELU is next to 0.
+    ("onnx", [7], [("linear", [0], {**LAYER, "scale": 1e6}), ("log", [1], {}), ("chunk", [2], {"gate": True})], HELD),
+    ("onnx", [3, 9, 9], [("conv2d", [0], {**MAP, "scale": 1e3}), ("gelu", [1], {})], HELD),
+    # SELU next to 0 is a difference of numbers near 1; 0 * -1 of integers is 0 and not -0.
+    ("onnx", [1, 4, 4], [("mul", [0, 0], {}), ("selu", [1], {}), ("conv2d", [2], {**MAP, "scale": 1e-3})], HELD),
+    ("onnx", [7], [("linear", [0], {**LAYER, "channels": 1}), ("linear", [1], LAYER)], HELD),
+    # A mirrored map that leaves goes back from pixel to pixel.
+    ("c", [4, 7, 5], [("conv2d", [0], MAP), ("cat", [1, 1], {}), ("flip", [2], {"dim": 1})], HELD),
+    # Of a dilated window that begins outside, the pixel at the edge is no part.
+    ("tvm", [3, 3, 9], [("conv2d", [0], MAP), ("max_pool", [1], POOL)], HELD),
+    # ONNX Runtime's sum of codes and a constant leaves int32.
+    ("onnx-qoperator", [1, 1, 5], [("conv2d", [0], {**MAP, "scale": 1e6}), ("hardswish", [1], {})], REFUSED),
+])
+def test_what_was_found_stays_mended(target, sizes, steps, kind):
+    if target == "tvm":
+        pytest.importorskip("tvm")
+    found = build(Case(repr([[sizes], steps, [len(steps)], "normal", 1000.0]), "minmax_w8a8", target))
+    assert found.kind == kind, found.text

@@ -45,6 +45,8 @@ CASES = {
         MAP, (3, 3, 20), Window((3, 3), (2, 2), (1, 1, 1, 1)), np.array([[4, 6, 6], [6, 9, 9], [4, 6, 6]]), 5, 200
     ),
     "maximum": program(MaxPool, [MAP], (3, 3, 20), (5, 5), Window((3, 3), (2, 2), (1, 1, 1, 1))),
+    # Of a dilated window that begins outside, the pixel at the edge is no part.
+    "dilated maximum": program(MaxPool, [MAP], (3, 3, 20), (5, 5), Window((3, 3), (2, 2), (2, 2, 2, 2), (2, 2))),
     # Shifts of exactly 32: the only ones whose rounding reaches into the lower half.
     "coarse": program(Sum, [MAP, MAP], MAP, (0, 9, 7), oracle.make_rescale_of([0.26, 0.3], [255, 255], 7), 0, 255),
 }
