@@ -2,7 +2,8 @@
 
 Needs a C compiler and no package: copy the folder and run `python run.py`. With --cortex-m4 it is cross-compiled and
 run on an emulated Cortex-M4 instead (Debian: apt install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm).
-Prints PASS or FAIL as its last line and exits with 0 or 1. Runs on Python 3.8 and newer, so keep its syntax old.
+Prints PASS or FAIL as its last line and exits with 0 or 1, or with 2 where it cannot check. Runs on Python 3.8 and
+newer, so keep its syntax old.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from isobit.backends.device.replay import broken_files, print_latency, read_manifest, verdict
+from isobit.backends.device.replay import add_options, broken_files, print_latency, read_manifest, unsigned, verdict
 from isobit.pipeline.artifact.digest import RUNNER
 
 SOURCE, HEADER, DESCRIPTION = "model.c", "model.h", "model.json"
@@ -122,14 +123,15 @@ def check(folder: Path, cortex_m4: bool, samples: int | None, seconds: float) ->
 
 
 def main() -> int:
-    """Check, replay, time; 0 where everything is as it was built, else 1."""
+    """Check, replay, time; 0 where everything is as it was built, 1 where not, 2 where that cannot be said."""
     parser = argparse.ArgumentParser(description="replay the golden vectors of this artifact")
     parser.add_argument("--cortex-m4", action="store_true", help="on an emulated Cortex-M4 (mps2-an386)")
     parser.add_argument("--samples", type=positive, metavar="N", help="replay so many only")
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure the latency")
+    add_options(parser)
     given = parser.parse_args()
     folder = Path(__file__).resolve().parent
-    return verdict(lambda: check(folder, given.cortex_m4, given.samples, given.seconds))
+    return verdict(lambda: unsigned(folder, given.require_signature) or check(
+        folder, given.cortex_m4, given.samples, given.seconds))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ Python 3.8. Chance is integer arithmetic of its own: numpy promises no equal num
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -36,6 +36,13 @@ class Chance:
 
     def __init__(self, name: str) -> None:
         self._next = zlib.crc32(name.encode()) << 32
+
+    def apart(self, shape: Sequence[int]) -> Chance:
+        """The next numbers of a shape, by themselves: whether or not they are made, those after them are the same."""
+        mine = Chance("")
+        mine._next = self._next
+        self._next += int(np.prod(shape, dtype=np.int64))
+        return mine
 
     def below(self, count: int, shape: Sequence[int]) -> np.ndarray:
         """int64 of a shape, from 0 to `count` - 1 for a count of at most 2^32."""
@@ -64,29 +71,32 @@ def chosen_numbers(pattern: Pattern) -> np.ndarray:
     return (halves / 2 - zero).astype(np.float32) * np.float32(1 if pattern.scale is None else pattern.scale)
 
 
-def chosen_codes(pattern: Pattern) -> np.ndarray:
-    """uint8 [SAMPLES, *shape] of one tensor."""
+def chosen_codes(pattern: Pattern, rows: Sequence[int] = range(SAMPLES)) -> np.ndarray:
+    """uint8 [rows, *shape] of one tensor: of all samples, or of some, each of which is named once."""
     low, high, shape, chance = np.uint8(pattern.low), np.uint8(pattern.high), pattern.shape, Chance(pattern.name)
     zero, count = np.uint8(min(max(pattern.zero, pattern.low), pattern.high)), pattern.high - pattern.low + 1
     places = [np.arange(size).reshape([-1] + [1] * (len(shape) - axis - 1)) for axis, size in enumerate(shape)]
     odd = np.broadcast_to(sum(places) % 2 == 1 if places else np.asarray(False), shape)
     in_turn = np.broadcast_to(places[0] % 2 == 1 if places else np.asarray(True), shape)
-    up = chance.happens(0.5, shape) if pattern.up is None else pattern.up
+    channels = places[0].shape if places else ()
+    up = chance.apart(shape).happens(0.5, shape) if pattern.up is None else pattern.up
 
-    def any_code(size: Sequence[int]) -> np.ndarray:
-        return low + chance.below(count, size).astype(np.uint8)
+    def seldom(share: float, rest: np.uint8) -> Callable[[], np.ndarray]:
+        mine = chance.apart(shape)
+        return lambda: np.where(mine.happens(share, shape), high, rest)
 
-    def by_channel() -> np.ndarray:
-        return np.broadcast_to(any_code(places[0].shape if places else ()), shape)
+    def any_code(size: Sequence[int]) -> Callable[[], np.ndarray]:
+        mine = chance.apart(size)
+        return lambda: np.broadcast_to(low + mine.below(count, size).astype(np.uint8), shape)
 
-    rows = [
-        np.full(shape, low), np.full(shape, high), np.full(shape, zero),
-        np.where(odd, high, low), np.where(odd, low, high), np.where(in_turn, high, low),
-        np.where(chance.happens(0.5, shape), high, low), np.where(chance.happens(_FEW, shape), high, zero),
-        np.where(up, high, low), np.where(up, low, high), by_channel(), by_channel(),
+    makers = [
+        lambda: np.full(shape, low), lambda: np.full(shape, high), lambda: np.full(shape, zero),
+        lambda: np.where(odd, high, low), lambda: np.where(odd, low, high), lambda: np.where(in_turn, high, low),
+        seldom(0.5, low), seldom(_FEW, zero),
+        lambda: np.where(up, high, low), lambda: np.where(up, low, high), any_code(channels), any_code(channels),
         any_code(shape), any_code(shape),
     ]
-    return _settled(np.stack(rows), pattern.multiples)
+    return _settled(np.stack([makers[row]() for row in rows]), pattern.multiples)
 
 
 def _settled(codes: np.ndarray, multiples: Sequence[int] | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The common part of every `run.py`: hashes before, the latency after, the verdict last.
+"""The common part of every `run.py`: signature and hashes before, the latency after, the verdict last.
 
 Shipped inside each target's script (see `backends.device.standalone`): the standard library only, and the syntax of
 Python 3.8.
@@ -6,6 +6,7 @@ Python 3.8.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import statistics
@@ -16,8 +17,49 @@ from pathlib import Path
 from typing import Any
 
 from isobit.pipeline.artifact.digest import DIGEST, MANIFEST, content_digest
+from isobit.pipeline.artifact.signed import unlike_signed
 
 DOCUMENTS = (".html", ".md", ".svg", ".png", "facts.json")  # for people: a device computes the same without them
+CANNOT = 2  # exit status where nothing can be said: neither right nor wrong
+
+
+class CannotCheck(Exception):
+    """What a check needs is not here; the message says how to get it."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every `run.py` takes."""
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure the latency")
+    parser.add_argument("--require-signature", type=Path, metavar="KEY.pub", help=(
+        "first check that the owner of this public key (PEM) signed the whole folder as it is; needs model-signing"))
+
+
+def unsigned(folder: Path, key: Path | None) -> list[str]:
+    """Why the folder is not as the owner of `key` signed it; empty where it is, or where no key is given.
+
+    Raises:
+        CannotCheck: `model-signing` is not installed, or the key cannot be read.
+    """
+    if key is None:
+        return []
+    try:
+        problem = unlike_signed(folder, key)
+    except ImportError as error:
+        raise CannotCheck(
+            f"--require-signature needs the package model-signing ({error}): pip install model-signing pyopenssl"
+        ) from error
+    except ValueError as error:
+        raise CannotCheck(
+            f"{error}; give an elliptic public key as PEM: openssl ec -in key.pem -pubout -out key.pub") from error
+    return [problem] if problem else []
+
+
+def need_probe(folder: Path, manifest: dict[str, Any], name: str) -> None:
+    """Raise CannotCheck where the file `name`, with which layers are run by themselves, is not in the folder."""
+    if not _is_own_file(folder / name, folder):
+        lost = name in manifest["files"]
+        raise CannotCheck(name + (": missing, it was built: copy the whole folder" if lost else
+                                  ": the build wrote none: no layer can be run by itself here"))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -78,13 +120,18 @@ def print_latency(infer: Callable[[], object], seconds: float, of: str = "") -> 
 
 
 def verdict(check: Callable[[], list[str]]) -> int:
-    """Print what `check` finds wrong, then PASS or FAIL; 0 where it is nothing, else 1. An error is a finding."""
+    """Print what `check` finds wrong, then PASS or FAIL; 0 where it is nothing, else 1, and `CANNOT` where it cannot
+    check. Any other error is a finding.
+    """
+    status = 1
     try:
         problems = check()
+    except CannotCheck as error:
+        problems, status = [str(error)], CANNOT
     except Exception as error:
         problems = [f"{type(error).__name__}: {error}"]
     encoding = sys.stdout.encoding or "ascii"
     for line in problems:  # a name may hold what this terminal cannot show
         print(line.encode(encoding, "backslashreplace").decode(encoding))
     print("FAIL" if problems else "PASS")
-    return 1 if problems else 0
+    return status if problems else 0

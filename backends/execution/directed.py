@@ -1,13 +1,15 @@
 """Samples that are made to show what a runtime's kernels compute: codes chosen for every quantized tensor by itself.
 
 Which they are says `backends.device.chosen`, for devices make them again. Here stands what they are made of: the grids
-of a graph, and the codes at which a layer's sums are largest.
+of a graph, and the codes at which a layer's sums are largest. Codes of all tensors and samples together may take more
+memory than a network, so they are made for as many samples at once as are run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from torch import fx
 
 from isobit.backends.device.chosen import SAMPLES, chosen_codes, chosen_numbers
+from isobit.backends.device.probe import digests_of
 from isobit.backends.execution.codes import CodeGrid
 from isobit.backends.execution.layer_sums import Layer, explicit_padding
 from isobit.pipeline.errors import CalibrationError
@@ -29,6 +32,24 @@ from isobit.pipeline.samples.network_inputs import Inputs, part, sample_count, t
 
 if TYPE_CHECKING:
     from isobit.backends.execution.integer import Execution
+
+Keep = Callable[[Chosen, Mapping[str, np.ndarray]], object]
+
+
+class ChosenCodes(Mapping[str, np.ndarray]):
+    """Codes [SAMPLES, ...] by the name of a tensor, each made when it is asked for."""
+
+    def __init__(self, patterns: Sequence[Pattern]) -> None:
+        self._patterns = {pattern.name: pattern for pattern in patterns}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return chosen_codes(self._patterns[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._patterns)
+
+    def __len__(self) -> int:
+        return len(self._patterns)
 
 
 def directed_samples(run: Execution, like: Inputs) -> Chosen:
@@ -57,13 +78,35 @@ def directed_samples(run: Execution, like: Inputs) -> Chosen:
         if quantizer is not None and grid is not None:
             patterns.append(_pattern(quantizer.name, shapes[quantizer.name], grid, readers.get(quantizer)))
             levels[quantizer.name] = _levels(grid)
-    return Chosen(inputs, {pattern.name: chosen_codes(pattern) for pattern in patterns}, levels, given, tuple(patterns),
-                  _operators(run))
+    return Chosen(inputs, ChosenCodes(patterns), levels, given, tuple(patterns), _operators(run))
+
+
+@dataclass
+class _Seen:
+    """What was compared so far, and which codes each tensor has shown."""
+
+    level: LevelReport
+    shown: dict[str, np.ndarray]
+
+    def add(self, arithmetic: Arithmetic, expected: Followed, results: Mapping[str, np.ndarray]) -> None:
+        compare_results(self.level, arithmetic, expected, results)
+        self.shown = {name: codes for name, codes in self.shown.items() if name in results}
+        for name, codes in self.shown.items():
+            codes[results[name]] = True
+
+    def report(self, chosen: Chosen, layers: bool, reason: str) -> Directed:
+        level = self.level
+        wrong = level.codes.differing + level.unexplained + len(level.wrong_outputs)
+        first = level.first_divergence or next(iter(level.wrong_outputs), None)
+        bounded = sum(count.compared for count in level.boundaries.values())
+        codes = replace(level.codes, compared=level.codes.compared + bounded)
+        shown = {name: np.count_nonzero(codes) / chosen.levels[name] for name, codes in self.shown.items()}
+        return Directed(SAMPLES, layers, codes, wrong, first, shown, reason)
 
 
 def direct(
-    arithmetic: Arithmetic, session: Runner, pieces: Pieces | None, like: Inputs,
-    keep: Callable[[Chosen, Followed], object] = lambda chosen, expected: None,
+    arithmetic: Arithmetic, session: Runner, pieces: Pieces | None, like: Inputs, batch: int = SAMPLES,
+    keep: Keep | None = None,
 ) -> Directed:
     """Run an artifact on chosen samples, and each of its layers on chosen codes where its target can.
 
@@ -71,38 +114,67 @@ def direct(
         session: of the artifact.
         pieces: the same, layer by layer; None where only whole networks can be run.
         like: see `directed_samples`.
-        keep: called where layers are run, with what was chosen and what they must give.
+        batch: samples that are run at once.
+        keep: called where layers are run, with what was chosen and the digests of what they must give.
     """
-    level, shown, layers, reason = LevelReport("directed", True), list[Mapping[str, np.ndarray]](), False, ""
-    levels: Mapping[str, int] = {}
     try:
         chosen = arithmetic.directed(like)
         if chosen is None:
             return Directed(reason="the target's arithmetic is that of its runtime")
-        levels = chosen.levels
-        results = session.run(chosen.inputs)
-        compare_results(level, arithmetic, arithmetic.follow(chosen.inputs, results), results)
-        shown.append(results)
-        if pieces is not None and not chosen.codes:
-            reason = "samples do not lie on the first axis"
-        elif pieces is not None:
-            expected = arithmetic.pieces(chosen.inputs, chosen.codes)
-            results = pieces.run(chosen.inputs, chosen.codes)
-            compare_results(level, arithmetic, expected, results)
-            shown, layers = [*shown, results], True
-            keep(chosen, expected)
+        seen = _Seen(LevelReport("directed", True), {name: np.zeros(256, bool) for name in chosen.levels})
+        for rows in _batches(batch):
+            x = part(chosen.inputs, rows)
+            results = session.run(x)
+            seen.add(arithmetic, arithmetic.follow(x, results), results)
     except CalibrationError as error:  # an operator in float that has no number there: 0 / 0
-        reason = str(error).partition("\n")[0]
-    if not shown:
-        return Directed(reason=reason)
-    wrong = level.codes.differing + level.unexplained + len(level.wrong_outputs)
-    first = level.first_divergence or next(iter(level.wrong_outputs), None)
-    bounded = sum(count.compared for count in level.boundaries.values())
-    codes = replace(level.codes, compared=level.codes.compared + bounded)
-    return Directed(SAMPLES, layers, codes, wrong, first, {
-        name: len(np.unique(np.concatenate([results[name].reshape(-1) for results in shown]))) / count
-        for name, count in levels.items() if all(name in results for results in shown)
-    }, reason)
+        return Directed(reason=_first_line(error))
+    if pieces is None:
+        return seen.report(chosen, False, "")
+    if not chosen.patterns:
+        return seen.report(chosen, False, "samples do not lie on the first axis")
+    with_layers, digests = copy.deepcopy(seen), list[Mapping[str, np.ndarray]]()
+    try:
+        for rows in _batches(batch):
+            x, codes = part(chosen.inputs, rows), _codes_of(chosen, rows)
+            expected = arithmetic.pieces(x, codes)
+            with_layers.add(arithmetic, expected, pieces.run(x, codes))
+            if keep is not None:
+                digests.append(_digests(expected))
+        if keep is not None:
+            keep(chosen, _joined(digests))
+    except CalibrationError as error:
+        return seen.report(chosen, False, _first_line(error))
+    return with_layers.report(chosen, True, "")
+
+
+def piece_digests(arithmetic: Arithmetic, chosen: Chosen, batch: int = SAMPLES) -> dict[str, np.ndarray]:
+    """Digests of what every layer must give for chosen codes, by the name of its tensor or output.
+
+    Args:
+        batch: samples that are run at once.
+    """
+    return _joined([_digests(arithmetic.pieces(part(chosen.inputs, rows), _codes_of(chosen, rows)))
+                    for rows in _batches(batch)])
+
+
+def _batches(batch: int) -> Iterator[slice]:
+    return (slice(start, min(start + batch, SAMPLES)) for start in range(0, SAMPLES, batch))
+
+
+def _codes_of(chosen: Chosen, rows: slice) -> dict[str, np.ndarray]:
+    return {pattern.name: chosen_codes(pattern, range(SAMPLES)[rows]) for pattern in chosen.patterns}
+
+
+def _digests(expected: Followed) -> dict[str, np.ndarray]:
+    return {name: digests_of(values) for name, values in expected.results.items()}
+
+
+def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([found[name] for found in parts]) for name in parts[0]}
+
+
+def _first_line(error: CalibrationError) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _levels(grid: CodeGrid) -> int:

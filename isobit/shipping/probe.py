@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from isobit.backends.device import probe
-from isobit.backends.device.chosen import chosen_codes
-from isobit.pipeline.proof.arithmetic import Arithmetic, Chosen, Followed
+from isobit.backends.device.chosen import SAMPLES
+from isobit.backends.execution.directed import ChosenCodes, piece_digests
+from isobit.pipeline.proof.arithmetic import Arithmetic, Chosen
 from isobit.pipeline.quant.pattern import Pattern
 from isobit.pipeline.samples.network_inputs import tensors
 
@@ -21,7 +22,8 @@ LIMIT = 200_000  # bytes of the file
 
 
 def write_probe(
-    path: Path, arithmetic: Arithmetic, inputs: Sequence[str], chosen: Chosen, expected: Followed, limit: int = LIMIT
+    path: Path, arithmetic: Arithmetic, inputs: Sequence[str], chosen: Chosen, digests: Mapping[str, np.ndarray],
+    batch: int = SAMPLES, limit: int = LIMIT,
 ) -> bool:
     """Write what `run.py --probe` compares; the same bytes for the same network.
 
@@ -29,9 +31,10 @@ def write_probe(
     most of them go without: chance chooses their codes, and the layers are worked out again for these.
 
     Args:
-        arithmetic: that `expected` is of.
+        arithmetic: that `digests` are of.
         inputs: names of the network's.
-        expected: what every layer must give for the codes of `chosen`.
+        digests: of what every layer must give for the codes of `chosen`; see `piece_digests`.
+        batch: samples that are run at once.
         limit: bytes of the file.
 
     Returns:
@@ -41,12 +44,11 @@ def write_probe(
     if not _compared(arithmetic, chosen):
         return False
     patterns = chosen.patterns
-    content = _content(arithmetic, inputs, chosen, expected.results)
+    content = _content(arithmetic, inputs, chosen, digests)
     while len(content) > limit and any(pattern.up is not None for pattern in patterns):
         patterns = _without_largest(patterns, len(content) - limit)
-        again = replace(chosen, patterns=patterns, codes={pattern.name: chosen_codes(pattern) for pattern in patterns})
-        expected = arithmetic.pieces(again.inputs, again.codes)
-        content = _content(arithmetic, inputs, again, expected.results)
+        again = replace(chosen, patterns=patterns, codes=ChosenCodes(patterns))
+        content = _content(arithmetic, inputs, again, piece_digests(arithmetic, again, batch))
     if len(content) > limit:
         return False
     path.write_bytes(content)
@@ -75,7 +77,7 @@ def _compared(arithmetic: Arithmetic, chosen: Chosen) -> list[str]:
 
 
 def _content(
-    arithmetic: Arithmetic, inputs: Sequence[str], chosen: Chosen, results: Mapping[str, np.ndarray]
+    arithmetic: Arithmetic, inputs: Sequence[str], chosen: Chosen, digests: Mapping[str, np.ndarray]
 ) -> bytes:
     """The file."""
     entries, arrays = list[dict[str, object]](), dict[str, np.ndarray]()
@@ -95,7 +97,7 @@ def _content(
     arrays[probe.FACTS] = np.frombuffer(json.dumps(facts, separators=(",", ":")).encode(), np.uint8)
     arrays[probe.UP] = np.frombuffer(
         b"".join(_bits(pattern.up) for pattern in chosen.patterns if pattern.up is not None), np.uint8)
-    arrays[probe.DIGESTS] = np.stack([probe.digests_of(results[name]) for name in _compared(arithmetic, chosen)])
+    arrays[probe.DIGESTS] = np.stack([digests[name] for name in _compared(arithmetic, chosen)])
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays)  # pyright: ignore[reportArgumentType] - no array is called `allow_pickle`
     return stream.getvalue()

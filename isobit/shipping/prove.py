@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -18,7 +19,7 @@ from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.graph.ports import input_names
 from isobit.pipeline.graph.subgraphs import fold_constants
-from isobit.pipeline.proof.arithmetic import Chosen, Followed
+from isobit.pipeline.proof.arithmetic import Chosen
 from isobit.pipeline.proof.gates import apply_gates
 from isobit.pipeline.proof.observed import spread
 from isobit.pipeline.proof.parity import ParityReport, compare
@@ -45,8 +46,9 @@ def prove(
     }
     arithmetic, sessions = backend.arithmetic(reference), {
         level: backend.open(folder, level) for level in backend.levels}
+    batch = proof_batch(reference.graph, options.memory)
     report = compare(
-        replace(evaluation, batch_size=proof_batch(reference.graph, options.memory)),
+        replace(evaluation, batch_size=batch),
         stages,
         arithmetic,
         sessions,
@@ -62,11 +64,11 @@ def prove(
     session, like = sessions[backend.levels[0]], evaluation.first(1).materialize()[0]
     inputs = input_names(reference.graph)
 
-    def keep(chosen: Chosen, expected: Followed) -> None:
-        if backend.probes:
-            write_probe(folder / PROBE, arithmetic, inputs, chosen, expected)
+    def keep(chosen: Chosen, digests: Mapping[str, np.ndarray]) -> None:
+        write_probe(folder / PROBE, arithmetic, inputs, chosen, digests, batch)
 
-    report.directed = direct(arithmetic, session, backend.pieces(folder), like, keep)
+    report.directed = direct(
+        arithmetic, session, backend.pieces(folder), like, batch, keep if backend.probes else None)
     apply_gates(report)
     return report
 

@@ -15,8 +15,10 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from isobit import __version__
+from isobit.backends.base import Backend
 from isobit.backends.describe import tensor_table
 from isobit.backends.device import golden
+from isobit.backends.device.probe import PROBE
 from isobit.backends.placement import PlacementRow, placement_table
 from isobit.facts import Shown, attempted, frontier_facts, write_facts
 from isobit.latency import beside_float, processor_name
@@ -55,6 +57,7 @@ from isobit.pipeline.samples.pictures import save_grid
 from isobit.pipeline.samples.preparation import record_of
 from isobit.pipeline.stages import Calibrated
 from isobit.result import Build, GateFailed, Options
+from isobit.shipping.probe import LIMIT
 from isobit.shipping.prove import proof_part, prove
 from isobit.shipping.shipment import Shipment, Synthetic
 
@@ -88,6 +91,7 @@ def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) 
         evaluation, emulated = proof_part(evaluation, backend.proof_samples(folder))
         notes = [*emulated, *notes]
         parity = prove(shipment, folder, evaluation, options, watcher, preprocessing)
+        notes = [*_unprobed(backend, folder, parity), *notes]
         judge_accuracy(parity, shipment.calibrated, shipment.calibration, shipment.evaluation, options.max_drop)
         session = backend.open(folder, backend.levels[0])
         arithmetic, inputs = backend.arithmetic(reference), input_names(reference.graph)
@@ -154,6 +158,15 @@ def _describe(
     manifest = manifest.model_copy(update={"files": file_table(folder)})
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest, notes
+
+
+def _unprobed(backend: Backend, folder: Path, parity: ParityReport) -> list[str]:
+    """A note where the device cannot run layers by themselves, though its target can."""
+    if not backend.probes or (folder / PROBE).is_file():
+        return []
+    reason = (parity.directed.reason if parity.directed is not None else "") or (
+        f"it would be larger than {LIMIT:,} bytes, or only float operators compute what it compares")
+    return [f"no {PROBE}: `run.py --probe` cannot run layers by themselves on the device: {reason}"]
 
 
 def _frontier(allocation: Allocation | None, path: Path) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from isobit.pipeline.artifact.certificate import certified
 from isobit.pipeline.artifact.digest import SIGNATURE
+from isobit.pipeline.artifact.signed import all_but, unlike_signed
 from isobit.pipeline.errors import InputError
 
 _MISSING = "install it: pip install 'isobit[sign]'"
@@ -20,7 +21,7 @@ def sign(folder: Path, key: Path) -> Path:
     Raises:
         InputError: the folder is not as it was certified, the key cannot be read, or `model-signing` is not installed.
     """
-    signing, _, hashing = _library()
+    signing, hashing = _library()
     path = folder / SIGNATURE
     if problems := certified(folder)[1]:
         raise InputError(f"the folder is not as it was built: {problems[0]}", where=str(folder), field="artifact",
@@ -28,7 +29,7 @@ def sign(folder: Path, key: Path) -> Path:
     try:
         if not key.is_file():
             raise ValueError("not a file")
-        config = signing.Config().set_hashing_config(_all_but(hashing, path))
+        config = signing.Config().set_hashing_config(all_but(hashing, path))
         with tempfile.TemporaryDirectory() as place:  # a signature that stands is left alone until there is another
             made = Path(place) / SIGNATURE
             config.use_elliptic_key_signer(private_key=key).sign(folder.resolve(), made)
@@ -46,34 +47,23 @@ def signature_problem(folder: Path, key: Path) -> str:
     Raises:
         InputError: the key is not there, or `model-signing` is not installed.
     """
-    _, verifying, hashing = _library()
-    path = folder / SIGNATURE
     try:
-        if not key.is_file():
-            raise ValueError("not a file")
-        config = verifying.Config().set_hashing_config(_all_but(hashing, path))
-        config.use_elliptic_key_verifier(public_key=key)
-    except Exception as error:  # see `sign`
+        return unlike_signed(folder, key)
+    except ImportError as error:
+        raise _missing(error) from error
+    except ValueError as error:
         raise InputError("the key cannot be read", where=str(key), field="key",
                          allowed="an elliptic public key as PEM",
                          hint="openssl ec -in key.pem -pubout -out key.pub") from error
-    if not path.is_file():
-        return f"{SIGNATURE}: missing, nobody signed this folder"
+
+
+def _library() -> tuple[Any, Any]:
     try:
-        config.verify(folder.resolve(), path)
-    except Exception:  # a wrong signature, another key, another file: all are one answer
-        return f"{SIGNATURE}: not a signature of these files by this key"
-    return ""
-
-
-def _all_but(hashing: Any, path: Path) -> Any:
-    # A relative path would be taken for one below the folder.
-    return hashing.Config().set_ignored_paths(paths=[path.resolve()], ignore_git_paths=False)
-
-
-def _library() -> tuple[Any, Any, Any]:
-    try:
-        from model_signing import hashing, signing, verifying
+        from model_signing import hashing, signing
     except ImportError as error:
-        raise InputError(f"signatures need the package model-signing ({error})", field="key", hint=_MISSING) from error
-    return signing, verifying, hashing
+        raise _missing(error) from error
+    return signing, hashing
+
+
+def _missing(error: ImportError) -> InputError:
+    return InputError(f"signatures need the package model-signing ({error})", field="key", hint=_MISSING)

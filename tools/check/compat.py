@@ -1,19 +1,17 @@
-"""Do artifacts give the same integers on old and new ONNX Runtimes? Each version in an environment of its own.
+"""Do artifacts give the same integers on old and new runtimes? Each version in an environment of its own.
 
-For every version: the artifact's own `run.py`; every quantized tensor and the logits on the golden inputs and on
+Codes, of ONNX Runtime: the artifact's own `run.py`; every quantized tensor and the logits on the golden inputs and on
 evaluation samples, compared bit for bit with the target's integer arithmetic; and which kernels the session runs.
-Environments are made below `build/compat/` (onnxruntime and numpy, nothing else) and reused.
+Probes, of ONNX Runtime and TVM: `run.py` as a whole, and each kernel by itself; of ONNX Runtime on emulated processors
+as well. Environments are made below `build/compat/` (the runtime and numpy, nothing else) and reused.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import shutil
 import subprocess
 import sys
-import venv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -29,17 +27,23 @@ from rich.table import Table
 
 from isobit.backends.base import BACKENDS
 from isobit.backends.onnx.model_bytes import with_outputs
-from isobit.pipeline.errors import CompileError, InputError
+from isobit.pipeline.artifact.manifest import read_manifest
+from isobit.pipeline.errors import CompileError
 from isobit.pipeline.proof.counts import CodeCount
 from isobit.pipeline.proof.parity import LOGITS
 from tools.bench.subjects import Subject, trained
 from tools.check.restore import restore
-from tools.documents import command_text, markdown
+from tools.code_state import note_state
+from tools.compat import probes
+from tools.compat.environments import NEWEST, OF_TARGET, ONNX_RUNTIME, TVM, Runtime, environment
+from tools.compat.probes import HERE, Probed
+from tools.documents import command_text, markdown, read_json
+from tools.processor import cpu_name
 from tools.publish import publish
 
-VERSIONS = ("1.17.3", "1.22.1", "newest")
-# Below 1.19 the wheels were built against numpy 1 and fail to import under numpy 2.
-NUMPY_1_BELOW = (1, 19)
+VERSIONS = {ONNX_RUNTIME: ("1.17.3", "1.22.1", NEWEST), TVM: ("0.26.0", NEWEST)}
+EMULATED = ("Haswell",)  # has no VNNI: 8-bit kernels add two products in 16 bits there
+CODES, PROBES = "codes", "probes"
 SAMPLES = 256
 FLOAT_KERNELS = frozenset({"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "Add", "Mul", "AveragePool",
                            "GlobalAveragePool", "ReduceMean", "Relu", "Concat", "HardSigmoid", "Sigmoid"})
@@ -83,33 +87,8 @@ class Entry:
         return not self.error and self.run_py == "PASS" and not self.differing and not self.float_kernels
 
 
-def environment(version: str, folder: Path) -> Path:
-    """The Python of an environment with that onnxruntime; made where it is missing or was interrupted."""
-    place, stamp = folder / version, folder / version / "ready"
-    python = place / "bin" / "python"
-    if stamp.is_file():
-        return python
-    shutil.rmtree(place, ignore_errors=True)
-    venv.create(place, with_pip=True)
-    command = [str(python), "-m", "pip", "install", "--quiet", *requirements(version)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise InputError(f"onnxruntime {version} cannot be installed: {done.stderr.strip().splitlines()[-1]}",
-                         where=shlex.join(command), hint="1.17 needs Python 3.12 or older; give other --versions")
-    stamp.touch()
-    return python
-
-
-def requirements(version: str) -> list[str]:
-    """What pip is asked for."""
-    if version == "newest":
-        return ["onnxruntime", "numpy"]
-    old = tuple(int(part) for part in version.split(".")[:2]) < NUMPY_1_BELOW
-    return [f"onnxruntime=={version}", "numpy<2" if old else "numpy"]
-
-
 def check(artifact: Path, subject: Subject, versions: Sequence[str], folder: Path, samples: int) -> list[Entry]:
-    """Run one artifact on every version."""
+    """Compare every code of one artifact on every version of ONNX Runtime."""
     reference = restore(artifact, subject.load())
     x = np.concatenate([_golden(artifact), subject.evaluation().first(samples).materialize()[0].numpy()])
     expected = BACKENDS.get("onnx").arithmetic(reference).run(_tensor(x))
@@ -119,7 +98,8 @@ def check(artifact: Path, subject: Subject, versions: Sequence[str], folder: Pat
     (work / "plain.onnx").write_bytes(model)
     (work / "tapped.onnx").write_bytes(with_outputs(model, [name for name in expected if name != LOGITS]))
     np.save(work / "inputs.npy", x)
-    return [_run(artifact, version, environment(version, folder), work, expected, len(x)) for version in versions]
+    return [_run(artifact, version, environment(Runtime(ONNX_RUNTIME, version), folder), work, expected, len(x))
+            for version in versions]
 
 
 def _golden(artifact: Path) -> np.ndarray:
@@ -178,10 +158,11 @@ def cells(entry: Entry) -> tuple[str, ...]:
 
 
 def numbers(entries: Sequence[Entry], command: str) -> dict[str, Any]:
-    """What docs/compat.json holds: one artifact on one version in a line."""
+    """What docs/compat.json holds of codes: one artifact on one version in a line."""
     return {
         "about": "Every run of tools/check/compat.py: codes and logits that were compared and that differ, by up to "
-                 "max_lsb; docs/compat.md sums them up.",
+                 "max_lsb; run.py with and without --probe, kernels that it ran by themselves, and the wrong ones. "
+                 "docs/compat.md sums them up.",
         "command": command,
         "entries": [{key: value for key, value in asdict(entry).items() if value != ""} for entry in entries],
     }
@@ -191,7 +172,7 @@ SUMMARY = ("artifact", "the same codes on", "samples", "compared on each", "inte
 
 
 def tables(content: Mapping[str, Any]) -> dict[str, str]:
-    """The table of docs/compat.md: a row for each artifact, then what did not run or gave other codes."""
+    """The tables of docs/compat.md: a row for each artifact, then what did not run or gave other codes."""
     entries = [Entry(**entry) for entry in content["entries"]]
     rows = []
     for name in dict.fromkeys(entry.artifact for entry in entries):
@@ -202,48 +183,85 @@ def tables(content: Mapping[str, Any]) -> dict[str, str]:
         rows.append((name, versions, *(" / ".join(f"{count:,}" for count in sorted(found)) for found in counts)))
     others = [f"- {' | '.join(cell for cell in cells(entry) if cell)}" for entry in entries if not entry.passed]
     said = "Every artifact passed." if not others else "\n".join(["Not every artifact passed:", "", *others])
-    return {"matrix": f"`{content['command']}`:\n\n{markdown(SUMMARY, rows)}\n\n{said}"}
+    return {"matrix": f"{markdown(SUMMARY, rows, tight=True)}\n\n{said}",
+            "probes": probes.table([probes.from_json(entry) for entry in content["probes"]["entries"]])}
+
+
+def run_all(
+    artifacts: Sequence[Path], options: argparse.Namespace, console: Console
+) -> tuple[list[Entry], list[Probed]]:
+    """Codes, or probes, or both, of every artifact."""
+    folder, entries, probed = ROOT / "build" / "compat", list[Entry](), list[Probed]()
+    versions, subjects = {ONNX_RUNTIME: options.versions, TVM: options.tvm_versions}, trained(options.data)
+    for artifact in artifacts:
+        package = OF_TARGET.get(read_manifest(artifact).target.name)
+        subject = next((s for name, s in subjects.items() if artifact.name.startswith(f"{name}-")), None)
+        if options.only != CODES and package is not None:
+            probed += [probes.probe(artifact, Runtime(package, version), folder, processor)
+                       for processor in [HERE, *(options.processors if package == ONNX_RUNTIME else [])]
+                       for version in versions[package]]
+        if options.only == PROBES or package == TVM:
+            console.print(f"{artifact.name}: done")
+        elif subject is None or package is None:
+            console.print(f"{artifact.name}: skipped, its network and data are not found below {options.data}")
+        else:
+            entries += check(artifact, subject, options.versions, folder, options.samples)
+            console.print(f"{artifact.name}: done")
+    return entries, probed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 where everything is the same, 1 where not, 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("artifact", type=Path, nargs="*", help="default: all trained builds of tools/bench/bench.py")
-    parser.add_argument("--versions", type=lambda text: text.split(","), default=list(VERSIONS))
+    parser.add_argument("--only", choices=(CODES, PROBES), help="measure one of the two")
+    parser.add_argument("--versions", type=_list, default=list(VERSIONS[ONNX_RUNTIME]), help="of ONNX Runtime")
+    parser.add_argument("--tvm-versions", type=_list, default=list(VERSIONS[TVM]))
+    parser.add_argument("--processors", type=_list, default=list(EMULATED), help="that qemu-x86_64 emulates")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="of the evaluation set, beside the golden inputs")
     parser.add_argument("--no-docs", action="store_true", help="leave docs/compat.md and .json as they are")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 160)
-    subjects = trained(options.data)
-    folder, entries = ROOT / "build" / "compat", []
     artifacts = options.artifact or sorted(path.parent for path in (ROOT / "build" / "bench").glob("*/manifest.json"))
     try:
-        for artifact in artifacts:
-            subject = next((s for name, s in subjects.items() if artifact.name.startswith(f"{name}-")), None)
-            if subject is None:
-                console.print(f"{artifact.name}: skipped, its network and data are not found below {options.data}")
-                continue
-            entries += check(artifact, subject, options.versions, folder, options.samples)
-            console.print(f"{artifact.name}: done")
+        entries, probed = run_all([path.resolve() for path in artifacts], options, console)
     except CompileError as error:
         console.print(str(error), markup=False)
         return error.exit_code
-    if not entries:
+    if not entries and not probed:
         console.print("nothing to check: run tools/bench/bench.py first, or name artifacts")
         return 2
-    table = Table(*COLUMNS, title="One file, several ONNX Runtimes")
-    for entry in entries:
-        table.add_row(*cells(entry), style=None if entry.passed else "bold red")
-    console.print(table)
-    passed = all(entry.passed for entry in entries)
-    report = {"entries": [asdict(entry) for entry in entries], "passed": passed}
-    (ROOT / "build" / "compat.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if entries:
+        table = Table(*COLUMNS, title="One file, several ONNX Runtimes")
+        for entry in entries:
+            table.add_row(*cells(entry), style=None if entry.passed else "bold red")
+        console.print(table)
+    if probed:
+        console.print(probes.table(probed), markup=False)
+    passed = all(one.passed for one in [*entries, *probed])
+    report = {"entries": [asdict(entry) for entry in entries], "probes": [asdict(one) for one in probed]}
+    (ROOT / "build" / "compat.json").write_text(json.dumps({**report, "passed": passed}, indent=1) + "\n")
     if not options.no_docs:
         command = command_text("tools/check/compat.py", arguments if arguments is not None else sys.argv[1:])
-        content, page = numbers(entries, command), ROOT / "docs" / "compat.md"
-        publish(page, content, tables(content), "compat")
+        write_docs(entries, probed, command)
     return 0 if passed else 1
+
+
+def write_docs(entries: Sequence[Entry], probed: Sequence[Probed], command: str) -> None:
+    """Publish what was measured; what was not stays as it is in docs/compat.json, with the code that measured it."""
+    page = ROOT / "docs" / "compat.md"
+    content, code = read_json(page.with_suffix(".json")), note_state(page.parent)
+    if entries:
+        content |= {**numbers(entries, command), "code": code}
+    if probed:
+        content["probes"] = {"command": command, "code": code, HERE: cpu_name(),
+                             "entries": [probes.to_json(one) for one in probed]}
+    publish(page, content, tables(content), "compat", parts=True)
+
+
+def _list(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
 
 
 if __name__ == "__main__":

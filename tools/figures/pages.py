@@ -119,7 +119,11 @@ PAGES = (
     Page("docs/parity.md", "docs/parity.json", "parity", parity_matrix.tables,
          _one("the matrix", ("arithmetic", "tvm", "c"), "python tools/check/parity_matrix.py --write-docs")),
     Page("docs/compat.md", "docs/compat.json", "compat", compat.tables,
-         _one("the matrix", ("arithmetic", "onnx"), "python tools/check/compat.py")),
+         lambda found: (
+             Part("codes", ("arithmetic", "onnx"), lambda numbers: [numbers.get("code", "unknown")],
+                  "python tools/check/compat.py --only codes"),
+             Part("kernels by themselves", ("arithmetic", "onnx", "tvm"), lambda numbers: [numbers["probes"]["code"]],
+                  "python tools/check/compat.py --only probes"))),
     Page("docs/models.md", "docs/models.json", "zoo", zoo.tables,
          _one("networks", ("capture", "calibration", "arithmetic", "onnx"),
               "python tools/check/zoo.py --write-docs")),

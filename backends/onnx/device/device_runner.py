@@ -4,7 +4,8 @@ With --probe it runs each layer by itself instead, on codes that bring its kerne
 wrong.
 
 Needs numpy and onnxruntime (1.17 or newer) and nothing else: copy the folder to the device and run `python run.py`.
-Prints PASS or FAIL as its last line and exits with 0 or 1. Runs on Python 3.8 and newer, so keep its syntax old.
+Prints PASS or FAIL as its last line and exits with 0 or 1, or with 2 where it cannot check. Runs on Python 3.8 and
+newer, so keep its syntax old.
 """
 
 from __future__ import annotations
@@ -32,7 +33,15 @@ from isobit.backends.device.golden import (
 )
 from isobit.backends.device.probe import PROBE, probe_problems, read_probe
 from isobit.backends.device.processor import read_cpuinfo, this_machine
-from isobit.backends.device.replay import broken_files, print_latency, read_manifest, verdict
+from isobit.backends.device.replay import (
+    add_options,
+    broken_files,
+    need_probe,
+    print_latency,
+    read_manifest,
+    unsigned,
+    verdict,
+)
 from isobit.backends.onnx.model_bytes import OWN, cut_at, quantized_tensors, with_outputs
 from isobit.backends.onnx.profiles import DEFAULT_PROFILE, has_wide_weights, why_inexact
 from isobit.pipeline.artifact.digest import RUNNER
@@ -113,11 +122,8 @@ def named(arrays: Sequence[np.ndarray], names: Sequence[str]) -> dict[str, np.nd
             for name, array in zip(names, arrays)}  # noqa: B905 (Python 3.8)
 
 
-def not_ready(folder: Path, manifest: dict[str, Any], needed: Sequence[str]) -> list[str]:
-    """What is wrong with the files, or why this processor gives other codes."""
-    broken = broken_files(folder, manifest, needed)
-    if broken:
-        return broken
+def inexact(manifest: dict[str, Any]) -> list[str]:
+    """Why this processor gives other codes, if it does."""
     if has_wide_weights(manifest["tensors"]):
         reason = why_inexact(manifest["target"]["profile"], this_machine(), read_cpuinfo())
         if reason:
@@ -127,9 +133,10 @@ def not_ready(folder: Path, manifest: dict[str, Any], needed: Sequence[str]) -> 
 
 def check(folder: Path, seconds: float) -> list[str]:
     """What is not as it was built; the latency is measured for `seconds`."""
-    broken = not_ready(folder, read_manifest(folder), FILES)
-    if broken:
-        return broken
+    manifest = read_manifest(folder)
+    problems = broken_files(folder, manifest, FILES) or inexact(manifest)
+    if problems:
+        return problems
     model = (folder / MODEL).read_bytes()
     names = quantized_tensors(model)
     plain = open_session(model)
@@ -142,9 +149,10 @@ def check(folder: Path, seconds: float) -> list[str]:
 
 
 def check_layers(folder: Path) -> list[str]:
-    """The layers that give other codes than they must, each run by itself."""
+    """The layers that give other codes than they must, each run by itself; also on a processor that is known for it."""
     manifest = read_manifest(folder)
-    broken = not_ready(folder, manifest, (*FILES, PROBE))
+    need_probe(folder, manifest, PROBE)
+    broken = broken_files(folder, manifest, (*FILES, PROBE))
     if broken:
         return broken
     model = (folder / MODEL).read_bytes()
@@ -154,16 +162,18 @@ def check_layers(folder: Path) -> list[str]:
     pieces = open_session(cut_at(model, {pattern.name: pattern.shape for pattern in probe.patterns}))
     results = [*names, *outputs]
     asked = [*(OWN + name for name in names), *outputs]
-    return probe_problems(probe, lambda x, codes: named(pieces.run(asked, {**x, **codes}), results), manifest)
+    wrong = probe_problems(probe, lambda x, codes: named(pieces.run(asked, {**x, **codes}), results), manifest)
+    return inexact(manifest) + wrong
 
 
 def main() -> int:
-    """Check, replay, time; 0 where everything is as it was built, else 1."""
+    """Check, replay, time; 0 where everything is as it was built, 1 where not, 2 where that cannot be said."""
     parser = argparse.ArgumentParser(description="replay the golden inputs of this artifact")
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure the latency")
+    add_options(parser)
     parser.add_argument("--probe", action="store_true", help="run each layer by itself on chosen codes, no more")
     given, folder = parser.parse_args(), Path(__file__).resolve().parent
-    return verdict(lambda: check_layers(folder) if given.probe else check(folder, given.seconds))
+    return verdict(lambda: unsigned(folder, given.require_signature) or (
+        check_layers(folder) if given.probe else check(folder, given.seconds)))
 
 
 if __name__ == "__main__":

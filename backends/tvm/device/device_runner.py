@@ -1,7 +1,8 @@
 """Replays this artifact's golden inputs on the device at hand: hashes, every integer code, the logits, the latency.
 
 Needs numpy and apache-tvm-ffi (which brings no compiler) and nothing else: copy the folder to the device and run
-`python run.py`. Prints PASS or FAIL as its last line and exits with 0 or 1. Runs on Python 3.8 and newer.
+`python run.py`. Prints PASS or FAIL as its last line and exits with 0 or 1, or with 2 where it cannot check. Runs on
+Python 3.8 and newer.
 With --probe it runs each layer by itself instead, on codes that bring its kernel to its ends, and names those that are
 wrong.
 
@@ -37,7 +38,15 @@ from isobit.backends.device.golden import (
 )
 from isobit.backends.device.probe import PROBE, probe_problems, read_probe
 from isobit.backends.device.processor import read_cpuinfo, this_machine, why_not
-from isobit.backends.device.replay import broken_files, print_latency, read_manifest, verdict
+from isobit.backends.device.replay import (
+    add_options,
+    broken_files,
+    need_probe,
+    print_latency,
+    read_manifest,
+    unsigned,
+    verdict,
+)
 from isobit.pipeline.artifact.digest import RUNNER
 
 MODEL = "model.so"
@@ -209,6 +218,7 @@ def run_pieces(
 def check_layers(folder: Path) -> list[str]:
     """The layers that give other codes than they must, each run by itself."""
     manifest = read_manifest(folder)
+    need_probe(folder, manifest, PROBE)
     problems = broken_files(folder, manifest, (*FILES, PROBE))
     if problems:
         return problems
@@ -266,19 +276,23 @@ def write_input(folder: Path, path: Path) -> int:
 
 
 def main() -> int:
-    """Check, replay, time; 0 where everything is as it was built, else 1."""
+    """Check, replay, time; 0 where everything is as it was built, 1 where not, 2 where that cannot be said."""
     parser = argparse.ArgumentParser(description="replay the golden inputs of this artifact")
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure the latency")
+    add_options(parser)
     parser.add_argument("--probe", action="store_true", help="run each layer by itself on chosen codes, no more")
     parser.add_argument("--write-input", type=Path, metavar="FILE", help="write the golden inputs for loader, no more")
     parser.add_argument("--check", type=Path, metavar="FILE", help="check what `loader trace` wrote for them, no more")
     given = parser.parse_args()
     folder = Path(__file__).resolve().parent
+    key = given.require_signature
     if given.write_input:
+        if key:
+            parser.error("--write-input checks nothing: give --require-signature without it first")
         return write_input(folder, given.write_input)
     if given.check:
-        return verdict(lambda: check_results(folder, given.check))
-    return verdict(lambda: check_layers(folder) if given.probe else replay(folder, given.seconds))
+        return verdict(lambda: unsigned(folder, key) or check_results(folder, given.check))
+    return verdict(lambda: unsigned(folder, key) or (
+        check_layers(folder) if given.probe else replay(folder, given.seconds)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from isobit.backends.c.device_runner import FILES
 from tests.backends.c.compiled import needs_emulator, needs_gcc, write, write_artifact
 from tests.examples import programs
 from tests.examples.sealed import seal, write_documents
+from tests.pipeline.artifact.keys import key_pair
 from tools.check.mutate_artifact import judge_here, mutants, survivors
 
 pytestmark = needs_gcc
@@ -128,4 +129,13 @@ def test_only_the_standard_library_is_imported(artifact):
     tree = ast.parse((artifact / "run.py").read_text(encoding="utf-8"), feature_version=(3, 8))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names)
+    asked_for = {"model_signing"}  # by --require-signature alone, inside its function
+    assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) == asked_for
+
+
+def test_who_signed_is_asked_before_anything_is_compiled(artifact, tmp_path_factory):
+    pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
+    _, public = key_pair(tmp_path_factory.mktemp("keys"))
+    nothing = {"PATH": "", "HOME": os.environ.get("HOME", "")}
+    assert run(artifact, "--require-signature", str(public), env=nothing) == (
+        1, ["model.sig: missing, nobody signed this folder", "FAIL"])

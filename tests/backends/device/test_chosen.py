@@ -47,6 +47,16 @@ def test_the_rows_are_what_they_are_said_to_be():
     assert all((row == row[:, :1, :1]).all() for row in codes[10:12]) and len(np.unique(codes[12:])) > 150
 
 
+@pytest.mark.parametrize("multiples", [None, (105, 35, 15, 7)])
+@pytest.mark.parametrize("up", [None, np.arange(180).reshape(4, 9, 5) % 7 == 0])
+def test_some_samples_are_those_of_all(up, multiples):
+    pattern = Pattern("q", (4, 9, 5), 0, 105, 0, multiples, up)
+    whole = chosen_codes(pattern)
+    for rows in ([row] for row in range(SAMPLES)):
+        assert np.array_equal(chosen_codes(pattern, rows), whole[rows])
+    assert np.array_equal(chosen_codes(pattern, range(5, 13)), whole[5:13])
+
+
 def test_a_number_alone_and_a_zero_beyond_the_grid_have_codes():
     codes = chosen_codes(Pattern("q", (), 4, 6, 0))
     assert codes.shape == (SAMPLES,) and codes[2] == 4 and (codes.min(), codes.max()) == (4, 6)

@@ -3,13 +3,23 @@
 import ast
 import io
 import json
+import sys
 
 import pytest
 
 from isobit.backends.device import golden, replay
-from isobit.backends.device.replay import broken_files, print_latency, read_manifest, verdict
-from isobit.pipeline.artifact import digest
+from isobit.backends.device.replay import (
+    CANNOT,
+    broken_files,
+    need_probe,
+    print_latency,
+    read_manifest,
+    unsigned,
+    verdict,
+)
+from isobit.pipeline.artifact import digest, signed
 from tests.examples.sealed import DOCUMENTS, seal, write_documents
+from tests.pipeline.artifact.keys import key_pair
 
 
 @pytest.fixture
@@ -131,6 +141,50 @@ def test_an_error_is_a_finding_and_no_traceback(capsys):
     assert capsys.readouterr().out.splitlines() == ["ZeroDivisionError: integer division or modulo by zero", "FAIL"]
 
 
+def test_where_a_probe_is_lost_or_was_never_written_nothing_can_be_said(folder, capsys):
+    manifest = read_manifest(folder)
+    need_probe(folder, manifest, "b")
+    (folder / "b").unlink()
+    assert verdict(lambda: need_probe(folder, manifest, "b") or []) == CANNOT == 2
+    assert capsys.readouterr().out == "b: missing, it was built: copy the whole folder\nFAIL\n"
+    assert verdict(lambda: need_probe(folder, manifest, "never") or []) == CANNOT
+    assert capsys.readouterr().out.startswith("never: the build wrote none")
+
+
+def test_without_a_key_nobody_asks_who_signed(folder, tmp_path):
+    assert unsigned(folder, None) == []
+
+
+def test_a_signature_is_asked_for_before_anything_is_run(folder, tmp_path):
+    pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
+    from model_signing import hashing, signing
+
+    (private, public), (_, other) = key_pair(tmp_path), key_pair(tmp_path, "other")
+    assert unsigned(folder, public) == ["model.sig: missing, nobody signed this folder"]
+    config = signing.Config().set_hashing_config(signed.all_but(hashing, folder / "model.sig"))
+    config.use_elliptic_key_signer(private_key=private).sign(folder, folder / "model.sig")
+    assert unsigned(folder, public) == [] and unsigned(folder, other)
+    (folder / "b").write_bytes(b"other")
+    ran = []
+    assert verdict(lambda: unsigned(folder, public) or ran.append("check") or []) == 1 and not ran
+
+
+def test_a_signature_that_cannot_be_checked_is_neither_right_nor_wrong(folder, tmp_path, monkeypatch, capsys):
+    key = tmp_path / "no.pub"
+    monkeypatch.setitem(sys.modules, "model_signing", None)
+    assert verdict(lambda: unsigned(folder, key)) == CANNOT
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("--require-signature needs the package model-signing (") and last == "FAIL"
+    assert first.endswith("): pip install model-signing pyopenssl")
+
+
+def test_what_is_no_public_key_is_told(folder, tmp_path, capsys):
+    pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
+    for key in (tmp_path / "gone.pub", folder / "b"):
+        assert verdict(lambda key=key: unsigned(folder, key)) == CANNOT
+        assert f"{key}: the key cannot be read" in capsys.readouterr().out
+
+
 def test_a_name_that_the_terminal_cannot_show_is_no_traceback(monkeypatch):
     terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
     monkeypatch.setattr("sys.stdout", terminal)
@@ -139,7 +193,7 @@ def test_a_name_that_the_terminal_cannot_show_is_no_traceback(monkeypatch):
     assert terminal.buffer.getvalue() == b"caf\\xe9 \\udc80\nFAIL\n"
 
 
-@pytest.mark.parametrize("module", [golden, replay, digest], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [golden, replay, digest, signed], ids=lambda module: module.__name__)
 def test_the_syntax_is_that_of_python_3_8(module):
     with open(module.__file__) as file:
         ast.parse(file.read(), feature_version=(3, 8))

@@ -108,6 +108,40 @@ def test_every_layer_of_an_artifact_gives_what_it_must_for_chosen_codes(name, ta
     assert wrong.wrong and wrong.first == "relu_q" and not wrong.rules[0].passed
 
 
+class Counting:
+    """Layers of an artifact, and how many samples they were given at once."""
+
+    def __init__(self, pieces):
+        self.pieces, self.most = pieces, 0
+
+    def run(self, x, codes):
+        self.most = max(self.most, len(x), *(len(given) for given in codes.values()))
+        return self.pieces.run(x, codes)
+
+
+@pytest.mark.onnxruntime
+@pytest.mark.parametrize("name", ["squeeze_excite", "gelu"])
+def test_few_samples_at_once_find_what_all_find(name, tmp_path):
+    backend = BACKENDS.get("onnx")
+    reference, images = frozen(name, 8, 8)
+    backend.emit(reference, tmp_path)
+    session, judged, kept = backend.open(tmp_path, "all"), backend.arithmetic(reference), []
+
+    def found(batch, name=None):
+        pieces = Counting(backend.pieces(tmp_path))
+        told = direct(judged, session, pieces if name is None else Saturating(pieces, name), images[:1], batch,
+                      lambda chosen, digests: kept.append(digests))
+        assert pieces.most == min(batch, SAMPLES)
+        return told
+
+    whole, wrong = found(64), found(SAMPLES, "relu_q")
+    assert whole.layers and not whole.wrong and wrong.wrong and wrong.first == "relu_q"
+    assert [found(batch) for batch in (1, 4)] == [whole] * 2 and found(4, "relu_q") == wrong
+    for digests in kept[1:]:
+        assert digests.keys() == kept[0].keys()
+        assert all(len(rows) == SAMPLES and np.array_equal(rows, kept[0][key]) for key, rows in digests.items())
+
+
 @pytest.mark.onnxruntime
 def test_codes_after_float_operators_are_held_to_their_bounds(tmp_path):
     backend = BACKENDS.get("onnx")

@@ -1,13 +1,17 @@
 """probe.npz: small, the same for the same network, and right where bits had to be left out."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from isobit.backends.base import BACKENDS
 from isobit.backends.device.chosen import chosen_codes
 from isobit.backends.device.probe import PROBE, digests_of, read_probe
+from isobit.backends.execution.directed import piece_digests
+from isobit.cli import app
 from isobit.pipeline.graph.ports import input_names
 from isobit.shipping.probe import LIMIT, write_probe
 from tests.backends.execution.test_reachable import arithmetic_of
@@ -19,8 +23,8 @@ def written(folder, name, limit=LIMIT, target="onnx"):
     judged, x = arithmetic_of(target, name)
     chosen = judged.directed(x[:1] if target == "onnx" else x)
     inputs = input_names(judged.execution.graph)
-    expected = judged.pieces(chosen.inputs, chosen.codes)
-    return judged, chosen, write_probe(folder / PROBE, judged, inputs, chosen, expected, limit)
+    digests = piece_digests(judged, chosen)
+    return judged, chosen, write_probe(folder / PROBE, judged, inputs, chosen, digests, batch=4, limit=limit)
 
 
 def read(folder, judged, chosen):
@@ -78,7 +82,7 @@ def test_where_nothing_has_one_answer_there_is_no_probe(tmp_path):
     judged, x = arithmetic_of("onnx", "relu")
     chosen = judged.directed(x[:1])
     judged.float_boundaries, judged.float_outputs = tuple(chosen.codes), judged.outputs
-    assert not write_probe(tmp_path / PROBE, judged, ["input"], chosen, judged.pieces(chosen.inputs, chosen.codes))
+    assert not write_probe(tmp_path / PROBE, judged, ["input"], chosen, piece_digests(judged, chosen))
 
 
 @pytest.mark.onnxruntime
@@ -88,3 +92,16 @@ def test_a_build_writes_it_where_the_device_can_probe(command, tmp_path, target)
     listed = json.loads((tmp_path / "out" / "manifest.json").read_text())["files"]
     probes = BACKENDS.get(target).probes
     assert (PROBE in listed) == (tmp_path / "out" / PROBE).exists() == probes == (target == "onnx")
+
+
+@pytest.mark.onnxruntime
+def test_a_build_that_writes_none_says_so_and_verify_names_one_that_is_lost(command, tmp_path, monkeypatch):
+    assert command("--json", recipe=FAST).exit_code == 0
+    (tmp_path / "out" / PROBE).unlink()
+    lost = CliRunner().invoke(app, ["verify", str(tmp_path / "out")])
+    assert lost.exit_code == 1 and f"{PROBE}: missing\n" in lost.stdout
+    monkeypatch.setattr("isobit.shipping.prove.write_probe", partial(write_probe, limit=300))
+    result = command("--json", "--overwrite", recipe=FAST)
+    notes = json.loads(result.stdout)["notes"]
+    assert result.exit_code == 0 and not (tmp_path / "out" / PROBE).exists()
+    assert any(note.startswith(f"no {PROBE}: `run.py --probe` cannot run layers") for note in notes)

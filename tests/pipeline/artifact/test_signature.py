@@ -4,20 +4,9 @@ import pytest
 
 from isobit.pipeline.artifact.signature import SIGNATURE, sign, signature_problem
 from isobit.pipeline.errors import InputError
+from tests.pipeline.artifact.keys import key_pair
 
 pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
-
-def key_pair(folder, name="key"):
-    made = ec.generate_private_key(ec.SECP256R1())
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
-    private.write_bytes(made.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-    public.write_bytes(made.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
-    return private, public
 
 
 @pytest.fixture

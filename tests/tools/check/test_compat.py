@@ -10,6 +10,7 @@ import pytest
 from tests.tools.small_subject import small_subject
 from tools.bench import builds as bench_builds
 from tools.check import compat
+from tools.compat import probes
 from tools.documents import fill, read_json
 
 pytestmark = pytest.mark.onnxruntime
@@ -25,7 +26,8 @@ def built(tmp_path_factory):
 
 @pytest.fixture
 def here(monkeypatch):
-    monkeypatch.setattr(compat, "environment", lambda version, folder: Path(sys.executable))
+    for module in (compat, probes):
+        monkeypatch.setattr(module, "environment", lambda runtime, folder: Path(sys.executable))
 
 
 def test_a_sound_artifact_passes(built, here, tmp_path):
@@ -47,8 +49,9 @@ def test_a_runtime_that_cannot_load_the_file_is_an_entry_with_its_reason(built, 
     monkeypatch.setattr(compat, "CHILD", "raise ValueError('opset 19 is not known')")
     (entry,) = compat.check(artifact, subject, ["newest"], tmp_path, samples=4)
     assert "opset 19 is not known" in entry.error and not entry.passed
-    table = compat.tables(compat.numbers([entry], "tools/check/compat.py"))["matrix"]
-    assert "opset 19 is not known" in table and "Not every artifact passed:" in table and "| none |" in table
+    content = compat.numbers([entry], "tools/check/compat.py")
+    table = compat.tables({**content, "probes": {"command": "", "entries": []}})["matrix"]
+    assert "opset 19 is not known" in table and "Not every artifact passed:" in table and "|none|" in table
 
 
 def test_float_kernels_are_counted(tmp_path):
@@ -59,27 +62,36 @@ def test_float_kernels_are_counted(tmp_path):
     assert compat.kernels(tmp_path / "m.onnx") == (0, 2)
 
 
-@pytest.mark.parametrize(("version", "numpy"), [("1.17.3", "numpy<2"), ("1.18.1", "numpy<2"), ("1.22.1", "numpy")])
-def test_old_wheels_get_the_numpy_that_they_were_built_against(version, numpy):
-    assert compat.requirements(version) == [f"onnxruntime=={version}", numpy]
-
-
-def test_newest_has_no_version():
-    assert compat.requirements("newest") == ["onnxruntime", "numpy"]
-
-
 def test_the_command_writes_the_document_and_the_verdict(built, here, tmp_path, monkeypatch):
     subject, artifact = built
     monkeypatch.setattr(compat, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "compat.md").write_text("Mine.\n<!-- compat:matrix -->\n<!-- /compat:matrix -->\n")
+    marks = "".join(f"<!-- compat:{name} -->\n<!-- /compat:{name} -->\n" for name in ("matrix", "probes"))
+    (tmp_path / "docs" / "compat.md").write_text("Mine.\n" + marks)
     monkeypatch.setattr(compat, "trained", lambda data: {subject.name: subject})
-    assert compat.main([str(artifact), "--versions", "newest", "--samples", "4"]) == 0
+    assert compat.main([str(artifact), "--versions", "newest", "--samples", "4", "--processors", ""]) == 0
     assert json.loads((tmp_path / "build" / "compat.json").read_text())["passed"]
     page = (tmp_path / "docs" / "compat.md").read_text()
-    assert page.startswith("Mine.\n") and "Every artifact passed." in page and f"| {artifact.name} |" in page
-    (line,) = json.loads((tmp_path / "docs" / "compat.json").read_text())["entries"]
+    assert page.startswith("Mine.\n") and "Every artifact passed." in page and f"|{artifact.name}|" in page
+    written = json.loads((tmp_path / "docs" / "compat.json").read_text())
+    (line,), (probe,) = written["entries"], written["probes"]["entries"]
     assert line["run_py"] == "PASS" and line["differing"] == 0 and "error" not in line
+    assert probe["run_py"] == probe["probe"] == "PASS" and probe["kernels"] >= 6 and "wrong" not in probe
+    assert f"|{artifact.name}|ONNX Runtime {probe['version']}|{probe['kernels']}|none|" in page
+
+
+def test_what_is_not_measured_again_stays_with_its_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(compat, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    marks = "".join(f"<!-- compat:{name} -->\n<!-- /compat:{name} -->\n" for name in ("matrix", "probes"))
+    (tmp_path / "docs" / "compat.md").write_text(marks)
+    before = {**compat.numbers([compat.Entry("net", "1.0", "PASS", 4, 9, 0, 0, 3, 0)], "before"), "code": "of before"}
+    (tmp_path / "docs" / "compat.json").write_text(json.dumps(before))
+    compat.write_docs([], [probes.Probed("net", "TVM", "2.0", "here", "PASS", "PASS", 5)], "now")
+    after = json.loads((tmp_path / "docs" / "compat.json").read_text())
+    assert {key: after[key] for key in before} == before and after["probes"]["code"] != "of before"
+    page = (tmp_path / "docs" / "compat.md").read_text()
+    assert "|net|1.0|4|9|3|0|" in page and "|net|TVM 2.0|5|none|" in page
 
 
 def test_the_page_is_what_its_numbers_give():

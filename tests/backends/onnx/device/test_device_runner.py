@@ -1,6 +1,7 @@
 """`run.py` on a device: passes on what was built, fails on anything else, needs nothing of ours."""
 
 import ast
+import json
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from isobit.backends.device.probe import PROBE
+from isobit.backends.execution.directed import piece_digests
 from isobit.backends.onnx import OnnxBackend
 from isobit.backends.onnx.arithmetic import IntegerArithmetic
 from isobit.backends.onnx.device import device_runner
@@ -20,6 +22,7 @@ from isobit.shipping.probe import write_probe
 from tests.examples import ports
 from tests.examples.onnx_cases import frozen
 from tests.examples.sealed import change_golden, seal, write_documents
+from tests.pipeline.artifact.keys import key_pair
 from tools.check.mutate_artifact import judge_here, mutants, survivors
 
 pytestmark = pytest.mark.onnxruntime
@@ -43,8 +46,7 @@ def probed(artifact):
     reference, images = frozen("add", 4, 4)
     judged = IntegerArithmetic(reference)
     chosen = judged.directed(images[:1])
-    expected = judged.pieces(chosen.inputs, chosen.codes)
-    assert write_probe(artifact / PROBE, judged, ["input"], chosen, expected)
+    assert write_probe(artifact / PROBE, judged, ["input"], chosen, piece_digests(judged, chosen))
     names = {"relu_q": "stem", "relu_2_q": "branch"}
     seal(artifact, tensors=[{"name": name, "module": module, "kind": "activation", "bits": 8}
                             for name, module in names.items()])
@@ -145,7 +147,8 @@ def test_the_syntax_is_that_of_python_3_8(artifact):
 def test_only_numpy_and_onnxruntime_are_imported(artifact):
     lines = (artifact / "run.py").read_text().splitlines()
     imports = {line.split()[1].split(".")[0] for line in lines if line.lstrip().startswith(("import ", "from "))}
-    assert imports - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
+    asked_for = {"model_signing"}  # by --require-signature alone, inside its function
+    assert imports - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"} | asked_for
 
 
 def test_layers_that_are_right_pass_each_by_itself(probed):
@@ -204,9 +207,35 @@ def test_a_damaged_or_a_missing_probe_fails(probed):
     assert run(probed, "--probe") == (1, ["probe.npz: changed since it was built", "FAIL"])
     assert run(probed) == (1, ["probe.npz: changed since it was built", "FAIL"])
     (probed / PROBE).unlink()
+    assert run(probed, "--probe") == (2, ["probe.npz: missing, it was built: copy the whole folder", "FAIL"])
+    assert run(probed) == (1, ["probe.npz: missing", "FAIL"])
     seal(probed)
-    assert run(probed, "--probe") == (1, ["probe.npz: not in the manifest", "FAIL"])
+    code, lines = run(probed, "--probe")
+    assert code == 2 and lines[0].startswith("probe.npz: the build wrote none") and lines[1:] == ["FAIL"]
     assert run(probed)[0] == 0
+
+
+def test_where_the_processor_saturates_its_kernels_are_run_all_the_same(probed, monkeypatch):
+    manifest = json.loads((probed / "manifest.json").read_text())
+    entry = {"name": "w", "module": "stem", "kind": "weight", "bits": 8, "symmetric": True, "channel_bits": None}
+    seal(probed, target={"name": "onnx", "profile": "vnni"}, tensors=[*manifest["tensors"], entry])
+    monkeypatch.setattr(device_runner, "read_cpuinfo", lambda: "model name : Old\nflags : avx2")
+    monkeypatch.setattr(device_runner, "this_machine", lambda: "x86_64")
+    monkeypatch.setattr(device_runner, "open_session", Wrong)
+    reason, line = device_runner.check_layers(probed)
+    assert "this processor (Old) has neither" in reason and line.startswith("relu_2_q: wrong on ")
+
+
+def test_who_signed_is_asked_before_a_session_is_opened(artifact, tmp_path_factory):
+    pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
+    key = tmp_path_factory.mktemp("keys")
+    _, public = key_pair(key)
+    (artifact / "model.onnx").write_bytes(b"not a model")
+    seal(artifact)
+    assert run(artifact, "--require-signature", str(public)) == (
+        1, ["model.sig: missing, nobody signed this folder", "FAIL"])
+    code, lines = run(artifact, "--require-signature", str(key / "gone.pub"))
+    assert code == 2 and "the key cannot be read" in lines[0] and lines[1:] == ["FAIL"]
 
 
 def test_the_probe_of_another_network_fails(probed):
@@ -225,7 +254,7 @@ def test_networks_with_several_inputs_and_outputs_are_probed(name, tmp_path):
     backend.emit(reference, tmp_path)
     judged, names = backend.arithmetic(reference), input_names(reference.graph)
     chosen = judged.directed(part(x, slice(1)))
-    assert write_probe(tmp_path / PROBE, judged, names, chosen, judged.pieces(chosen.inputs, chosen.codes))
+    assert write_probe(tmp_path / PROBE, judged, names, chosen, piece_digests(judged, chosen))
     (tmp_path / "golden.npz").write_bytes(b"not read")
     seal(tmp_path)
     assert len(names) + len(judged.outputs) > 2

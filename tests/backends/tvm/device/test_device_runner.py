@@ -12,6 +12,7 @@ import pytest
 
 from isobit.backends.device.probe import PROBE
 from isobit.backends.device.processor import this_machine
+from isobit.backends.execution.directed import piece_digests
 from isobit.backends.tvm import TvmBackend
 from isobit.backends.tvm.device import device_runner
 from isobit.backends.tvm.device.device_runner import named, open_module, read_results, to_tensor
@@ -24,6 +25,7 @@ from tests.backends.tvm.conftest import needs
 from tests.examples.onnx_cases import frozen
 from tests.examples.sealed import change_golden, seal, write_documents
 from tests.examples.tvm_networks import resnet
+from tests.pipeline.artifact.keys import key_pair
 from tools.check.mutate_artifact import judge_here, mutants, survivors
 
 pytestmark = pytest.mark.tvm
@@ -239,7 +241,8 @@ def test_the_syntax_is_that_of_python_3_8(artifacts):
 def test_only_numpy_and_the_interface_package_are_imported(artifacts):
     lines = (artifacts("native") / "run.py").read_text().splitlines()
     imports = {line.split()[1].split(".")[0] for line in lines if line.lstrip().startswith(("import ", "from "))}
-    assert imports - set(sys.stdlib_module_names) == {"numpy", "tvm_ffi"}
+    asked_for = {"model_signing"}  # by --require-signature alone, inside its function
+    assert imports - set(sys.stdlib_module_names) == {"numpy", "tvm_ffi"} | asked_for
 
 
 def test_the_toy_is_worth_comparing():
@@ -256,8 +259,7 @@ def probes(tmp_path_factory):
     backend.emit(reference, folder)
     judged = backend.arithmetic(reference)
     chosen = judged.directed(images[:1])
-    expected = judged.pieces(chosen.inputs, chosen.codes)
-    assert write_probe(folder / PROBE, judged, ["input"], chosen, expected)
+    assert write_probe(folder / PROBE, judged, ["input"], chosen, piece_digests(judged, chosen))
     (folder / "golden.npz").write_bytes(b"not read")
     seal(folder, tensors=[{"name": "relu_1_q", "module": "second", "kind": "activation", "bits": 8}])
     return folder
@@ -280,8 +282,18 @@ def test_a_damaged_or_a_missing_probe_fails(probed):
     (probed / PROBE).write_bytes(content)
     assert run(probed, "--probe") == (1, ["probe.npz: changed since it was built", "FAIL"])
     (probed / PROBE).unlink()
+    assert run(probed, "--probe") == (2, ["probe.npz: missing, it was built: copy the whole folder", "FAIL"])
     seal(probed)
-    assert run(probed, "--probe") == (1, ["probe.npz: not in the manifest", "FAIL"])
+    code, lines = run(probed, "--probe")
+    assert code == 2 and lines[0].startswith("probe.npz: the build wrote none") and lines[1:] == ["FAIL"]
+
+
+@pytest.mark.parametrize("options", [[], ["--probe"], ["--check", "output.bin"]])
+def test_who_signed_is_asked_first(probed, tmp_path, options):
+    pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
+    _, public = key_pair(tmp_path)
+    assert run(probed, "--require-signature", str(public), *options) == (
+        1, ["model.sig: missing, nobody signed this folder", "FAIL"])
 
 
 def test_a_kernel_that_is_wrong_at_its_end_is_named(probes, monkeypatch):

@@ -1,5 +1,6 @@
 """The command `isobit sign`, and who signed it asked by `isobit verify --key`."""
 
+import subprocess
 import sys
 
 import pytest
@@ -7,6 +8,7 @@ from typer.testing import CliRunner
 
 from isobit.cli import app
 from tests.isobit.commands import FAST
+from tests.pipeline.artifact.keys import key_pair
 
 pytestmark = pytest.mark.onnxruntime
 
@@ -15,10 +17,14 @@ def run(*arguments):
     return CliRunner().invoke(app, [*map(str, arguments)])
 
 
+def on_device(folder, public):
+    command = [sys.executable, "run.py", "--seconds", "0.05", "--require-signature", str(public)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return done.returncode, done.stdout.splitlines()[-1]
+
+
 def test_a_signed_artifact_passes_and_a_changed_or_unsigned_one_fails(command, tmp_path):
     pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
-    from tests.pipeline.artifact.test_signature import key_pair
-
     assert command(recipe=FAST, evaluation="many.npz").exit_code == 0
     private, public = key_pair(tmp_path)
     unsigned = run("verify", "out", "--key", public)
@@ -26,7 +32,9 @@ def test_a_signed_artifact_passes_and_a_changed_or_unsigned_one_fails(command, t
     assert run("sign", "out", "--key", private).stdout.startswith("wrote out/model.sig")
     held = run("verify", "out", "--key", public)
     assert held.exit_code == 0 and "signed by the owner" in held.stdout and held.stdout.endswith("PASS\n")
+    assert on_device(tmp_path / "out", public) == (0, "PASS")
     (tmp_path / "out" / "timings.json").write_text("{}")  # stands in no manifest
+    assert on_device(tmp_path / "out", public) == (1, "FAIL")
     assert run("verify", "out").exit_code == 0 and run("verify", "out", "--key", public).exit_code == 1
 
 
