@@ -44,7 +44,7 @@ RUNTIMES = {
 MUTUAL = {("pipeline/graph", "pipeline/operators")}
 # The door: an ONNX file is read, simplified and run as its author made it.
 READERS = {"onnx": "pipeline/model/onnx/"}
-WRITERS = re.compile(r"isobit\.backends\.(?:regions|(?:onnx|c)(?!\.readback))\b")  # of files that are read back
+WRITERS = re.compile(r"isobit\.backends\.(?:regions|(?:onnx|c)(?!\.readback)|tvm(?!\.readback|\.profiles))\b")
 INIT_LINES = 30
 FILES, LINES, FUNCTION_LINES = 13, 400, 60
 MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(?:home|root|work|tmp|Users|mnt|media|private|var/folders)/[\w.*-]")
@@ -101,7 +101,7 @@ def rooms(name: str, node: ast.AST) -> list[str]:
 
 def readers_that_know_writers(root: Path) -> Iterator[str]:
     """What reads a file back has no code of what writes it: a mistake there would be repeated here."""
-    for path in sources(root, "backends/readback", "backends/onnx/readback", "backends/c/readback"):
+    for path in sources(root, *(f"backends/{folder}readback" for folder in ("", "onnx/", "c/", "tvm/"))):
         for line, name, node in imported(parse(path), ("isobit", *path.relative_to(root).parent.parts)):
             whole = [f"{name}.{alias.name}" for alias in node.names] if isinstance(node, ast.ImportFrom) else [name]
             for found in filter(WRITERS.match, whole):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from isobit.backends.base import BACKENDS, NOT_READ, Derived
+from isobit.backends.base import BACKENDS, Derived
 from isobit.backends.device.standalone import write_predictor
 from isobit.backends.fixed_point.arithmetic import FixedPointArithmetic
 from isobit.backends.fixed_point.lower import float_calls, lower
@@ -17,6 +17,7 @@ from isobit.backends.tvm import profiles
 from isobit.backends.tvm.device import device_predictor, toolchain
 from isobit.backends.tvm.device.device_runner import MODEL, read_device
 from isobit.backends.tvm.device.emulated import EmulatedSession, emulated_samples
+from isobit.backends.tvm.readback.read_back import read_back
 from isobit.backends.tvm.session import NativePieces, NativeSession
 from isobit.pipeline.artifact.manifest import PreprocessingEntry, package_versions
 from isobit.pipeline.proof.arithmetic import Arithmetic, Pieces, Runner
@@ -82,7 +83,8 @@ class TvmBackend:
         write_predictor(folder, Path(device_predictor.__file__))
 
     def read_back(self, reference: Reference, folder: Path, preprocessing: PreprocessingEntry | None) -> ReadBack:
-        return NOT_READ
+        profile = profiles.PROFILES[reference.quantized.target.profile]
+        return read_back(lower(reference), folder, profile)
 
     def derive(self, folder: Path) -> Mapping[str, Derived]:
         return {}

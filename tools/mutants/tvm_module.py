@@ -1,4 +1,4 @@
-"""Damage of TVM artifacts: constants and arguments of `model.so`, and what sessions read of `device.json`.
+"""Damage of TVM artifacts: constants, arguments and calls of `model.so`, and what sessions read of `device.json`.
 
 The file keeps its length: values are changed where they lie. Machine code is left as it is.
 """
@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 
 from isobit.backends.tvm.device.device_runner import DEVICE, MODEL
+from isobit.backends.tvm.readback.executable import Executable, Function, Instruction, Register, read_executable
+from isobit.backends.tvm.readback.flow import MACHINE, VOID
 from isobit.pipeline.stages import Reference
-from tools.mutants.tvm_executable import Executable, Instruction, read_executable
 from tools.mutants.variants import Variant
 
 # What a session reads; the rest are facts for people, for the build of `loader`, for checks of the processor and of
 # stored samples, and for callers of the function `codes`.
 _READ = ("profile", "input", "inputs", "trace", "follow", "logits", "outputs")
 _OF_INPUTS = ("input", "dtype")  # of an input, a session reads only the type
+WORD, CALLEE = 8, -16  # bytes of a word; from the first argument of an instruction to what it calls
 _PARTS = 3  # of a constant, in each of which elements are changed
 
 
@@ -38,6 +40,8 @@ class TvmDamage:
         for name, function in executable.functions.items():
             for number, instruction in enumerate(function.instructions):
                 yield from _of_arguments(content, f"{name}, {number}", instruction)
+                yield from _of_numbers(content, f"{name}, {number}", instruction)
+            yield from _of_calls(content, name, function)
         yield from _described((folder / DEVICE).read_text(encoding="utf-8"))
 
     def loaded(self, folder: Path) -> object:
@@ -128,6 +132,25 @@ def _of_arguments(content: bytes, name: str, instruction: Instruction) -> Iterat
         words = content[there:there + 8] + content[here:here + 8]
         yield _at(content, [(here, words)], "arguments swapped",
                   f"{name}: arguments {number}, {number + 1} of {instruction.callee}")
+
+
+def _of_numbers(content: bytes, name: str, instruction: Instruction) -> Iterator[Variant]:
+    """A register or a number is the next one: another tensor, another size."""
+    for number, (place, value) in enumerate(zip(instruction.places, instruction.arguments, strict=False)):
+        if isinstance(value, Register | int) and value not in (VOID, MACHINE):
+            word = int.from_bytes(content[place:place + WORD], "little") + 1
+            kind = "another register" if isinstance(value, Register) else "another number"
+            yield _at(content, [(place, word.to_bytes(WORD, "little"))], kind,
+                      f"{name}: argument {number} of {instruction.callee}")
+
+
+def _of_calls(content: bytes, name: str, function: Function) -> Iterator[Variant]:
+    """Two calls of kernels that follow each other call each other's."""
+    calls = [each for each in function.instructions if each.callee and "." not in each.callee and each.places]
+    for one, other in pairwise(calls):
+        here, there = (each.places[0] + CALLEE for each in (one, other))
+        yield _at(content, [(here, content[there:there + WORD]), (there, content[here:here + WORD])],
+                  "kernels swapped", f"{name}: {one.callee}, {other.callee}")
 
 
 def _is_read(path: tuple[Any, ...]) -> bool:

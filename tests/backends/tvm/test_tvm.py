@@ -29,6 +29,8 @@ def test_an_artifact_computes_what_the_arithmetic_says(bits, tmp_path):
     for name, codes in wanted.items():
         assert np.array_equal(codes.view(np.uint32) if name == "logits" else codes,
                               got[name].view(np.uint32) if name == "logits" else got[name]), name
+    read = backend.read_back(reference, tmp_path, None)
+    assert read.operators and not read.differences and not read.unread and not read.reason, read.text
     operators = backend.integer_ops(tmp_path)
     assert operators["float"] == 0
     assert operators["integer"] == sum(operators["kernels"].values()) - 2

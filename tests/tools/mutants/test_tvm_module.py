@@ -1,14 +1,14 @@
-"""Damage of TVM artifacts, and who sees it where nothing reads the files back."""
+"""Damage of TVM artifacts: the read-back sees all of it, others without it some."""
 
 import numpy as np
 import pytest
 
-from isobit.backends.base import BACKENDS
+from isobit.backends.base import BACKENDS, NOT_READ
 from isobit.backends.tvm.device.device_runner import DEVICE, MODEL
+from isobit.backends.tvm.readback.executable import read_file
 from tests.backends.tvm.conftest import needs
 from tests.examples.onnx_cases import frozen
 from tools.mutants.mutate import DIRECTED, PARITY, READ, REFUSED, RULE, SURVIVED, UNLOADED, Frozen, judged
-from tools.mutants.tvm_executable import read_file
 from tools.mutants.tvm_module import TvmDamage
 
 BACKEND = BACKENDS.get("tvm")
@@ -31,14 +31,15 @@ def variants(network, tmp_path_factory):
 def test_a_variant_is_one_change_of_one_file_which_keeps_its_length(variants):
     folder, found = variants
     assert {each.kind for each in found} == {
-        "arguments swapped", "constants swapped", "device.json", "elements swapped", "int32 element", "int8 element"}
+        "another number", "another register", "arguments swapped", "constants swapped", "device.json",
+        "elements swapped", "int32 element", "int8 element", "kernels swapped"}
     whole = (folder / MODEL).read_bytes()
     for each in found[::10]:
         ((file, content),) = each.files().items()
         if file == MODEL:
             assert len(content) == len(whole)
             places = [place for place, (a, b) in enumerate(zip(whole, content, strict=True)) if a != b]
-            assert each.kind == "constants swapped" or not places or places[-1] - places[0] < 16
+            assert each.kind in ("constants swapped", "kernels swapped") or not places or places[-1] - places[0] < 16
         else:
             assert file == DEVICE
 
@@ -80,8 +81,33 @@ def a_few(variants):
     yield from [each for each in found if each.kind == "arguments swapped" and each.name.startswith("main, ")][::12]
 
 
-def test_each_mutant_is_seen_by_a_judge_that_reads_no_file_or_survives_by_name(network):
-    tally = judged(network, BACKEND, TvmDamage(), a_few)
+def more(variants):
+    """The same, and what else is damaged of functions."""
+    found = list(variants)
+    yield from a_few(found)
+    for kind in ("another number", "another register", "kernels swapped"):
+        yield from [each for each in found if each.kind == kind][::9]
+
+
+def test_the_read_back_sees_each_mutant(network):
+    tally = judged(network, BACKEND, TvmDamage(), more)
+    assert tally.read and tally.total == tally.of(READ) > 30 and not tally.told
+    assert {kind for kind, _ in tally.verdicts} == {"another number", "another register", "arguments swapped",
+                                                    "device.json", "int8 element", "kernels swapped"}
+
+
+class Unread:
+    """The backend without its reader."""
+
+    def __getattr__(self, name):
+        return getattr(BACKEND, name)
+
+    def read_back(self, reference, folder, preprocessing):
+        return NOT_READ
+
+
+def test_without_the_reader_judges_see_some_and_others_survive_by_name(network):
+    tally = judged(network, Unread(), TvmDamage(), a_few)
     assert not tally.read and tally.of(READ) == tally.of(REFUSED) == tally.of(RULE) == 0
     assert tally.verdicts["int8 element", DIRECTED] > 2
     of_description = [tally.verdicts["device.json", verdict] for verdict in (UNLOADED, DIRECTED, PARITY)]

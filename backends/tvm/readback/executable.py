@@ -194,7 +194,7 @@ def _executable(blob: bytes, start: int) -> Executable:
         raise NoModule("two functions of one name")
     code = _Code(offsets, words, names, constants, code_start)
     functions, reached = {}, 0
-    for name, kind, first, end, registers, parameters in globals_:
+    for name, kind, first, end, registers, parameters in sorted(globals_, key=lambda each: each[2:4]):
         if kind == _FUNCTION:
             if first != reached:
                 raise NoModule(f"instructions {reached} to {first} belong to no function")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from isobit.backends.tvm.profiles import NATIVE
+from isobit.backends.tvm.readback.executable import NoModule, Register, read_executable, read_file
 from tests.backends.tvm import toy
 from tests.backends.tvm.conftest import artifacts as artifacts
-from tools.mutants.tvm_executable import NoModule, Register, read_executable, read_file
 
 MAGIC = bytes.fromhex("1e1514422fde25d2")
 

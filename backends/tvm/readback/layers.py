@@ -1,0 +1,268 @@
+"""Constants of convolutions and linear layers: which weight stands at which place, and the numbers beside them.
+
+Weights lie by blocks of output channels, taps, groups of input channels, vectors of the block, lanes, inputs of a
+group. How many vectors a block has is the kernel's own choice: any that the constant's length allows may stand there,
+and all its bytes must be those of one of them. Weights of 2 to 4 bits share bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from isobit.backends.fixed_point.program import Conv, Program
+from isobit.backends.readback.description import Terms
+from isobit.backends.tvm.readback.numbers import Fields, Numbers, Wanted, Whole, form_of
+from isobit.backends.tvm.readback.places import Place
+from isobit.backends.tvm.readback.processors import Processor
+
+MOST_VECTORS = 8
+PACKED = {2: ((2, 4),), 3: ((2, 4), (1, 8)), 4: ((4, 2),)}  # by bits: widths of fields of a byte, and how many
+TOGETHER = {2: 4, 3: 8, 4: 2}  # vectors that share bytes
+SIGN = 128
+STARTS = "first input channels"
+START = 4  # input channels: a block begins at a multiple
+QUAD, UNIT = 4, 16  # taps of one channel side by side; channels of 128 bits
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as its kernel sees it.
+
+    Args:
+        codes: weights [K, rows, columns, inputs of a group].
+        source, target: None for logits.
+    """
+
+    step: Conv
+    codes: np.ndarray
+    source: Place
+    target: Place | None
+    residual: Place | None
+    input_zero: int
+    processor: Processor
+
+    @property
+    def lanes(self) -> int:
+        """Output channels in whole vectors."""
+        count = int(self.codes.shape[0])
+        return count + -count % self.processor.lanes
+
+    @property
+    def packed(self) -> bool:
+        return self.step.weights.bits in PACKED
+
+
+def layer_of(step: Conv, program: Program, places: list[Place], processor: Processor) -> Layer:
+    """A layer as its kernel sees it: of one byte a pixel the taps of a row lie as channels do elsewhere."""
+    source, codes, zero = places[step.inputs[0]], step.weights.codes, program.buffers[step.inputs[0]].zero_point
+    return Layer(step, codes.swapaxes(2, 3) if source.one_plane else codes, source,
+                 None if step.output is None else places[step.output],
+                 places[step.inputs[1]] if step.residual else None, zero, processor)
+
+
+def has_own_taps(step: Conv, processor: Processor) -> bool:
+    """One filter a channel has kernels of its own on some processors."""
+    count, _, _, inputs = step.weights.codes.shape
+    return bool(processor.depthwise) and step.output is not None and inputs == 1 < count == step.groups \
+        and len(step.inputs) == 1
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How weights are cut: vectors of a block, blocks, groups of inputs, the first input channel of each block."""
+
+    vectors: int
+    blocks: int
+    groups: int
+    starts: tuple[int, ...]
+
+
+def cuts(layer: Layer) -> Iterator[Cut]:
+    """All that the layer's vectors can be divided into."""
+    vectors = layer.lanes // layer.processor.lanes
+    for each in range(1, min(vectors, MOST_VECTORS) + 1):
+        if vectors % each == 0:
+            yield _cut(layer, each)
+
+
+def _cut(layer: Layer, vectors: int) -> Cut:
+    count, inputs = len(layer.codes), layer.codes.shape[3]
+    width, of_group = vectors * layer.processor.lanes, count // layer.step.groups
+    spans = []
+    for first in range(0, count, width):
+        last = min(first + width, count) - 1
+        low = first // of_group * inputs
+        spans.append((low - low % START, (last // of_group + 1) * inputs))
+    group = layer.processor.group
+    groups = max(-(-(high - low) // group) for low, high in spans)
+    latest = max(0, layer.source.pixel - groups * group)
+    return Cut(vectors, len(spans), groups, tuple(min(low, latest) for low, _ in spans))
+
+
+def _laid_out(layer: Layer, cut: Cut) -> np.ndarray:
+    """The constant of a cut."""
+    offset = layer.step.weights.offset if layer.packed else np.zeros(len(layer.codes), np.int16)
+    channel, weight = _indices(layer, cut)
+    flat = np.append(layer.codes.reshape(-1).astype(np.int16), 0)[weight]
+    if not layer.packed:
+        return flat.astype(np.int8).reshape(-1)
+    return _shared(flat + np.append(offset, 0)[channel], layer.step.weights.bits)
+
+
+def _indices(layer: Layer, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
+    """For each place [blocks, vectors of it, bytes] the output channel, and the number of the weight; -1 for none."""
+    processor, (count, rows, columns, inputs) = layer.processor, layer.codes.shape
+    order = (processor.group, processor.lanes) if processor.by_input else (processor.lanes, processor.group)
+    shape = (cut.blocks, rows, columns, cut.groups, cut.vectors, *order)
+    at = np.indices(shape, sparse=True)
+    lane, inner = (at[6], at[5]) if processor.by_input else (at[5], at[6])
+    channel = (at[0] * cut.vectors + at[4]) * processor.lanes + lane
+    first = channel // (count // layer.step.groups) * inputs  # of the group that the channel belongs to
+    position = np.array(cut.starts)[at[0]] + at[3] * processor.group + inner - first
+    known = (channel < count) & (position >= 0) & (position < inputs)
+    weight = ((channel * rows + at[1]) * columns + at[2]) * inputs + position
+    channel = np.broadcast_to(np.where(channel < count, channel, -1), shape)
+    flat = (cut.blocks, -1, processor.lanes * processor.group)
+    return channel.reshape(flat), np.where(known, weight, -1).reshape(flat)
+
+
+def _shared(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Unsigned codes [blocks, vectors, bytes], several in a byte: the lowest bits of all vectors of a group first."""
+    blocks, vectors, size = codes.shape
+    missing = -vectors % TOGETHER[bits]
+    codes = np.concatenate([codes, np.zeros((blocks, missing, size), codes.dtype)], 1).astype(np.int64)
+    groups, done = codes.reshape(blocks, -1, TOGETHER[bits], size), 0
+    parts = []
+    for width, count in PACKED[bits]:
+        field = groups >> done & (1 << width) - 1
+        together = np.zeros((blocks, groups.shape[1], TOGETHER[bits] // count, size), np.int64)
+        for place in range(count):
+            together += field[:, :, place::count] << place * width
+        parts.append(together)
+        done += width
+    return np.concatenate(parts, 2).astype(np.uint8).view(np.int8).reshape(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerConstants(Wanted):
+    """The weights of a layer in any cut, and the numbers beside them in one of the orders that go with that cut."""
+
+    layer: Layer
+    output_zero: int
+    residual_zero: int
+    count = 2
+
+    def fields(self, found: Sequence[np.ndarray | None], terms: Terms) -> tuple[dict[str, Any], dict[str, Any]]:
+        weights, ways = found[0], list(cuts(self.layer))
+        is_ = None if weights is None else terms.constant(weights)
+        must = None
+        for cut in ways:
+            read = terms.constant(_laid_out(self.layer, cut))
+            if must is None or (weights is not None and must.array.shape != weights.shape):
+                must = read
+            if read is is_:
+                must, ways = read, [cut]
+                break
+        forms = [form.fields(found[1:], terms) for cut in ways for form in self.forms(cut)]
+        numbers = next((form for form in forms if form[0] == form[1]), forms[0])
+        return {"weights": is_, **numbers[0]}, {"weights": must, **numbers[1]}
+
+    def forms(self, cut: Cut) -> Iterator[Numbers]:
+        """The numbers in each order that goes with a cut."""
+        early = (False, True) if self.layer.packed and _transformable(self.layer) else (False,)
+        starts = cut.starts if self.layer.step.groups > 1 else ()
+        return (self._form(starts, first) for first in early)
+
+    def _form(self, starts: tuple[int, ...], offsets_first: bool) -> Numbers:
+        layer, step, fields = self.layer, self.layer.step, Fields()
+        sums = step.weights.codes.reshape(len(step.bias), -1).sum(1, dtype=np.int64)
+        zero = layer.input_zero - SIGN if layer.processor.signed else layer.input_zero
+        fields.add("bias", step.bias.astype(np.int64) - sums * zero)
+        if layer.target is not None and layer.target.border != (0, 0, 0, 0):
+            fields.one("border", self.output_zero)
+        if any(starts):
+            fields.add(STARTS, starts)
+        if offsets_first:
+            self._offsets(fields)
+        if step.rescale is None:
+            fields.add("scale", np.asarray(step.scale_of_logits, np.float32).view(np.int32))
+        else:
+            fields.rescale(step.rescale, range(layer.lanes))
+            if layer.residual is not None and self.residual_zero:
+                fields.one("residual_zero", self.residual_zero)
+            fields.ends(step.low, step.high)
+        if not offsets_first:
+            self._offsets(fields)
+        return fields.wanted
+
+    def _offsets(self, fields: Fields) -> None:
+        """What was added to the weights that share bytes, a byte for each of a vector."""
+        layer = self.layer
+        if not layer.packed:
+            return
+        lanes = np.zeros(layer.lanes, np.uint8)
+        lanes[:len(layer.codes)] = layer.step.weights.offset
+        vectors, group = lanes.reshape(-1, layer.processor.lanes), layer.processor.group
+        whole = np.tile(vectors, (1, group)) if layer.processor.by_input else np.repeat(vectors, group, 1)
+        fields.add("offsets of weights", np.ascontiguousarray(whole).reshape(-1).view("<i4"))
+
+
+def _transformable(layer: Layer) -> bool:
+    window = layer.step.window
+    return layer.processor.transforms and layer.step.groups == 1 and layer.codes.shape[1:3] == (3, 3) \
+        and window.stride == window.dilation == (1, 1) and layer.target is not None
+
+
+def conv_constants(step: Conv, program: Program, places: list[Place], processor: Processor) -> tuple[Wanted, ...]:
+    """Weights, then numbers."""
+    layer = layer_of(step, program, places, processor)
+    output = 0 if step.output is None else program.buffers[step.output].zero_point
+    if has_own_taps(step, processor) and layer.target is not None:
+        return _own_taps(layer, layer.target, output)
+    return (LayerConstants(layer, output, program.buffers[step.inputs[-1]].zero_point),)
+
+
+def conv_form(step: Conv, program: Program, places: list[Place], processor: Processor) -> tuple[Any, ...]:
+    """What of the layer is in the machine code: its geometry, and which numbers there are."""
+    window, layer = step.window, layer_of(step, program, places, processor)
+    numbers = [name for constants in conv_constants(step, program, places, processor)
+               if isinstance(constants, LayerConstants)
+               for name in next(constants.forms(next(cuts(layer)))).parts if name != STARTS]
+    frames = [place and place.frame for place in (layer.source, layer.target, layer.residual)]
+    return (*frames, layer.lanes, layer.codes.shape[1:3], window.stride, window.dilation,
+            window.padding[:2], tuple(numbers), step.rescale and form_of(step.rescale))
+
+
+def _own_taps(layer: Layer, target: Place, output_zero: int) -> tuple[Wanted, ...]:
+    """Constants of one filter a channel: chunks of four vectors, the last moved back to end with the pixel."""
+    step, processor, pixel = layer.step, layer.processor, target.pixel
+    lanes = next(lanes for lanes in processor.depthwise if QUAD * lanes <= pixel)
+    size = QUAD * lanes
+    starts = [min(first, pixel - size) for first in range(0, pixel, size)]
+    vector, lane = np.indices((QUAD, lanes))
+    within = lane // QUAD * UNIT + vector * QUAD + lane % QUAD
+    channels = np.add.outer(starts, within)  # [chunks, vectors, lanes]
+    count, rows, columns = step.weights.codes.shape[:3]
+    quads = -(-columns // QUAD)
+    codes = np.zeros((max(pixel, count), rows, quads * QUAD), np.int64)
+    codes[:count, :, :columns] = step.weights.codes[..., 0]
+    # Where taps are words of two bytes, those of even columns of all lanes stand before the others.
+    inner = (2, lanes, 2) if processor.taps == "int16" else (1, lanes, QUAD)
+    half, of_lane, tap = np.indices(inner)
+    column = tap * 2 + half if processor.taps == "int16" else tap
+    parts = [codes[channels[chunk, vector][of_lane], row, quad * QUAD + column]
+             for chunk in range(len(starts)) for row in range(rows) for quad in range(quads) for vector in range(QUAD)]
+    order, fields = channels.reshape(-1).tolist(), Fields()
+    fields.one("border", output_zero)
+    sums = codes.sum((1, 2))
+    bias = np.append(step.bias.astype(np.int64), np.zeros(len(codes) - count, np.int64)) - layer.input_zero * sums
+    fields.add("bias", bias[order])
+    if step.rescale is not None:
+        fields.rescale(step.rescale, order)
+    fields.ends(step.low, step.high)
+    return Whole("weights", np.concatenate([part.reshape(-1) for part in parts]).astype(processor.taps)), fields.wanted
+

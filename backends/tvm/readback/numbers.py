@@ -1,0 +1,120 @@
+"""What must stand in the constants of a kernel, field by field.
+
+The numbers of a kernel lie in one int32 constant, each field from a multiple of 16 on, the rest of it 0. A single
+number stands there 16 times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from isobit.backends.fixed_point.rescale import Rescale
+from isobit.backends.readback.description import Terms
+
+LINE = 16  # int32
+WORD, UPPER = 32, 0xFFFFFFFF
+
+
+class Wanted:
+    """Constants that must stand among the arguments of a call, `count` of them."""
+
+    count = 1
+
+    def fields(self, found: Sequence[np.ndarray | None], terms: Terms) -> tuple[dict[str, Any], dict[str, Any]]:
+        """By name what stands there, and what must.
+
+        Args:
+            found: None for one that the call does not have.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Whole(Wanted):
+    """A constant without fields."""
+
+    name: str
+    array: np.ndarray
+
+    def fields(self, found: Sequence[np.ndarray | None], terms: Terms) -> tuple[dict[str, Any], dict[str, Any]]:
+        is_ = None if found[0] is None else terms.constant(found[0])
+        return {self.name: is_}, {self.name: terms.constant(self.array)}
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers(Wanted):
+    """Fields of int32 one after the other, by name in their order."""
+
+    parts: Mapping[str, np.ndarray]
+
+    def fields(self, found: Sequence[np.ndarray | None], terms: Terms) -> tuple[dict[str, Any], dict[str, Any]]:
+        (array,), lengths = found, [len(part) for part in self.parts.values()]
+        if array is None or array.dtype != np.int32 or array.shape != (sum(lengths),):
+            return Whole("numbers", np.concatenate(list(self.parts.values()))).fields(found, terms)
+        split = np.split(array, np.cumsum(lengths)[:-1])
+        return ({name: terms.constant(part) for name, part in zip(self.parts, split, strict=True)},
+                {name: terms.constant(part) for name, part in self.parts.items()})
+
+
+class Fields:
+    """Collects the fields of a `Numbers`."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, np.ndarray] = {}
+
+    def add(self, name: str, values: Any) -> None:
+        """A field of many numbers."""
+        values = np.asarray(values, np.int64).reshape(-1)
+        whole = np.concatenate([values, np.zeros(-len(values) % LINE, np.int64)])
+        if name in self._parts:
+            raise ValueError(f"two fields called {name}")
+        self._parts[name] = (whole & UPPER).astype(np.uint32).view(np.int32)
+
+    def one(self, name: str, value: int) -> None:
+        """A field of one number."""
+        self.add(name, [value] * LINE)
+
+    def real(self, name: str, value: float) -> None:
+        """A field of one float32."""
+        self.one(name, int(np.float32(value).view(np.int32)))
+
+    def ends(self, low: int, high: int) -> None:
+        """The ends of codes as bytes of words, where they are not those of a byte."""
+        if low > 0 or high < 255:
+            self.one("low", int.from_bytes([low] * 4, "little"))
+            self.one("high", int.from_bytes([high] * 4, "little"))
+
+    def rescale(self, rescale: Rescale, places: Iterable[int | None], name: str = "") -> None:
+        """How sums become codes.
+
+        Args:
+            places: the channel of each lane of the output, None or beyond the last for padding.
+            name: begins the names of the fields.
+        """
+        for number, term in enumerate(rescale.terms):
+            count = len(term.multiplier)
+            if count == 1:
+                self.one(f"{name}multiplier_{number}", int(term.multiplier[0]))
+            else:
+                self.add(f"{name}multiplier_{number}", [
+                    int(term.multiplier[place]) if place is not None and place < count else 0 for place in places])
+            if term.lift:
+                self.one(f"{name}lift_{number}", term.lift)
+        self.one(f"{name}offset", rescale.offset // (1 << WORD))
+        self.one(f"{name}shift", rescale.shift - WORD)
+
+    @property
+    def wanted(self) -> Numbers:
+        """The constant."""
+        return Numbers(dict(self._parts))
+
+
+def form_of(rescale: Rescale) -> tuple[Any, ...]:
+    """What of a rescale is in the machine code: which fields there are, and whether the offset has a lower half."""
+    return (*((len(term.multiplier) > 1, term.lift > 0) for term in rescale.terms), rescale.offset % (1 << WORD) > 0)
+
+

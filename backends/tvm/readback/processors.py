@@ -1,0 +1,37 @@
+"""What instruction sets ask of constants: how many lanes, in which order, of which type. Facts about kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Processor:
+    """An instruction set as constants know it.
+
+    Args:
+        lanes: output channels of one vector.
+        group: input channels of one dot product.
+        by_input: a vector of weights holds one input channel after the other, not one output channel.
+        signed: codes are multiplied as `code - 128`.
+        transforms: 3 x 3 layers may be transformed, and unpack their weights before anything else.
+        depthwise: lanes of vectors that one filter a channel may take, the widest first; empty without such kernels.
+        taps: type of the weights of those.
+    """
+
+    lanes: int
+    group: int = 4
+    by_input: bool = False
+    signed: bool = False
+    transforms: bool = False
+    depthwise: tuple[int, ...] = ()
+    taps: str = "int8"
+
+
+PROCESSORS: dict[str, Processor] = {
+    "vnni512": Processor(16, depthwise=(16, 8, 4)),
+    "avx2": Processor(8, group=2, transforms=True, depthwise=(8, 4), taps="int16"),
+    "sdot": Processor(4, signed=True),
+    "usdot": Processor(4),
+    "lanes": Processor(16, by_input=True),
+}
