@@ -7,11 +7,11 @@ Shipped inside each target's script (see `backends.device.standalone`): numpy an
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -80,17 +80,22 @@ def found_boxes(
     """What the artifact's decoder finds in one image: boxes [M, 4] in pixels of the input, scores [M], labels [M], or
     a text.
     """
-    spec = importlib.util.spec_from_file_location("decoder", str(folder / DECODER))
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{DECODER} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    decode = getattr(module, function)
+    decode = getattr(imported(folder / DECODER), function)
     found = decode({name: array[0] for name, array in outputs.items()}, (steps.height, steps.width))
     if isinstance(found, str):
         return found
     boxes, scores, labels = found
     return np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(scores).reshape(-1), np.asarray(labels).reshape(-1)
+
+
+def imported(path: Path) -> ModuleType:
+    """The module of a source file. Its import would leave a `__pycache__` in the artifact, or run one that lies there
+    in the place of the file that was certified.
+    """
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
+    exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    return module
 
 
 def free_name(path: Path, out: Path) -> Path:

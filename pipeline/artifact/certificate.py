@@ -20,6 +20,8 @@ FORMAT = 1
 MOST_BYTES = 64 << 20  # of a file of facts
 # Not in the manifest: itself, the certificate, what differs between equal builds, a signature of all the rest.
 APART = (MANIFEST, CERTIFICATE, TIMINGS, SIGNATURE)
+CACHE = "__pycache__/"
+COMPILED = "; an import left it, and the next one runs it in place of the file itself: remove that folder"
 KEPT = ("verdicts", "gate", "read_back", "directed", "every_input", "codes", "samples")  # of parity.json
 
 
@@ -152,4 +154,5 @@ def _files(folder: Path, files: dict[str, str]) -> list[str]:
     known = {*files, *APART}
     more = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*")
                   if path.is_symlink() or not path.is_dir())
-    return problems + [name + ": nothing says what it is" for name in more if name not in known]
+    return problems + [name + ": nothing says what it is" + (COMPILED if name.startswith(CACHE) else "")
+                       for name in more if name not in known]

@@ -6,14 +6,14 @@ evaluation and the device all run batches of different sizes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from isobit.pipeline.errors import CaptureError
+from isobit.pipeline.errors import CaptureError, first_line
 from isobit.pipeline.graph.nodes import where
 from isobit.pipeline.graph.ports import output_nodes
 from isobit.pipeline.graph.subgraphs import in_dtype
@@ -53,7 +53,7 @@ def check_samplewise(graph: fx.GraphModule, example: Inputs) -> None:
 
     Raises:
         CaptureError: with the source line of the first operator that mixes samples or draws random numbers; or no
-            output holds a number.
+            output holds a number; or the network fails.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for x in _probes(grouped([_own(tensor) for tensor in tensors(example)])):
@@ -103,13 +103,25 @@ def _reordered(first: Tensor) -> Tensor:
     return torch.cat([first.flatten().roll(place).reshape(first.shape) for place in range(SAMPLES)])
 
 
+def _answers(graph: fx.GraphModule, x: Inputs) -> Sequence[Tensor]:
+    """Every output; what shapes alone do not tell, as an index beyond its table, ends here."""
+    try:
+        return run_graph(graph, copied(x))
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise CaptureError(
+            f"the network cannot answer a sample: {first_line(error)}",
+            where=", ".join(f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.") for tensor in tensors(x)),
+            hint="Run the model on samples of this shape and type: it must answer each.",
+        ) from error
+
+
 def _rows(graph: fx.GraphModule, x: Inputs) -> Inputs:
     """One row a sample of each output, whose parts may be rows of their own in the network's output."""
-    return grouped([answer.reshape(SAMPLES, -1) for answer in run_graph(graph, copied(x))])
+    return grouped([answer.reshape(SAMPLES, -1) for answer in _answers(graph, x)])
 
 
 def _alone(graph: fx.GraphModule, x: Inputs) -> Inputs:
-    answers = [run_graph(graph, copied(part(x, slice(index, index + 1)))) for index in ALONE]
+    answers = [_answers(graph, part(x, slice(index, index + 1))) for index in ALONE]
     return grouped([torch.cat([row.reshape(1, -1) for row in rows]) for rows in zip(*answers, strict=True)])
 
 

@@ -52,7 +52,7 @@ def check_archive(path: Path, data: bytes | None = None) -> None:
             _check_sizes(path, archive, size)
             # torch.load does not look at the checksums: a flipped bit in a weight would pass unseen.
             damaged = archive.testzip()
-    except BROKEN_ZIP as error:
+    except (*BROKEN_ZIP, OSError) as error:  # a place before the file's begin is an error of the system
         raise corrupt(path, str(error) or type(error).__name__) from error
     if damaged is not None:
         raise corrupt(path, f"the checksum of '{damaged}' does not fit")

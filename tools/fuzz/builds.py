@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import select
 import subprocess
 import sys
 import time
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 300.0
 TIMES = "timings.json"  # the only file of an artifact that differs between equal builds
-SETTINGS = ("images.count=24", "images.batch_size=8", "method.steps=30")
+SETTINGS = ("images.count=24", "images.batch_size=8")
+STEPS = 30
 
 
 class SmallDigits(nn.Module):
@@ -38,11 +40,12 @@ class SmallDigits(nn.Module):
 
 @dataclass(frozen=True)
 class Ended:
-    """A build that came to its end, or was stopped."""
+    """A build that came to its end, or was stopped; `spoken_s` are its seconds after its first word."""
 
     code: int
     screen: str
     seconds: float
+    spoken_s: float = 0.0
 
     @property
     def traceback(self) -> bool:
@@ -56,10 +59,13 @@ class Bench:
     Args:
         folder: empty.
         recipe, target: of the builds.
+        steps: of the method; many make calibration the longest part.
     """
 
-    def __init__(self, folder: Path, recipe: str = "qdrop_w4a4", target: str = "onnx") -> None:
-        self.folder, self.recipe, self.target = folder, recipe, target
+    def __init__(
+        self, folder: Path, recipe: str = "qdrop_w4a4", target: str = "onnx", steps: int = STEPS
+    ) -> None:
+        self.folder, self.recipe, self.target, self.steps = folder, recipe, target, steps
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             batch = ({0: torch.export.Dim("batch")},)
@@ -72,7 +78,8 @@ class Bench:
 
     def command(self, out: str, *more: str) -> list[str]:
         """The words of a build into `out`."""
-        sets = [word for setting in SETTINGS for word in ("--set", setting)]
+        settings = (*SETTINGS, f"method.steps={self.steps}")
+        sets = [word for setting in settings for word in ("--set", setting)]
         return [sys.executable, str(ROOT / "compile.py"), str(self.folder / "model.pt2"), "--recipe", self.recipe,
                 "--target", self.target, *sets, "--calib-data", str(self.folder / "calib.npz"),
                 "--eval-data", str(self.folder / "eval.npz"), "--out", out, *more]
@@ -92,12 +99,15 @@ class Bench:
         """A process to its end."""
         started = time.perf_counter()
         process = self.start(words, **environment)
+        wait_for_word(process)
+        spoke = time.perf_counter()
         try:
             screen, _ = process.communicate(timeout=LIMIT_S)
         except subprocess.TimeoutExpired:
             stop(process)
             screen = f"no end in {LIMIT_S:g} s"
-        return Ended(process.returncode, screen, time.perf_counter() - started)
+        over = time.perf_counter()
+        return Ended(process.returncode, screen, over - started, over - spoke)
 
     def build(self, out: str, *more: str, **environment: str) -> Ended:
         """A build to its end."""
@@ -107,6 +117,11 @@ class Bench:
         """Names in the folder that are not the bench's own."""
         own = {"model.pt2", "calib.npz", "eval.npz"}
         return sorted(path.name for path in self.folder.iterdir() if path.name not in own)
+
+
+def wait_for_word(process: subprocess.Popen[str]) -> None:
+    """Until a process has written something, or ended; nothing is read."""
+    select.select([process.stdout], [], [], LIMIT_S)
 
 
 def stop(process: subprocess.Popen[str]) -> None:

@@ -3,9 +3,10 @@
     python tools/fuzz/faults.py --kills 50
     python tools/fuzz/faults.py --kills 0 --only full_out closed_stdout
 
-A kill is SIGKILL at a random moment of the build; nothing or a whole artifact may then stand at `--out`, and the same
-command with `--resume` must give the bytes of a build that nobody stopped. A fault is one row of `FAULTS`. What this
-machine does not allow (mounting a small disk) or lacks (libfaketime) is skipped, with the reason.
+A kill is SIGKILL at a random moment after the build's first word (before it are imports); nothing or a whole artifact
+may then stand at `--out`, and the same command with `--resume` must give the bytes of a build that nobody stopped. A
+fault is one row of `FAULTS`. What this machine does not allow (mounting a small disk) or lacks (libfaketime) is
+skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
 from isobit.pipeline.errors import ExitCode
-from tools.fuzz.builds import Bench, Ended, digest
+from tools.fuzz.builds import STEPS, Bench, Ended, digest, wait_for_word
 
 SMALL_DISK, NO_ROOM = "64k", "4k"
 # A small disk at $1 for one command, in a name space of its own: nothing stays mounted. What is left there goes to $3.
@@ -80,8 +81,9 @@ def judge(bench: Bench, ended: Ended, whole: str, out: str = "out", refusable: b
 
 
 def killed(bench: Bench, whole: str, after_s: float, number: int = signal.SIGKILL) -> Outcome:
-    """Stop a build after some seconds, look at what it left, and let it go on."""
+    """Stop a build some seconds after its first word, look at what it left, and let it go on."""
     process = bench.start(bench.command("out"))
+    wait_for_word(process)
     time.sleep(after_s)
     os.killpg(process.pid, number)  # with the compilers that it started
     screen, _ = process.communicate()
@@ -251,8 +253,8 @@ def run(
     if whole.code != ExitCode.OK:
         raise RuntimeError(f"the undisturbed build fails:\n{whole.screen}")
     expected, chance = digest(bench.folder / "whole"), random.Random(seed)
-    told(f"an undisturbed build takes {whole.seconds:.1f} s")
-    moments = [chance.uniform(0, whole.seconds) for _ in range(kills)]
+    told(f"an undisturbed build takes {whole.seconds:.1f} s, {whole.spoken_s:.1f} s of them after its first word")
+    moments = [chance.uniform(0, whole.spoken_s) for _ in range(kills)]
     tasks: list[tuple[str, Callable[[], Outcome]]] = [
         (f"kill {place}", lambda moment=moment: killed(bench, expected, moment)) for place, moment in enumerate(moments)
     ]
@@ -270,10 +272,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument("--recipe", default="qdrop_w4a4")
     parser.add_argument("--target", default="onnx")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the method")
     given = parser.parse_args(arguments)
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
-        for name, outcome in run(Bench(Path(folder), given.recipe, given.target), given.kills, given.only, given.seed):
+        bench = Bench(Path(folder), given.recipe, given.target, given.steps)
+        for name, outcome in run(bench, given.kills, given.only, given.seed, lambda text: print(text, flush=True)):
             verdict = "skipped" if outcome.skipped else "WRONG" if outcome.wrong else "ok"
             print(f"{name:<24}{verdict:<9}{outcome.wrong or outcome.told}"[:300], flush=True)
             wrong += bool(outcome.wrong)

@@ -17,9 +17,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from isobit.pipeline.errors import CompileError, InputError
 from isobit.pipeline.model.onnx.call import BatchAxis, Result, Value
+from isobit.pipeline.model.onnx.graph import MAX_NAME, Graph, shape_text
 from isobit.pipeline.model.onnx.network import OnnxNetwork, OnnxNode, input_example
 from isobit.pipeline.quiet import quiet
 
+LARGEST_BATCH = 1 << 16
 LARGEST_VALUE = 2 << 30  # bytes of one value at one sample
 Shape = tuple[int, ...]
 
@@ -44,6 +46,7 @@ def free_batch(network: OnnxNetwork) -> None:
         InputError: an operator cannot be computed, takes more memory than any network does, or keeps to its batch.
     """
     batch, shapes = network.graph.batch, {}
+    _check_inputs(network.graph)
     before: dict[str, int] = {}
 
     def record(operator: OnnxNode, values: Sequence[Value | None]) -> Result:
@@ -85,6 +88,17 @@ def _runs(operator: OnnxNode, values: Sequence[Value | None]) -> bool:
 
 def _shape(value: object) -> Shape:
     return tuple(value.shape) if isinstance(value, Tensor) else ()
+
+
+def _check_inputs(graph: Graph) -> None:
+    for port in graph.inputs:
+        size = math.prod(each or 1 for each in port.shape[1:]) * port.dtype.itemsize
+        if size > LARGEST_VALUE or graph.batch > LARGEST_BATCH:
+            raise InputError(
+                f"the input '{port.name[:MAX_NAME]}' is of shape {shape_text(port.shape)}", where="the .onnx file",
+                allowed=f"at most {LARGEST_VALUE >> 20:,} MiB a sample, and {LARGEST_BATCH:,} samples",
+                field="input_shape",
+            )
 
 
 def _check_size(operator: OnnxNode, result: Result, batch: int) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from isobit.pipeline.errors import InputError, first_line
+from isobit.pipeline.model.onnx.functions import written_out
 from isobit.pipeline.model.onnx.graph import MAX_NAME, Graph, Node, Port, in_order
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ def open_file(path: Path) -> onnx.ModelProto:
     """
     import onnx
     import onnx.external_data_helper as external
-    import onnx.inliner
 
     try:
         proto = onnx.load_model(str(path), load_external_data=False, format="protobuf")
@@ -49,12 +49,15 @@ def open_file(path: Path) -> onnx.ModelProto:
         ) from error
     if not proto.HasField("graph"):
         raise InputError("the file holds no graph", where=str(path), hint="Export it again.")
+    _check_texts(proto, path)
     for tensor in _tensors(proto.graph):
         if external.uses_external_data(tensor):
             _check_external(tensor, path)
     try:
         external.load_external_data_for_model(proto, str(path.resolve().parent))
-        return onnx.inliner.inline_local_functions(proto) if proto.functions else proto
+        return written_out(proto, path)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"the file cannot be read: {first_line(error)}", where=str(path)) from error
 
@@ -94,6 +97,20 @@ def read_graph(proto: onnx.ModelProto, path: Path) -> Graph:
     return Graph(order, constants, inputs, outputs, opset)
 
 
+def _check_texts(proto: onnx.ModelProto, path: Path) -> None:
+    """Every name is text: protobuf hands over as bytes what is no UTF-8."""
+    waiting: list[Any] = [proto]
+    while waiting:
+        message = waiting.pop()
+        for field, value in message.ListFields():
+            several = (value,) if isinstance(value, str | bytes) or hasattr(value, "ListFields") else value
+            if field.type == field.TYPE_MESSAGE:
+                waiting.extend(several)
+            elif field.type == field.TYPE_STRING and not all(isinstance(each, str) for each in several):
+                raise InputError(f"the field '{field.name}' of a {message.DESCRIPTOR.name} is no text in UTF-8",
+                                 where=str(path), hint="The file is damaged: export it again.")
+
+
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for node in graph.node:
@@ -108,12 +125,16 @@ def _check_external(tensor: onnx.TensorProto, path: Path) -> None:
     said = {entry.key: entry.value for entry in tensor.external_data}
     where, folder = f"{path}, tensor '{tensor.name[:MAX_NAME]}'", path.resolve().parent
     place = Path(said.get("location", ""))
-    resolved = (folder / place).resolve()
+    try:
+        resolved = (folder / place).resolve()
+        is_file = resolved.is_file()
+    except (OSError, ValueError):  # a name that no file system has
+        resolved, is_file = folder, False
     if place.is_absolute() or ".." in place.parts or not resolved.is_relative_to(folder) or resolved == folder:
         raise InputError(
             f"its weights lie at '{str(place)[:MAX_NAME]}'", where=where, allowed="a file in the model's own folder",
         )
-    if not resolved.is_file():
+    if not is_file:
         raise InputError(f"the file '{place}' with its weights is not there", where=where,
                          hint="Put it beside the .onnx file.")
     numbers = [said.get("offset", "0"), said.get("length", "0")]
@@ -179,7 +200,9 @@ def _attribute(attribute: onnx.AttributeProto, path: Path, where: str) -> Any:
     try:
         value = onnx.helper.get_attribute_value(attribute)
     except Exception as error:
-        raise InputError(f"the attribute '{attribute.name[:MAX_NAME]}' has no value", where=where) from error
+        raise _without_value(attribute, where) from error
+    if value is None:
+        raise _without_value(attribute, where)
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
     if hasattr(value, "dims"):
@@ -187,6 +210,10 @@ def _attribute(attribute: onnx.AttributeProto, path: Path, where: str) -> Any:
     if not isinstance(value, int | float | str):
         return [part.decode("utf-8", errors="replace") if isinstance(part, bytes) else part for part in value]
     return value
+
+
+def _without_value(attribute: onnx.AttributeProto, where: str) -> InputError:
+    return InputError(f"the attribute '{attribute.name[:MAX_NAME]}' has no value", where=where)
 
 
 def _scope(entry: onnx.NodeProto) -> str:

@@ -141,7 +141,13 @@ def _operator(node: Node, graph: Graph, shared: dict[tuple[str, str], nn.Paramet
         position: graph.constants[name] for position, name in enumerate(node.inputs) if name in graph.constants
     }
     form = f"{node.op} {sorted(node.attributes.items(), key=str)}" if prepare is not None else ""
-    prepared = dict(constants) if prepare is None else prepare(node, dict(constants))
+    try:
+        prepared = dict(constants) if prepare is None else prepare(node, dict(constants))
+    except Exception as error:  # attributes of any type, constants of any shape
+        raise InputError(
+            f"the operator does not take these attributes and constants: {first_line(error)}", where=node.where,
+            hint="Check that the file runs in ONNX Runtime.",
+        ) from error
     for position, tensor in prepared.items():
         if position not in constants or not tensor.is_floating_point():
             continue

@@ -1,6 +1,8 @@
 """What `predict.py` says of a picture: classes by name, boxes in the picture's own pixels, numbers of anything else."""
 
 import json
+import os
+import py_compile
 import sys
 
 import numpy as np
@@ -95,6 +97,21 @@ def test_several_pictures_a_folder_for_drawings_and_no_boxes(artifact, capsys, t
     artifact(outputs, "--score", "0.95", decoder="decode")
     assert capsys.readouterr().out == (
         "0 boxes with a score of 0.95 or more, the best has 0.90: nothing is drawn\n")
+
+
+def test_the_decoder_is_the_file_itself_and_leaves_nothing(tmp_path, monkeypatch):
+    """A `__pycache__` makes `isobit verify` fail, and what lies in one would run in place of what was certified."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    (tmp_path / DECODER).write_text("found = __file__, __name__\n")
+    assert predictor.imported(tmp_path / DECODER).found == (str(tmp_path / DECODER), "decoder")
+    assert [path.name for path in tmp_path.iterdir()] == [DECODER]
+    stat, whole = (tmp_path / DECODER).stat(), (tmp_path / DECODER).read_text()
+    for text in ("found = 'another file'".ljust(len(whole)), whole):  # of one size and time, as Python compares them
+        (tmp_path / DECODER).write_text(text)
+        os.utime(tmp_path / DECODER, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        if text != whole:
+            py_compile.compile(str(tmp_path / DECODER))
+    assert predictor.imported(tmp_path / DECODER).found == (str(tmp_path / DECODER), "decoder")
 
 
 def test_a_label_stands_outside_its_box():

@@ -90,3 +90,17 @@ def test_codes_that_a_clamp_leaves_out_are_left_out(clamp, form, tmp_path):
     assert len(both) >= 3
     for one in both:
         assert found[one.name].digest == one.digest and (found[one.name].bound or 0) <= (one.bound or 0), one
+
+
+def test_functions_that_call_functions_are_not_written_out(tmp_path):
+    """27 of them that each call the next one twice would be 2**27 nodes; a build writes none that calls another."""
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("own", 1)]
+    calls = [[onnx.helper.make_node(f"F{n + 1}", ["u"], ["w"], domain="own"),
+              onnx.helper.make_node(f"F{n + 1}", ["w"], ["v"], domain="own")] for n in range(27)]
+    bodies = [*calls, [onnx.helper.make_node("Relu", ["u"], ["v"])]]
+    functions = [onnx.helper.make_function("own", f"F{n}", ["u"], ["v"], body, opsets) for n, body in enumerate(bodies)]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("F0", ["x"], ["y"], domain="own")], "g", [], [])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, functions=functions), tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match=r"model\.onnx is no ONNX model") as error:
+        rederive(tmp_path / "model.onnx")
+    assert "functions that call functions" in str(error.value.__cause__)

@@ -120,3 +120,18 @@ def test_a_network_whose_only_output_holds_no_number_is_refused_with_its_line():
     with pytest.raises(CaptureError, match="holds no numbers") as error:
         capture(Call(lambda net, x: net.conv(x)[:, :, :0]), torch.zeros(1, 3, 4, 4))
     assert "test_samplewise.py:" in error.value.where and error.value.allowed
+
+
+def test_a_network_that_fails_on_values_is_refused():
+    """Shapes alone do not tell that an index lies beyond its table."""
+    class Beyond(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("places", torch.tensor([1, 7]))
+
+        def forward(self, x):
+            return x.index_select(1, self.places) * 2
+
+    with pytest.raises(CaptureError, match=r"cannot answer a sample: \w+Error: ") as error:
+        capture(Beyond(), torch.zeros(1, 5))
+    assert error.value.where == "float32 [4, 5]"

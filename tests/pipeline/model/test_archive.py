@@ -72,3 +72,13 @@ def test_another_file_has_no_members(tmp_path):
     (tmp_path / "a.pth").write_bytes(b"PK no zip")
     assert read_members(tmp_path / "a.pth") == {}
     refused(tmp_path / "a.pth", "truncated")
+
+
+def test_a_table_that_lies_about_its_own_place(tmp_path):
+    """The members then begin before the file does, where no system can read."""
+    path = written(tmp_path / "a.pth", {"a": b"x" * 100, "b": b"y" * 100})
+    data = bytearray(path.read_bytes())
+    end = data.rfind(b"PK\x05\x06")
+    data[end + 16:end + 20] = (2**31).to_bytes(4, "little")
+    path.write_bytes(bytes(data))
+    refused(path, "truncated, corrupt")

@@ -23,6 +23,7 @@ def test_a_bench_runs_processes_in_its_folder(tmp_path):
     assert bench.left() == []
     code = "import os, sys; open('made', 'w').write(os.environ['TZ']); print('Traceback'); sys.exit(5)"
     ended = bench.run([sys.executable, "-c", code], TZ="UTC")
+    assert 0 <= ended.spoken_s < ended.seconds
     assert ended.code == 5 and ended.traceback and bench.left() == ["made"]
     words = bench.command("there", "--resume")
     assert words[-3:] == ["--out", "there", "--resume"] and "qdrop_w4a4" in words

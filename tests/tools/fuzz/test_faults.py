@@ -35,7 +35,7 @@ def test_a_build_gives_the_same_bytes_or_a_clear_error(bench):
 class Scripted(Bench):
     """Builds are shell scripts."""
 
-    script = "mkdir out; echo 1 > out/model"
+    script = "echo begins; mkdir out; echo 1 > out/model"
 
     def command(self, out, *more):
         return ["sh", "-c", self.script]
@@ -47,12 +47,12 @@ def test_half_artifacts_and_what_is_left_behind_are_seen(tmp_path):
     whole = digest(tmp_path / "out")
     assert killed(bench, "other", 0.1).wrong == "half an artifact stands at --out"
     faults._clean(bench)
-    bench.script = "test -e begun && mkdir out && echo 1 > out/model; touch begun; test -e out || sleep 5"
+    bench.script = "echo begins; test -e begun && mkdir out && echo 1 > out/model; touch begun; test -e out || sleep 5"
     assert killed(bench, whole, 0.5).wrong == "left behind: ['begun']"
     faults._clean(bench)
     bench.script = "exit 1"
     assert killed(bench, whole, 0.1).wrong.startswith("resumed: exit 1")
-    bench.script = "trap 'exit 7' TERM; sleep 5 & wait"
+    bench.script = "trap 'exit 7' TERM; echo begins; sleep 5 & wait"
     assert killed(bench, whole, 0.5, signal.SIGTERM).wrong == "exit 7"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -85,6 +86,7 @@ TAMPERED = {
     "another run.py": lambda folder: (folder / "run.py").write_text("print('PASS')\n"),
     "a report that says more": lambda folder: (folder / "report.md").write_text("all is well\n"),
     "a file more": lambda folder: (folder / "libonnxruntime.so").write_bytes(b"\x7fELF"),
+    "code in place of run.py": lambda folder: py_compile.compile(folder / "run.py"),
     "a link for a file": lambda folder: ((folder / "run.py").rename(folder.parent / "run.py"),
                                          (folder / "run.py").symlink_to(folder.parent / "run.py")),
     "a folder for a package of Python's": lambda folder: (folder / "numpy").symlink_to(folder.parent),
@@ -150,6 +152,7 @@ def test_tampered_folders_fail_and_say_why(command, tmp_path):
         assert result.exit_code == 1 or (result.exit_code == 2 and "manifest" in result.stderr), (name, result.stdout)
         assert result.exit_code == 2 or (result.stdout.splitlines()[-1] == "FAIL" and len(result.stdout) > 6), name
         assert "Traceback" not in result.stderr and "\x1b" not in result.stdout
+        assert ("remove that folder" in result.stdout) == (name == "code in place of run.py")
 
 
 def test_what_is_no_artifact_is_refused(tmp_path):

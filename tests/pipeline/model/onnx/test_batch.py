@@ -66,3 +66,9 @@ def test_a_batch_that_stays_is_refused(tmp_path):
     path = write(tmp_path / "net.onnx", nodes, {"x": [10, 3]}, ["y"], {"c": f32(10, 3)})
     with pytest.raises(InputError, match=r"a batch of 10 alone[\s\S]*node 'fixed'"):
         network(path)
+
+
+@pytest.mark.parametrize("shape", [["N", 2**63 - 1], ["N", 2**31, 2**31, 2**31], [2**40, 4]])
+def test_an_input_larger_than_any_memory(tmp_path, shape):
+    with pytest.raises(InputError, match="the input 'x' is of shape"):
+        network(write(tmp_path / "a.onnx", [helper.make_node("Relu", ["x"], ["y"])], {"x": shape}, ["y"]))

@@ -97,3 +97,24 @@ def test_a_tensor_that_is_not_what_it_declares(tmp_path, dims, kind):
     path.write_bytes(model.SerializeToString())
     with pytest.raises(InputError, match="tensor 'w'"):
         read(path)
+
+
+@pytest.mark.parametrize("location", ["w.bin\0", "w" * 5000, "a/" * 4000 + "w"])
+def test_weights_at_a_place_that_no_file_system_has(tmp_path, location):
+    with pytest.raises(InputError, match="own folder"):
+        open_file(outside(tmp_path / "a.onnx", location=location))
+
+
+def test_an_attribute_without_a_value(tmp_path):
+    node = helper.make_node("Flatten", ["x"], ["y"], name="flat")
+    node.attribute.append(onnx.AttributeProto(name="axis"))
+    with pytest.raises(InputError, match=r"attribute 'axis' has no value[\s\S]*flat"):
+        read(write(tmp_path / "a.onnx", [node], {"x": ["N", 3]}, ["y"]))
+
+
+@pytest.mark.parametrize(("text", "field"), [(b"Gemm", "op_type"), (b"fc", "name")])
+def test_a_name_that_is_no_text(tmp_path, text, field):
+    path = linear(tmp_path / "a.onnx")
+    path.write_bytes(path.read_bytes().replace(text, b"\xff" * len(text), 1))
+    with pytest.raises(InputError, match=f"'{field}' of a NodeProto is no text"):
+        read(path)

@@ -85,3 +85,15 @@ def test_refusals_name_the_node(tmp_path):
         import numpy as np
 
         network(write(tmp_path / "c.onnx", [node], {"x": ["N", 3]}, ["y"], {"s": np.array([1 << 20, 1 << 20])}))
+
+
+@pytest.mark.parametrize(("op", "attributes"), [
+    ("Gemm", {"alpha": [1, 2, 3]}), ("Gemm", {"alpha": "x"}), ("Gemm", {"beta": ["a"]}), ("Conv", {"group": "x"}),
+    ("ConvTranspose", {"group": -1}), ("BatchNormalization", {"epsilon": [1.0, 2.0]}),
+])
+def test_attributes_of_any_type_name_their_node(tmp_path, op, attributes):
+    shapes = {"Gemm": [(4, 2), (2,)], "BatchNormalization": [(4,)] * 4}.get(op, [(4, 4, 1, 1), (4,)])
+    given = {f"c{place}": f32(*shape) for place, shape in enumerate(shapes)}
+    node = helper.make_node(op, ["x", *given], ["y"], name="wrong", **attributes)
+    with pytest.raises(InputError, match="wrong"):
+        network(write(tmp_path / "a.onnx", [node], {"x": ["N", 4] if op == "Gemm" else ["N", 4, 5, 5]}, ["y"], given))
