@@ -107,7 +107,7 @@ def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) 
         manifest, notes = _describe(shipment, folder, parity, placement, notes, preprocessing)
         watcher.end()
         log = shipment.calibrated.log
-        write_certificate(folder, processor_name())
+        write_certificate(folder, processor_name(), backend.derive(folder))
         latency, untimed = latency_of(shipment, folder, evaluation, options)
         notes = [*notes, *untimed]
         write_timings(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +25,28 @@ COMPILED = "; an import left it, and the next one runs it in place of the file i
 KEPT = ("verdicts", "gate", "read_back", "directed", "every_input", "codes", "samples")  # of parity.json
 
 
-def certificate(manifest: dict[str, Any], parity: dict[str, Any], processor: str) -> dict[str, Any]:
+def certificate(
+    manifest: dict[str, Any], parity: dict[str, Any], processor: str, derived: Iterable[str]
+) -> dict[str, Any]:
     """The content of the file.
 
     Args:
         manifest: the content of manifest.json.
         parity: that of parity.json.
         processor: where the artifact was run.
+        derived: names of the tensors whose sums and thresholds the files alone give.
     """
-    proven = {key: parity[key] for key in KEPT}
-    content = {"format": FORMAT, "manifest": manifest[DIGEST], "processor": processor, "proven": proven}
+    content = {
+        "format": FORMAT, "manifest": manifest[DIGEST], "processor": processor, "derived": sorted(derived),
+        "proven": {key: parity[key] for key in KEPT},
+    }
     return {**content, DIGEST: content_digest(content)}
 
 
-def write_certificate(folder: Path, processor: str) -> None:
-    """Write the certificate of a folder whose manifest and parity.json stand."""
+def write_certificate(folder: Path, processor: str, derived: Iterable[str] = ()) -> None:
+    """Write the certificate of a folder whose manifest and parity.json stand; arguments as of `certificate`."""
     manifest, parity = (_read(folder / name) for name in (MANIFEST, "parity.json"))
-    text = json.dumps(certificate(manifest, parity, processor), indent=1) + "\n"
+    text = json.dumps(certificate(manifest, parity, processor, derived), indent=1) + "\n"
     (folder / CERTIFICATE).write_text(text, encoding="utf-8")
 
 
@@ -69,6 +74,7 @@ def certified(folder: Path) -> tuple[dict[str, Any], list[str]]:
         if {key: parity.get(key) for key in KEPT} != content["proven"]:
             problems.append(CERTIFICATE + ": says other things than parity.json")
         problems += _claims(content["proven"])
+        problems += [] if all(isinstance(name, str) for name in content["derived"]) else ["derived: not names"]
         quantized = {entry["name"] for entry in manifest.get("tensors", ()) if entry["kind"] == "activation"}
         problems += [f"{name}: nothing is said of it for every input" for name in sorted(
             quantized - {*content["proven"]["every_input"]["tensors"]})]
@@ -128,6 +134,8 @@ def verify(folder: Path, derive: Callable[[Path], Mapping[str, Any]]) -> tuple[l
         if found.bound is not None and not found.bound <= int(tensor.get("bound", -1)):
             problems.append("{}: its sums, worked out from the files, reach {:,}, more than {}".format(
                 name, found.bound, tensor.get("bound")))
+    problems += [f"{name}: its sums can no longer be worked out from the files" for name in content["derived"]
+                 if name not in derived]
     verdicts = [tensor["verdict"] for tensor in tensors.values()]
     exact, parting, unsaid = (verdicts.count(verdict) for verdict in ("equal", "parts", "open"))
     again = f"sums and thresholds of {len(tensors) - len(left)} of {len(tensors)} tensors"

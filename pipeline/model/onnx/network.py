@@ -143,6 +143,8 @@ def _operator(node: Node, graph: Graph, shared: dict[tuple[str, str], nn.Paramet
     form = f"{node.op} {sorted(node.attributes.items(), key=str)}" if prepare is not None else ""
     try:
         prepared = dict(constants) if prepare is None else prepare(node, dict(constants))
+    except CompileError:
+        raise
     except Exception as error:  # attributes of any type, constants of any shape
         raise InputError(
             f"the operator does not take these attributes and constants: {first_line(error)}", where=node.where,

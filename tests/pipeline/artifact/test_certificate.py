@@ -51,6 +51,13 @@ def test_what_is_derived_must_be_what_was_proven(folder, found, words):
     assert len(problems) == 1 and problems[0].startswith(words) and said
 
 
+def test_what_the_files_gave_when_they_were_built_they_still_give(folder):
+    write_certificate(folder, "a processor", ["a_q", "c_q"])
+    found = {"a_q": ("a" * 64, 9), "c_q": ("c" * 64, None)}
+    assert verify(folder, derived(**found))[1] == []
+    assert verify(folder, derived(a_q=found["a_q"]))[1] == ["c_q: its sums can no longer be worked out from the files"]
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", "null", "{" * 5000, json.dumps({"proven": {"every_input": 3}})])
 def test_what_cannot_be_read_is_told_in_one_line(folder, content):
     (folder / CERTIFICATE).write_text(content)

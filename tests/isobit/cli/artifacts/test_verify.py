@@ -61,6 +61,13 @@ def constant(kind, change):
     return lambda folder: model(folder, edit)
 
 
+def renamed(graph):
+    """Call the tensor `relu_q` otherwise, everywhere in the model."""
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["other" if name == "relu_q" else name for name in names]
+
+
 def proven(change, sealed=True):
     def edit(folder):
         edited(folder, CERTIFICATE, lambda content: change(content["proven"]), sealed)
@@ -112,6 +119,7 @@ TAMPERED = {
     "a bias, and all hashes with it": constant((onnx.TensorProto.INT32, 1), lambda array: array + 1),
     "a scale by a millionth, and all hashes with it": constant(
         (onnx.TensorProto.FLOAT, 0), lambda array: array * 1.000001),
+    "a tensor of another name, and all hashes with it": lambda folder: model(folder, renamed),
     "a bound beyond int32, and all hashes": tensors(lambda content: content["tensors"]["relu_q"].update(bound=2**31)),
     "a bound that is smaller, and all hashes": tensors(lambda content: content["tensors"]["relu_q"].update(bound=1)),
     "thresholds of another layer, and all hashes": tensors(lambda content: content["tensors"]["relu_q"].update(
