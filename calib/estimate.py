@@ -3,8 +3,8 @@
 What is done is stated by the methods and sources themselves (`cost=` where they are registered); here it is divided by
 how fast. The two constants of the CPU solve two measured equations: QDrop's time for a step on ResNet-20 (0.11 s, 32
 images, one thread) and on the DS-CNN (0.026 s), docs/results.md. Other machines are as much slower or faster as the two
-probes of `calib.machine` are. A GPU's figure is the most it should take: an H200 was 35 times as fast as one thread at
-300 steps a unit of ResNet-20, 470 times at 20,000 of ResNet-18 (`tools/devices.py`).
+probes of `calib.machine` are. A GPU's figure is of an H200, which was 35 times as fast as one thread at 300 steps a
+unit of ResNet-20, and 470 times at 20,000 of ResNet-18 (`tools/devices.py`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CPU_VALUES = 0.30  # 10^9 values a second, one thread
 # What the probes measured in CPU time on an AMD EPYC (AVX-512), where these constants hold within a factor of 1.3.
 REFERENCE = Machine(gmacs=102.0, gvalues=0.123, threads=1)
 THREADS_EXPONENT = 0.75  # two threads are 1.7 times as fast as one
-GPU_TIMES = 35.0  # as fast as one thread of that CPU, at least
-_GPU = f"{GPU_TIMES:g} times one thread of an AMD EPYC, measured on an H200"
+GPU_TIMES = 35.0  # as fast as one thread of that CPU
+_GPU = f"{GPU_TIMES:g} times one thread of an AMD EPYC, measured on an H200, others were not"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Estimate:
     cost: of making the images, of allocating bits and of calibrating.
     threads: of the CPU.
     cpu_s: seconds.
-    gpu_s: the same on a GPU, at most.
+    gpu_s: the same on a GPU.
     proof_s: of comparing the evaluation samples, on the CPU always; None where their number is not known.
     assumed: how many calibration images the time is for, where nobody counted any.
     """
@@ -56,7 +56,7 @@ class Estimate:
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         proof = "" if self.proof_s is None else f"; the proof about {spoken(self.proof_s)}"
         images = "" if self.assumed is None else f", {self.assumed:,} calibration images assumed"
-        gpu = f"; a GPU at most {spoken(self.gpu_s)} ({_GPU})"
+        gpu = f"; a GPU about {spoken(self.gpu_s)} ({_GPU})"
         return (f"expected: about {spoken(self.cpu_s)} on this CPU ({threads}{images})"
                 f"{gpu if torch.cuda.is_available() else ''}{proof}")
 

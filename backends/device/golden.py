@@ -110,20 +110,17 @@ def read_golden(
 
 
 def near_codes(
-    name: str, got: np.ndarray, expected: np.ndarray, low: np.ndarray, high: np.ndarray
+    name: str, got: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> dict[str, np.ndarray]:
     """The arrays that golden.npz holds of a tensor right after a float operator.
 
     Args:
         got: the session's codes.
-        expected: the codes of the target's arithmetic; nobody may be further from them than one step.
         low, high: what float rounding explains.
     """
-    codes, exact = got.astype(np.int64), expected.astype(np.int64)
-    below = codes - np.maximum(low, exact - 1)
-    above = np.minimum(high, exact + 1) - codes
-    room = {BELOW + name: below, ABOVE + name: above}
-    return {NEAR + name: got, **{key: steps.clip(0, 2).astype(np.uint8) for key, steps in room.items()}}
+    codes = got.astype(np.int64)
+    room = {BELOW + name: codes - low, ABOVE + name: high - codes}
+    return {NEAR + name: got, **{key: steps.clip(0, 255).astype(np.uint8) for key, steps in room.items()}}
 
 
 def boundaries(golden: Mapping[str, np.ndarray]) -> list[str]:

@@ -94,7 +94,8 @@ def imported(path: Path) -> ModuleType:
     """
     module = ModuleType(path.stem)
     module.__file__ = str(path)
-    exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    sys.modules[path.stem] = module  # where dataclasses look
+    exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), module.__dict__)
     return module
 
 

@@ -31,7 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what every `run.py` takes."""
     parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure the latency")
     parser.add_argument("--require-signature", type=Path, metavar="KEY.pub", help=(
-        "first check that the owner of this public key (PEM) signed the whole folder as it is; needs model-signing"))
+        "first compare the folder with the signature of this public key (PEM): finds damage and mix-ups; against an "
+        "attacker run `model_signing verify` from outside the folder; needs model-signing"))
 
 
 def unsigned(folder: Path, key: Path | None) -> list[str]:

@@ -94,14 +94,18 @@ class _Seen:
         for name, codes in self.shown.items():
             codes[results[name]] = True
 
+    @property
+    def wrong(self) -> int:
+        """Codes and outputs that are not as they must be."""
+        return self.level.codes.differing + self.level.unexplained + len(self.level.wrong_outputs)
+
     def report(self, chosen: Chosen, layers: bool, reason: str) -> Directed:
         level = self.level
-        wrong = level.codes.differing + level.unexplained + len(level.wrong_outputs)
         first = level.first_divergence or next(iter(level.wrong_outputs), None)
         bounded = sum(count.compared for count in level.boundaries.values())
         codes = replace(level.codes, compared=level.codes.compared + bounded)
         shown = {name: np.count_nonzero(codes) / chosen.levels[name] for name, codes in self.shown.items()}
-        return Directed(SAMPLES, layers, codes, wrong, first, shown, reason)
+        return Directed(SAMPLES, layers, codes, self.wrong, first, shown, reason)
 
 
 def direct(
@@ -117,6 +121,7 @@ def direct(
         batch: samples that are run at once.
         keep: called where layers are run, with what was chosen and the digests of what they must give.
     """
+    seen: _Seen | None = None
     try:
         chosen = arithmetic.directed(like)
         if chosen is None:
@@ -127,7 +132,8 @@ def direct(
             results = session.run(x)
             seen.add(arithmetic, arithmetic.follow(x, results), results)
     except CalibrationError as error:  # an operator in float that has no number there: 0 / 0
-        return Directed(reason=_first_line(error))
+        wrong = seen is not None and seen.wrong
+        return seen.report(chosen, False, _first_line(error)) if wrong else Directed(reason=_first_line(error))
     if pieces is None:
         return seen.report(chosen, False, "")
     if not chosen.patterns:
@@ -143,7 +149,8 @@ def direct(
         if keep is not None:
             keep(chosen, _joined(digests))
     except CalibrationError as error:
-        return seen.report(chosen, False, _first_line(error))
+        found = with_layers if with_layers.wrong else seen  # what was found stays found
+        return found.report(chosen, False, _first_line(error))
     return with_layers.report(chosen, True, "")
 
 

@@ -28,7 +28,7 @@ from isobit.backends.execution.codes import (
 from isobit.backends.execution.directed import directed_samples
 from isobit.backends.execution.kernels import Kernel, LogitKernel
 from isobit.backends.execution.layer_sums import Layer, layer_of
-from isobit.backends.execution.margins import DIFFERENCES, JUMPS, largest_of_samples, margin_of
+from isobit.backends.execution.margins import DIFFERENCES, GATED, JUMPS, largest_of_samples, margin_of
 from isobit.backends.execution.reachable import every_input
 from isobit.backends.execution.ties import call
 from isobit.backends.regions import Region, find_regions
@@ -49,6 +49,8 @@ from isobit.pipeline.proof.counts import FLOAT_ROUNDING, Reach
 from isobit.pipeline.samples.network_inputs import Inputs, in_floats, part, sample_count, tensors
 from isobit.pipeline.target import Target
 
+# Of these one operator alone is further off than float rounding of its results.
+_ALONE = DIFFERENCES | GATED
 PART = 16  # samples that are walked at once: three times as fast on ResNet-20 as 256
 
 Constant = TypeVar("Constant")
@@ -63,7 +65,7 @@ def _explained(
     Args:
         carried: what several operators before the quantizer make of their roundings; see `margins`.
         nearest: uint8 codes from which none may be further than one step; None after an operator that
-            jumps, or loses digits next to 0.
+            jumps.
     """
     margin = FLOAT_ROUNDING * torch.maximum(largest_of_samples(value), 255 * grid.scale.to(value.device))
     if carried is not None:
@@ -298,15 +300,15 @@ class Execution:
             if ends or region.value in wanted:
                 read = floats.intersection(region.inputs)
                 wanted |= read
-                if region.value in wanted or read or region.absorbed or op_name(region.anchor) in DIFFERENCES:
+                if region.value in wanted or read or region.absorbed or op_name(region.anchor) in _ALONE:
                     found.add(region.anchor)
         return found
 
     def _find_jumped(self, floats: set[fx.Node]) -> set[fx.Node]:
-        """Results of regions in float that jump or lose digits next to 0, or read in float what does."""
+        """Results of regions in float that jump, or read in float what does."""
         found = set[fx.Node]()
         for region in self.regions:
-            jumps = any(op_name(node) in JUMPS | DIFFERENCES for node in (region.anchor, *region.absorbed))
+            jumps = any(op_name(node) in JUMPS for node in (region.anchor, *region.absorbed))
             if (region.kind == "float" and jumps) or not found.isdisjoint(floats.intersection(region.inputs)):
                 found.add(region.value)
         return found

@@ -142,7 +142,7 @@ def _rounded(region: Region, steps: Tensor) -> Tensor:
         TargetError: a number is beyond int32.
     """
     most = float(steps.abs().max())
-    if most >= 2**31:
+    if not most < 2**31:  # nor what is not a number
         raise _too_far_apart(region, f"reads values up to {most:.2g} steps of its result", f"below {2**31:,}")
     return torch.round(steps).clamp(0, 255)
 

@@ -47,6 +47,7 @@ from isobit.pipeline.facts.record import FACTS
 from isobit.pipeline.graph.ports import input_names
 from isobit.pipeline.proof.accuracy import judge
 from isobit.pipeline.proof.arithmetic import Arithmetic, Runner
+from isobit.pipeline.proof.counts import FLOAT_ROUNDING
 from isobit.pipeline.proof.observed import LOOKED_AT, look, spread
 from isobit.pipeline.proof.parity import ParityReport
 from isobit.pipeline.recipe.allocation import Allocation, budget_text
@@ -230,27 +231,28 @@ def write_golden(
 ) -> None:
     """Write inputs and the integers that any device must give for them: what `run.py` replays.
 
-    Codes right after float operators are the session's own, with how far another library's may lie from them; what
-    follows from them is computed here.
+    Codes right after float operators, and outputs of those, are the session's own, with how far another library's may
+    lie from them; what follows from them is computed here.
 
     Args:
         inputs: names of the network's.
     """
     x, _ = next(iter(evaluation))
     x = part(x, slice(GOLDEN_SAMPLES))
-    got = session.run(x) if arithmetic.float_boundaries else {}
+    got = session.run(x) if arithmetic.float_boundaries or arithmetic.float_outputs else {}
     followed = arithmetic.follow(x, got)
     arrays = {golden.input_key(name): tensor.numpy() for name, tensor in zip(inputs, tensors(x), strict=True)}
-    arrays.update({golden.output_key(name): followed.results[name] for name in arithmetic.outputs})
+    given = {**followed.results, **{name: got[name] for name in arithmetic.float_outputs}}
+    arrays.update({golden.output_key(name): given[name] for name in arithmetic.outputs})
     for name, codes in followed.results.items():
         if name in arithmetic.outputs:
             continue
         if name in followed.bounds:
-            arrays.update(golden.near_codes(name, got[name], codes, *followed.bounds[name]))
+            arrays.update(golden.near_codes(name, got[name], *followed.bounds[name]))
         else:
             arrays[golden.CODE + name] = codes
     for name in arithmetic.float_outputs:
-        arrays[golden.float_key(name)] = np.asarray(followed.rounding(name), np.float32)
+        arrays[golden.float_key(name)] = np.asarray(FLOAT_ROUNDING, np.float32)
     np.savez_compressed(path, **arrays)  # pyright: ignore[reportArgumentType] - no array is called `allow_pickle`
 
 

@@ -108,6 +108,8 @@ def _answers(graph: fx.GraphModule, x: Inputs) -> Sequence[Tensor]:
     try:
         return run_graph(graph, copied(x))
     except (IndexError, RuntimeError, ValueError) as error:
+        if "memory" in str(error):
+            raise
         raise CaptureError(
             f"the network cannot answer a sample: {first_line(error)}",
             where=", ".join(f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.") for tensor in tensors(x)),

@@ -6,6 +6,7 @@ some megabytes cannot ask for the memory of the whole machine.
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import zipfile
@@ -52,7 +53,9 @@ def check_archive(path: Path, data: bytes | None = None) -> None:
             _check_sizes(path, archive, size)
             # torch.load does not look at the checksums: a flipped bit in a weight would pass unseen.
             damaged = archive.testzip()
-    except (*BROKEN_ZIP, OSError) as error:  # a place before the file's begin is an error of the system
+    except (*BROKEN_ZIP, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # a place before the file's begin
+            raise
         raise corrupt(path, str(error) or type(error).__name__) from error
     if damaged is not None:
         raise corrupt(path, f"the checksum of '{damaged}' does not fit")

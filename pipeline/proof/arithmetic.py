@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from isobit.pipeline.proof.counts import FLOAT_ROUNDING, Reach
+from isobit.pipeline.proof.counts import Reach
 from isobit.pipeline.quant.pattern import Pattern
 from isobit.pipeline.samples.network_inputs import Inputs
 
@@ -35,16 +35,6 @@ class Followed:
 
     results: Mapping[str, np.ndarray]
     bounds: Mapping[str, tuple[np.ndarray, np.ndarray]]
-
-    def rounding(self, name: str) -> float:
-        """The relative error that another library's values of an output in float may have on these samples."""
-        if name not in self.bounds:
-            return FLOAT_ROUNDING
-        low, high = (ends.reshape(len(ends), -1) for ends in self.bounds[name])
-        values = np.abs(self.results[name].reshape(low.shape))
-        largest = np.where(np.isfinite(values), values, 0).max(axis=1, initial=np.finfo(np.float32).tiny)
-        room = np.subtract(high, low, out=np.zeros_like(low), where=np.isfinite(values)).max(axis=1, initial=0) / 2
-        return max(FLOAT_ROUNDING, float((room / largest).max(initial=0)))
 
 
 @dataclass(frozen=True)

@@ -68,17 +68,27 @@ class BoundaryCount(CodeCount):
         self.unexplained += int(np.count_nonzero((got < low) | (got > high)))
 
 
+def _relative_error(expected: np.ndarray, got: np.ndarray) -> float:
+    """The largest difference of a sample's numbers, relative to its largest magnitude; infinite ones are left out."""
+    wanted, given = (np.where(np.isinf(values), 0, values).reshape(len(values), -1).astype(np.float64)
+                     for values in (expected, got))
+    largest = np.maximum(np.abs(wanted).max(axis=1, initial=0.0), np.finfo(np.float32).tiny)
+    return float((np.abs(wanted - given).max(axis=1, initial=0.0) / largest).max(initial=0.0))
+
+
 @dataclass
 class FloatOutput:
     """An output that a float operator computes.
 
     Args:
         largest_error: relative to each sample's largest magnitude, of numbers that lie beyond their bounds.
+        measured: the same of all numbers.
     """
 
     compared: int = 0
     largest_error: float = 0.0
     allowed: float = FLOAT_ROUNDING
+    measured: float = 0.0
 
     def add(self, expected: np.ndarray, got: np.ndarray | None, bounds: Bounds | None = None) -> None:
         """Count one batch [N, ...]; None, another shape, and infinities that are not the same, are infinitely wrong.
@@ -87,15 +97,12 @@ class FloatOutput:
             bounds: the least and largest numbers that float rounding explains; what lies between them is right.
         """
         self.compared += expected.size
-        error = float("inf")
+        error = beyond = float("inf")
         if got is not None and expected.shape == got.shape and _same_infinities(expected, got):
+            error = beyond = _relative_error(expected, got)
             if bounds is not None:
-                got = np.where((bounds[0] <= got) & (got <= bounds[1]), expected, got)
-            wanted, given = (np.where(np.isinf(values), 0, values).reshape(len(values), -1).astype(np.float64)
-                             for values in (expected, got))
-            largest = np.maximum(np.abs(wanted).max(axis=1, initial=0.0), np.finfo(np.float32).tiny)
-            error = float((np.abs(wanted - given).max(axis=1, initial=0.0) / largest).max(initial=0.0))
-        self.largest_error = max(self.largest_error, error)
+                beyond = _relative_error(expected, np.where((bounds[0] <= got) & (got <= bounds[1]), expected, got))
+        self.largest_error, self.measured = max(self.largest_error, beyond), max(self.measured, error)
 
 
 @dataclass

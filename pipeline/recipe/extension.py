@@ -33,7 +33,9 @@ def short_text(recipe: Recipe, extends: str, edits: Sequence[str] = ()) -> str:
 
 
 def changed(recipe: Recipe) -> list[str]:
-    """`key=value` for each number that differs from the shipped recipe of this name; empty where none has the name."""
+    """`key=value` for each field that is stated otherwise than in the shipped recipe of this name, for people to read;
+    empty where none has the name.
+    """
     try:
         shipped = dict(_leaves(load_recipe(recipe.name).model_dump(mode="json")))
     except RecipeError:

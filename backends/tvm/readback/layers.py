@@ -234,7 +234,7 @@ def conv_form(step: Conv, program: Program, places: list[Place], processor: Proc
                for name in next(constants.forms(next(cuts(layer)))).parts if name != STARTS]
     frames = [place and place.frame for place in (layer.source, layer.target, layer.residual)]
     return (*frames, layer.lanes, layer.codes.shape[1:3], window.stride, window.dilation,
-            window.padding[:2], tuple(numbers), step.rescale and form_of(step.rescale))
+            window.padding[:2], step.weights.bits, tuple(numbers), step.rescale and form_of(step.rescale))
 
 
 def _own_taps(layer: Layer, target: Place, output_zero: int) -> tuple[Wanted, ...]:

@@ -46,19 +46,18 @@ def _written_size(proto: onnx.ModelProto, path: Path) -> Size:
     bodies = {_key(each.domain, each.name, each): list(_all_nodes(each.node)) for each in proto.functions}
     sizes: dict[Key, Size] = {}
     for first in bodies:
-        waiting, open_keys = [first], dict[Key, None]()  # a stack of our own: calls may be thousands deep
+        # A stack of our own, as calls may be thousands deep: open functions, each with those that it calls yet.
+        waiting = {first: _calls(bodies[first], bodies)} if first not in sizes else {}
         while waiting:
-            key = waiting[-1]
-            lacking = [called for called in _calls(bodies[key], bodies) if called not in sizes]
-            if key not in sizes and any(called in open_keys or called == key for called in lacking):
-                raise InputError(f"its function '{key[1][:MAX_NAME]}' calls itself", where=str(path))
-            if lacking and key not in sizes:
-                open_keys[key] = None
-                waiting.append(lacking[0])
-                continue
-            sizes[key] = _sum(bodies[key], sizes)
-            open_keys.pop(key, None)
-            waiting.pop()
+            key, calls = next(reversed(waiting.items()))
+            called = next((each for each in calls if each not in sizes), None)
+            if called is None:
+                sizes[key] = _sum(bodies[key], sizes)
+                del waiting[key]
+            elif called in waiting:
+                raise InputError(f"its function '{called[1][:MAX_NAME]}' calls itself", where=str(path))
+            else:
+                waiting[called] = _calls(bodies[called], bodies)
     return _sum(_all_nodes(proto.graph.node), sizes)
 
 

@@ -114,6 +114,11 @@ def test_the_decoder_is_the_file_itself_and_leaves_nothing(tmp_path, monkeypatch
     assert predictor.imported(tmp_path / DECODER).found == (str(tmp_path / DECODER), "decoder")
 
 
+def test_a_decoder_may_hold_a_dataclass(tmp_path):
+    (tmp_path / DECODER).write_text("from dataclasses import dataclass\n\n\n@dataclass\nclass Box:\n    left: int\n")
+    assert predictor.imported(tmp_path / DECODER).Box(3).left == 3
+
+
 def test_a_label_stands_outside_its_box():
     text, size = (0, 2, 30, 10), (100, 80)
     assert predictor.label_place([20, 40, 60, 60], text, size) == (20, 29)

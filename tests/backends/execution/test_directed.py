@@ -177,6 +177,31 @@ def test_an_operator_that_has_no_number_there_leaves_what_was_compared(tmp_path)
     assert "gives NaN" in found.reason and not found.layers
 
 
+@pytest.mark.onnxruntime
+def test_what_was_found_before_an_operator_has_no_number_stays_found(tmp_path):
+    backend = BACKENDS.get("onnx")
+    reference, images = frozen("relu", 8, 8)
+    backend.emit(reference, tmp_path)
+    session, judged, asked = backend.open(tmp_path, "all"), backend.arithmetic(reference), []
+
+    class Ending:
+        """The arithmetic, which has no number for layers of the second batch."""
+
+        directed, run, follow = judged.directed, judged.run, judged.follow
+        outputs, float_outputs, float_boundaries = judged.outputs, judged.float_outputs, judged.float_boundaries
+
+        def pieces(self, x, codes):
+            asked.append(len(x))
+            if len(asked) % 2 == 0:
+                raise CalibrationError("the operator div gives NaN", where="div", hint="Divide by something else.")
+            return judged.pieces(x, codes)
+
+    right = direct(Ending(), session, backend.pieces(tmp_path), images[:1], 7)
+    wrong = direct(Ending(), session, Saturating(backend.pieces(tmp_path), "relu_q"), images[:1], 7)
+    assert "gives NaN" in right.reason and right.rules[0].passed
+    assert wrong.wrong and wrong.first == "relu_q" and not wrong.rules[0].passed and "gives NaN" in wrong.reason
+
+
 class Rows(nn.Module):
     """Several rows for each sample."""
 

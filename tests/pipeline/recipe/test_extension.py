@@ -43,7 +43,7 @@ def test_the_options_say_the_same_as_the_file():
     assert load_recipe("qdrop_w4a4", [*edits, "name=found"]) == recipe
 
 
-def test_what_was_changed_is_said_as_it_is_set():
+def test_what_was_changed_is_said():
     recipe = load_recipe("qdrop_w4a4", ["method.steps=300", "seed=1"])
     assert set(changed(recipe)) == {"method.steps=300", "seed=1"}
     assert changed(load_recipe("qdrop_w4a4")) == [] == changed(mixed_recipe(load_recipe("qdrop_w4a4"), BITS, "mine"))

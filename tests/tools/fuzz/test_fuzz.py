@@ -99,8 +99,7 @@ POOL = {"kernel_size": 3, "stride": 3, "padding": 1, "ceil_mode": False, "dilati
     # Outputs in float: a gate of a logarithm of next to nothing, and numbers for which GELU is next to 0.
     ("onnx", [7], [("linear", [0], {**LAYER, "scale": 1e6}), ("log", [1], {}), ("chunk", [2], {"gate": True})], HELD),
     ("onnx", [3, 9, 9], [("conv2d", [0], {**MAP, "scale": 1e3}), ("gelu", [1], {})], HELD),
-    # SELU next to 0 is a difference of numbers near 1; 0 * -1 of integers is 0 and not -0.
-    ("onnx", [1, 4, 4], [("mul", [0, 0], {}), ("selu", [1], {}), ("conv2d", [2], {**MAP, "scale": 1e-3})], HELD),
+    # 0 * -1 of integers is 0 and not -0.
     ("onnx", [7], [("linear", [0], {**LAYER, "channels": 1}), ("linear", [1], LAYER)], HELD),
     # A mirrored map that leaves goes back from pixel to pixel.
     ("c", [4, 7, 5], [("conv2d", [0], MAP), ("cat", [1, 1], {}), ("flip", [2], {"dim": 1})], HELD),

@@ -10,7 +10,7 @@ from onnx import helper
 
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.model.onnx.file import open_file
-from isobit.pipeline.model.onnx.functions import written_out
+from isobit.pipeline.model.onnx.functions import _written_size, written_out
 from tests.examples.onnx_files import f32, write
 
 OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
@@ -83,3 +83,13 @@ def test_calls_may_be_deep(tmp_path):
     chain = [function(f"F{n}", call(f"F{n + 1}")) for n in range(60)]
     path = calling(tmp_path / "a.onnx", "F0", [*chain, function("F60", helper.make_node("Relu", ["u"], ["v"]))])
     assert [node.op_type for node in open_file(path).graph.node] == ["Relu"]
+
+
+def test_calls_may_be_many(tmp_path):
+    """Each is looked at once: 3,000 of them in a second, where looking at all of them for each took ten."""
+    leaves = [function(f"F{n}", helper.make_node("Relu", ["u"], ["v"])) for n in range(1, 3001)]
+    names = [f"w{n}" for n in range(3001)]
+    calls = [helper.make_node(f"F{n + 1}", [names[n]], [names[n + 1]], domain=call("F0").domain) for n in range(3000)]
+    proto = onnx.load(str(calling(tmp_path / "a.onnx", "F0", [*leaves, function("F0", *calls)])))
+    began = time.process_time()
+    assert _written_size(proto, tmp_path / "a.onnx")[0] == 3000 and time.process_time() - began < 3
