@@ -121,19 +121,20 @@ def direct(
         batch: samples that are run at once.
         keep: called where layers are run, with what was chosen and the digests of what they must give.
     """
-    seen: _Seen | None = None
     try:
         chosen = arithmetic.directed(like)
-        if chosen is None:
-            return Directed(reason="the target's arithmetic is that of its runtime")
-        seen = _Seen(LevelReport("directed", True), {name: np.zeros(256, bool) for name in chosen.levels})
+    except CalibrationError as error:  # an operator in float that has no number there: 0 / 0
+        return Directed(reason=_first_line(error))
+    if chosen is None:
+        return Directed(reason="the target's arithmetic is that of its runtime")
+    seen = _Seen(LevelReport("directed", True), {name: np.zeros(256, bool) for name in chosen.levels})
+    try:
         for rows in _batches(batch):
             x = part(chosen.inputs, rows)
             results = session.run(x)
             seen.add(arithmetic, arithmetic.follow(x, results), results)
-    except CalibrationError as error:  # an operator in float that has no number there: 0 / 0
-        wrong = seen is not None and seen.wrong
-        return seen.report(chosen, False, _first_line(error)) if wrong else Directed(reason=_first_line(error))
+    except CalibrationError as error:
+        return seen.report(chosen, False, _first_line(error)) if seen.wrong else Directed(reason=_first_line(error))
     if pieces is None:
         return seen.report(chosen, False, "")
     if not chosen.patterns:

@@ -96,6 +96,8 @@ def _margin_of(node: fx.Node, read: Read, margins: Margins, result: Tensor) -> T
         own = LAST_PLACE * call(node, lambda n: read(n).abs())
         return own + call(node, margins.__getitem__) if known else own
     own = _of_operator(node, read, result)
+    if name == "layer_norm":
+        own = torch.maximum(own, _of_norm(node, read).expand_as(own))
     if not known:
         return own
     if name in SOFTMAXES:
@@ -119,6 +121,16 @@ def _of_operator(node: fx.Node, read: Read, result: Tensor) -> Tensor:
         return LAST_PLACE * result.abs()
     operand: Any = node.args[0 if name.startswith("rsub") else 1]  # what a sum or a difference multiplies first
     return LAST_PLACE * (result.abs() + abs(alpha * (read(operand) if isinstance(operand, fx.Node) else operand)))
+
+
+def _of_norm(node: fx.Node, read: Read) -> Tensor:
+    """What is left of a mean that was rounded: of equal numbers not 0, and divided by the root of `eps` alone."""
+    given = bound_args(node)
+    x, weight = read(source_of(node)), given["weight"]
+    axes = tuple(range(-len(given["normalized_shape"]), 0))
+    deviation = (x.var(axes, correction=0, keepdim=True) + given["eps"]).sqrt()
+    left = 4 * LAST_PLACE * x.abs().amax(axes, keepdim=True) / deviation
+    return left if weight is None else left * read(weight).abs()
 
 
 def _probed(node: fx.Node, read: Read, margins: Margins) -> Tensor:

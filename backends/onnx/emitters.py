@@ -261,10 +261,16 @@ def average_attributes(kernel_size: Any, stride: Any, padding: Any, count_includ
 def max_pool2d(
     e: _Operands, self: ir.Value, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> ir.Value:
-    """MaxPool, on codes or floats."""
+    """MaxPool, on codes or floats; what `ceil_mode` reads beyond the padding is said as padding, if it is not too much.
+
+    A window that would begin there is none in torch, and is one for those who infer the shapes of a file.
+    """
+    kernel, said = list(pair(kernel_size)), list(pair(padding)) * 2
+    pads = [*window_of(e.node)[2]] if ceil_mode else said
+    taken = all(pad < size for pad, size in zip(pads, kernel * 2, strict=True))
     attributes = {
-        "kernel_shape": list(pair(kernel_size)), "strides": list(pair(stride or kernel_size)),
-        "pads": list(pair(padding)) * 2, "dilations": list(pair(dilation)), "ceil_mode": int(ceil_mode),
+        "kernel_shape": kernel, "strides": list(pair(stride or kernel_size)), "pads": pads if taken else said,
+        "dilations": list(pair(dilation)), "ceil_mode": int(not taken),
     }
     return e.call("MaxPool", [self], attributes)
 

@@ -97,18 +97,37 @@ class Segment:
         return self.student.output_names
 
 
+def _in_order(graph: fx.GraphModule, units: Sequence[Sequence[str]]) -> Iterator[tuple[int | None, list[str]]]:
+    """Units, and nodes of none by themselves, each after what it reads, else in execution order.
+
+    A unit may read what is computed between two of its own nodes: that comes before it.
+    """
+    owner = {name: index for index, names in enumerate(units) for name in names}
+    groups: dict[int | str, list[fx.Node]] = {}
+    for node in graph.graph.nodes:
+        if not (node.op in ("placeholder", "output") or is_constant(node)):
+            groups.setdefault(owner.get(node.name, node.name), []).append(node)
+    group_of = {node: key for key, nodes in groups.items() for node in nodes}
+    reads = {key: {group_of[source] for node in nodes for source in node.all_input_nodes if source in group_of} - {key}
+             for key, nodes in groups.items()}
+    while reads:
+        ready = next((key for key, sources in reads.items() if not sources & reads.keys()), None)
+        if ready is None:
+            raise RuntimeError(f"units that read each other: {[key for key in reads if isinstance(key, int)]}")
+        del reads[ready]
+        yield (ready, []) if isinstance(ready, int) else (None, [ready])
+
+
 def segments(graph: fx.GraphModule, units: Sequence[Sequence[str]]) -> list[Segment]:
     """The whole graph in execution order, cut into units (given by their node names) and what lies between them."""
-    owner = {name: index for index, names in enumerate(units) for name in names}
     runs: list[tuple[int | None, list[str]]] = []
-    for node in graph.graph.nodes:
-        if node.op in ("placeholder", "output") or is_constant(node):
-            continue
-        unit = owner.get(node.name)
-        if not runs or runs[-1][0] != unit:
-            runs.append((unit, list(units[unit]) if unit is not None else []))
-        if unit is None:
-            runs[-1][1].append(node.name)
+    for unit, names in _in_order(graph, units):
+        if unit is not None:
+            runs.append((unit, list(units[unit])))
+        elif runs and runs[-1][0] is None:
+            runs[-1][1].extend(names)
+        else:
+            runs.append((None, names))
     pairs = [(extract(graph, names), extract(graph, names, quantized=False)) for _, names in runs]
     last = {name: step for step, (student, _) in enumerate(pairs) for name in student.input_names}
     return [

@@ -188,10 +188,16 @@ def _share_counted(
 
 
 def _max_pool(f: CallForm, call: Call) -> Term:
-    args = call.args
-    return f("MaxPool", args["self"], kernel_shape=_pair(args["kernel_size"]),
-             strides=_pair(args["stride"] or args["kernel_size"]), pads=_pair(args["padding"]) * 2,
-             dilations=_pair(args["dilation"]), ceil_mode=int(args["ceil_mode"]))
+    args, before = call.args, _pair(call.args["padding"])
+    kernel, steps, apart = (_pair(args[name] or args["kernel_size"]) for name in ("kernel_size", "stride", "dilation"))
+    after = before
+    if args["ceil_mode"]:  # as far as the last window of torch reads
+        sizes, results = (known_sizes(each.shape[2:]) for each in (call.sources[0], call))
+        last = [(results[axis] - 1) * steps[axis] + apart[axis] * (kernel[axis] - 1) for axis in (0, 1)]
+        after = [max(0, last[axis] + 1 - sizes[axis] - before[axis]) for axis in (0, 1)]
+    wide = any(end >= size for end, size in zip(after, kernel, strict=True))  # more than ONNX Runtime takes
+    return f("MaxPool", args["self"], kernel_shape=kernel, strides=steps, pads=before + (before if wide else after),
+             dilations=apart, ceil_mode=int(wide))
 
 
 def _clamp(f: CallForm, call: Call) -> Term | None:

@@ -64,6 +64,13 @@ def test_no_value_leaves_its_margin_while_the_operands_keep_to_theirs(function):
     assert float(found.mean()) < 20 * float(largest.mean()) + 1e-5
 
 
+def test_a_norm_of_equal_numbers_is_what_the_rounding_of_their_mean_leaves():
+    exact, value = margin(lambda x: F.layer_norm(x, (6,)), torch.full_like(X, 0.37), None)
+    assert 1e-6 < float(exact.min()) == float(exact.max()) < 1e-3 and bool((value.abs() <= exact).all())
+    exact, value = margin(lambda x: F.layer_norm(x, (6,)), X, None)
+    assert float(exact.max()) < 1e-4 and float(value.abs().max()) > 1
+
+
 def test_a_logarithm_makes_a_relative_error_of_the_margin():
     found, _ = margin(lambda x: torch.log(x.abs() + 1e-30), torch.full_like(X, 1e-3), torch.full_like(X, 1e-5))
     assert found.flatten().tolist() == pytest.approx([0.01] * X.numel(), rel=0.05)

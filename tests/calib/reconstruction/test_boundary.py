@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
+from isobit.backends.base import BACKENDS
 from isobit.backends.onnx.target import TARGETS
+from isobit.build import plan
 from isobit.calib.calibrate import calibrate
-from isobit.calib.reconstruction.boundary import CachedValue
+from isobit.calib.reconstruction.boundary import CachedValue, segments
 from isobit.pipeline.errors import RecipeError
 from isobit.pipeline.graph.nodes import quantizer_of
 from isobit.pipeline.graph.subgraphs import extract
+from isobit.pipeline.model.modelfile import LoadedModel
 from tests.examples import nets
 from tests.examples.tiny import quantized_net
 from tests.examples.units import CPU, PAPER, calibration, path_over, recipe, task_at
@@ -45,6 +49,25 @@ def test_stretches_cover_the_graph_in_order() -> None:
     assert path[-1].outputs == ("linear",) and len(path[3].inputs) == 2
     forgotten = [name for segment in path for name in segment.forget]
     assert sorted(forgotten) == sorted({name for segment in path for name in segment.inputs})
+
+
+class Gated(nn.Module):
+    """Between the nodes of a unit stands one of none, which the unit reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) * torch.sigmoid(x)
+
+
+def test_a_unit_comes_after_what_it_reads_and_once() -> None:
+    quantized = plan(LoadedModel(Gated().eval(), None, "gated", "", None), recipe("qdrop_w4a4"),
+                     BACKENDS.get("onnx"), torch.randn(1, 2, 3, 3))
+    path = segments(quantized.graph, [unit.nodes for unit in quantized.units])
+    assert [(segment.unit, segment.outputs) for segment in path] == [(None, ("x_q", "sigmoid_q")), (0, ("mul_q",))]
+    assert calibrate(quantized, torch.randn(16, 2, 3, 3)).log
 
 
 def test_incremental_values_are_those_of_the_whole_network() -> None:

@@ -101,6 +101,9 @@ POOL = {"kernel_size": 3, "stride": 3, "padding": 1, "ceil_mode": False, "dilati
     ("onnx", [3, 9, 9], [("conv2d", [0], {**MAP, "scale": 1e3}), ("gelu", [1], {})], HELD),
     # 0 * -1 of integers is 0 and not -0.
     ("onnx", [7], [("linear", [0], {**LAYER, "channels": 1}), ("linear", [1], LAYER)], HELD),
+    # Of a window that would begin in the padding torch makes none.
+    ("onnx", [3, 9, 9], [("conv2d", [0], MAP), ("max_pool", [1], {**POOL, "kernel_size": 2, "padding": 0,
+                                                                  "ceil_mode": True, "dilation": 1})], HELD),
     # A mirrored map that leaves goes back from pixel to pixel.
     ("c", [4, 7, 5], [("conv2d", [0], MAP), ("cat", [1, 1], {}), ("flip", [2], {"dim": 1})], HELD),
     # Of a dilated window that begins outside, the pixel at the edge is no part.
