@@ -106,7 +106,8 @@ def _in_order(graph: fx.GraphModule, units: Sequence[Sequence[str]]) -> Iterator
     groups: dict[int | str, list[fx.Node]] = {}
     for node in graph.graph.nodes:
         if not (node.op in ("placeholder", "output") or is_constant(node)):
-            groups.setdefault(owner.get(node.name, node.name), []).append(node)
+            unit = owner.get(node.name)
+            groups.setdefault(node.name if unit is None else unit, []).append(node)
     group_of = {node: key for key, nodes in groups.items() for node in nodes}
     reads = {key: {group_of[source] for node in nodes for source in node.all_input_nodes if source in group_of} - {key}
              for key, nodes in groups.items()}
