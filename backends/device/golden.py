@@ -109,9 +109,7 @@ def read_golden(
     return golden
 
 
-def near_codes(
-    name: str, got: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> dict[str, np.ndarray]:
+def near_codes(name: str, got: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, np.ndarray]:
     """The arrays that golden.npz holds of a tensor right after a float operator.
 
     Args:

@@ -129,7 +129,7 @@ class Sums:
     def rounded(self) -> Tensor:
         """The sums as a runtime converts them: each rounded to float32 once; a tensor of its own."""
         if self.bias is None:
-            return self.products.float()
+            return self.products.float().add_(0.0)  # an integer 0 has no sign, the product 0 * -1 of floats has
         bias = self.bias.to(self.products.device)
         if self.products.dtype is not torch.float32:
             return (self.products + self._along(bias)).float()

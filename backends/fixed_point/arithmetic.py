@@ -90,7 +90,7 @@ layer = SumKernel(
 def logits(run: Execution, region: Region, inputs: list[Codes]) -> Tensor:
     """The last linear layer: its sums times what one unit of them is worth."""
     x, numbers = inputs[0], run.layer(region.anchor)
-    total = linear_sums(x, numbers).rounded().add_(0.0)  # an integer 0 has no sign, the product 0 * -1 of floats has
+    total = linear_sums(x, numbers).rounded()
     return total * torch.from_numpy(logit_scale(x.grid, numbers)).to(total.device)
 
 

@@ -96,8 +96,7 @@ layer = SumKernel(
 def logits(run: Execution, region: Region, inputs: list[Codes]) -> Tensor:
     """QGemm without an output grid: the float32 values `acc * f32(s_x * s_w)`."""
     x, layer = inputs[0], run.layer(region.anchor)
-    total = linear_sums(x, layer).rounded().add_(0.0)  # an integer 0 has no sign, the product 0 * -1 of floats has
-    return total.mul_(_sum_scale(x.grid, layer.scale, x.codes))
+    return linear_sums(x, layer).rounded().mul_(_sum_scale(x.grid, layer.scale, x.codes))
 
 
 def add(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
@@ -231,10 +230,14 @@ def cat(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> 
 
 def hardsigmoid(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
     """QLinearAdd of the constant 3 on a grid of scale 6 * s; saturation is the clamp, and the codes are the gate's."""
-    x, three = inputs[0], Codes(torch.ones(1), _GATE_OFFSET)
+    three = Codes(torch.ones(1), _GATE_OFFSET)
+    return _by_table(run, region, inputs[0], lambda x: _rounded(region, add_steps(x, three, _gate_grid(grid))))
+
+
+def _by_table(run: Execution, region: Region, x: Codes, function: Callable[[Codes], Tensor]) -> Tensor:
+    """What `function` makes of `x`, looked up among what it makes of every code, which is computed once."""
     every = Codes(torch.arange(256, dtype=torch.float32), x.grid)
-    table = run.once(region, lambda: _rounded(region, add_steps(every, three, _gate_grid(grid))))
-    return table.to(x.codes.device)[x.codes.long()]
+    return run.once(region, lambda: function(every)).to(x.codes.device)[x.codes.long()]
 
 
 def leaky_relu(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
@@ -285,10 +288,7 @@ def logistic(x: Tensor) -> Tensor:
 
 def sigmoid(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> Tensor:
     """QLinearSigmoid: a table of the float formula."""
-    x = inputs[0]
-    every = Codes(torch.arange(256, dtype=torch.float32), x.grid)
-    table = run.once(region, lambda: quantize_float(logistic(dequantized(every)), grid))
-    return table.to(x.codes.device)[x.codes.long()]
+    return _by_table(run, region, inputs[0], lambda x: quantize_float(logistic(dequantized(x)), grid))
 
 
 @dataclass(frozen=True)
