@@ -90,7 +90,7 @@ class _File:
         graph = model.graph
         self.nodes = list(graph.node)
         self._made = {name: node for node in self.nodes for name in node.output}
-        self._constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+        self._constants: dict[str, Any] = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
         self._inputs = {each.name: len(each.type.tensor_type.shape.dim) for each in graph.input}
         self._shapes = {each.name: [size.dim_value for size in each.type.tensor_type.shape.dim]
                         for each in (*graph.value_info, *graph.input)}
@@ -102,19 +102,17 @@ class _File:
         if name in self._constants or name not in self._made:
             return self._constants.get(name)
         node = self._made[name]
-        values = [self.constant(each) for each in node.input]
-        if any(value is None for value in values):
-            return None
+        self._constants[name] = None  # what is none is asked once: branches that meet again double the ways to it
         compute: dict[str, Callable[..., np.ndarray]] = {
             "Cast": lambda x: x.astype(np.int64), "Reshape": lambda x, shape: x.reshape(shape),
             "Gather": lambda x, places: x[places], "Mul": lambda x, y: x * y,
             "Add": lambda x, y: x + y, "Identity": lambda x: x,
         }
-        done = compute.get(node.op_type)
-        if done is None:
-            return None
-        self._constants[name] = value = done(*values)
-        return value
+        if node.op_type in compute:
+            values = [self.constant(each) for each in node.input]
+            if all(value is not None for value in values):
+                self._constants[name] = compute[node.op_type](*values)
+        return self._constants[name]
 
     def grid(self, name: str) -> _Grid | None:
         """Where the codes of a uint8 tensor lie; None where that cannot be told."""
