@@ -96,12 +96,12 @@ class _Seen:
 
     @property
     def wrong(self) -> int:
-        """Codes and outputs that are not as they must be."""
+        """Codes and outputs that are not as they must be; what float rounding explains of such samples is."""
         return self.level.codes.differing + self.level.unexplained + len(self.level.wrong_outputs)
 
     def report(self, chosen: Chosen, layers: bool, reason: str) -> Directed:
         level = self.level
-        first = level.first_divergence or next(iter(level.wrong_outputs), None)
+        first = (level.first_divergence or next(iter(level.wrong_outputs), None)) if self.wrong else None
         bounded = sum(count.compared for count in level.boundaries.values())
         codes = replace(level.codes, compared=level.codes.compared + bounded)
         shown = {name: np.count_nonzero(codes) / chosen.levels[name] for name, codes in self.shown.items()}

@@ -123,6 +123,7 @@ class ExactArithmetic:
     """
 
     float_boundaries: tuple[str, ...] = ()
+    jumping: frozenset[str] = frozenset()
     float_outputs: tuple[str, ...] = ()
 
     def __init__(self, reference: Reference) -> None:

@@ -57,23 +57,17 @@ Constant = TypeVar("Constant")
 FILLED = "filled"  # kernel of the rows of `MOVES` whose result has a grid of its own
 
 
-def _explained(
-    value: Tensor, grid: CodeGrid, carried: Tensor | None = None, nearest: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def _explained(value: Tensor, grid: CodeGrid, carried: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Least and largest uint8 code of float values [N, ...] that the float rounding of another library explains.
 
     Args:
         carried: what several operators before the quantizer make of their roundings; see `margins`.
-        nearest: uint8 codes from which none may be further than one step; None after an operator that
-            jumps.
     """
     margin = FLOAT_ROUNDING * torch.maximum(largest_of_samples(value), 255 * grid.scale.to(value.device))
     if carried is not None:
         margin = torch.fmax(margin, carried.to(value))  # what is not a number explains nothing
     margin = torch.where(value.isfinite(), margin, 0.0)
     low, high = (grid.settle(quantize_float(end, grid)) for end in (value - margin, value + margin))
-    if nearest is not None:
-        low, high = low.maximum(nearest.to(low) - 1), high.minimum(nearest.to(high) + 1)
     return low.to(torch.uint8), high.to(torch.uint8)
 
 
@@ -123,7 +117,7 @@ class Execution:
         self.outputs = output_names(graph)
         self._returned = dict(zip(self.outputs, output_nodes(graph), strict=True))
         self.float_outputs = tuple(name for name, node in self._returned.items() if node in floats)
-        self._carried, self._jumped = self._find_carried(floats), self._find_jumped(floats)
+        self._carried, self.jumping = self._find_carried(floats), self._find_jumping(floats)
 
     def layer(self, node: fx.Node) -> Layer:
         """Integers of a conv2d or linear node, read once."""
@@ -191,8 +185,7 @@ class Execution:
                 results[name] = stored(samples.gather(value.codes))
                 if bounded and before is not None and name in self.boundaries:
                     margin = None if margin is None else samples.gather(margin)
-                    near = None if region.value in self._jumped else results[name]
-                    bounds[name] = _explained(samples.gather(before), value.grid, margin, near)
+                    bounds[name] = _explained(samples.gather(before), value.grid, margin)
                 if name in observed:
                     value = Codes(samples.scatter(observed[name]).to(value.codes), value.grid)
             elif margin is not None:
@@ -304,14 +297,15 @@ class Execution:
                     found.add(region.anchor)
         return found
 
-    def _find_jumped(self, floats: set[fx.Node]) -> set[fx.Node]:
-        """Results of regions in float that jump, or read in float what does."""
+    def _find_jumping(self, floats: set[fx.Node]) -> frozenset[str]:
+        """Boundaries whose float regions jump, or read in float what does."""
         found = set[fx.Node]()
         for region in self.regions:
             jumps = any(op_name(node) in JUMPS for node in (region.anchor, *region.absorbed))
             if (region.kind == "float" and jumps) or not found.isdisjoint(floats.intersection(region.inputs)):
                 found.add(region.value)
-        return found
+        quantizers = (region.quantizer for region in self.regions if region.value in found)
+        return frozenset(each.name for each in quantizers if each is not None)
 
     def _find_last_uses(self) -> dict[fx.Node, list[fx.Node]]:
         """Anchor of a region -> values that no later region reads; the network's outputs are never dropped."""
@@ -336,7 +330,7 @@ class ExecutedArithmetic:
 
     def __init__(self, execution: Execution) -> None:
         self.execution = execution
-        self.float_boundaries = execution.boundaries
+        self.float_boundaries, self.jumping = execution.boundaries, execution.jumping
         self.outputs, self.float_outputs = execution.outputs, execution.float_outputs
 
     def run(self, x: Inputs) -> Mapping[str, np.ndarray]:

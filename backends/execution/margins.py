@@ -38,7 +38,7 @@ APPROXIMATED = 2.0**-20
 Read = Callable[[fx.Node], Any]  # what a node stands for: a tensor, a constant
 Margins = Mapping[fx.Node, Tensor]  # the nodes that have none are exact
 # Least and largest elements, and what lays several tensors out: monotone in each of their operands.
-ORDERS = EXTREMES | {"maximum", "minimum", "cat", "stack"}
+ORDERS = EXTREMES | {"maximum", "minimum", "clamp", "cat", "stack"}
 ELEMENTWISE = PAIRS.keys() | {f"{name}_parameter" for name in PAIRS} | {
     "add_scaled", "sub_scaled", "rsub", "rsub_parameter", "rsub_scaled", "pow_of_tensors", "where",
 }
@@ -102,6 +102,8 @@ def _margin_of(node: fx.Node, read: Read, margins: Margins, result: Tensor) -> T
         return own
     if name in SOFTMAXES:
         return own + _of_softmax(node, margins[known[0]], result)
+    if name == "layer_norm" and source_of(node) in margins:
+        return own + _carried_by_norm(node, read, margins[source_of(node)])
     return own + _probed(node, read, margins) if name in ELEMENTWISE or name in UNARY else own
 
 
@@ -125,12 +127,27 @@ def _of_operator(node: fx.Node, read: Read, result: Tensor) -> Tensor:
 
 def _of_norm(node: fx.Node, read: Read) -> Tensor:
     """What is left of a mean that was rounded: of equal numbers not 0, and divided by the root of `eps` alone."""
+    x, axes, factor = _norm(node, read)
+    return 4 * LAST_PLACE * x.abs().amax(axes, keepdim=True) * factor
+
+
+def _carried_by_norm(node: fx.Node, read: Read, margin: Tensor) -> Tensor:
+    """The first derivative: of y = (x - mean) / deviation it is (m_i + mean of m + |y_i| mean of |y| m) / deviation."""
+    x, axes, factor = _norm(node, read)
+    margin = margin.to(x)
+    y = (x - x.mean(axes, keepdim=True)).abs()
+    y = y / y.square().mean(axes, keepdim=True).sqrt().clamp(min=torch.finfo(y.dtype).tiny)
+    means = margin.mean(axes, keepdim=True) + y * (y * margin).mean(axes, keepdim=True)
+    return (margin + means) * factor
+
+
+def _norm(node: fx.Node, read: Read) -> tuple[Tensor, tuple[int, ...], Tensor]:
+    """What a layer norm reads, its axes, what it multiplies differences by."""
     given = bound_args(node)
     x, weight = read(source_of(node)), given["weight"]
     axes = tuple(range(-len(given["normalized_shape"]), 0))
-    deviation = (x.var(axes, correction=0, keepdim=True) + given["eps"]).sqrt()
-    left = 4 * LAST_PLACE * x.abs().amax(axes, keepdim=True) / deviation
-    return left if weight is None else left * read(weight).abs()
+    factor = (x.var(axes, correction=0, keepdim=True) + given["eps"]).rsqrt()
+    return x, axes, factor if weight is None else factor * read(weight).abs()
 
 
 def _probed(node: fx.Node, read: Read, margins: Margins) -> Tensor:

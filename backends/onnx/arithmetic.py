@@ -103,9 +103,27 @@ def add(run: Execution, region: Region, inputs: list[Codes], grid: CodeGrid) -> 
     """QLinearAdd of two quantized tensors."""
     order, _ = addends(*(value.codes.shape for value in inputs))
     a, b = (inputs[place] for place in order)
-    steps = functools.partial(add_steps, grid=grid)
-    table = run.once(region, lambda: _rounded(region, all_pairs(steps, a.grid, b.grid)))
+    table = run.once(region, lambda: _sums_of_pairs(region, a, b, grid))
     return looked_up(table, a.codes, b.codes)
+
+
+def _sums_of_pairs(region: Region, a: Codes, b: Codes, grid: CodeGrid) -> Tensor:
+    """The codes of every pair.
+
+    Raises:
+        TargetError: a sample is one number, so that a batch of one has the other order, and that gives other codes.
+    """
+    steps = functools.partial(add_steps, grid=grid)
+    table = _rounded(region, all_pairs(steps, a.grid, b.grid))
+    if max(a.codes[:1].numel(), b.codes[:1].numel()) == 1:
+        swapped = _rounded(region, all_pairs(steps, b.grid, a.grid)).view(256, 256).T.flatten()
+        if not torch.equal(table, swapped):
+            raise TargetError(
+                f"{op_name(region.anchor)} adds one number to one number, and ONNX Runtime's kernel rounds a batch of "
+                "one in another order", where=where(region.anchor), allowed="two or more numbers a sample",
+                hint="Keep this operator in float: an override with `float: true`.",
+            )
+    return table
 
 
 def addends(left: Sequence[int | None], right: Sequence[int | None]) -> tuple[tuple[int, int], bool]:
@@ -299,7 +317,9 @@ class UnaryKernel:
         op: its name.
         codes: what it computes.
         slope: its attribute `alpha`, of a call; None where it has none.
-        addend: grid of the constant code 1 that is its second operand; None where it has one operand.
+        addend: grid of the constant code 1 that stands before its operand; None where it has one operand. QLinearAdd
+            takes a first operand that is one number last, whatever the shapes; a second one only where the last axis
+            is longer than 1.
         grid: the grid on which the kernel's codes are those of the operator on a given one.
     """
 

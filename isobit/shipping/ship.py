@@ -248,7 +248,11 @@ def write_golden(
         if name in arithmetic.outputs:
             continue
         if name in followed.bounds:
-            arrays.update(golden.near_codes(name, got[name], *followed.bounds[name]))
+            low, high = followed.bounds[name]
+            if name not in arithmetic.jumping:
+                middle = codes.astype(np.int64)
+                low, high = np.maximum(low, middle - 1), np.minimum(high, middle + 1)
+            arrays.update(golden.near_codes(name, got[name], low, high))
         else:
             arrays[golden.CODE + name] = codes
     for name in arithmetic.float_outputs:

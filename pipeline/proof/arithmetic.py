@@ -71,11 +71,13 @@ class Arithmetic(Runner, Protocol):
 
     Attributes:
         float_boundaries: quantized tensors right after operators that the runtime computes in float.
+        jumping: those of them after `floor` and others, where float rounding may move a code by many steps.
         outputs: names of the network's outputs, in their order.
         float_outputs: those of them that such an operator gives.
     """
 
     float_boundaries: tuple[str, ...]
+    jumping: frozenset[str]
     outputs: tuple[str, ...]
     float_outputs: tuple[str, ...]
 

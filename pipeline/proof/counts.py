@@ -55,17 +55,37 @@ class CodeCount:
 
 @dataclass
 class BoundaryCount(CodeCount):
-    """Codes right after a float operator; `unexplained` are further off than float rounding explains."""
+    """Codes right after a float operator.
+
+    Args:
+        unexplained: are further off than float rounding explains.
+        unsteady: are not, and yet more than one step off: differences of nearly equal numbers.
+    """
 
     unexplained: int = 0
+    unsteady: int = 0
 
-    def add_bounded(self, expected: np.ndarray, got: np.ndarray | None, low: np.ndarray, high: np.ndarray) -> None:
-        """Count one tensor whose admissible codes are `low ... high`."""
+    @property
+    def wrong(self) -> int:
+        return self.unexplained + self.unsteady
+
+    def add_bounded(
+        self, expected: np.ndarray, got: np.ndarray | None, low: np.ndarray, high: np.ndarray, jumps: bool = False
+    ) -> None:
+        """Count one tensor of which float rounding explains codes `low ... high`.
+
+        Args:
+            jumps: what is explained may be many steps off.
+        """
         self.add(expected, got)
         if got is None or expected.shape != got.shape:
             self.unexplained += expected.size
             return
-        self.unexplained += int(np.count_nonzero((got < low) | (got > high)))
+        beyond = (got < low) | (got > high)
+        self.unexplained += int(np.count_nonzero(beyond))
+        if not jumps and not _same_bytes(expected, got):
+            far = np.abs(expected.astype(np.int64) - got.astype(np.int64)) > 1
+            self.unsteady += int(np.count_nonzero(far & ~beyond))
 
 
 def _relative_error(expected: np.ndarray, got: np.ndarray) -> float:

@@ -12,6 +12,8 @@ from isobit.pipeline.proof.counts import FLOAT_ROUNDING
 from isobit.pipeline.proof.findings import Rule
 from isobit.pipeline.proof.parity import LevelReport, ParityReport
 
+UNSTEADY = "right after a float operator, float rounding moves no code by more than one step"
+
 
 def apply_gates(report: ParityReport) -> None:
     """Write the rules of parity into the report."""
@@ -43,6 +45,9 @@ def _level_rules(level: LevelReport) -> list[Rule]:
         rules.append(Rule(
             f"right after a float operator, no code is further off than float rounding explains at level "
             f"'{level.level}'", "parity", level.unexplained, 0, level.unexplained == 0,
+        ))
+        rules.append(Rule(
+            f"{UNSTEADY} at level '{level.level}'", "parity", level.unsteady, 0, level.unsteady == 0,
         ))
     for name, count in level.outputs.items():
         if count.in_float is not None:

@@ -67,13 +67,18 @@ class LevelReport:
     def first_divergence(self) -> str | None:
         """Name of the first quantized tensor, in execution order, that is not what it must be."""
         wrong = {name for name, count in self.tensors.items() if count.differing}
-        wrong |= {name for name, count in self.boundaries.items() if count.unexplained}
+        wrong |= {name for name, count in self.boundaries.items() if count.wrong}
         return next((name for name in self.order if name in wrong), None)
 
     @property
     def unexplained(self) -> int:
         """Codes right after float operators that float rounding does not explain."""
         return sum(count.unexplained for count in self.boundaries.values())
+
+    @property
+    def unsteady(self) -> int:
+        """Codes right after float operators that float rounding moves by more than one step."""
+        return sum(count.unsteady for count in self.boundaries.values())
 
     @property
     def wrong_outputs(self) -> list[str]:
@@ -200,7 +205,7 @@ class ParityReport:
         return {
             "level": level.level, "gated": level.gated, "samples": level.samples, **asdict(level.codes),
             "logits_differing": level.logits_differing, "top1_agreement": level.top1_agreement,
-            "unexplained_behind_float": level.unexplained,
+            "unexplained_behind_float": level.unexplained, "unsteady_behind_float": level.unsteady,
             "first_divergence": level.first_divergence,
         }
 
@@ -308,17 +313,17 @@ def compare_results(
     """Count what a session gave against the arithmetic, tensor by tensor."""
     level.order = [name for name in followed.results if name not in arithmetic.outputs]
     for name in level.order:
-        _compare_tensor(level, name, followed, got.get(name))
+        _compare_tensor(level, name, followed, got.get(name), name in arithmetic.jumping)
     for name in arithmetic.outputs:
         counted = level.outputs.setdefault(name, OutputCount())
         in_float, bounds = name in arithmetic.float_outputs, followed.bounds.get(name)
         counted.add(followed.results[name], got.get(name), in_float, bounds)
 
 
-def _compare_tensor(level: LevelReport, name: str, followed: Followed, got: np.ndarray | None) -> None:
+def _compare_tensor(level: LevelReport, name: str, followed: Followed, got: np.ndarray | None, jumps: bool) -> None:
     codes = followed.results[name]
     if name in followed.bounds:
-        level.boundaries.setdefault(name, BoundaryCount()).add_bounded(codes, got, *followed.bounds[name])
+        level.boundaries.setdefault(name, BoundaryCount()).add_bounded(codes, got, *followed.bounds[name], jumps)
         return
     count = level.tensors.setdefault(name, CodeCount())
     level.codes.differing += count.add(codes, got)

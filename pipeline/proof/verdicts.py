@@ -67,6 +67,9 @@ def parity_text(report: ParityReport) -> str:
         return f"{differing} {samples}"
     if level.gated and level.unexplained:
         return f"{level.unexplained:,} codes right after float operators are wrong {samples}"
+    if level.gated and level.unsteady:
+        return f"float rounding alone moves {level.unsteady:,} codes by more than one step {samples}: what is " \
+               "quantized there is a difference of nearly equal numbers"
     if failed:
         return f"{failed[0].text} {samples}"
     if codes.differing:

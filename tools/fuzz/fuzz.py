@@ -5,8 +5,9 @@
     python tools/fuzz/fuzz.py --seed 17 --count 1 --target c
 
 A case is its seed: network, samples and recipe follow from it; without `--target` the target does, too. Verdicts are
-`held` (built and proven), `refused` (as bad input, with a reason), `failed` (the gate), `internal` (an exception that
-is no `CompileError`), `died` (the process ended, or gave no answer in time). All but the first two are findings; each
+`held` (built and proven), `refused` (as bad input, with a reason, or since float rounding alone moves codes by many
+steps), `failed` (the gate), `internal` (an exception that is no `CompileError`), `died` (the process ended, or gave no
+answer in time). All but the first two are findings; each
 is shown with its seed, its reason and the shortest network that was found with the same verdict and reason.
 """
 
@@ -34,10 +35,12 @@ import torch
 
 from isobit.build import Options, compile_model
 from isobit.pipeline.errors import CompileError, ExitCode
+from isobit.pipeline.proof.gates import UNSTEADY
 from isobit.pipeline.quiet import quiet
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.samples.data import array_batches
 from isobit.pipeline.samples.network_inputs import grouped
+from isobit.result import GateFailed
 from tools.fuzz.networks import Plan, draw_plan, module_of, shrunk
 from tools.fuzz.workers import Answer, Worker
 
@@ -111,13 +114,19 @@ def build(case: Case) -> Verdict:
             options = Options(allow_float=case.allow_float)
             compile_model(module_of(plan), recipe, case.target, samples, None, Path(folder) / "out", options)
         except CompileError as error:
-            kind = REFUSED if error.exit_code == ExitCode.BAD_INPUT else FAILED
+            kind = REFUSED if error.exit_code == ExitCode.BAD_INPUT or _only_unsteady(error) else FAILED
             return Verdict(kind, f"{error.stage}: {_general(error.what)}", str(error))
         except Exception as error:  # a defect, which is what is looked for
             frame = traceback.extract_tb(error.__traceback__)[-1]
             text = "".join(traceback.format_exception(error)[-8:])
             return Verdict(INTERNAL, f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}", text)
     return Verdict(HELD)
+
+
+def _only_unsteady(error: CompileError) -> bool:
+    """Whether all that the gate holds against a network are values in float that rounding decides."""
+    failed = [rule for rule in error.build.parity.gate if not rule.passed] if isinstance(error, GateFailed) else []
+    return bool(failed) and all(rule.rule.startswith(UNSTEADY) for rule in failed)
 
 
 def _general(text: str) -> str:

@@ -125,7 +125,7 @@ class Known:
 
     def __init__(self, arithmetic: Arithmetic, samples: Inputs) -> None:
         self.float_boundaries, self.outputs = arithmetic.float_boundaries, arithmetic.outputs
-        self.float_outputs, self._arithmetic = arithmetic.float_outputs, arithmetic
+        self.float_outputs, self.jumping, self._arithmetic = arithmetic.float_outputs, arithmetic.jumping, arithmetic
         self._results = arithmetic.run(samples)
         self._chosen = arithmetic.directed(samples)
         self._pieces, self._whole = Followed({}, {}), Followed({}, {})

@@ -150,7 +150,7 @@ class Emission:
         """DQ -> operator -> Q; activations after the operator are ends of the grid."""
         kernel = UNARY_KERNELS.get(region.kind)
         if kernel is not None and kernel.addend is not None:
-            value = self.writer.call("Add", [self._float(region.inputs[0]), self._dequantize(self._one(kernel.addend))])
+            value = self.writer.call("Add", [self._dequantize(self._one(kernel.addend)), self._float(region.inputs[0])])
             return CodesValue(self._quantize(value, kernel.grid(grid), name).value, grid)
         if kernel is not None and kernel.slope is not None:
             value = self.writer.call("LeakyRelu", [self._float(region.inputs[0])], attributes_of(kernel, region.anchor))

@@ -69,7 +69,7 @@ class OperatorEmission(Emission):
     def _unary(self, region: Region, out: list[ir.Value], name: str | None) -> ir.Value:
         kernel, operands = UNARY_KERNELS[region.kind], self._operands(region)
         if kernel.addend is not None:
-            operands.append(self._one(kernel.addend))
+            operands.insert(0, self._one(kernel.addend))
         read = [part for value in operands for part in self._triple(value)]
         attributes = attributes_of(kernel, region.anchor)
         return self.writer.call(kernel.op, [*read, *out], attributes, domain=CONTRIB, name=name)

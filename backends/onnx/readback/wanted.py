@@ -239,7 +239,7 @@ class Wanted:
         if call.op == "hardsigmoid":  # clip(x + 3, 0, 6) / 6: the sum on a grid of six times the scale
             three = dequantize(self.terms, self.terms.constant(1, np.uint8), self.terms.constant(3.0, np.float32),
                                self.terms.constant(0, np.uint8))
-            return self._kernel("Add", self._float(call.inputs[0]), three)
+            return self._kernel("Add", three, self._float(call.inputs[0]))  # a number in first place is added first
         if call.op == "add":
             return self._sum(call)
         if call.op == "linear" and len(call.shape) > 2:

@@ -189,6 +189,7 @@ def test_what_was_found_before_an_operator_has_no_number_stays_found(tmp_path):
 
         directed, run, follow = judged.directed, judged.run, judged.follow
         outputs, float_outputs, float_boundaries = judged.outputs, judged.float_outputs, judged.float_boundaries
+        jumping = judged.jumping
 
         def pieces(self, x, codes):
             asked.append(len(x))

@@ -153,6 +153,35 @@ def test_gate_codes_are_hardsigmoid_codes():
     assert float((codes - exact).abs().max()) <= 0.5 + 1e-3
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 5, 7), (3, 4, 1, 1), (3, 1, 1, 1), (1, 1, 1, 1), (2, 4, 5, 1), (2, 1, 1, 5)])
+def test_the_constant_of_a_gate_is_added_in_one_order_whatever_the_shape(shape):
+    """A constant in second place is added first where the last axis is 1, as it is between pooling and a gate."""
+    rng = np.random.default_rng(5)
+    for _ in range(40):
+        fine = CodeGrid(torch.tensor(10 ** rng.uniform(-10, -6)).float(), int(rng.integers(256)), 0, 255)
+        x = codes_like(rng, shape, fine)
+        scale = torch.tensor(3 / (int(rng.integers(5, 200)) + 0.5) / 6).float()  # 3 lies in the middle of two codes
+        grid = CodeGrid(scale, int(rng.integers(30)), 0, 255)
+        three = [np.asarray(1, np.uint8), np.asarray(3, np.float32), np.asarray(0, np.uint8)]
+        found = kernel("QLinearAdd", [*three, *operands(x, CodeGrid(scale * 6, grid.zero_point, 0, 255))])
+        assert np.array_equal(arithmetic.hardsigmoid(Fresh(), None, [x], grid).numpy(), found)
+
+
+def test_sums_of_one_number_whose_order_matters_are_refused():
+    (region,) = [one for one in IntegerArithmetic(frozen("add")[0]).execution.regions if one.kind == "add"]
+    rng, refused = np.random.default_rng(8), []
+    for _ in range(60):
+        a, b = (codes_like(rng, (1, 1, 1, 1), random_grid(rng, True)) for _ in range(2))
+        grid = CodeGrid(random_grid(rng, True).scale * 0.7, 100, 0, 255)
+        try:
+            codes = arithmetic.add(Fresh(), region, [a, b], grid)
+        except TargetError as error:
+            refused.append(str(error))
+        else:
+            assert np.array_equal(codes.numpy(), kernel("QLinearAdd", operands(a, b, grid)))
+    assert 0 < len(refused) < 60 and all("rounds a batch of one in another order" in each for each in refused)
+
+
 @pytest.mark.parametrize("kernel", [arithmetic.add, arithmetic.mul, arithmetic.hardsigmoid])
 def test_more_steps_than_int32_counts_are_refused(kernel):
     """ONNX Runtime's kernels give code 0 there, whichever end of the grid is meant."""

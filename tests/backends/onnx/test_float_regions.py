@@ -195,7 +195,7 @@ def test_one_step_that_float_rounding_explains_passes_is_counted_and_what_follow
     report = report_of(arithmetic, {"all": session}, images, ["all"])
     assert report.passed and report.deployed.codes.differing == 0 and report.deployed.logits_differing == 0
     assert report.to_json()["float_boundaries"]["gelu_q"] == {
-        "compared": 24 * 8 * 81, "differing": 24, "max_lsb": 1, "unexplained": 0,
+        "compared": 24 * 8 * 81, "differing": 24, "max_lsb": 1, "unexplained": 0, "unsteady": 0,
     }
 
 
@@ -205,7 +205,7 @@ def test_one_step_that_float_rounding_does_not_explain_fails(change):
     arithmetic = IntegerArithmetic(reference)
     report = report_of(arithmetic, {"all": Shifted(arithmetic, "gelu_q", change)}, images, ["all"])
     assert not report.passed and report.deployed.codes.differing == 0
-    assert [rule.passed for rule in report.rules] == [True, False]
+    assert [rule.passed for rule in report.rules] == [True, False, True]
     assert report.to_json()["first_divergence"]["tensor"] == "gelu_q"
 
 

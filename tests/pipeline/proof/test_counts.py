@@ -22,7 +22,9 @@ def test_a_code_after_a_float_operator_keeps_to_its_bounds():
     count.add_bounded(CODES, CODES + 1, CODES, CODES + 1)
     count.add_bounded(CODES, CODES + 1, CODES, CODES)
     count.add_bounded(CODES, CODES + 2, CODES, CODES + 2)
-    assert (count.compared, count.differing, count.unexplained) == (24, 24, 8)
+    assert (count.compared, count.differing, count.unexplained, count.unsteady) == (24, 24, 8, 8)
+    count.add_bounded(CODES, CODES + 2, CODES, CODES + 2, jumps=True)
+    assert (count.unexplained, count.unsteady) == (8, 8)
 
 
 def test_an_output_is_equal_to_the_bit():

@@ -13,6 +13,7 @@ from isobit.pipeline.proof.gates import apply_gates
 from isobit.pipeline.proof.measures import Measures
 from isobit.pipeline.proof.metrics import Metric
 from isobit.pipeline.proof.parity import compare
+from isobit.pipeline.proof.verdicts import parity_text
 
 LABELS = torch.tensor([0, 1, 1, 0])
 
@@ -20,7 +21,7 @@ LABELS = torch.tensor([0, 1, 1, 0])
 class Fixed:
     """A runner that answers from stored results; a sample is the number of its row."""
 
-    float_boundaries, outputs, float_outputs = (), ("logits",), ()
+    float_boundaries, outputs, float_outputs, jumping = (), ("logits",), (), frozenset()
 
     def __init__(self, **results):
         self.results = results
@@ -213,9 +214,9 @@ class Floats(Fixed):
         return Followed(followed, {"a_q": (followed["a_q"] & 0xFE, followed["a_q"] | 1)})
 
 
-def floats_report(got, float_outputs=()):
-    arithmetic = Floats(**results())
-    arithmetic.float_boundaries, arithmetic.float_outputs = ("a_q",), float_outputs
+def floats_report(got, float_outputs=(), kind=Floats, jumping=frozenset()):
+    arithmetic = kind(**results())
+    arithmetic.float_boundaries, arithmetic.float_outputs, arithmetic.jumping = ("a_q",), float_outputs, jumping
     stages = {name: lambda x: torch.eye(2)[:len(x)] for name in ("float", "calibrated")}
     batches = [(rows(2, start), None) for start in (0, 2)]
     report = compare(batches, stages, arithmetic, {"all": Fixed(**got)}, gated=["all"])
@@ -227,15 +228,31 @@ def test_boundaries_are_counted_apart_and_held_to_their_bounds():
     report = floats_report(results(a_q=results()["a_q"] ^ 1))
     assert report.passed and report.deployed.codes == CodeCount(16, 0, 0)
     assert report.to_json()["float_boundaries"] == {
-        "a_q": {"compared": 16, "differing": 16, "max_lsb": 1, "unexplained": 0}
+        "a_q": {"compared": 16, "differing": 16, "max_lsb": 1, "unexplained": 0, "unsteady": 0}
     }
     outside = results()["a_q"]
     outside[0, 1] += 1  # 1 -> 2: one step, beyond the bounds
     report = floats_report(results(a_q=outside))
-    assert [rule.passed for rule in report.rules] == [True, False] and not report.passed
-    assert [rule.allowed for rule in report.rules] == [0, 0] and report.rules[1].measured == 1
+    assert [rule.passed for rule in report.rules] == [True, False, True] and not report.passed
+    assert [rule.allowed for rule in report.rules] == [0, 0, 0] and report.rules[1].measured == 1
     assert report.to_json()["first_divergence"]["tensor"] == "a_q"
     assert report.to_json()["levels"][0]["unexplained_behind_float"] == 1
+
+
+@pytest.mark.parametrize("jumps", [False, True])
+def test_what_rounding_moves_by_many_steps_has_a_rule_of_its_own(jumps):
+    class Wide(Floats):
+        def follow(self, x, codes):
+            followed = self.run(x)
+            return Followed(followed, {"a_q": (followed["a_q"] & 0, followed["a_q"] | 255)})
+
+    far = results()["a_q"]
+    far[0, 1] += 2
+    report = floats_report(results(a_q=far), kind=Wide, jumping=frozenset({"a_q"} if jumps else ()))
+    assert [rule.passed for rule in report.rules] == [True, True, jumps] and report.passed == jumps
+    assert report.deployed.unsteady == (not jumps) and report.deployed.unexplained == 0
+    assert ("nearly equal numbers" in parity_text(report)) != jumps
+    assert (report.deployed.first_divergence is None) == jumps
 
 
 def test_a_boundary_of_another_shape_is_not_explained():
@@ -252,6 +269,6 @@ def test_float_logits_have_an_error_bound(change, passed):
     logits = change(results()["logits"])
     report = floats_report(results(logits=logits), float_outputs=("logits",))
     assert report.passed == passed and report.rules[0].passed
-    assert [rule.allowed for rule in report.rules] == [0, 0, FLOAT_ROUNDING]
+    assert [rule.allowed for rule in report.rules] == [0, 0, 0, FLOAT_ROUNDING]
     assert report.to_json()["float_output"]["allowed"] == FLOAT_ROUNDING
     json.dumps(report.to_json(), allow_nan=False)
