@@ -71,7 +71,8 @@ def function_of(call: FloatCall) -> Any:
 
 def _converters() -> dict[str, Callable[[fx.Node, Any], Any]]:
     """Operators that the importer lacks, or of which it makes something else."""
-    return {"amax.default": _largest, "amin.default": _least, "upsample_nearest2d.vec": _nearest}
+    return {"amax.default": _largest, "amin.default": _least, "upsample_nearest2d.vec": _nearest,
+            "layer_norm.default": _normalized}
 
 
 def _largest(node: fx.Node, importer: Any) -> Any:
@@ -89,6 +90,21 @@ def _reduced(node: fx.Node, importer: Any, name: str) -> Any:
     axes = node.kwargs.get("dim", arguments[1]) or None
     keep = bool(node.kwargs.get("keepdim", arguments[2]))
     return importer.block_builder.emit(getattr(relax.op, name)(importer.env[node.args[0]], axes, keepdims=keep))
+
+
+def _normalized(node: fx.Node, importer: Any) -> Any:
+    """The variance from differences to the mean; TVM's own, a difference of means, is off where the mean is large."""
+    from tvm import relax
+
+    emit, op = importer.block_builder.emit, relax.op
+    x, sizes, weight, bias, eps = [*node.args, *[None, None, 1e-5][len(node.args) - 2:]][:5]
+    axes = list(range(-len(sizes), 0))
+    apart = emit(op.subtract(importer.env[x], emit(op.mean(importer.env[x], axes, keepdims=True))))
+    variance = emit(op.mean(emit(op.multiply(apart, apart)), axes, keepdims=True))
+    value = emit(op.multiply(apart, emit(op.rsqrt(emit(op.add(variance, relax.const(eps, "float32")))))))
+    for operand, join in ((weight, op.multiply), (bias, op.add)):
+        value = value if operand is None else emit(join(value, importer.env[operand]))
+    return value
 
 
 def _nearest(node: fx.Node, importer: Any) -> Any:

@@ -156,7 +156,7 @@ class ModuleBuilder:
         """How often `main` calls each kind of kernel."""
         names = ["float" if isinstance(call, Compute) else call.name for call in self.calls]
         entered = sum(self._is_entered(number) for number in range(len(self.program.inputs)))
-        return dict(Counter([*["quantize"] * entered, *names, "finish"]))
+        return dict(Counter([*["quantize"] * entered, *["arrive"] * len(self.program.raw), *names, "finish"]))
 
     def _is_entered(self, number: int) -> bool:
         """Something reads the codes of an input, or its integers."""
@@ -188,7 +188,8 @@ class ModuleBuilder:
                                   if self._is_entered(number)})
                 for number in [number for number in values.read if number in codes]:
                     taken_over(values, number)
-                in_float = {number: given[place] for number, place in self.program.raw.items()}
+                in_float = {number: self._call(moves.arrive_call(self.program.floats[number]), [given[place]])
+                            for number, place in self.program.raw.items()}
                 for place, (step, call) in enumerate(zip(self.program.steps, self.calls, strict=True)):
                     reads = [in_float[number] for number in step.reads] if isinstance(step, FloatStep) else []
                     if isinstance(call, Compute):

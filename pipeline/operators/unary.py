@@ -269,10 +269,11 @@ def _log_form(base: float) -> Callable[[Builder[Value], Value], Value]:
 
 
 def _log1p_form(e: Builder[Value], x: Value) -> Value:
-    """log(u) of the float32 u nearest to 1 + x, less what the rounding of u changed: exact where x is small, too."""
-    above = e.inner("Add", [x, e.scalar(1.0)])
-    lost = e.inner("Sub", [e.inner("Sub", [above, e.scalar(1.0)]), x])
-    return e.call("Sub", [e.inner("Log", [above]), e.inner("Div", [lost, above])])
+    """log(u) of the float32 u nearest to 1 + x, less what the rounding of u changed, which matters where x is small."""
+    small = e.inner("Clip", [x, e.scalar(-0.5), e.scalar(0.5)])  # nothing is changed at these ends
+    above = e.inner("Add", [small, e.scalar(1.0)])
+    lost = e.inner("Div", [e.inner("Sub", [e.inner("Sub", [above, e.scalar(1.0)]), small]), above])
+    return e.call("Sub", [e.inner("Log", [e.inner("Add", [x, e.scalar(1.0)])]), lost])
 
 
 def _expm1_form(e: Builder[Value], x: Value) -> Value:

@@ -51,6 +51,7 @@ INSIDE: dict[str, Callable[[Island, Tensor], Any]] = {
     "lstm": lambda net, x: net.head(net.lstm(net.stem(x).flatten(2).transpose(1, 2)[:, :5])[0][:, -1]),
     "two islands": lambda net, x: _classes(net, torch.softmax(net.second(torch.softmax(net.stem(x), 1)), 1)),
     "two inputs": _attention,
+    "normed first": lambda net, x: _classes(net, net.stem(nn.functional.layer_norm(x, [3, 6, 6]))),
     "read as it is given": lambda net, x: net.head(net.raw(x.flatten(1, 2)[:, :5])[0][:, -1]),
 }
 # It is after the last layer: no permission is needed.

@@ -71,8 +71,9 @@ def _softplus(f: Writer, x: Term, beta: float, threshold: float) -> Term:
 
 
 def _log1p(f: Writer, x: Term) -> Term:
-    above = f("Add", x, 1.0)
-    return f("Sub", f("Log", above), f("Div", f("Sub", f("Sub", above, 1.0), x), above))
+    near = f("Clip", x, -0.5, 0.5)
+    above = f("Add", near, 1.0)
+    return f("Sub", f("Log", f("Add", x, 1.0)), f("Div", f("Sub", f("Sub", above, 1.0), near), above))
 
 
 def _logarithm(base: float) -> Form:

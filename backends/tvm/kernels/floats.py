@@ -55,8 +55,7 @@ def encode_call(step: Encode, program: Program, places: list[Place], e: Instruct
     arguments = [
         Argument("input", value.shape, value.kind), _table(numbers.array), Argument("output", (target.size,), "uint8")
     ]
-    return Call("quantize", make_kernel(arguments, write, foreign=step.reads[0] in program.raw), (), (numbers.array,),
-                (target.size,), "uint8")
+    return Call("quantize", make_kernel(arguments, write), (), (numbers.array,), (target.size,), "uint8")
 
 
 def leave_call(step: Leave, program: Program, e: InstructionSet) -> Call:

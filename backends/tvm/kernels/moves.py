@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
+from isobit.backends.fixed_point.floats.tensors import FloatTensor
 from isobit.backends.fixed_point.program import Concat, Dequantize, Lookup, Move, Program, Step
 from isobit.backends.tvm.instructions.base import Buffer, Expr, Index, InstructionSet
 from isobit.backends.tvm.kernels.kernel import Argument, Call, Code, fill_border, last_fits, make_kernel
@@ -93,6 +95,19 @@ def _copy_integers(shape: tuple[int, ...], place: Place) -> Entry:
                 code.store(code["output"], rest + size, code.T.int32(0))
 
     return Entry(given, _call("integers", (), [given], {}, whole, write, foreign=True))
+
+
+def arrive_call(value: FloatTensor) -> Call:
+    """An input as it is given, from wherever a user's array lies to where TVM's own functions take it to lie."""
+    shape = value.shape
+
+    def write(code: Code) -> None:
+        with code.loop("number", math.prod(shape)) as i:
+            index = unraveled(i, shape)
+            code.store(code["output"], index, code["given"][*index])
+
+    given, output = (Argument(name, shape, value.kind) for name in ("given", "output"))
+    return _call("arrive", (), [given], {}, output, write, foreign=True)
 
 
 def unraveled(number: Expr, shape: tuple[int, ...]) -> list[Index]:

@@ -104,5 +104,6 @@ def _products(step: Step, program: Program) -> int:
 
 def _kernels(module: WantedModule) -> dict[str, int]:
     entered = sum(module.enters(number) for number in range(len(module.program.inputs)))
-    counts = Counter(kernel.name for kernel in module.steps) + Counter({"quantize": entered, "finish": 1})
+    counts = Counter(kernel.name for kernel in module.steps)
+    counts += Counter({"quantize": entered, "arrive": len(module.program.raw), "finish": 1})
     return dict(sorted(counts.items()))

@@ -158,8 +158,7 @@ def _encode(step: Encode, program: Program, places: list[Place]) -> Moved:
     fields, number = Fields(), step.output or 0
     buffer, value = program.buffers[number], program.floats[step.reads[0]]
     _values(fields, buffer)
-    form = (places[number], value.shape, value.kind, step.low, step.high, buffer.in_order, step.reads[0] in program.raw)
-    return Moved((fields.wanted,), form)
+    return Moved((fields.wanted,), (places[number], value.shape, value.kind, step.low, step.high, buffer.in_order))
 
 
 def _leave(step: Leave, program: Program, places: list[Place]) -> Moved:

@@ -189,6 +189,11 @@ class WantedModule:
         kernel = Kernel("integers", (), (place.size,), "int32", ("integers", shape, place), step=buffer.name)
         return Parameter("", shape, "int32"), kernel
 
+    def _arrive(self, number: int) -> Kernel:
+        """An input that float operators read as it is given."""
+        value = self.program.floats[number]
+        return Kernel("arrive", (), value.shape, value.kind, ("arrive", value.shape, value.kind), step=value.name)
+
     def _leave(self, number: int) -> Kernel:
         place = self.places[number]
         return Kernel("leave", (), (1, *place.shape), "uint8", ("leave", place), step=self.program.buffers[number].name)
@@ -221,7 +226,8 @@ class WantedModule:
                    for number, (_, kernel) in enumerate(entries) if self.enters(number)]
         for number, value in entered:
             there(number, value)
-        values: dict[int, Any] = {number: Given(place) for number, place in self.program.raw.items()}
+        values: dict[int, Any] = {number: flow.call(self._arrive(number), [Given(place)])
+                                  for number, place in self.program.raw.items()}
         for step, kernel in zip(self.program.steps, self.steps, strict=True):
             reads = [read[number] for number in step.inputs]
             if isinstance(step, FloatStep):

@@ -70,6 +70,20 @@ def test_a_function_computes_what_torch_computes(name):
     assert got.shape == wanted.shape and np.allclose(got, wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("given", [0, 1, 2, 3])
+def test_a_layer_norm_is_right_where_the_mean_is_far_larger_than_the_deviation(given):
+    needs("native")
+    shapes = [(1, 4, 6), (6,), (6,)][:1 + min(given, 2)]
+    rest = {0: (), 1: (), 2: (), 3: (1e-3,)}[given]
+    call = call_of(lambda graph, x, *wb: graph.call_function(
+        ATEN.layer_norm.default, (x, [6], *wb, *rest), {} if given else {"eps": 1e-4}), *shapes)
+    rng = np.random.default_rng(0)
+    x, *others = [rng.standard_normal(shape, np.float32) for shape in shapes]
+    x[0, 0], x[0, 1] = 3e5, x[0, 1] + 4096
+    wanted = fx.GraphModule({}, call.graph)(*map(torch.from_numpy, [x, *others])).numpy()
+    assert np.allclose(computed(call, x, *others), wanted, atol=2e-3)
+
+
 def test_what_the_importer_does_not_know_is_said():
     needs("native")
     call = call_of(lambda graph, x: graph.call_function(ATEN.digamma.default, (x,)), (1, 3))
@@ -107,6 +121,30 @@ def test_an_artifact_computes_what_the_arithmetic_says(name, tmp_path):
         else:
             assert np.array_equal(got[key], wanted), key
     assert backend.integer_ops(tmp_path)["float"] >= 1
+
+
+def test_users_arrays_may_start_anywhere(tmp_path):
+    """TVM's functions load whole vectors from multiples of 64 bytes: another start would end the process."""
+    needs("native")
+    backend = TvmBackend()
+    reference, images = frozen_island("normed first", target_of("normed first"))
+    backend.emit(reference, tmp_path)
+    code = (
+        "import sys, numpy as np, tvm, tvm_ffi; from pathlib import Path\n"
+        "from isobit.backends.tvm.device.device_runner import open_module\n"
+        "main, given = open_module(Path(sys.argv[1]))['main'], np.load(sys.argv[2])\n"
+        "for start in range(17):\n"
+        "    room = np.empty(given.size + 32, np.float32)\n"
+        "    first = -(room.ctypes.data // 4) % 16 + start\n"
+        "    here = room[first:first + given.size].reshape(given.shape); here[:] = given\n"
+        "    print(np.from_dlpack(main(tvm_ffi.from_dlpack(here))).tobytes().hex())\n"
+    )
+    np.save(tmp_path / "given.npy", images[:1].numpy())
+    command = [sys.executable, "-c", code, tmp_path, tmp_path / "given.npy"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.split()
+    assert len(lines) == 17 and len(set(lines)) == 1
 
 
 def test_a_module_goes_on_from_the_codes_that_it_is_given(tmp_path):

@@ -57,3 +57,10 @@ def test_a_form_computes_the_formula_of_its_row(name, parameters):
     found = UNARY[name](Evaluated(), x, **parameters)
     assert np.isfinite(wanted).all() and not math.isclose(float(np.ptp(wanted)), 0)
     assert np.allclose(found, wanted, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["expm1", "log1p"])
+def test_no_end_of_a_function_turns_into_no_number(name):
+    ends = np.float32([[-1, -1 + 1e-7, -0.5, -1e-30, 0, 0.5, 90, 1e30, np.inf, -np.inf if name == "expm1" else 1]])
+    assert np.allclose(UNARY[name](Evaluated(), ends), getattr(np, name)(ends), rtol=1e-5)

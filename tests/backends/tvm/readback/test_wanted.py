@@ -71,7 +71,8 @@ def test_follow_goes_on_from_codes_after_float_operators():
 def test_without_codes_where_values_of_inputs_are_read():
     functions = WantedModule(in_float(True), PROCESSOR).functions
     assert list(functions) == ["main", "trace", "follow", "pieces"]
-    assert functions["main"].calls[4].reads == (Made(3), Given(0))
+    assert told(functions["main"])[:2] == [("quantize", "0"), ("arrive", "0")]
+    assert functions["main"].calls[1].reads == (Given(0),) and functions["main"].calls[5].reads == (Made(4), Made(1))
 
 
 def test_results_have_the_types_of_their_memory():
