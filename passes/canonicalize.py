@@ -9,7 +9,7 @@
     chunk, split + getitem    -> slice
     slice over a whole axis   -> its input
     cat with an empty tensor  -> cat without it
-    conv2d(padding="same")    -> conv2d with numbers
+    conv2d(padding="same")    -> conv2d with numbers; no dilation of a single tap
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from isobit.pipeline.graph.nodes import (
     insert_call,
     op_name,
     overload_of,
+    pair,
     set_attribute,
     source_of,
     tensor_shape,
@@ -324,17 +325,23 @@ def _pad(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _conv(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """String paddings become numbers; an uneven `same` becomes a pad before it."""
-    if node.target is not aten.conv2d.padding:
-        return False
+    """String paddings become numbers; an uneven `same` becomes a pad before it. A single tap has no dilation.
+
+    PyTorch's kernel for channels-last maps ends the process where it is told otherwise and reads padding alone.
+    """
     args = bound_args(node)
-    source, kernel = source_of(node), known_sizes(tensor_shape(args["weight"])[2:])
-    extra = [d * (k - 1) if args["padding"] == "same" else 0 for k, d in zip(kernel, args["dilation"], strict=True)]
+    kernel, given = known_sizes(tensor_shape(args["weight"])[2:]), [*pair(args["dilation"])]
+    dilation = [1 if size == 1 else step for size, step in zip(kernel, given, strict=True)]
+    if node.target is not aten.conv2d.padding:
+        new = (*list(args.values())[:5], dilation, args["groups"])
+        return dilation != given and _replace(graph, node, aten.conv2d.default, new)
+    source = source_of(node)
+    extra = [d * (k - 1) if args["padding"] == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]
     padding = [size // 2 for size in extra]
     if any(size % 2 for size in extra):
         around = [padding[1], extra[1] - padding[1], padding[0], extra[0] - padding[0]]
         source, padding = insert_call(graph, node, aten.pad.default, (source, around, "constant", 0.0)), [0, 0]
-    new = (source, args["weight"], args["bias"], args["stride"], padding, args["dilation"], args["groups"])
+    new = (source, args["weight"], args["bias"], args["stride"], padding, dilation, args["groups"])
     return _replace(graph, node, aten.conv2d.default, new)
 
 

@@ -4,8 +4,9 @@ A single operator's results lie a few units in the last place apart. What follow
 number close to nothing a logarithm tells the digits that a sum of large numbers has lost. So each value has a margin,
 
     of its own operator    one unit in the last place of what was rounded there: the result, what `alpha` multiplies
-                           before a sum, or the magnitudes that a layer adds up; where libraries approximate a function,
-                           APPROXIMATED of the sample's largest result, or of what the small results are a difference of
+                           before a sum, or (two) the magnitudes that a layer adds up; where libraries approximate a
+                           function, APPROXIMATED of the sample's largest result, or of what the small results are a
+                           difference of
     of its operands        element by element, what the operator makes of operands that are off by their margins; of a
                            layer sqrt(m^2 * w^2), since roundings of different elements are as good as independent
                            (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis", SIAM J. Sci.
@@ -50,6 +51,7 @@ LAYERS = WEIGHTED | {f"{name}_dynamic" for name in WEIGHTED} | {"conv_transpose2
 PRODUCTS = {"matmul", "matmul_of_parameter", "matmul_of_vector", "bmm"}
 AVERAGES = POOLS | {"mean_over_dims", "adaptive_avg_pool2d", "sum", "cumsum"}
 SOFTMAXES = {"softmax", "log_softmax"}
+WAVES = {"cos", "sin"}
 # Libraries have these next to 0 as a difference of numbers near 1.
 DIFFERENCES = {"celu", "elu", "log_sigmoid", "selu", "sigmoid", "softplus"}
 # Where these are next to 0 they are a product with the difference of two numbers near 1: what it multiplies.
@@ -104,6 +106,8 @@ def _margin_of(node: fx.Node, read: Read, margins: Margins, result: Tensor) -> T
         return own + _of_softmax(node, margins[known[0]], result)
     if name == "layer_norm" and source_of(node) in margins:
         return own + _carried_by_norm(node, read, margins[source_of(node)])
+    if name in WAVES:  # no slope is above 1, and far ends may be next to the middle
+        return own + margins[known[0]].clamp(max=2.0)
     return own + _probed(node, read, margins) if name in ELEMENTWISE or name in UNARY else own
 
 
@@ -175,7 +179,9 @@ def _moved(node: fx.Node, read: Read, off: Margins) -> Tensor:
 
 
 def _of_layer(node: fx.Node, read: Read, margins: Margins) -> Tensor:
-    """The root of the sum of squares: of a unit of the sum of magnitudes, and of the margins of what is multiplied."""
+    """The root of the sum of squares: of two units of the sum of magnitudes, one for the sum of either library, and of
+    the margins of what is multiplied.
+    """
     a, b = (source_of(node, place) for place in (0, 1))
     given = bound_args(node)
     bias: Any = given.get("bias")
@@ -193,7 +199,7 @@ def _of_layer(node: fx.Node, read: Read, margins: Margins) -> Tensor:
         squares.append(total(x**2, margins[b].to(x) ** 2))
     if bias is not None and bias in margins:
         squares.append(total(torch.zeros_like(x), weight, margins[bias].to(x) ** 2))
-    own = LAST_PLACE * total(x.abs(), weight.abs(), None if bias is None else read(bias).abs())
+    own = 2 * LAST_PLACE * total(x.abs(), weight.abs(), None if bias is None else read(bias).abs())
     return torch.hypot(own, torch.stack(squares).sum(0).sqrt()) if squares else own
 
 

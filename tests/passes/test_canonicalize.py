@@ -136,6 +136,17 @@ def test_same_padding_becomes_numbers(kernel, dilation, padding):
     assert nets.operators(stage.graph) == (["pad"] if padding == [0, 0] else []) + ["conv2d"]
 
 
+@pytest.mark.parametrize(("kernel", "dilation", "kept"), [
+    ((3, 1), (1, 2), [1, 1]), ((1, 3), 2, [1, 2]), (1, 3, [1, 1]), (3, 2, (2, 2)),
+])
+def test_a_single_tap_has_no_dilation(kernel, dilation, kept):
+    stage, x = nets.captured_of(nn.Conv2d(4, 4, kernel, (1, 2), (0, 1), dilation, groups=2), 4, 9, 9)
+    before = nets.run(stage.graph, x)
+    assert canonicalize(stage.graph) == (kept != (2, 2)) and not canonicalize(stage.graph)
+    assert torch.equal(nets.run(stage.graph, x), before)
+    assert list(bound_args(nets.find(stage.graph, "conv2d"))["dilation"]) == list(kept)
+
+
 def test_uneven_padding_has_more_after_and_carries_the_layer_origin():
     graph = nets.captured_net("paddings")[0].graph
     canonicalize(graph)

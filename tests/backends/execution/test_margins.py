@@ -72,6 +72,12 @@ def test_a_norm_of_equal_numbers_is_what_the_rounding_of_their_mean_leaves():
     assert float(exact.max()) < 1e-4 and float(value.abs().max()) > 1
 
 
+@pytest.mark.parametrize("function", [torch.sin, torch.cos])
+def test_no_end_of_a_wave_bounds_what_lies_between(function):
+    found, value = margin(function, X, torch.full_like(X, 2 * torch.pi))
+    assert bool((found >= 2).all()) and bool((found < 2.001).all()) and bool((value.abs() <= 1).all())
+
+
 def test_a_logarithm_makes_a_relative_error_of_the_margin():
     found, _ = margin(lambda x: torch.log(x.abs() + 1e-30), torch.full_like(X, 1e-3), torch.full_like(X, 1e-5))
     assert found.flatten().tolist() == pytest.approx([0.01] * X.numel(), rel=0.05)
@@ -85,8 +91,8 @@ def test_a_layer_s_roundings_are_within_its_margin_and_add_up_as_squares(functio
     weight = torch.randn(2, 108, generator=GENERATOR)
     exact, value = margin(lambda x: function(x, weight), X, None)
     error = (value - function(X.double(), weight.double())).abs()
-    assert bool((error <= 2 * exact).all()) and float((error <= exact).double().mean()) > 0.99
-    assert float(exact.max()) < 50 * float(error.max())
+    assert bool((error <= exact).all()) and float((2 * error <= exact).double().mean()) > 0.99
+    assert float(exact.max()) < 100 * float(error.max())
     found, _ = margin(lambda x: function(x, weight), X, OFF)
     expected = torch.sqrt(function(OFF**2, weight**2) + 0 * found)
     assert torch.allclose(found, expected, rtol=0.01)
