@@ -15,6 +15,12 @@ from pathlib import Path
 from isobit.pipeline.artifact.digest import PREDICTOR
 
 _OURS = "isobit."
+_ALONE = """import os
+import sys
+
+# A file beside this script that is called as a module is must not be read in its place, before anything is checked.
+if sys.path and os.path.realpath(sys.path[0] or ".") == os.path.dirname(os.path.realpath(__file__)):
+    del sys.path[0]"""
 _ROOT = Path(__file__).parents[2]  # installed, the folder of the package
 
 
@@ -32,18 +38,18 @@ class _Part:
 def standalone(path: Path, last_word: str = "FAIL") -> str:
     """Source of the script at `path` with every module of ours before its own code.
 
-    The docstring is the script's; imports are gathered at the top, each once. Without a package that it needs, the
-    script says so and ends with 1.
+    The docstring is the script's; imports are gathered at the top, each once, and none is taken from the script's own
+    folder. Without a package that it needs, the script says so and ends with 1.
 
     Args:
         last_word: what it prints last where a package is missing.
     """
     parts = _with_dependencies(path)
     lines = {line for part in parts.values() for line in part.imports} - {"from __future__ import annotations"}
-    lines.add("import sys")
+    lines -= {"import os", "import sys"}  # both are there before a script begins
     standard = sorted(line for line in lines if line.split()[1].split(".")[0] in sys.stdlib_module_names)
     others = sorted(lines - set(standard))
-    head = [parts[path].docstring, "from __future__ import annotations", "\n".join(standard),
+    head = [parts[path].docstring, "from __future__ import annotations", _ALONE, "\n".join(standard),
             _guarded(others, last_word) if others else ""]
     bodies = "\n\n\n".join(part.body for part in parts.values())
     return "\n\n".join(text for text in head if text) + "\n\n" + bodies + "\n" + parts[path].start

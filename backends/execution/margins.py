@@ -19,6 +19,7 @@ infinite (a mask of -inf, 1 / 0): they have no margin and count in no sample's l
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,6 +37,7 @@ from isobit.pipeline.operators.unary import UNARY
 
 LAST_PLACE = 2.0**-23  # of float32, as a share of a number
 APPROXIMATED = 2.0**-20
+_TINY = torch.finfo(torch.float32).tiny
 Read = Callable[[fx.Node], Any]  # what a node stands for: a tensor, a constant
 Margins = Mapping[fx.Node, Tensor]  # the nodes that have none are exact
 # Least and largest elements, and what lays several tensors out: monotone in each of their operands.
@@ -158,22 +160,24 @@ def _probed(node: fx.Node, read: Read, margins: Margins) -> Tensor:
     """What a node makes of each operand that is off by its margin, up or down, one operand after the other; float64.
 
     An end at which the function has no finite value does not count: there the operand has no value beyond it either.
+    An operand that may be 0 may be next to it: what a logarithm makes of it there is further off than at either end.
     """
-    exact = _moved(node, read, {})
+    exact = _given(node, read, {})
     total = torch.zeros_like(exact)
     for source in dict.fromkeys(source for source in node.all_input_nodes if source in margins):
-        ends = [_moved(node, read, {source: sign * margins[source]}) for sign in (1, -1)]
-        total += torch.maximum(*(torch.nan_to_num((end - exact).abs(), posinf=0.0) for end in ends))
+        x, margin = read(source).double(), margins[source].double()
+        next_to_0 = torch.where(margin < x.abs(), x, torch.copysign(x.new_tensor(_TINY), x))
+        ends = [_given(node, read, {source: end}) for end in (x + margin, x - margin, next_to_0)]
+        changes = [torch.nan_to_num((end - exact).abs(), posinf=0.0) for end in ends]
+        total += functools.reduce(torch.maximum, changes)
     return total
 
 
-def _moved(node: fx.Node, read: Read, off: Margins) -> Tensor:
-    """The call in float64, on operands of which some are off."""
+def _given(node: fx.Node, read: Read, others: Mapping[fx.Node, Tensor]) -> Tensor:
+    """The call in float64, on operands of which some are others."""
     def value(n: fx.Node) -> Any:
-        found = read(n)
-        if not (isinstance(found, Tensor) and found.is_floating_point()):
-            return found
-        return found.double() + off[n] if n in off else found.double()
+        found = others.get(n, read(n))
+        return found.double() if isinstance(found, Tensor) and found.is_floating_point() else found
 
     return call(node, value)
 

@@ -46,11 +46,27 @@ def test_every_module_stands_once_after_what_it_needs_and_imports_are_at_the_top
     order = ("EMPTY = json.dumps", "def left()", "RIGHT = ", "print(left")
     assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
     assert "backends" not in text and "Lowest" not in text
-    assert text.splitlines()[2:7] == [
-        'a \\\\ and more."""', "", "from __future__ import annotations", "", "import json"
+    assert text.splitlines()[2:8] == [
+        'a \\\\ and more."""', "", "from __future__ import annotations", "", "import os", "import sys"
     ]
-    kinds = [isinstance(node, ast.Import | ast.ImportFrom | ast.Try) for node in ast.parse(text).body[1:]]
+    nodes = ast.parse(text).body[1:]
+    [path] = [node for node in nodes if "del sys.path[0]" in ast.unparse(node)]
+    assert [ast.unparse(node) for node in nodes[:nodes.index(path)]] == [
+        "from __future__ import annotations", "import os", "import sys"]
+    kinds = [isinstance(node, ast.Import | ast.ImportFrom | ast.Try) for node in nodes if node is not path]
     assert kinds == sorted(kinds, reverse=True)
+
+
+@pytest.mark.parametrize("by", ["folder", "path"])
+def test_a_file_beside_it_is_not_read_in_a_package_s_place(script, tmp_path, by):
+    alone = tmp_path / "elsewhere" / "run.py"
+    alone.parent.mkdir()
+    alone.write_text(standalone(script))
+    for name in ("numpy.py", "json.py"):
+        (alone.parent / name).write_text("raise SystemExit('taken in')\n")
+    command = [sys.executable, "run.py" if by == "folder" else alone]
+    done = subprocess.run(command, cwd=alone.parent if by == "folder" else tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("{}l {}")
 
 
 @pytest.mark.parametrize(("word", "printed"), [("FAIL", "FAIL\n"), ("", "")])
