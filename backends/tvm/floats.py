@@ -72,7 +72,7 @@ def function_of(call: FloatCall) -> Any:
 def _converters() -> dict[str, Callable[[fx.Node, Any], Any]]:
     """Operators that the importer lacks, or of which it makes something else."""
     return {"amax.default": _largest, "amin.default": _least, "upsample_nearest2d.vec": _nearest,
-            "layer_norm.default": _normalized}
+            "layer_norm.default": _normalized, "exp2.default": _power_of_two}
 
 
 def _largest(node: fx.Node, importer: Any) -> Any:
@@ -90,6 +90,13 @@ def _reduced(node: fx.Node, importer: Any, name: str) -> Any:
     axes = node.kwargs.get("dim", arguments[1]) or None
     keep = bool(node.kwargs.get("keepdim", arguments[2]))
     return importer.block_builder.emit(getattr(relax.op, name)(importer.env[node.args[0]], axes, keepdims=keep))
+
+
+def _power_of_two(node: fx.Node, importer: Any) -> Any:
+    from tvm import relax
+
+    given: Any = node.args[0]
+    return importer.block_builder.emit(relax.op.power(relax.const(2.0, "float32"), importer.env[given]))
 
 
 def _normalized(node: fx.Node, importer: Any) -> Any:

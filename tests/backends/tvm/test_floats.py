@@ -54,6 +54,7 @@ CALLS = {
     "softmax": lambda graph, x: graph.call_function(ATEN.softmax.int, (x, -1)),
     "amax": lambda graph, x: graph.call_function(ATEN.amax.default, (x, [1, 2])),
     "amin of all": lambda graph, x: graph.call_function(ATEN.amin.default, (x,), {"keepdim": True}),
+    "exp2": lambda graph, x: graph.call_function(ATEN.exp2.default, (x,)),
     "nearest": lambda graph, x: graph.call_function(ATEN.upsample_nearest2d.vec, (x, [7, 5], None)),
     "nearest by a scale": lambda graph, x: graph.call_function(ATEN.upsample_nearest2d.vec, (x, None, [1.55, 1.7])),
 }
