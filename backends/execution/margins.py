@@ -20,6 +20,7 @@ infinite (a mask of -inf, 1 / 0): they have no margin and count in no sample's l
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -132,9 +133,13 @@ def _of_operator(node: fx.Node, read: Read, result: Tensor) -> Tensor:
 
 
 def _of_norm(node: fx.Node, read: Read) -> Tensor:
-    """What is left of a mean that was rounded: of equal numbers not 0, and divided by the root of `eps` alone."""
+    """What is left of a mean that was rounded: of equal numbers not 0, and divided by the root of `eps` alone.
+
+    A library that adds n numbers one after the other is off by about sqrt(n) units.
+    """
     x, axes, factor = _norm(node, read)
-    return 4 * LAST_PLACE * x.abs().amax(axes, keepdim=True) * factor
+    units = max(4.0, math.prod(x.shape[axis] for axis in axes) ** 0.5)
+    return units * LAST_PLACE * x.abs().amax(axes, keepdim=True) * factor
 
 
 def _carried_by_norm(node: fx.Node, read: Read, margin: Tensor) -> Tensor:

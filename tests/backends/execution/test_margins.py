@@ -68,6 +68,9 @@ def test_no_value_leaves_its_margin_while_the_operands_keep_to_theirs(function):
 def test_a_norm_of_equal_numbers_is_what_the_rounding_of_their_mean_leaves():
     exact, value = margin(lambda x: F.layer_norm(x, (6,)), torch.full_like(X, 0.37), None)
     assert 1e-6 < float(exact.min()) == float(exact.max()) < 1e-3 and bool((value.abs() <= exact).all())
+    one_by_one = torch.full((243,), 85018.1).numpy().cumsum(dtype="float32")[-1].item() / 243
+    exact, value = margin(lambda x: F.layer_norm(x.flatten(2), (36,)), torch.full_like(X, 85018.1), None)
+    assert abs(one_by_one - 85018.1) / 1e-5**0.5 < 243**0.5 / 6 * float(exact.max())
     exact, value = margin(lambda x: F.layer_norm(x, (6,)), X, None)
     assert float(exact.max()) < 1e-4 and float(value.abs().max()) > 1
 
