@@ -18,6 +18,7 @@ from isobit.passes.fold_affine import fold_affine
 from isobit.passes.fold_batchnorm import fold_batchnorm
 from isobit.passes.forms.end_at_cut import end_at_cut
 from isobit.passes.forms.lines_as_maps import lines_as_maps
+from isobit.passes.forms.sizes_at_hand import sizes_at_hand
 from isobit.passes.forms.split_transposed import split_transposed
 from isobit.passes.freeze import freeze
 from isobit.passes.insert_quantizers import insert_quantizers
@@ -45,6 +46,7 @@ PREPARE = (
     fold_affine,     # factors after batch norms
     decompose,       # needs the literal shapes that canonicalize wrote
     canonicalize,    # decompose may leave a slice or reshape in a non-canonical form
+    sizes_at_hand,   # last: what is made of a size stands where it is read
 )
 
 

@@ -154,6 +154,20 @@ class Tensors:
             and layout.is_identity(value.numbers)
         )
 
+    def as_laid_out(self, node: fx.Node, number: int, in_order: bool) -> int:
+        """A tensor with the codes of `node` that says how these lie, to who asks the tensor.
+
+        A matrix by rows and its transpose by columns are the same bytes, of two orders.
+        """
+        source = self.buffers[number]
+        height, width, channels = source.shape
+        if self.trial or source.in_order == in_order or 1 in (height * width, channels):
+            return number
+        output = self.add(replace(
+            source, name=node.name, quantized=False, nchw=sample_shape(node), in_order=in_order))
+        self.steps.append(same_bytes(node.name, module_path(node), number, output, source.size))
+        return output
+
     def reshaped(self, node: fx.Node, number: int, shape: tuple[int, int, int]) -> int:
         """A tensor of the same bytes as a map of another shape."""
         source = self.buffers[number]

@@ -50,7 +50,10 @@ class MaskSource:
             words = self._bits.integers(0, 2**64, -(-count // 4), dtype=np.uint64)
             ones = np.less(words.view(np.uint16)[:count], round(float(keep) * 2**16)).view(np.uint8)
         mask = torch.empty_like(like)
-        flat(mask).copy_(torch.from_numpy(ones))
+        places = flat(mask)
+        if places.untyped_storage().data_ptr() != mask.untyped_storage().data_ptr():  # a copy: [N, T, C] of a GRU
+            return mask.copy_(torch.from_numpy(ones).view(like.shape))
+        places.copy_(torch.from_numpy(ones))
         return mask
 
 

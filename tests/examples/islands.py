@@ -59,6 +59,7 @@ AFTER: dict[str, Callable[[Island, Tensor], Any]] = {
     "scores": lambda net, x: torch.softmax(_classes(net, net.stem(x)), 1),
     "scores and a map": lambda net, x: {"scores": torch.softmax(_classes(net, net.stem(x)), 1), "map": net.stem(x)},
     "joined": _joined,
+    "turned": lambda net, x: torch.softmax(net.head(net.stem(x).flatten(2).transpose(1, 2)).transpose(1, 2), 2),
 }
 
 

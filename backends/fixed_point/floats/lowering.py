@@ -114,7 +114,8 @@ class FloatLowering(Tensors):
         value = self.values.get(node)
         if isinstance(value, Value):
             try:
-                codes = self.codes(node, node, in_order=self.lies_in_order(node), anywhere=True)
+                in_order = self.lies_in_order(node)
+                codes = self.as_laid_out(node, self.codes(node, node, in_order=in_order, anywhere=True), in_order)
             except Refusal:
                 if node.op != "call_function":
                     raise

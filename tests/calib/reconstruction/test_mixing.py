@@ -117,6 +117,17 @@ def test_masks_are_fresh_and_seeded() -> None:
     assert torch.equal(first, again.draw(like, 0.5))
 
 
+@pytest.mark.parametrize("like", [
+    torch.zeros(49, 8, 32).transpose(0, 1), torch.zeros(8, 49, 16, 10).permute(0, 2, 1, 3), torch.zeros(8, 64)[:, ::2],
+])
+@pytest.mark.parametrize("keep", [0.5, 0.3])
+def test_a_mask_is_drawn_whole_however_the_value_lies(like: Tensor, keep: float) -> None:
+    """A batch-first GRU gives steps before samples in memory; what is not written is whatever lay there."""
+    mask = MaskSource(3, CPU).draw(like, keep)
+    assert torch.equal(mask, MaskSource(3, CPU).draw(like.contiguous(), keep)) and mask.shape == like.shape
+    assert abs(float(mask.mean()) - keep) < 0.05
+
+
 def test_mixed_input_is_on_average_the_mean_of_both() -> None:
     quantized, teacher = torch.randn(2, 40, 50, generator=torch.Generator().manual_seed(0))
     source = MaskSource(1, CPU)
