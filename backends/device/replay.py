@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import statistics
 import sys
 import time
@@ -29,10 +30,17 @@ class CannotCheck(Exception):
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what every `run.py` takes."""
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long to measure the latency")
+    parser.add_argument("--seconds", type=_seconds, default=1.0, help="how long to measure the latency")
     parser.add_argument("--require-signature", type=Path, metavar="KEY.pub", help=(
         "first compare the folder with the signature of this public key (PEM): finds damage and mix-ups; against an "
         "attacker run `model_signing verify` from outside the folder; needs model-signing"))
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < 1e6:
+        raise argparse.ArgumentTypeError("0 up to a million")
+    return seconds
 
 
 def unsigned(folder: Path, key: Path | None) -> list[str]:
@@ -52,7 +60,10 @@ def unsigned(folder: Path, key: Path | None) -> list[str]:
     except ValueError as error:
         raise CannotCheck(
             f"{error}; give an elliptic public key as PEM: openssl ec -in key.pem -pubout -out key.pub") from error
-    return [problem] if problem else []
+    if problem:
+        return [problem]
+    print("signature: the folder is as the owner of " + key.name + " signed it")
+    return []
 
 
 def need_probe(folder: Path, manifest: dict[str, Any], name: str) -> None:
@@ -122,8 +133,20 @@ def print_latency(infer: Callable[[], object], seconds: float, of: str = "") -> 
 
 def verdict(check: Callable[[], list[str]]) -> int:
     """Print what `check` finds wrong, then PASS or FAIL; 0 where it is nothing, else 1, and `CANNOT` where it cannot
-    check. Any other error is a finding.
+    check, or cannot say what it found. Any other error is a finding.
     """
+    if sys.stdout is None:  # it was closed before the script began
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (as long as the script runs)
+    try:
+        status = _judged(check)
+        sys.stdout.flush()
+        return status
+    except OSError:  # a full disk, a reader that has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
+        return CANNOT
+
+
+def _judged(check: Callable[[], list[str]]) -> int:
     status = 1
     try:
         problems = check()

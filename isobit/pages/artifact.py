@@ -66,6 +66,12 @@ class Output(_Lenient):
     signal_to_noise_db: dict[str, float | None] = {}
 
 
+class Said(_Lenient):
+    """A part of the proof, in one line."""
+
+    text: str = ""
+
+
 class Proof(_Lenient):
     """What pages show of `parity.json`."""
 
@@ -76,6 +82,9 @@ class Proof(_Lenient):
     moved_by_requantization: Codes
     integer_ops: Kernels
     output_values: dict[str, Output] = {}
+    every_input: Said | None = None
+    read_back: Said | None = None
+    directed: Said | None = None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from isobit.pipeline.proof.findings import AccuracyVerdict, ReadBack, Rule
 from isobit.pipeline.proof.measures import Measures
 from isobit.pipeline.proof.observed import Seen
 from isobit.pipeline.proof.outputs import Share, same_choice
-from isobit.pipeline.proof.verdicts import headlines
+from isobit.pipeline.proof.verdicts import headlines, reach_text
 from isobit.pipeline.samples.arrays import Targets
 from isobit.pipeline.samples.network_inputs import Inputs, copied, in_numpy, part, sample_count, tensors
 
@@ -168,6 +168,7 @@ class ParityReport:
             "levels": [self._level(level) for level in self.levels],
             "moved_by_requantization": {"samples": self.exact_samples, **asdict(self.moved_by_requantization)},
             "every_input": {
+                "text": reach_text(self),
                 "sum_limit": max((one.limit for one in self.reach if one.limit is not None), default=None),
                 "tensors": {one.name: one.to_json() for one in self.reach},
             },

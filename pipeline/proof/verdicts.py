@@ -74,8 +74,21 @@ def parity_text(report: ParityReport) -> str:
         return f"{failed[0].text} {samples}"
     if codes.differing:
         return f"{differing}, at a level of float kernels, which is not held to them {samples}"
+    if not codes.compared:
+        return f"{_without_codes(level)} {samples}"
     where = " that integer kernels compute" if level.boundaries else ""
     return f"all {codes.compared:,} integer codes{where} equal the reference {samples}"
+
+
+def _without_codes(level: LevelReport) -> str:
+    """What was compared where float operators stand before every quantizer."""
+    after = sum(count.compared for count in level.boundaries.values())
+    values = sum(count.compared for count in level.outputs.values())
+    exact = all(count.in_float is None for count in level.outputs.values())
+    near = "the reference's but for float rounding"
+    codes = f"{after:,} codes right after float operators are {near}, and " if after else ""
+    outputs = f"{values:,} output values are " + ("equal to the reference's" if exact else near)
+    return f"no integer kernel gives codes here: {codes}{outputs}"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """The frame of every `run.py`: files that changed, the median of a latency, a verdict whatever happens."""
 
+import argparse
 import ast
 import io
 import json
+import subprocess
 import sys
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from isobit.backends.device import golden, replay
 from isobit.backends.device.replay import (
     CANNOT,
+    add_options,
     broken_files,
     need_probe,
     print_latency,
@@ -197,3 +200,21 @@ def test_a_name_that_the_terminal_cannot_show_is_no_traceback(monkeypatch):
 def test_the_syntax_is_that_of_python_3_8(module):
     with open(module.__file__) as file:
         ast.parse(file.read(), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize(("redirect", "status"), [(">/dev/full", CANNOT), (">&-", 0), ("| exit 0", CANNOT)])
+def test_a_verdict_that_nobody_can_read_is_none_and_no_traceback(redirect, status):
+    code = "import sys, time; time.sleep(0.5); from isobit.backends.device.replay import verdict; " \
+        "sys.exit(verdict(lambda: print('latency') or []))"
+    command = f"'{sys.executable}' -c \"{code}\" {redirect}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+@pytest.mark.parametrize("given", ["inf", "nan", "-1"])
+def test_a_latency_that_would_never_be_known_is_refused(given, capsys):
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["--seconds", given])
+    assert "0 up to a million" in capsys.readouterr().err

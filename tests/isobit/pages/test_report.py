@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from isobit.pages.artifact import Said
 from isobit.pages.environment import MOST_BYTES
 from isobit.pages.layers import layer_rows
 from isobit.pages.report import PAGE, distances, factor_text, falls, ordered, report_page, sizes, tiles, write_page
@@ -136,6 +137,12 @@ def test_every_output_has_its_signal_to_noise(tmp_path):
     assert "Signal to noise of every output" in report_page(made)
 
 
-def test_the_certificate_says_what_stands_and_what_does_not(page):
+def test_the_certificate_says_what_stands_and_what_does_not(page, tmp_path):
     text = PageReader(page).text
-    assert "proof by samples" in text and "nothing of inputs that were not run" in text
+    assert "nothing of inputs that were not run" in text and "Every input" not in text
+    made = made_artifact(tmp_path / "a")
+    texts = {"every_input": "7 of 9 tensors", "read_back": "52 operators", "directed": "99 codes"}
+    proof = made.proof.model_copy(update={name: Said(text=text) for name, text in texts.items()})
+    text = PageReader(report_page(replace(made, proof=proof))).text
+    assert "Every input, from integers alone: 7 of 9 tensors." in text
+    assert "Read back from the files: 52 operators." in text and "kernel to its ends: 99 codes." in text

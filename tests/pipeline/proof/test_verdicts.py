@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, OutputCount, Reach
+from isobit.pipeline.proof.counts import BoundaryCount, CodeCount, FloatOutput, OutputCount, Reach
 from isobit.pipeline.proof.findings import AccuracyVerdict, Finding, Rule
 from isobit.pipeline.proof.parity import LevelReport, ParityReport
 from isobit.pipeline.proof.verdicts import (
@@ -84,13 +84,26 @@ def test_kernels_and_levels_are_named_alike_everywhere():
     assert float_kernels({"integer": 3, "float": 0}) == []
 
 
+@pytest.mark.parametrize(("after", "in_float", "text"), [
+    (24, True, "24 codes right after float operators are the reference's but for float rounding, and 8 output values "
+               "are the reference's but for float rounding"),
+    (0, False, "8 output values are equal to the reference's"),
+])
+def test_a_proof_without_codes_says_what_it_is_of(after, in_float, text):
+    boundaries = {"gru_q": BoundaryCount(after)} if after else {}
+    outputs = {"logits": OutputCount(8, 0, FloatOutput(8) if in_float else None)}
+    made = replace(report(), levels=[LevelReport("all", True, boundaries=boundaries, outputs=outputs)])
+    assert parity_text(made) == f"no integer kernel gives codes here: {text} (50 samples)"
+
+
 def test_what_holds_for_every_input_is_one_line():
     made = report()
-    assert reach_text(made) == "" and made.to_json()["every_input"] == {"sum_limit": None, "tensors": {}}
+    assert reach_text(made) == "" and made.to_json()["every_input"] == {
+        "text": "", "sum_limit": None, "tensors": {}}
     made.reach = [Reach("x_q", "numbers", 100, 2, 1), Reach("relu_q", "sums", 1000, bound=512, limit=1024),
                   Reach("gelu_q", "nothing", why="runs in float")]
     assert reach_text(made) == (
         "1 of 3 tensors have exact arithmetic's codes for every input, 1 part from them by 1 step(s) at most (x_q on "
         "most, 2 of 100 numbers), 1 are not gone through; the largest sum takes 50 % of what the target adds in")
     told = made.to_json()["every_input"]
-    assert told["sum_limit"] == 1024 and list(told["tensors"]) == ["x_q", "relu_q", "gelu_q"]
+    assert told["text"] == reach_text(made) and told["sum_limit"] == 1024 and list(told["tensors"]) == ["x_q", "relu_q", "gelu_q"]
