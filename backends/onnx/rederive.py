@@ -106,7 +106,8 @@ class _File:
         compute: dict[str, Callable[..., np.ndarray]] = {
             "Cast": lambda x: x.astype(np.int64), "Reshape": lambda x, shape: x.reshape(shape),
             "Gather": lambda x, places: x[places], "Mul": lambda x, y: x * y,
-            "Add": lambda x, y: x + y, "Identity": lambda x: x,
+            "Add": lambda x, y: x + y, "Sub": lambda x, y: x - y, "Identity": lambda x: x, "Expand": np.broadcast_to,
+            "Slice": lambda x, first, end: x[first[0]:end[0]], "Concat": lambda *parts: np.concatenate(parts),
         }
         if node.op_type in compute:
             values = [self.constant(each) for each in node.input]
