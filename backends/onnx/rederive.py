@@ -214,8 +214,8 @@ class _File:
     def _of(self, node: Any, parts: list[Any], grid: _Grid) -> Sums | None:
         x = self.grid(parts[0][3])
         kind = node.op_type.replace("QLinear", "").replace("QGemm", "Gemm")
-        if x is None or (kind in ("Conv", "Gemm") and parts[1][0] is None):
-            return None
+        if x is None or parts[0][1:3] != (x.scale, x.zero) or (kind in ("Conv", "Gemm") and parts[1][0] is None):
+            return None  # codes that are read on another grid than they are made on: nested levels
         if kind in ("Conv", "Gemm"):
             codes, scale, zero = parts[1][:3]
             if zero is None or zero.any():

@@ -106,4 +106,5 @@ def test_what_holds_for_every_input_is_one_line():
         "1 of 3 tensors have exact arithmetic's codes for every input, 1 part from them by 1 step(s) at most (x_q on "
         "most, 2 of 100 numbers), 1 are not gone through; the largest sum takes 50 % of what the target adds in")
     told = made.to_json()["every_input"]
-    assert told["text"] == reach_text(made) and told["sum_limit"] == 1024 and list(told["tensors"]) == ["x_q", "relu_q", "gelu_q"]
+    assert told["text"] == reach_text(made) and told["sum_limit"] == 1024
+    assert list(told["tensors"]) == ["x_q", "relu_q", "gelu_q"]
