@@ -139,11 +139,14 @@ def verify(folder: Path, derive: Callable[[Path], Mapping[str, Any]]) -> tuple[l
     verdicts = [tensor["verdict"] for tensor in tensors.values()]
     exact, parting, unsaid = (verdicts.count(verdict) for verdict in ("equal", "parts", "open"))
     again = f"sums and thresholds of {len(tensors) - len(left)} of {len(tensors)} tensors"
-    again += "; not of " + ", ".join(left) if left else ""
+    others = "; of the others (of two tensors, of tables, in float, logits) run.py compares samples: "
+    again += others + ", ".join(left) if left else ""
+    nothing = "nothing: of this target's files the hashes alone are compared here, and run.py runs them"
     said = [
         "all files are as they were built; proven on {}".format(content["processor"]),
-        f"the build says, every input: {exact} tensors exact, {parting} part from that as listed, {unsaid} not known",
-        f"worked out again from the files: {again if derived else 'nothing, this target has no second reader'}",
+        f"the build says, every input: {exact} tensors exact, {parting} part from that as report.md lists, "
+        f"{unsaid} not gone through",
+        f"worked out again from the files: {again if derived else nothing}",
         "the build says, read back: {}".format((proven["read_back"] or {}).get("text", "not")),
         "the build says, directed: {}".format((proven["directed"] or {}).get("text", "none")),
         "the build says, sampled: {:,} codes of {:,} samples".format(proven["codes"]["compared"], proven["samples"]),

@@ -36,7 +36,7 @@ def test_it_says_what_was_proven_and_how_much_was_derived_anew(folder):
     said, problems = verify(folder, derived(a_q=("a" * 64, 9), c_q=("c" * 64, None), more=("dd", 1)))
     assert problems == [] and said[0].endswith("proven on a processor")
     assert "every input: 1 tensors exact, 1 part" in said[1] and said[2].endswith(
-        "2 of 3 tensors; not of b_q")
+        "2 of 3 tensors; of the others (of two tensors, of tables, in float, logits) run.py compares samples: b_q")
     assert [line.partition(", ")[2] for line in said[3:]] == [
         "read back: not", "directed: none", "sampled: 40 codes of 3 samples"]
     assert set(certified(folder)[0]["proven"]) == set(KEPT)
@@ -92,7 +92,7 @@ def test_claims_that_no_proof_can_have_made_fail_however_they_are_sealed(folder,
 
 
 def test_a_target_without_a_second_reader_says_so_and_a_linked_folder_is_seen(folder, tmp_path):
-    assert "no second reader" in verify(folder, derived())[0][2]
+    assert "the hashes alone" in verify(folder, derived())[0][2]
     (folder / "more").symlink_to(folder.parent)
     assert verify(folder, derived())[1] == ["more: nothing says what it is"]
 
