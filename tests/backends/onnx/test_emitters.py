@@ -148,6 +148,16 @@ def test_what_nobody_writes_is_refused_with_both_reasons():
     assert "torch.onnx cannot write it" in unsupported(graph)[0][1]
 
 
+@pytest.mark.parametrize(("kernel", "given", "right"), [
+    (2, {"stride": 2, "padding": 1, "dilation": 2}, False), (2, {"padding": 1}, True), (3, {"padding": 1}, True),
+])
+def test_a_maximum_of_padding_alone_is_refused(kernel, given, right):
+    """PyTorch gives -inf there, ONNX Runtime the least number. Found by seed 21122."""
+    graph, _ = prepared(Apply(lambda x: F.max_pool2d(x[:, :, :1, :1], kernel, **given)))
+    assert [why for _, why in unsupported(graph)] == [
+        "max_pool2d with a window in its padding alone, where nothing is the largest"] * (not right)
+
+
 def test_what_is_moved_with_a_value_of_its_own_is_dequantized_once(tmp_path):
     """A second DequantizeLinear would be read by nobody."""
     class Padded(nn.Module):
