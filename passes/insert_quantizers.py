@@ -1,15 +1,19 @@
 """Put the `Quantizer` nodes that `annotate` asked for into the graph: after values, on weights, on biases.
 
-Node names tell what they quantize and travel to every artifact: `<node>_q` an activation, `<layer>_w` a weight.
+Node names tell what they quantize and travel to every artifact: `<node>_q` an activation, `<layer>_w` a weight. What a
+session returns is asked for by name, so no quantizer has the name of an output.
 """
 
 from __future__ import annotations
+
+import re
 
 import torch
 from torch import fx
 
 from isobit.pipeline.graph.annotation import annotation_of
 from isobit.pipeline.graph.nodes import bound_args, finish, insert_module, quantizer_of, set_argument
+from isobit.pipeline.graph.ports import output_names
 from isobit.pipeline.quant.grid import QParams, QuantSpec
 from isobit.pipeline.quant.quantizer import Quantizer
 
@@ -41,6 +45,9 @@ def insert_quantizers(graph: fx.GraphModule) -> bool:
 
 def _module(graph: fx.GraphModule, name: str, spec: QuantSpec, fixed: tuple[float, int] | None = None) -> str:
     """Register a new quantizer; a grid that the target fixes has its numbers from the start."""
+    # Behind a name that another node has, the graph writes `_1` and so on.
+    while any(re.fullmatch(rf"{re.escape(name)}(_\d+)?", output) for output in output_names(graph)):
+        name += "_"
     quantizer = Quantizer(spec)
     if fixed is not None:
         quantizer.set_params(QParams(torch.tensor(fixed[0]), torch.tensor(fixed[1], dtype=torch.int32)))

@@ -139,5 +139,13 @@ def describe_outputs(
 
 
 def comment(text: str) -> str:
-    """The text without what would begin or end a comment."""
-    return text.replace("*/", "* /").replace("/*", "/ *")
+    """The text on one line, without what would begin or end a comment: what cannot be printed is escaped."""
+    shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+    return shown.replace("*/", "* /").replace("/*", "/ *").replace("??/", "? ?/")
+
+
+def string(text: str) -> str:
+    """A C string of the text in UTF-8: bytes that C may read as anything else are written in octal digits."""
+    written = "".join(chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\?' else f"\\{byte:03o}"
+                      for byte in text.encode("utf-8", "backslashreplace"))
+    return f'"{written}"'

@@ -51,8 +51,23 @@ def checked(command: list[str], folder: Path) -> None:
         raise RuntimeError(done.stderr.strip())
 
 
-def replay(folder: Path, build: Path, cortex_m4: bool, samples: int | None, tensors: int) -> list[str]:
-    """Build main_test.c and run it; what it said unless it passed, having compared so many tensors of each sample."""
+def shortened(lines: list[str], names: list[str]) -> list[str]:
+    """One line for each tensor in place of one for each of its samples that differ; in the order of `names`."""
+    samples, others = {}, []
+    for line in lines:
+        found = re.fullmatch(r"sample (\d+): (.* differs?)", line)
+        if found:
+            samples.setdefault(found[2], []).append(found[1])
+        else:
+            others.append(line)
+    order = {name + " differs": place for place, name in enumerate(names)}
+    first = sorted(samples, key=lambda said: order.get(said, len(order)))
+    return [f"{said} in {len(samples[said])} samples, first in sample {samples[said][0]}" if len(samples[said]) > 1 else
+            f"{said} in sample {samples[said][0]}" for said in first] + others
+
+
+def replay(folder: Path, build: Path, cortex_m4: bool, samples: int | None, model: dict) -> list[str]:
+    """Build main_test.c and run it; what it said unless it passed, having compared all tensors of each sample."""
     program = str(build / "main_test")
     limit = [] if samples is None else [f"-DGOLDEN_SAMPLES={samples}"]
     if cortex_m4:
@@ -65,11 +80,13 @@ def replay(folder: Path, build: Path, cortex_m4: bool, samples: int | None, tens
         command = [program]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=TIMEOUT)
     lines = done.stdout.split("\n")
-    print("\n".join(line for line in lines if line and line not in ("PASS", "FAIL")))
+    names = [model["tensors"][number]["name"] for number in model["order"]]
+    print("\n".join(shortened([line for line in lines if line and line not in ("PASS", "FAIL")], names)))
     if done.returncode or "PASS" not in lines:
         return [f"the test program failed (exit status {done.returncode})"]
     counts = re.search(r"^samples: (\d+), tensors compared: (\d+),", done.stdout, re.MULTILINE)
     replayed, compared = map(int, counts.groups()) if counts else (0, 0)
+    tensors = sum(tensor["quantized"] for tensor in model["tensors"])
     whole = replayed == (samples or replayed) and compared == replayed * tensors > 0
     return [] if whole else [f"{VECTORS} does not hold the quantized tensors of this network"]
 
@@ -114,9 +131,8 @@ def check(folder: Path, cortex_m4: bool, samples: int | None, seconds: float) ->
     if problems:
         return problems
     model = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    tensors = sum(tensor["quantized"] for tensor in model["tensors"])
     with tempfile.TemporaryDirectory() as build:
-        problems = replay(folder, Path(build), cortex_m4, samples, tensors)
+        problems = replay(folder, Path(build), cortex_m4, samples, model)
         if not problems and not cortex_m4:
             time_runs(folder, Path(build), model, seconds)
     return problems

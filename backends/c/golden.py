@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from isobit.backends.c.constants import INDENT, float_text, integer_text, number_lines
+from isobit.backends.c.constants import INDENT, float_text, integer_text, number_lines, string
 from isobit.backends.c.device_runner import VECTORS
 from isobit.backends.c.emit import read_description
 from isobit.backends.device.golden import ABOVE, BELOW, CODE, NEAR, float_key, input_key, output_key, port_names
@@ -126,7 +125,7 @@ def _tensor(name: str, codes: np.ndarray | None) -> str:
     if codes is None:
         return f"{INDENT}{{NULL, {{0}}}},"
     lines = "\n".join(number_lines([f"{value}u" for value in checksums(codes)], INDENT * 2))
-    return f"{INDENT}{{{json.dumps(name)}, {{\n{lines}\n{INDENT}}}}},"
+    return f"{INDENT}{{{string(name)}, {{\n{lines}\n{INDENT}}}}},"
 
 
 def _table(kind: str, name: str, values: np.ndarray) -> str:

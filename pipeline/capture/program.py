@@ -73,13 +73,18 @@ def _output_names(program: torch.export.ExportedProgram, count: int, taken: Sequ
     paths, _ = _pytree.tree_flatten_with_path(_pytree.tree_unflatten(default, spec))
     names: list[str] = []
     for path, name in paths:
-        keys = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path]
+        keys = [_written(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path]
         told = any(not isinstance(key, _pytree.SequenceKey) for key in path)
         name = (".".join(filter(None, keys)) if told else "") or name
         while name in names or name in taken:
             name += "_"
         names.append(name)
     return names
+
+
+def _written(key: Any) -> str:
+    """The key as text that files can hold: none holds half a character, and archives end a name at a zero."""
+    return str(key).encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
 class _SizeCheck(fx.Interpreter):

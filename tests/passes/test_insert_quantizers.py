@@ -10,6 +10,7 @@ from isobit import passes
 from isobit.backends.onnx.target import TARGETS
 from isobit.passes import annotate, insert_quantizers, prepare
 from isobit.pipeline.graph.nodes import bound_args, is_constant, module_path, quantizer_of, tensor_shape
+from isobit.pipeline.graph.ports import name_ports
 from isobit.pipeline.graph.quantized_tensors import quantizers
 from isobit.pipeline.quant.quantizer import Phase
 from isobit.pipeline.recipe.file import load_recipe
@@ -54,6 +55,19 @@ def test_inserted_nodes_carry_module_unit_and_shape():
         reader = next(iter(node.users)) if node.name.endswith("_w") else node.args[0]
         assert (module_path(node), node.meta["unit"]) == (module_path(reader), reader.meta["unit"])
         assert tensor_shape(node) == tensor_shape(node.args[0]) != ()
+
+
+@pytest.mark.parametrize("behind", ["", "_1"])
+def test_no_quantizer_has_the_name_of_an_output(behind):
+    graph, x = annotated("residual")
+    names = {node.name for node in graph.graph.nodes}
+    taken = f"{nets.find(graph, 'relu').name}_q{behind}"
+    name_ports(graph, outputs=(taken,))
+    before = nets.run(graph, x)
+    assert insert_quantizers(graph) and torch.equal(nets.run(graph, x), before)
+    added = {node.name for node in graph.graph.nodes} - names
+    assert taken not in added and f"{taken.removesuffix('_1')}_" in added
+    assert set(quantizers(graph)) <= added and not insert_quantizers(graph)
 
 
 def test_prescribed_grids_have_their_numbers_from_the_start():

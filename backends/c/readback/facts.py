@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from isobit.backends.c.readback import kernels
@@ -98,13 +98,13 @@ def found_facts(source: Source, run: Run, description: str, program: Program) ->
     facts: dict[str, Any] = {"packed weights": source.packed, "order of tensors": tuple(run.order),
                              "math.h": source.mathematics}
     for place, (each, name) in enumerate(zip(source.inputs, program.input_names, strict=True)):
-        _named(each, name, len(source.inputs))
+        _named(each, name, program.input_names)
         keys = ("COUNT",) if each.integers else (
             "CHANNELS", "HEIGHT", "WIDTH", "INPUT_BYTES", "INPUT_SCALE", "INPUT_ZERO_POINT")
         for key in keys:
             text = macros.pop(f"{guard}{each.suffix.upper()}_{key}", "")
             facts[f"input {place} {key}"] = Float32.of(float_of(text)) if key == "INPUT_SCALE" else kernels.number(text)
-    facts |= _outputs(macros, guard, program)
+    facts |= _outputs(macros, source, program)
     facts[f"macro {guard}_LOGITS"] = kernels.number(macros.pop(f"{guard}_LOGITS", ""))
     said = {"arena": kernels.number(macros.pop(f"{guard}_ARENA_BYTES", "")),
             "constants": kernels.number(macros.pop(f"{guard}_CONSTANT_BYTES", ""))}
@@ -135,22 +135,31 @@ def held(source: Source, run: Run) -> dict[str, Any]:
     return facts | {"constants that nothing reads": tuple(sorted(unread))}
 
 
-def _named(argument: Argument, name: str, inputs: int) -> None:
+def written_name(name: str, names: Sequence[str], taken: Collection[str] = ()) -> str:
+    """A pattern of what stands for one of `names`: its identifier, and only where that is another's too a number."""
+    own = identifier(name)
+    alike = own in taken or [identifier(each) for each in names].count(own) > 1
+    return own + ("(_[0-9]+)+" if alike else "")
+
+
+def _named(argument: Argument, name: str, names: Sequence[str]) -> None:
     """Raises NotUnderstood where an argument does not bear the name of its input."""
-    must = "codes" if inputs == 1 else f"in_{identifier(name)}"
-    if not (argument.name == must or (inputs > 1 and argument.name.startswith(f"{must}_"))):
+    must = "codes" if len(names) == 1 else f"in_{written_name(name, names)}"
+    if not re.fullmatch(must, argument.name):
         raise NotUnderstood(f"the argument {argument.name} stands for the input {name}: {must}")
 
 
-def _outputs(macros: dict[str, str], guard: str, program: Program) -> Mapping[str, Any]:
+def _outputs(macros: dict[str, str], source: Source, program: Program) -> Mapping[str, Any]:
     """Where each of several outputs lies; their macros are taken out."""
     facts: dict[str, Any] = {}
-    if len(program.outputs) < 2:
+    said = [name for name, _ in program.outputs]
+    if len(said) < 2:
         return facts
+    guard, taken = source.name.upper(), [each.suffix.removeprefix("_") for each in source.inputs]
     names: Iterable[str] = [key.removesuffix("_OFFSET") for key in macros if key.endswith("_OFFSET")]
-    for place, (name, (said, _)) in enumerate(zip(names, program.outputs, strict=False)):
-        if not name.startswith(f"{guard}_{identifier(said).upper()}"):
-            raise NotUnderstood(f"model.h: {name}_OFFSET stands for the output {said}")
+    for place, (name, output) in enumerate(zip(names, said, strict=False)):
+        if not re.fullmatch(f"{guard}_{written_name(output, said, taken).upper()}", name):
+            raise NotUnderstood(f"model.h: {name}_OFFSET stands for the output {output}")
         for key in ("OFFSET", "COUNT"):
             facts[f"output {place} {key}"] = kernels.number(macros.pop(f"{name}_{key}", ""))
     return facts

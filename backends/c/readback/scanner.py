@@ -9,10 +9,13 @@ import numpy as np
 
 _SPACE = re.compile(r"(?:\s+|/\*.*?\*/)*", re.DOTALL)
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_LAST = r"[ \t]*(?:/\*(?:(?!\*/).)*\*/[ \t]*)?\n"  # one comment at most, and the end of the line
 _SPLICED = re.compile(r"(?:\\|\?\?/)\s*\n")  # a line that goes on in the next may hide the end of a comment
 _WORD = re.compile(r"\w+|[^\w\s]")
 _INTEGER = r"-?(?:0|[1-9]\d*)"
 _INTEGERS = re.compile(rf"\s*(?:{_INTEGER}\s*,\s*)*(?:{_INTEGER}\s*)?")
+_FLOAT = r"-?0x[01](?:\.[0-9a-f]+)?p[+-]?\d+f"
+_NUMBER = rf"{_FLOAT}|{_INTEGER}"
 _LEAST = "(-2147483647 - 1)"
 _FLOATS = {"NAN": np.nan, "INFINITY": np.inf, "(-INFINITY)": -np.inf}
 _SHOWN = 40  # characters of what was not understood
@@ -72,7 +75,15 @@ class Scanner:
 
     def line(self, text: str) -> None:
         """Pass a line for the preprocessor, which is this and nothing else but a comment."""
-        self.take(re.escape(text) + r"(?=[ \t]*(?:\n|/\*[^\n]*\*/[ \t]*\n))")
+        self.take(rf"{re.escape(text)}(?={_LAST})")
+
+    def macro(self) -> tuple[str, str]:
+        """Name and text of a macro that is one number, and nothing else but a comment."""
+        found = self.look(rf"#define +(\w+) +({_NUMBER})(?={_LAST})")
+        if found is None:
+            self.fail("a macro of one number, with one comment behind it at most,")
+        self.place = found.end()
+        return found[1], found[2]
 
     def end(self) -> None:
         """Nothing more may stand there."""
@@ -149,7 +160,7 @@ def float_of(text: str) -> float:
     """The value of a float constant, which float32 holds."""
     if text in _FLOATS:
         return _FLOATS[text]
-    if not re.fullmatch(r"-?0x[01](?:\.[0-9a-f]+)?p[+-]?\d+f", text):
+    if not re.fullmatch(_FLOAT, text):
         raise NotUnderstood(f"`{text}` is no float constant in hexadecimal digits")
     value = float.fromhex(text[:-1])
     if float(np.float32(value)) != value:

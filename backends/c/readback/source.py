@@ -103,10 +103,10 @@ def _header(found: Source, scanner: Scanner) -> None:
     scanner.words('extern "C" {')
     scanner.line("#endif")
     while scanner.look(r"#define "):
-        key, value = scanner.take(r"#define +(\w+) +([^\n]*?)(?:/\*[^\n]*\*/)?(?=[ \t]*\n)").groups()
+        key, value = scanner.macro()
         if key in found.macros:
             scanner.fail(f"another macro than {key}")
-        found.macros[key] = value.strip()
+        found.macros[key] = value
     found.inputs = _arguments(found, scanner)
     scanner.words(";")
     for each in found.inputs:
@@ -161,7 +161,8 @@ def _constants(found: Source, scanner: Scanner) -> None:
 
 
 def _new(found: Source, scanner: Scanner, name: str) -> str:
-    if name in found.arrays or name in found.structures or name in ("a", "v", "arena", "logits"):
+    of_a_run = ("a", "v", "arena", "logits", *(each.name for each in found.inputs))  # hide a constant of their name
+    if name in found.arrays or name in found.structures or name in of_a_run:
         scanner.fail(f"a constant with another name than {name}")
     return name
 

@@ -158,6 +158,31 @@ def test_the_header_says_where_each_output_lies_and_the_sizes_count_values(float
     assert f"{values} bytes of values of operators in float" in header
 
 
+class Named(nn.Module):
+    """Two outputs in a dict."""
+
+    def __init__(self, *names):
+        super().__init__()
+        self.names, self.conv, self.linear = names, nn.Conv2d(1, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = torch.relu(self.conv(x))
+        return dict(zip(self.names, (self.linear(y.mean((2, 3))), y), strict=True))
+
+
+@needs_gcc
+@pytest.mark.parametrize("names", [("x_q", "conv2d_q"), ("a\nb", "\r*/??/\\\u2028"), ("linear_w", "\x00\ud800 漢")])
+def test_no_name_of_an_output_is_in_the_way(names, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, images = Named(*names).eval(), torch.randn(8, 1, 5, 5)
+    batches = array_batches(images, None, 8, "calib", "random images")
+    built = driver.compile_model(LoadedModel(model, None, "net", "", None), recipe_of(8, 8), "c", batches, batches,
+                                 tmp_path / "artifact", driver.Options())
+    assert built.passed and replayed(built.folder, tmp_path)[-1] == "PASS"
+    assert len(json.loads((built.folder / "model.json").read_text())["outputs"]) == 2
+
+
 def test_a_machine_without_a_compiler_stops_before_calibration(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)

@@ -10,12 +10,14 @@ from isobit.backends.c.constants import (
     argument_names,
     array,
     braces,
+    comment,
     describe_inputs,
     describe_outputs,
     float_text,
     integer_text,
     number_lines,
     pack,
+    string,
     structure,
 )
 from isobit.backends.fixed_point.program import Weights
@@ -91,3 +93,20 @@ def test_macros_of_outputs_are_distinct_and_their_comments_end_where_they_should
     assert "NET_X" not in guards and not any("*/" in entry["comment"] for entry in found)
     assert [(entry["offset"], entry["count"]) for entry in found] == [(0, 6), (6, 4), (10, 1), (11, 1)]
     assert describe_outputs("net", ["x"], [("logits", (5,))]) == []
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\r\x0b\f\x85\u2028", "*/ /* ??/", "/*/", "\\", "\x00\ud800\u202e", "ü 漢"])
+def test_no_text_leaves_its_comment_or_its_line(name):
+    text = comment(f"{name}: [3]")
+    assert text.isprintable() and len(f"{text}|".splitlines()) == 1 and text.encode()
+    assert not any(mark in text for mark in ("*/", "/*", "??/"))
+    assert text == f"{name}: [3]" or not name.isprintable() or set(name) & set("*/")
+
+
+def test_strings_are_the_texts_bytes_whatever_they_hold():
+    name = 'conv2d_1_q "\\ ??/ %s\n\x00 ü 漢 𠀀 \x1f7'
+    text = string(name)
+    assert text.isascii() and text.isprintable() and not set(text[1:-1]) & set('"?')
+    read = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text[1:-1])
+    assert read.encode("latin-1").decode("utf-8") == name and string("t_1") == '"t_1"'
+    assert string("\ud800") == r'"\134ud800"'

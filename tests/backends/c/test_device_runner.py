@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from isobit.backends.c.device_runner import FILES
+from isobit.backends.c.device_runner import FILES, shortened
 from tests.backends.c.compiled import needs_emulator, needs_gcc, write, write_artifact
 from tests.examples import programs
 from tests.examples.sealed import seal, write_documents
@@ -52,7 +52,7 @@ def test_what_was_built_passes_on_a_cortex_m4_and_anything_else_fails(artifact):
     assert code == 0 and lines[0].startswith("samples: 2, ") and lines[-1] == "PASS"
     flip_a_weight(artifact)
     code, lines = run(artifact, "--cortex-m4")
-    assert code == 1 and "sample 0: t2 differs" in lines and lines[-1] == "FAIL"
+    assert code == 1 and "t2 differs in 3 samples, first in sample 0" in lines and lines[-1] == "FAIL"
 
 
 def test_no_damage_passes(artifact):
@@ -109,8 +109,20 @@ def test_a_missing_file_fails(artifact):
 def test_another_network_fails(artifact):
     flip_a_weight(artifact)
     code, lines = run(artifact)
-    assert code == 1 and "sample 0: t2 differs" in lines
+    assert code == 1 and lines[0] == "t2 differs in 3 samples, first in sample 0"
+    tensors = [line.partition(" differ")[0] for line in lines if " differ" in line and "differing" not in line]
+    assert len(tensors) == len(set(tensors)) > 3 and tensors[-1] == "logits"
     assert lines[-2:] == ["the test program failed (exit status 1)", "FAIL"]
+
+
+def test_what_differs_is_told_once_in_the_order_of_the_network():
+    said = ["sample 0: b differs", "sample 0: logits differ", "sample 1: a differs", "sample 1: b differs",
+            "samples: 2"]
+    assert shortened(said, ["a", "b", "logits"]) == [
+        "a differs in sample 1", "b differs in 2 samples, first in sample 0",
+        "logits differ in sample 0", "samples: 2"]
+    assert shortened(["samples: 2, tensors compared: 4, differing: 0"], ["a"]) == [
+        "samples: 2, tensors compared: 4, differing: 0"]
 
 
 def test_files_that_do_not_compile_fail_with_the_complaint(artifact):

@@ -38,6 +38,7 @@ def program_of(function):
         (lambda y, x: {"a": [y, y], "b": {"c": y}}, ("a.0", "a.1", "b.c")),
         (lambda y, x: {"": y, "b": {"": y}}, ("output_0", "b")),
         (lambda y, x: {"a": [y], "a.0": y, "x": y}, ("a.0", "a.0_", "x_")),
+        (lambda y, x: {"a\0": y, "\ud800": y}, ("a\\x00", "\\ud800")),
         (lambda y, x: Found(y, y), ("boxes", "scores")),
         (lambda y, x: ({"deep": y}, y), ("0.deep", "output_1")),
     ],

@@ -1,8 +1,11 @@
 """What the files state of themselves."""
 
+import re
+
 import pytest
 
-from isobit.backends.c.readback.facts import counted, identifier, sizes_of, wanted_facts
+from isobit.backends.c.constants import argument_names, describe_outputs
+from isobit.backends.c.readback.facts import counted, identifier, sizes_of, wanted_facts, written_name
 from isobit.backends.c.readback.scanner import NotUnderstood
 from isobit.backends.readback.description import Float32
 from tests.backends.c.readback.test_layers import followed
@@ -13,6 +16,26 @@ from tests.backends.fixed_point import oracle
     ("Little Net", "little_net"), ("9x", "model_9x"), ("_a--b_", "a_b"), ("ß", "model")])
 def test_names_become_identifiers(name, expected):
     assert identifier(name) == expected
+
+
+@pytest.mark.parametrize("names", [
+    ["x", "y"], ["x", "X", "x_1"], ["a.b", "a_b", "a b"], ["", "model"], ["a", "a", "a_0", "a_0_0"], ["x_y", "x"]])
+@pytest.mark.parametrize("inputs", [["x"], ["x", "a.b"], ["a", "A", "x_1"]])
+def test_names_that_are_written_are_those_that_are_read_and_no_others(names, inputs):
+    arguments = [each.removeprefix("in_") for each in argument_names(inputs)] if len(inputs) > 1 else []
+    for name, found in zip(inputs, arguments, strict=False):
+        assert re.fullmatch(written_name(name, inputs), found)
+    written = describe_outputs("net", inputs, [(name, (1,)) for name in names])
+    for name, each in zip(names, written, strict=True):
+        pattern = f"NET_{written_name(name, names, arguments).upper()}"
+        assert re.fullmatch(pattern, each["guard"]) and not re.fullmatch(pattern, f"{each['guard']}X")
+
+
+@pytest.mark.parametrize(("names", "taken", "right", "wrong"), [
+    (["x", "X"], (), "x_0", "x"), (["x", "y"], (), "x", "x_0"), (["x", "y"], ("x",), "x_0", "x")])
+def test_a_number_stands_only_behind_a_name_that_two_have(names, taken, right, wrong):
+    pattern = written_name("x", names, taken)
+    assert re.fullmatch(pattern, right) and not re.fullmatch(pattern, wrong)
 
 
 def test_what_must_be_stated_is_the_programs():

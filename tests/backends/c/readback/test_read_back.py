@@ -137,6 +137,41 @@ def test_what_the_other_texts_state_is_compared(small, file, old, new):
     assert read(program, folder).differences
 
 
+def test_a_table_that_the_input_hides_is_told(small):
+    """The kernel would read the input, not the table."""
+    program, folder = small
+    text = (folder / "model.c").read_text()
+    (folder / "model.c").write_text(re.sub(r"\bbias_0\b", "codes", text))
+    assert "another name than codes" in read(program, folder).text
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory):
+    torch.manual_seed(0)
+    folder, x = tmp_path_factory.mktemp("segmenter"), torch.randn(8, 3, 8, 8)
+    placed = ports.place(ports.Segmenter().eval(), x, "net", "c")
+    reference = passes.legalize(ports.calibrate(placed, x))[0]
+    BACKEND.emit(reference, folder)
+    return reference, folder, (folder / "model.h").read_text()
+
+
+def test_every_macro_is_compared_and_none_is_more_than_it_says(segmenter):
+    reference, folder, header = segmenter
+    is_whole(BACKEND.read_back(reference, folder, None))
+    macros = re.findall(r"#define (NET_\w+) (\S+)", header)
+    assert {name.removeprefix("NET_") for name, _ in macros} >= {
+        "CHANNELS", "HEIGHT", "WIDTH", "INPUT_BYTES", "LOGITS", "OUT_OFFSET", "OUT_COUNT", "AUX_OFFSET", "AUX_COUNT",
+        "ARENA_BYTES", "CONSTANT_BYTES", "INPUT_SCALE", "INPUT_ZERO_POINT"}
+    for name, value in macros:
+        other = str(int(value) + 1) if value.isdigit() else "0x1p-4f"
+        for wrong in (other, f"{value} /* a */ + 1 /* b */", f"{value} + 1", "", f"{value}\n#define NET_MORE 1"):
+            text = re.sub(rf"(#define {name}) {re.escape(value)}", lambda m, w=wrong: f"{m[1]} {w}", header)
+            assert text != header
+            (folder / "model.h").write_text(text)
+            assert BACKEND.read_back(reference, folder, None).differences, text
+    (folder / "model.h").write_text(header)
+
+
 def test_comments_spaces_and_the_names_of_constants_say_nothing(small):
     program, folder = small
     text = (folder / "model.c").read_text()

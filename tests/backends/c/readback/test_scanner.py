@@ -61,3 +61,22 @@ def test_a_line_that_goes_on_is_refused_and_lines_are_whole():
     scanner.line("#endif")
     with pytest.raises(NotUnderstood, match="line 2"):
         scanner.line("#endif")
+
+
+@pytest.mark.parametrize("text", ["10", "-3", "0x1.8p-3f", "10 /* a */", "10\t/* a ; 'b' // c */ "])
+def test_a_macro_is_one_number_and_at_most_a_comment(text):
+    assert Scanner(f"/* x */ #define A_B {text}\n", "x.h").macro() == ("A_B", text.split()[0])
+
+
+@pytest.mark.parametrize("text", [
+    "10 /* a */ + 1 /* b */", "10 /* a */ /* b */", "10 + 1", "(10)", "10u", "012", "", "/* 10 */", "10 /* a\n*/",
+    "10 // a", "/* a */ 10", "0x1.8p-3", "10 /*/", "B",
+])
+def test_a_macro_that_is_anything_else_is_an_error(text):
+    with pytest.raises(NotUnderstood, match=r"x\.h, line 1"):
+        Scanner(f"#define A {text}\n", "x.h").macro()
+
+
+def test_nothing_stands_between_two_comments_of_a_line():
+    with pytest.raises(NotUnderstood, match="line 1"):
+        Scanner("#define A /* a */ const /* b */\n", "x.c").line("#define A")

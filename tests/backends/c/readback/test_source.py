@@ -31,6 +31,7 @@ def test_nothing_of_the_text_is_left_out(texts):
     ("static const struct", "static struct"), ("float *logits)\n{", "float *logits)\n{ return;"),
     ("\nvoid net_quantize", "\nint more;\nvoid net_quantize"),
     ("static const int32_t bias_0", "static const int32_t a"),
+    ("static const int32_t bias_0", "static const int32_t codes"),
     ("static const int32_t bias_0[", "static const int32_t more[1] = {1,};\nstatic const int32_t more["),
     ("ISOBIT_TRACE(0, codes", "ISOBIT_TRACE(0, )codes"),
 ])
