@@ -45,7 +45,7 @@ from isobit.pipeline.artifact.timings import TimedStages
 from isobit.pipeline.errors import CalibrationError, InputError, RecipeError, TargetError
 from isobit.pipeline.graph.layers import Layers
 from isobit.pipeline.graph.quantized_tensors import quantized_tensors
-from isobit.pipeline.model.modelfile import LoadedModel
+from isobit.pipeline.model.modelfile import LoadedModel, as_loaded
 from isobit.pipeline.proof.measures import Measures, check_drop
 from isobit.pipeline.proof.observed import spread
 from isobit.pipeline.quant.grids import grid_kind
@@ -192,7 +192,7 @@ def open_subject(
     Raises:
         CompileError: see `pipeline.errors`.
     """
-    loaded = loaded if isinstance(loaded, LoadedModel) else LoadedModel(loaded, None, type(loaded).__name__, "", None)
+    loaded = as_loaded(loaded)
     check_drop(options.max_drop)
     ungated = replace(options, max_drop=None)
     measures = check_request(recipe, calibration, evaluation, ungated)

@@ -34,7 +34,7 @@ from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.capture.lookups import check_lookups
 from isobit.pipeline.errors import InputError, RecipeError
 from isobit.pipeline.graph.quantized_tensors import quantized_tensors
-from isobit.pipeline.model.modelfile import LoadedModel
+from isobit.pipeline.model.modelfile import LoadedModel, as_loaded
 from isobit.pipeline.model.onnx.proof import COMPARED
 from isobit.pipeline.proof.measures import Measures, find_measures, rehearse_gate
 from isobit.pipeline.proof.observed import seen_twice
@@ -96,7 +96,7 @@ def build_artifact(
 ) -> Build:
     """`compile_model`, for a caller that holds `out` already (`pipeline.artifact.output.claim`)."""
     watcher, backend = TimedStages(told), BACKENDS.get(target)
-    loaded = loaded if isinstance(loaded, LoadedModel) else LoadedModel(loaded, None, type(loaded).__name__, "", None)
+    loaded = as_loaded(loaded)
     measures = check_request(recipe, calibration, evaluation, options)
     calibration = in_model_order(loaded, calibration) if isinstance(calibration, Batches) else calibration
     evaluation = in_model_order(loaded, evaluation) if evaluation is not None else None

@@ -25,7 +25,7 @@ from isobit.pipeline.quant.pattern import Pattern, pattern_of
 PROBE = "probe.npz"
 DIGEST_BYTES = 8  # of the 32: what a wrong kernel gives meets them by chance once in 2^64
 FACTS, UP, DIGESTS, GIVEN = "facts", "up", "digests", "given:"  # keys of probe.npz; a prefix of integer inputs
-TENSORS, INPUTS, OUTPUTS, UNCERTAIN = "tensors", "inputs", "outputs", "uncertain"  # of the facts, which are JSON
+TENSORS, TAKEN, RETURNED, UNCERTAIN = "tensors", "inputs", "outputs", "uncertain"  # of the facts, which are JSON
 NAME, PATTERN, OPERATOR, HAS_UP = "name", "pattern", "operator", "up"  # of one entry of the facts
 
 Pieces = Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
@@ -79,8 +79,8 @@ def read_probe(folder: Path, names: Sequence[str], inputs: Sequence[str], output
             pattern = pattern_of(entry[PATTERN], np.unpackbits(packed)[:count].reshape(pattern.shape) == 1)
         patterns.append(pattern)
     given = {entry[NAME]: chosen_numbers(pattern_of(entry[PATTERN])) if PATTERN in entry
-             else arrays[GIVEN + entry[NAME]] for entry in facts[INPUTS]}
-    returned = [entry[NAME] for entry in facts[OUTPUTS]]
+             else arrays[GIVEN + entry[NAME]] for entry in facts[TAKEN]}
+    returned = [entry[NAME] for entry in facts[RETURNED]]
     compared = [name for name in [*(pattern.name for pattern in patterns), *returned] if name not in facts[UNCERTAIN]]
     held = (sorted(pattern.name for pattern in patterns), sorted(given), sorted(returned))
     if held != (sorted(names), sorted(inputs), sorted(outputs)):
@@ -90,7 +90,7 @@ def read_probe(folder: Path, names: Sequence[str], inputs: Sequence[str], output
     return Probe(
         given, patterns, dict(zip(compared, arrays[DIGESTS])),  # noqa: B905 (Python 3.8)
         {name: entry[OPERATOR] for name, entry in zip(  # noqa: B905 (Python 3.8)
-            [*(pattern.name for pattern in patterns), *returned], [*facts[TENSORS], *facts[OUTPUTS]])},
+            [*(pattern.name for pattern in patterns), *returned], [*facts[TENSORS], *facts[RETURNED]])},
         facts[UNCERTAIN],
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,14 @@ def standalone(path: Path, last_word: str = "FAIL") -> str:
 
     Args:
         last_word: what it prints last where a package is missing.
+
+    Raises:
+        ValueError: two modules define one name; the later would stand for both.
     """
     parts = _with_dependencies(path)
+    defined = Counter(name for part in parts.values() for name in _defined(part.body))
+    if twice := sorted(name for name, count in defined.items() if count > 1):
+        raise ValueError(f"{', '.join(twice)}: defined by two modules of the script {path.name}")
     lines = {line for part in parts.values() for line in part.imports} - {"from __future__ import annotations"}
     lines -= {"import os", "import sys"}  # both are there before a script begins
     standard = sorted(line for line in lines if line.split()[1].split(".")[0] in sys.stdlib_module_names)
@@ -74,6 +81,18 @@ def _with_dependencies(path: Path) -> dict[Path, _Part]:
     for other in part.ours:
         found.update({key: value for key, value in _with_dependencies(other).items() if key not in found})
     return {**found, path: part}
+
+
+def _defined(body: str) -> set[str]:
+    """Names that a module's own lines give a meaning, outside of functions and classes."""
+    found: set[str] = set()
+    for node in ast.parse(body).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        else:
+            found |= {each.id for each in ast.walk(node) if isinstance(each, ast.Name) and
+                      isinstance(each.ctx, ast.Store)}
+    return found
 
 
 def _take_apart(path: Path) -> _Part:

@@ -15,7 +15,7 @@ from isobit.backends.device.processor import read_cpuinfo, this_machine
 from isobit.backends.device.standalone import standalone, write_predictor
 from isobit.backends.onnx.arithmetic import IntegerArithmetic
 from isobit.backends.onnx.device import device_predictor, device_runner
-from isobit.backends.onnx.emit import FORMS, Form, emit_model, unsupported, without_kernels
+from isobit.backends.onnx.emit import FORMS, Form, check_ports, emit_model, unsupported, without_kernels
 from isobit.backends.onnx.metadata import add_metadata
 from isobit.backends.onnx.profiles import DEFAULT_PROFILE, why_inexact
 from isobit.backends.onnx.readback.read_back import read_back
@@ -72,6 +72,7 @@ class OnnxBackend:
             )
 
     def unsupported(self, graph: fx.GraphModule, target: Target) -> Iterable[tuple[fx.Node, str]]:
+        check_ports(graph)
         return [*unsupported(graph), *without_kernels(graph, target)]
 
     def emit(self, reference: Reference, folder: Path) -> list[Path]:

@@ -21,6 +21,7 @@ from isobit.backends.onnx.forms.qoperator import OperatorEmission
 from isobit.pipeline.errors import TargetError
 from isobit.pipeline.graph.calls import Calls
 from isobit.pipeline.graph.nodes import bound_args, is_constant, op_name, pair, source_of, tensor_shape, where
+from isobit.pipeline.graph.ports import input_names, output_names
 from isobit.pipeline.shapes import known_sizes
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
@@ -51,6 +52,21 @@ def _without_largest(node: fx.Node) -> str:
             if not any(0 <= first + tap * apart < size for tap in range(taps)):
                 return "max_pool2d with a window in its padding alone, where nothing is the largest"
     return ""
+
+
+def check_ports(graph: fx.GraphModule) -> None:
+    """Refuse ports that share a name: a file has one value of it.
+
+    Raises:
+        TargetError: an input and an output of the network are called the same, as in a file that returns its input.
+    """
+    both = next((name for name in output_names(graph) if name in input_names(graph)), None)
+    if both is not None:
+        raise TargetError(
+            f"'{both}' is an input and an output of the model, and an ONNX file has one value of a name",
+            where=f"output '{both}'", field="target",
+            hint="rename one of the two in the model, or keep the other outputs alone (`outputs`)",
+        )
 
 
 def without_kernels(graph: fx.GraphModule, target: Target) -> list[tuple[fx.Node, str]]:

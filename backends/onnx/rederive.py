@@ -67,6 +67,8 @@ def rederive(path: Path) -> dict[str, Sums]:
 def _check_functions(model: Any) -> None:
     """Refuse functions that grow where they are called as none of ours does; n of them could be 2**n nodes."""
     sizes = {(each.domain, each.name): len(each.node) for each in model.functions}
+    if any(each.domain != "b" for each in model.functions):
+        raise ValueError("functions that may bear the name of an operator of ONNX Runtime's, which it would run")
     if any((node.domain, node.op_type) in sizes or any(part.HasField("g") or part.graphs for part in node.attribute)
            for each in model.functions for node in each.node):
         raise ValueError("functions that call functions or hold graphs: a build writes none")
@@ -109,10 +111,9 @@ class _File:
             "Add": lambda x, y: x + y, "Sub": lambda x, y: x - y, "Identity": lambda x: x, "Expand": np.broadcast_to,
             "Slice": lambda x, first, end: x[first[0]:end[0]], "Concat": lambda *parts: np.concatenate(parts),
         }
-        if node.op_type in compute:
-            values = [self.constant(each) for each in node.input]
-            if all(value is not None for value in values):
-                self._constants[name] = compute[node.op_type](*values)
+        values = [self.constant(each) for each in node.input] if node.op_type in compute else [None]
+        if all(value is not None for value in values):
+            self._constants[name] = compute[node.op_type](*values)
         return self._constants[name]
 
     def grid(self, name: str) -> _Grid | None:

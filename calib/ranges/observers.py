@@ -124,7 +124,7 @@ class RangeObserver:
     def _extremes(self) -> tuple[Tensor, Tensor]:
         if self.low is None or self.high is None:
             raise CalibrationError("no data reached a quantizer", where=self.name, hint="this is a defect: report it")
-        _check_finite(self.low, self.high, self.name)
+        check_finite(self.low, self.high, self.name)
         _check_size(self.low, self.high, self.name)
         return self.low, self.high
 
@@ -148,7 +148,7 @@ def weight_params(weight: Tensor, spec: QuantSpec, name: str) -> QParams:
     weight = weight.detach().float()
     rows = weight.reshape(1, -1) if spec.axis is None else weight.movedim(spec.axis, 0).flatten(1)
     low, high = torch.aminmax(rows, dim=1)
-    _check_finite(low, high, name)
+    check_finite(low, high, name)
     if spec.range.kind == "percentile":
         clip = _smallest_above(rows, spec.range.percentile)
         low, high = torch.maximum(low, -clip), torch.minimum(high, clip)
@@ -157,7 +157,12 @@ def weight_params(weight: Tensor, spec: QuantSpec, name: str) -> QParams:
     return params_from_range(*((low[0], high[0]) if spec.axis is None else (low, high)), spec)
 
 
-def _check_finite(low: Tensor, high: Tensor, name: str) -> None:
+def check_finite(low: Tensor, high: Tensor, name: str) -> None:
+    """Refuse ends of a tensor that are not finite.
+
+    Raises:
+        CalibrationError: names the tensor.
+    """
     if not bool(torch.isfinite(low).all() and torch.isfinite(high).all()):
         raise CalibrationError(
             "values that are not finite (NaN or infinity)", where=name, allowed="finite numbers",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from isobit.calib.context import Calibration
-from isobit.calib.ranges.observers import RangeObserver, params_of, weight_params
+from isobit.calib.ranges.observers import RangeObserver, check_finite, params_of, weight_params
 from isobit.calib.ranges.told_apart import Ends, ends_told_apart
 from isobit.calib.reconstruction.boundary import EVALUATION_BATCH, batches
 from isobit.calib.reconstruction.reconstruct import UnitTask
@@ -120,6 +120,9 @@ def _choose_weight_params(calibration: Calibration) -> None:
     for name, quantizer in calibration.weights().items():
         weight = get_attribute(calibration.graph, source_of(nodes[name]))
         quantizer.set_params(weight_params(weight, quantizer.spec, where(nodes[name])))
+    for node in calibration.graph.graph.nodes:
+        if bias_quantizer_of(calibration.graph, node) is not None:
+            check_finite(*torch.aminmax(get_attribute(calibration.graph, source_of(node))), where(node))
 
 
 def _check_sums(calibration: Calibration) -> None:

@@ -86,12 +86,12 @@ def _content(
             arrays[probe.GIVEN + name] = values.numpy()
         entries.append({probe.NAME: name, **({} if pattern is None else {probe.PATTERN: pattern.facts()})})
     facts = {
-        probe.INPUTS: entries,
+        probe.TAKEN: entries,
         probe.TENSORS: [
             {probe.PATTERN: pattern.facts(), probe.OPERATOR: chosen.operators[pattern.name],
              probe.HAS_UP: pattern.up is not None} for pattern in chosen.patterns
         ],
-        probe.OUTPUTS: [{probe.NAME: name, probe.OPERATOR: chosen.operators[name]} for name in arithmetic.outputs],
+        probe.RETURNED: [{probe.NAME: name, probe.OPERATOR: chosen.operators[name]} for name in arithmetic.outputs],
         probe.UNCERTAIN: [*arithmetic.float_boundaries, *arithmetic.float_outputs],
     }
     arrays[probe.FACTS] = np.frombuffer(json.dumps(facts, separators=(",", ":")).encode(), np.uint8)

@@ -10,7 +10,7 @@ from torch import fx
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.graph.ends.decoding import NO_CUT, CutPoint, cut_points, decodes, keep_in_integers
 from isobit.pipeline.graph.nodes import finish, nodes_by_name
-from isobit.pipeline.graph.ports import name_ports, output_names, output_node, output_nodes
+from isobit.pipeline.graph.ports import input_names, name_ports, output_names, output_node, output_nodes
 from isobit.pipeline.stages import Captured
 
 
@@ -30,7 +30,7 @@ def end_at_cut(captured: Captured, prepared: fx.GraphModule) -> Captured:
     kept = {name: node for name, node in named.items() if not decodes(node)}
     for point in cut_points(prepared):
         if nodes[point.name] not in kept.values():
-            kept[_free_name(point, {*named, *kept})] = nodes[point.name]
+            kept[_free_name(point, {*named, *kept, *input_names(prepared)})] = nodes[point.name]
     without = tuple(name for name, node in named.items() if decodes(node))
     output_node(prepared).args = (next(iter(kept.values())) if len(kept) == 1 else tuple(kept.values()),)
     name_ports(prepared, outputs=tuple(kept))

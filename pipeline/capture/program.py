@@ -12,7 +12,7 @@ from torch.utils import _pytree
 
 from isobit.pipeline.errors import CaptureError, first_line
 from isobit.pipeline.graph.nodes import tensor_dtype, tensor_shape, where
-from isobit.pipeline.graph.ports import input_nodes, name_ports
+from isobit.pipeline.graph.ports import input_nodes, name_ports, unlike
 from isobit.pipeline.quiet import quiet
 from isobit.pipeline.shapes import known_sizes
 
@@ -76,9 +76,7 @@ def _output_names(program: torch.export.ExportedProgram, count: int, taken: Sequ
         keys = [_written(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path]
         told = any(not isinstance(key, _pytree.SequenceKey) for key in path)
         name = (".".join(filter(None, keys)) if told else "") or name
-        while name in names or name in taken:
-            name += "_"
-        names.append(name)
+        names.append(unlike(name, [*names, *taken]))
     return names
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import fx
 
@@ -23,16 +23,30 @@ def output_nodes(graph: fx.GraphModule) -> tuple[fx.Node, ...]:
 
 
 def input_names(graph: fx.GraphModule) -> tuple[str, ...]:
-    """One name for each input: as the model or `name_ports` gave it; `input` of one without a name."""
-    nodes = input_nodes(graph)
-    return tuple(str(node.meta.get(_NAME, INPUT if len(nodes) == 1 else node.name)) for node in nodes)
+    """One name for each input: as the model or `name_ports` gave it; `input` of one without a name.
+
+    Where an output was given that name, the input's is longer by `_`.
+    """
+    nodes, given = input_nodes(graph), output_node(graph).meta.get(_NAMES, ())
+    default = unlike(INPUT, given)
+    return tuple(str(node.meta.get(_NAME, default if len(nodes) == 1 else node.name)) for node in nodes)
 
 
 def output_names(graph: fx.GraphModule) -> tuple[str, ...]:
-    """One name for each output; `logits` of one without a name, `output_0`, `output_1` and so on of several."""
+    """One name for each output; `logits` of one without a name, `output_0`, `output_1` and so on of several.
+
+    Where an input is called so, the output's name is longer by `_`.
+    """
     count = len(output_nodes(graph))
     default = (OUTPUT,) if count == 1 else tuple(f"output_{place}" for place in range(count))
-    return tuple(output_node(graph).meta.get(_NAMES, default))
+    return tuple(output_node(graph).meta.get(_NAMES) or (unlike(name, input_names(graph)) for name in default))
+
+
+def unlike(name: str, taken: Collection[str]) -> str:
+    """`name`, longer by as many `_` as it takes to be none of those `taken`."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def name_ports(graph: fx.GraphModule, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> None:

@@ -123,6 +123,19 @@ def load_model(
     return LoadedModel(module.float().eval(), None, name, sha256, built_by, (*content.notes, *notes))
 
 
+def as_loaded(network: LoadedModel | nn.Module) -> LoadedModel:
+    """What stands for a module that was read from no file; a loaded one as it is.
+
+    Raises:
+        InputError: parameters of the module are not finite.
+    """
+    if isinstance(network, LoadedModel):
+        return network
+    name = type(network).__name__
+    _check_values(dict(network.named_parameters()), f"the module {name}")
+    return LoadedModel(network, None, name, "", None)
+
+
 def _load_onnx(
     path: Path, unused: Mapping[str, Any], input_shapes: Sequence[str], simplify: bool, outputs: Sequence[str]
 ) -> LoadedModel:
@@ -361,7 +374,7 @@ def _check_plain(weights: Mapping[str, Tensor], path: Path) -> None:
         raise corrupt(path, f"its tensors speak of {claimed:,} bytes, the file holds {size:,}")
 
 
-def _check_values(weights: Mapping[str, Any], path: Path) -> None:
+def _check_values(weights: Mapping[str, Any], place: Path | str) -> None:
     for name, tensor in weights.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             continue
@@ -370,6 +383,6 @@ def _check_values(weights: Mapping[str, Any], path: Path) -> None:
             count = int((~finite).sum())
             raise InputError(
                 f"the tensor '{name}' has {count} of {tensor.numel()} values that are NaN or infinite",
-                where=str(path),
+                where=str(place),
                 hint="The training diverged or the file is damaged; take an earlier checkpoint.",
             )

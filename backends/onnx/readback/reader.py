@@ -15,6 +15,7 @@ from typing import Any
 from isobit.backends.onnx.readback.vocabulary import (
     CONTRIB,
     KERNELS,
+    LOCAL,
     STANDARD_KERNELS,
     Unknown,
     kernel_operator,
@@ -68,6 +69,9 @@ class Reader:
         self._tensors: dict[str, Term] = {}
         self._functions = {(each.domain, each.name): each for each in model.functions}
         self._once((f"function {each.name}" for each in model.functions), "the model")
+        for domain, name in self._functions:
+            if domain != LOCAL:  # sessions take an operator of their own that is called so, whatever the function says
+                self._problem(f"domain of function {name}", domain or "ONNX", LOCAL)
         self._called: set[tuple[str, str]] = set()
         self._check_bytes(model, content)
         self._known(model, _MODEL, "the model")
@@ -164,6 +168,7 @@ class Reader:
                 scope[tensor.name] = self.terms.edge(what)
         self.constants = len(graph.initializer)
         read = self._nodes(graph.node, scope, {}, outside=True)
+        read.update(each.name for each in graph.input)  # the network may have inputs that it does not use
         for name in scope:
             if name not in read and name not in outputs and name not in self.names:
                 self._idle(f"value {name}")

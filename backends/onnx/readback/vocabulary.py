@@ -17,6 +17,7 @@ from isobit.backends.readback.description import Constant, Float32, Operator, Te
 
 OPSET = 19  # the newest that the oldest supported runtime knows
 CONTRIB = "com.microsoft"
+LOCAL = "b"  # domain of a file's own functions
 Attributes = Mapping[str, Any]
 # Attributes whose neutral value says the same as none: of steps, and of borders.
 _STEPS, _BORDERS = ("strides", "dilations"), ("pads", "output_padding")

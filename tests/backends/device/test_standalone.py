@@ -57,6 +57,14 @@ def test_every_module_stands_once_after_what_it_needs_and_imports_are_at_the_top
     assert kinds == sorted(kinds, reverse=True)
 
 
+@pytest.mark.parametrize("line", ["EMPTY, other = 1, 2", "class EMPTY:\n    pass", "def EMPTY():\n    return 1"])
+def test_a_name_that_two_modules_define_is_refused(script, line):
+    left = script.parent / "left.py"
+    left.write_text(left.read_text().replace("import EMPTY", "import EMPTY as none") + "\n\n" + line + "\n")
+    with pytest.raises(ValueError, match=r"EMPTY: defined by two modules of the script script\.py"):
+        standalone(script)
+
+
 @pytest.mark.parametrize("by", ["folder", "path"])
 def test_a_file_beside_it_is_not_read_in_a_package_s_place(script, tmp_path, by):
     alone = tmp_path / "elsewhere" / "run.py"

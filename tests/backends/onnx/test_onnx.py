@@ -1,5 +1,7 @@
 """The backend as the driver sees it."""
 
+import copy
+
 import pytest
 
 from isobit.backends import onnx as module
@@ -7,6 +9,7 @@ from isobit.backends.base import BACKENDS
 from isobit.backends.onnx import OnnxBackend
 from isobit.backends.onnx.profiles import DEFAULT_PROFILE
 from isobit.pipeline.errors import TargetError
+from isobit.pipeline.graph.ports import name_ports
 from tests.backends.device.test_processor import HASWELL
 from tests.examples.onnx_cases import frozen
 
@@ -50,3 +53,13 @@ def test_a_profile_that_saturates_here_is_refused_before_calibration(form, profi
     assert OnnxBackend(form).target(DEFAULT_PROFILE).profile == DEFAULT_PROFILE
     monkeypatch.setattr(module, "read_cpuinfo", lambda: HASWELL.replace(" avx2 ", " avx2 avx_vnni "))
     assert OnnxBackend(form).target(profile).profile == profile
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator"])
+def test_a_name_of_an_input_and_of_an_output_is_refused(form):
+    reference, _ = frozen("add", 4, 4)
+    graph, target = copy.deepcopy(reference.graph), reference.quantized.target
+    name_ports(graph, ["x"], ["x"])
+    with pytest.raises(TargetError, match="'x' is an input and an output of the model") as error:
+        OnnxBackend(form).unsupported(graph, target)
+    assert error.value.where == "output 'x'" and "(`outputs`)" in error.value.hint

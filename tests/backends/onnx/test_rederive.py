@@ -100,26 +100,38 @@ def test_codes_that_a_clamp_leaves_out_are_left_out(clamp, form, tmp_path):
 
 def test_functions_that_call_functions_are_not_written_out(tmp_path):
     """27 of them that each call the next one twice would be 2**27 nodes; a build writes none that calls another."""
-    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("own", 1)]
-    calls = [[onnx.helper.make_node(f"F{n + 1}", ["u"], ["w"], domain="own"),
-              onnx.helper.make_node(f"F{n + 1}", ["w"], ["v"], domain="own")] for n in range(27)]
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("b", 1)]
+    calls = [[onnx.helper.make_node(f"F{n + 1}", ["u"], ["w"], domain="b"),
+              onnx.helper.make_node(f"F{n + 1}", ["w"], ["v"], domain="b")] for n in range(27)]
     bodies = [*calls, [onnx.helper.make_node("Relu", ["u"], ["v"])]]
-    functions = [onnx.helper.make_function("own", f"F{n}", ["u"], ["v"], body, opsets) for n, body in enumerate(bodies)]
-    graph = onnx.helper.make_graph([onnx.helper.make_node("F0", ["x"], ["y"], domain="own")], "g", [], [])
+    functions = [onnx.helper.make_function("b", f"F{n}", ["u"], ["v"], body, opsets) for n, body in enumerate(bodies)]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("F0", ["x"], ["y"], domain="b")], "g", [], [])
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, functions=functions), tmp_path / "model.onnx")
     with pytest.raises(ValueError, match=r"model\.onnx is no ONNX model of Isobit's: functions that call functions"):
         rederive(tmp_path / "model.onnx")
 
 
 def test_functions_that_are_called_too_often_are_not_written_out(tmp_path):
-    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("own", 1)]
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("b", 1)]
     names = [f"v{number}" for number in range(301)]
     body = [onnx.helper.make_node("Relu", [a], [b]) for a, b in pairwise(names)]
-    function = onnx.helper.make_function("own", "F", names[:1], names[-1:], body, opsets)
-    calls = [onnx.helper.make_node("F", [a], [b], domain="own") for a, b in pairwise(names)]
+    function = onnx.helper.make_function("b", "F", names[:1], names[-1:], body, opsets)
+    calls = [onnx.helper.make_node("F", [a], [b], domain="b") for a, b in pairwise(names)]
     graph = onnx.helper.make_graph(calls, "g", [], [])
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, functions=[function]), tmp_path / "model.onnx")
     with pytest.raises(ValueError, match="called too often"):
+        rederive(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(("domain", "name"), [("com.microsoft", "QuickGelu"), ("ai.onnx.ml", "Binarizer"), ("", "f")])
+def test_functions_of_other_domains_are_not_read(domain, name, tmp_path):
+    """Whatever they hold, a session may compute an operator of its own."""
+    opsets = [onnx.helper.make_opsetid("", 17), *([onnx.helper.make_opsetid(domain, 1)] if domain else [])]
+    body = [onnx.helper.make_node("Relu", ["u"], ["v"])]
+    function = onnx.helper.make_function(domain, name, ["u"], ["v"], body, opsets)
+    graph = onnx.helper.make_graph([onnx.helper.make_node(name, ["x"], ["y"], domain=domain)], "g", [], [])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, functions=[function]), tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match="functions that may bear the name of an operator"):
         rederive(tmp_path / "model.onnx")
 
 

@@ -138,6 +138,14 @@ def test_a_weight_that_is_not_finite_is_named() -> None:
         search_ranges(made)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_bias_that_is_not_finite_is_named(value: float) -> None:
+    made = calibration(ranges=False)
+    made.graph.get_parameter("inner.bias").data[1] = value
+    with pytest.raises(CalibrationError, match="conv2d_1_b"):
+        search_ranges(made)
+
+
 def test_a_units_ranges_follow_what_arrives_there() -> None:
     task, _ = task_of(2, "activations.range=minmax")
     (quantizer,) = task.activations

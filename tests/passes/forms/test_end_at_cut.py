@@ -11,7 +11,7 @@ from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.errors import InputError
 from isobit.pipeline.graph.ends.cut import find_cut
 from isobit.pipeline.graph.nodes import op_name
-from isobit.pipeline.graph.ports import output_names, output_nodes
+from isobit.pipeline.graph.ports import input_names, output_names, output_nodes
 from tests.examples.detectors import DETECTORS, captured_detector
 
 
@@ -57,6 +57,12 @@ def test_no_value_before_the_cut_takes_the_name_of_a_decoded_output():
     assert "does not compute scores, boxes" in cut.text
     with torch.no_grad():
         torch.testing.assert_close(ended.graph(x)[0].sigmoid(), model(x)["scores"])
+
+
+def test_no_value_before_the_cut_takes_the_name_of_an_input():
+    captured = capture(Named().eval(), torch.randn(2, 3, 4, 4), ports=(["scores"], ["a", "b"]))
+    ended = without_decoding(captured)
+    assert input_names(ended.graph) == ("scores",) and output_names(ended.graph) == ("conv2d", "boxes")
 
 
 def test_a_value_without_a_free_name_is_refused():

@@ -53,6 +53,11 @@ def test_names_of_outputs(function, names):
     assert len(flat) == len(names) == (1 if isinstance(returned, torch.Tensor) else len(returned))
 
 
+def test_an_output_called_input_keeps_its_name():
+    graph = plain_graph(program_of(lambda y, x: {"input": y, "logits": y + 1}))
+    assert output_names(graph) == ("input", "logits") and input_names(graph) == ("input_",)
+
+
 def test_an_input_has_the_name_that_it_is_given():
     assert input_names(plain_graph(program_of(lambda y, x: y), ("features",))) == ("features",)
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from isobit.pipeline.artifact.manifest import sha256_file
 from isobit.pipeline.errors import InputError
-from isobit.pipeline.model.modelfile import LoadedModel, build_arch, load_model
+from isobit.pipeline.model.modelfile import LoadedModel, as_loaded, build_arch, load_model
 from tests.examples.model_files import assert_same, refused, saved
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -351,3 +351,10 @@ def test_the_network_is_the_one_that_is_there():
     assert LoadedModel(module, None, "net", "", None).network is module
     with pytest.raises(ValueError, match="net holds neither"):
         LoadedModel(None, None, "net", "", None).network  # noqa: B018
+
+
+def test_a_module_from_no_file_is_loaded_as_it_is():
+    module = nn.Linear(2, 2)
+    module.register_buffer("mask", torch.full((2,), -float("inf")))
+    loaded = as_loaded(module)
+    assert loaded.module is module and (loaded.name, loaded.sha256, as_loaded(loaded)) == ("Linear", "", loaded)

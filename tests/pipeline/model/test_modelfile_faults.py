@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from isobit.pipeline.errors import InputError
-from isobit.pipeline.model.modelfile import load_model
+from isobit.pipeline.model.modelfile import as_loaded, load_model
 from tests.examples.model_files import refused, saved
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -125,6 +125,10 @@ def test_weights_that_are_not_finite_are_named(net, value):
     refused(saved(net.state_dict()), "'3.weight' has 1 of 24 values that are NaN or infinite", arch="net.py:tiny")
     torch.export.save(torch.export.export(net.eval(), (torch.randn(1, 1, 4, 4),)), "net.pt2")
     refused("net.pt2", "'3.weight' has 1 of 24 values")
+
+    with pytest.raises(InputError, match=r"'3\.weight' has 1 of 24 values that are NaN or infinite") as error:
+        as_loaded(net)
+    assert error.value.where == "the module Sequential"
 
 
 # --- arch ---

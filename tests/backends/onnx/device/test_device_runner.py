@@ -19,6 +19,7 @@ from isobit.backends.onnx.device.device_runner import FILES, with_outputs
 from isobit.pipeline.graph.ports import input_names
 from isobit.pipeline.samples.network_inputs import part
 from isobit.shipping.probe import write_probe
+from isobit.shipping.ship import write_golden
 from tests.examples import ports
 from tests.examples.onnx_cases import frozen
 from tests.examples.sealed import change_golden, seal, write_documents
@@ -259,3 +260,16 @@ def test_networks_with_several_inputs_and_outputs_are_probed(name, tmp_path):
     seal(tmp_path)
     assert len(names) + len(judged.outputs) > 2
     assert device_runner.check_layers(tmp_path) == []
+
+
+def test_several_inputs_pass_in_the_script_that_is_shipped(tmp_path):
+    reference, x = ports.frozen("siamese", "onnx")
+    backend = OnnxBackend("qdq")
+    backend.emit(reference, tmp_path)
+    arithmetic = backend.arithmetic(reference)
+    inputs = input_names(reference.graph)
+    assert inputs == ("left", "right")
+    write_golden(arithmetic, backend.open(tmp_path, "all"), [(x, None)], tmp_path / "golden.npz", inputs)
+    seal(tmp_path)
+    code, lines = run(tmp_path)
+    assert (code, lines[-1]) == (0, "PASS")

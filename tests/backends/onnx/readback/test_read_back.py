@@ -5,14 +5,22 @@ import copy
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
+from torch import nn
 
+from isobit import passes
 from isobit.backends.onnx.emit import FORMS, emit_model
 from isobit.backends.onnx.readback import read_back as module
 from isobit.backends.onnx.readback import wanted
 from isobit.backends.onnx.readback.read_back import read_back
+from isobit.backends.onnx.rederive import rederive
 from isobit.backends.onnx.target import TARGETS
+from isobit.calib.calibrate import calibrate
+from isobit.pipeline.capture.capture import capture
 from isobit.pipeline.graph.quantized_tensors import quantizers
+from isobit.pipeline.recipe.file import load_recipe
+from isobit.pipeline.samples.network_inputs import part
 from tests.examples.ends import ENDS, FLOAT_ENDS, frozen_end
 from tests.examples.onnx_cases import FLOAT_MIDDLES, FOLDED_MIDDLES, MIDDLES, frozen, frozen_with_levels
 from tests.examples.tiny import frozen_levels
@@ -60,6 +68,33 @@ def test_codebooks_and_nested_grids_are_read_back(name, path):
 @pytest.mark.parametrize("name", [*ENDS, *FLOAT_ENDS])
 def test_ends_of_networks_are_read_back(name, path):
     is_read_whole(frozen_end(name, TARGETS["generic"])[0], path)
+
+
+class Ports(nn.Module):
+    """An input that nobody reads, and outputs that are called as an input's and a layer's quantizer would be."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, logits, mask):
+        y = self.one(logits).relu()
+        return {"logits_q": self.two(y), "relu_q": y}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("outputs", [(), ("logits_q",)])
+def test_ports_keep_their_names_and_need_not_be_read(outputs, form, path):
+    torch.manual_seed(0)
+    inputs = (torch.randn(8, 4), torch.randn(8, 3))
+    captured = capture(Ports().eval(), part(inputs, slice(1)), outputs=outputs)
+    quantized = passes.quantize(captured, load_recipe("minmax_w8a8"), TARGETS["generic"])
+    read = found(passes.legalize(calibrate(quantized, inputs))[0], path, form)
+    assert (read.reason, read.differences, read.unread) == ("", (), ())
+    graph = onnx.load(path).graph
+    assert [each.name for each in graph.input] == ["logits", "mask"]
+    assert [each.name for each in graph.output] == [*(outputs or ("logits_q", "relu_q"))]
+    assert rederive(path)
 
 
 # --- a reference that is not the file's ------------------------------------------------------------------------------

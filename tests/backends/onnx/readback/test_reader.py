@@ -219,6 +219,24 @@ def test_what_a_file_says_of_its_own_functions_is_read(read):
         *["opset of ONNX of function f is stated 2 times, must be stated once"] * 2]
 
 
+def test_an_input_that_the_network_does_not_use_is_one(read):
+    made = plain()
+    made.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["N", 4]))
+    reader = read(made)
+    assert not told(reader) and [port.name for port in reader.network.inputs] == ["input", "mask"]
+
+
+@pytest.mark.parametrize(("domain", "name"), [("com.microsoft", "QuickGelu"), ("ai.onnx.ml", "Binarizer"),
+                                              ("own", "f")])
+def test_a_function_of_another_domain_is_told(read, domain, name):
+    """ONNX Runtime computes QuickGelu, whatever a function of that name holds."""
+    body = [helper.make_node("Relu", ["x"], ["z"])]
+    function = helper.make_function(domain, name, ["x"], ["z"], body, [helper.make_opsetid("", 19)])
+    nodes = [helper.make_node(name, ["input"], ["logits"], domain=domain)]
+    assert told(read(model(nodes, {}, [function], (("", 19), (domain, 1))))) == [
+        f"domain of function {name} is {domain}, must be b"]
+
+
 def test_bytes_that_are_no_model_are_no_description(read):
     with pytest.raises(NoModel, match="DecodeError"):
         read(b"\x00\xff{[" * 40)
