@@ -153,7 +153,8 @@ def _judged(check: Callable[[], list[str]]) -> int:
     except CannotCheck as error:
         problems, status = [str(error)], CANNOT
     except Exception as error:
-        problems = [f"{type(error).__name__}: {error}"]
+        said = type(error) is ValueError  # ours, in words
+        problems = [str(error) if said else f"{type(error).__name__}: {error}"]
     encoding = sys.stdout.encoding or "ascii"
     for line in problems:  # a name may hold what this terminal cannot show
         print(line.encode(encoding, "backslashreplace").decode(encoding))

@@ -213,6 +213,8 @@ def check_files(out: Path | None, save: Path | None, overwrite: bool) -> None:
 
 def write_file(path: Path, text: str) -> None:
     """The text as the file of that path, complete or not at all; raises InputError where it cannot be written."""
+    if not path.name:
+        raise InputError(f"'{path}' cannot be written: it is a directory", where=str(path))
     beside = path.with_name(f".{path.name}.part")
     try:
         beside.write_text(text, encoding="utf-8")

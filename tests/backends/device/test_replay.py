@@ -139,9 +139,12 @@ def test_the_last_line_is_the_verdict(capsys, problems, code, last):
     assert capsys.readouterr().out.splitlines() == [*problems, last]
 
 
-def test_an_error_is_a_finding_and_no_traceback(capsys):
+def test_an_error_is_a_finding_and_no_traceback(folder, capsys):
     assert verdict(lambda: 1 // 0) == 1
     assert capsys.readouterr().out.splitlines() == ["ZeroDivisionError: integer division or modulo by zero", "FAIL"]
+    (folder / "manifest.json").write_text("{}")
+    assert verdict(lambda: read_manifest(folder)) == 1
+    assert capsys.readouterr().out.splitlines() == ["manifest.json: changed since it was built", "FAIL"]
 
 
 def test_where_a_probe_is_lost_or_was_never_written_nothing_can_be_said(folder, capsys):

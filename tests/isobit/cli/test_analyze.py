@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from isobit.cli import app
+from isobit.cli.analyze import write_file
 from isobit.judge import Judge
+from isobit.pipeline.errors import InputError
 from isobit.pipeline.proof.drop import Drop
 from tests.isobit.commands import ARCH, SMALL
 
@@ -113,3 +116,9 @@ def test_latency_is_measured_and_said(analyze, files):
 def test_a_search_that_cannot_be_honoured(analyze, arguments, texts):
     result = analyze(*arguments)
     assert result.exit_code == 2 and all(text in result.stderr for text in texts), result.stderr
+
+
+@pytest.mark.parametrize("path", ["/", "."])
+def test_a_folder_is_no_file_to_write(path):
+    with pytest.raises(InputError, match="cannot be written: "):
+        write_file(Path(path), "text")
