@@ -7,6 +7,7 @@ Python 3.8.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -133,7 +134,9 @@ def print_latency(infer: Callable[[], object], seconds: float, of: str = "") -> 
 
 def verdict(check: Callable[[], list[str]]) -> int:
     """Print what `check` finds wrong, then PASS or FAIL; 0 where it is nothing, else 1, and `CANNOT` where it cannot
-    check, or cannot say what it found. Any other error is a finding.
+    check, or cannot write what it found. Any other error is a finding.
+
+    Who closes the output before the script begins asks for the exit status alone.
     """
     if sys.stdout is None:  # it was closed before the script began
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (as long as the script runs)
@@ -142,7 +145,8 @@ def verdict(check: Callable[[], list[str]]) -> int:
         sys.stdout.flush()
         return status
     except OSError:  # a full disk, a reader that has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
+        with contextlib.suppress(OSError):  # what is left is written when Python ends; a stream in memory has no number
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CANNOT
 
 

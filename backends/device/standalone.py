@@ -20,8 +20,9 @@ _ALONE = """import os
 import sys
 
 # A file beside this script that is called as a module is must not be read in its place, before anything is checked.
-if sys.path and os.path.realpath(sys.path[0] or ".") == os.path.dirname(os.path.realpath(__file__)):
-    del sys.path[0]"""
+if __name__ == "__main__" and sys.path:
+    if os.path.realpath(sys.path[0] or ".") == os.path.dirname(os.path.realpath(__file__)):
+        del sys.path[0]"""
 _ROOT = Path(__file__).parents[2]  # installed, the folder of the package
 
 

@@ -105,7 +105,7 @@ class _Seen:
         bounded = sum(count.compared for count in level.boundaries.values())
         codes = replace(level.codes, compared=level.codes.compared + bounded)
         shown = {name: np.count_nonzero(codes) / chosen.levels[name] for name, codes in self.shown.items()}
-        return Directed(SAMPLES, layers, codes, self.wrong, first, shown, reason)
+        return Directed(SAMPLES, layers, codes, self.wrong, first, shown, reason, level.unsteady)
 
 
 def direct(

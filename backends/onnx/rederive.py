@@ -229,14 +229,14 @@ class _File:
             factor = (x.scale * np.broadcast_to(scale.reshape(-1), len(rows)).astype(np.float32)) / grid.scale
             least, largest = (end.reshape(shape) for end in _ends(rows, bias, *_centered(x)))
             return _made(grid, factor.reshape(shape), least, largest, int(np.maximum(-least, largest).max()))
-        if kind == "MatMul" and len(parts) == 2 and (other := self.grid(parts[1][3])) is not None:
+        other = self.grid(parts[1][3]) if kind == "MatMul" and len(parts) == 2 else None
+        if other is not None and parts[1][1:3] == (other.scale, other.zero):
             rank, depth = len(self._shapes.get(node.output[0], ())), (self._shapes.get(node.input[0]) or [0])[-1]
             products = [a * b for a in _centered(x) for b in _centered(other)]
             return self._one(grid, x.scale * other.scale / grid.scale, depth * min(products), depth * max(products),
                              rank - 1) if rank and depth else None
         if kind == "GlobalAveragePool" and (shape := self._shapes.get(node.input[0])):
-            count = int(np.prod(shape[2:]))
-            low, high = _centered(x)
+            count, (low, high) = int(np.prod(shape[2:])), _centered(x)
             return self._one(grid, x.scale / (grid.scale * np.float32(count)), count * low, count * high, 3)
         return None
 

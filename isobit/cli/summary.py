@@ -129,7 +129,8 @@ def _level_lines(parity: ParityReport) -> list[str]:
     if edges:
         moved, compared = sum(edge.differing for edge in edges), sum(edge.compared for edge in edges)
         lines.append(_row("", f"after float operators {moved:,} of {compared:,} moved, "
-                              f"{parity.deployed.unexplained:,} more than float rounding explains"))
+                              f"{parity.deployed.unexplained:,} more than float rounding explains, "
+                              f"{parity.deployed.unsteady:,} by rounding alone more than a step"))
     return lines
 
 

@@ -3,8 +3,9 @@
     gru(x, zeros([1, size(input, 0), 32]))        -> gru(x, zeros([1, size(x, 0), 32]))
     cat([expand(token, [size(input, 0), 1, 8]), x]) -> cat([expand(token, [size(x, 0), 1, 8]), x])
 
-A part of the network then stands alone: its values are tensors, one row for each sample, and no number of samples comes
-from outside, where a method draws other samples than the part reads.
+Of recurrences, sums, products and concatenations. Such a part of the network stands alone: its values are tensors, one
+row for each sample, and no number of samples comes from outside, where a method draws other samples than the part
+reads. Elsewhere the size stays that of the network's input.
 """
 
 from __future__ import annotations

@@ -222,6 +222,7 @@ class Directed:
         first: the first tensor or output with such a one.
         shown: which share of its codes each tensor has shown.
         reason: why there are none, or none of layers by themselves, where that is so.
+        unsteady: codes after float operators that rounding alone moves by more than a step: nothing is known of them.
     """
 
     samples: int = 0
@@ -231,6 +232,7 @@ class Directed:
     first: str | None = None
     shown: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
+    unsteady: int = 0
 
     @property
     def hidden(self) -> list[str]:
@@ -247,6 +249,7 @@ class Directed:
         differ = f"{self.wrong:,} differ, first in {self.first}" if self.wrong else "none differs"
         hidden = f"; {len(self.hidden)} of {len(self.shown)} tensors showed less than {SHOWN:.0%} of their codes"
         few = hidden if self.hidden else ""
+        few += f"; of {self.unsteady:,} rounding alone decides more than a step" if self.unsteady else ""
         return f"{self.codes.compared:,} codes of {self.samples} chosen samples, {how}: {differ}{few}"
 
     @property
@@ -262,7 +265,8 @@ class Directed:
         """Its part of `parity.json`."""
         shown = {name: round(share, 4) for name, share in self.shown.items()}
         return {"samples": self.samples, "layers": self.layers, "codes": asdict(self.codes), "wrong": self.wrong,
-                "first": self.first, "shown": shown, "reason": self.reason, "text": self.text}
+                "first": self.first, "shown": shown, "reason": self.reason, "unsteady": self.unsteady,
+                "text": self.text}
 
 
 def _same_infinities(expected: np.ndarray, got: np.ndarray) -> bool:

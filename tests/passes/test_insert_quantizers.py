@@ -66,7 +66,6 @@ def test_inserted_nodes_carry_module_unit_and_shape():
         assert tensor_shape(node) == tensor_shape(node.args[0]) != ()
 
 
-
 def test_prescribed_grids_have_their_numbers_from_the_start():
     graph, _ = annotated("squeeze")
     insert_quantizers(graph)

@@ -5,9 +5,9 @@
     python tools/fuzz/fuzz.py --seed 17 --count 1 --target c
 
 A case is its seed: network, samples and recipe follow from it; without `--target` the target does, too. Verdicts are
-`held` (built and proven), `refused` (as bad input, with a reason, or since float rounding alone moves codes by many
-steps), `failed` (the gate), `internal` (an exception that is no `CompileError`), `died` (the process ended, or gave no
-answer in time). All but the first two are findings; each
+`held` (built and proven), `refused` (as bad input, with a reason), `noise` (by the gate, since float rounding alone
+moves codes by many steps), `failed` (the gate), `internal` (an exception that is no `CompileError`), `died` (the
+process ended, or gave no answer in time). All but the first three are findings; each
 is shown with its seed, its reason and the shortest network that was found with the same verdict and reason.
 """
 
@@ -45,7 +45,7 @@ from tools.fuzz.networks import Plan, draw_plan, module_of, shrunk
 from tools.fuzz.workers import Answer, Worker
 
 TARGETS = ("onnx", "onnx-qoperator", "tvm", "c", "reference")
-HELD, REFUSED, FAILED, INTERNAL, DIED = VERDICTS = ("held", "refused", "failed", "internal", "died")
+HELD, REFUSED, NOISE, FAILED, INTERNAL, DIED = VERDICTS = ("held", "refused", "noise", "failed", "internal", "died")
 FINDINGS = (FAILED, INTERNAL, DIED)
 BITS = ("w8a8", "w8a8", "w4a8", "w4a4", "w3a3", "w2a2", "w2a4", "w8a4")
 PLAIN = ("nearest", "minmax", "mse")
@@ -114,7 +114,7 @@ def build(case: Case) -> Verdict:
             options = Options(allow_float=case.allow_float)
             compile_model(module_of(plan), recipe, case.target, samples, None, Path(folder) / "out", options)
         except CompileError as error:
-            kind = REFUSED if error.exit_code == ExitCode.BAD_INPUT or _only_unsteady(error) else FAILED
+            kind = REFUSED if error.exit_code == ExitCode.BAD_INPUT else NOISE if _only_unsteady(error) else FAILED
             return Verdict(kind, f"{error.stage}: {_general(error.what)}", str(error))
         except Exception as error:  # a defect, which is what is looked for
             frame = traceback.extract_tb(error.__traceback__)[-1]

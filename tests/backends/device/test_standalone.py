@@ -65,6 +65,14 @@ def test_a_name_that_two_modules_define_is_refused(script, line):
         standalone(script)
 
 
+def test_who_imports_it_keeps_the_path(script, tmp_path):
+    (tmp_path / "predict.py").write_text(standalone(script))
+    (tmp_path / "helpers.py").write_text("NAME = 'helper'\n")
+    (tmp_path / "app.py").write_text("import predict\nimport helpers\nprint(helpers.NAME)\n")
+    done = subprocess.run([sys.executable, tmp_path / "app.py"], capture_output=True, text=True)
+    assert (done.stderr, done.stdout.splitlines()[-1]) == ("", "helper")
+
+
 @pytest.mark.parametrize("by", ["folder", "path"])
 def test_a_file_beside_it_is_not_read_in_a_package_s_place(script, tmp_path, by):
     alone = tmp_path / "elsewhere" / "run.py"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -68,9 +69,11 @@ def test_no_value_leaves_its_margin_while_the_operands_keep_to_theirs(function):
 def test_a_norm_of_equal_numbers_is_what_the_rounding_of_their_mean_leaves():
     exact, value = margin(lambda x: F.layer_norm(x, (6,)), torch.full_like(X, 0.37), None)
     assert 1e-6 < float(exact.min()) == float(exact.max()) < 1e-3 and bool((value.abs() <= exact).all())
-    one_by_one = torch.full((243,), 85018.1).numpy().cumsum(dtype="float32")[-1].item() / 243
-    exact, value = margin(lambda x: F.layer_norm(x.flatten(2), (36,)), torch.full_like(X, 85018.1), None)
-    assert abs(one_by_one - 85018.1) / 1e-5**0.5 < 243**0.5 / 6 * float(exact.max())
+    equal = torch.full_like(X, 160920.5)
+    one_by_one = equal[0].numpy().ravel().cumsum(dtype="float32")[-1] / np.float32(108)
+    exact, value = margin(lambda x: F.layer_norm(x.flatten(1), (108,)), equal, None)
+    left = abs(float(one_by_one) - 160920.5)
+    assert left > 13 * margins.LAST_PLACE * 160920.5 and left / 1e-5**0.5 <= float(exact.max())
     exact, value = margin(lambda x: F.layer_norm(x, (6,)), X, None)
     assert float(exact.max()) < 1e-4 and float(value.abs().max()) > 1
 
@@ -80,6 +83,20 @@ def test_what_may_be_0_has_any_logarithm():
     small, off = torch.full_like(X, 4e-10), torch.full_like(X, 1e-6)
     found, value = margin(lambda x: torch.log2(x.abs().clamp(min=1e-38)), small, off)
     assert bool((found > 90).all()) and bool((value > -32).all())
+
+
+@pytest.mark.parametrize("function", [torch.ceil, torch.sign, torch.floor, lambda x: x.pow(0.01)])
+def test_what_is_exactly_0_is_not_next_to_it(function):
+    zeros = torch.zeros_like(X)
+    found, _ = margin(lambda x: function(x.relu()), -X.abs() - 1, zeros + 1e-3)
+    assert float(found.max()) <= 1e-6
+    found, _ = margin(lambda x: function(x.relu()), zeros, zeros + 1e-3)  # and what may be off may be
+    assert float(found.max()) > 1e-4 or function is torch.floor
+
+
+def test_what_float32_does_not_hold_is_no_exact_value():
+    found, value = margin(lambda x: 10 * torch.reciprocal(x), torch.full_like(X, 1e-9), torch.full_like(X, 1e-8))
+    assert bool((found > 1e11).all()) and bool((value < 1.1e10).all())
 
 
 @pytest.mark.parametrize("function", [torch.sin, torch.cos])
