@@ -16,7 +16,7 @@ from isobit.backends.fixed_point.values import Refusal, Sums, Value, per_sample,
 from isobit.backends.regions import Region
 from isobit.pipeline.capture.sample_layout import samples_of
 from isobit.pipeline.graph.calls import Calls
-from isobit.pipeline.graph.nodes import module_path, op_name, tensor_shape
+from isobit.pipeline.graph.nodes import computes_size, module_path, op_name, tensor_shape
 from isobit.pipeline.operators.moves import is_move
 from isobit.pipeline.target import Target
 
@@ -91,8 +91,11 @@ class Tensors:
         """Refuse a value that stayed in float, because what computes with it has no integer kernel."""
         if node in self.values:
             return
-        while is_move(op_name(reader)) and len(reader.users) == 1 and next(iter(reader.users)).op != "output":
-            reader = next(iter(reader.users))
+        while is_move(op_name(reader)):
+            users = [user for user in reader.users if not computes_size(user)]
+            if len(users) != 1 or users[0].op == "output":
+                break
+            reader = users[0]
         raise Refusal(reader, self.target.rule_of(self.calls[reader]).reason or f"{node.name} is on no grid")
 
     def value(self, node: fx.Node, reader: fx.Node) -> Value:
