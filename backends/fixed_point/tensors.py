@@ -166,10 +166,8 @@ class Tensors:
         height, width, channels = source.shape
         if self.trial or source.in_order == in_order or 1 in (height * width, channels):
             return number
-        output = self.add(replace(
+        return self._same(node, number, replace(
             source, name=node.name, quantized=False, nchw=sample_shape(node), in_order=in_order))
-        self.steps.append(same_bytes(node.name, module_path(node), number, output, source.size))
-        return output
 
     def reshaped(self, node: fx.Node, number: int, shape: tuple[int, int, int]) -> int:
         """A tensor of the same bytes as a map of another shape."""
@@ -177,9 +175,13 @@ class Tensors:
         if source.shape == shape:
             return number
         height, width, channels = shape
-        output = self.add(replace(
+        return self._same(node, number, replace(
             source, shape=shape, quantized=False, nchw=(channels, height, width), in_order=False))
-        self.steps.append(same_bytes(node.name, module_path(node), number, output, source.size))
+
+    def _same(self, node: fx.Node, number: int, told: Buffer) -> int:
+        """A tensor of the bytes of another, of which other things are told."""
+        output = self.add(told)
+        self.steps.append(same_bytes(node.name, module_path(node), number, output, told.size))
         return output
 
 

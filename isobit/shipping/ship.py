@@ -47,7 +47,7 @@ from isobit.pipeline.facts.record import FACTS
 from isobit.pipeline.graph.ports import input_names
 from isobit.pipeline.proof.accuracy import judge
 from isobit.pipeline.proof.arithmetic import Arithmetic, Runner
-from isobit.pipeline.proof.counts import FLOAT_ROUNDING
+from isobit.pipeline.proof.counts import FLOAT_ROUNDING, within_a_step
 from isobit.pipeline.proof.observed import LOOKED_AT, look, spread
 from isobit.pipeline.proof.parity import ParityReport
 from isobit.pipeline.recipe.allocation import Allocation, budget_text
@@ -250,8 +250,7 @@ def write_golden(
         if name in followed.bounds:
             low, high = followed.bounds[name]
             if name not in arithmetic.jumping:
-                middle = codes.astype(np.int64)
-                low, high = np.maximum(low, middle - 1), np.minimum(high, middle + 1)
+                low, high = within_a_step(codes, low, high)
             arrays.update(golden.near_codes(name, got[name], low, high))
         else:
             arrays[golden.CODE + name] = codes

@@ -30,6 +30,12 @@ def _same_bytes(expected: np.ndarray, got: np.ndarray) -> bool:
     return np.array_equal(*rows)
 
 
+def within_a_step(codes: np.ndarray, low: np.ndarray, high: np.ndarray) -> Bounds:
+    """The part of `low ... high` that is one step from `codes` at most: what may stand right after a float operator."""
+    middle = codes.astype(np.int64)
+    return np.maximum(low, middle - 1), np.minimum(high, middle + 1)
+
+
 @dataclass
 class CodeCount:
     """How many integers were compared, how many differ, by how many steps at most."""
@@ -84,8 +90,8 @@ class BoundaryCount(CodeCount):
         beyond = (got < low) | (got > high)
         self.unexplained += int(np.count_nonzero(beyond))
         if not jumps and not _same_bytes(expected, got):
-            far = np.abs(expected.astype(np.int64) - got.astype(np.int64)) > 1
-            self.unsteady += int(np.count_nonzero(far & ~beyond))
+            low, high = within_a_step(expected, low, high)
+            self.unsteady += int(np.count_nonzero(((got < low) | (got > high)) & ~beyond))
 
 
 def _relative_error(expected: np.ndarray, got: np.ndarray) -> float:
