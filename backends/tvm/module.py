@@ -30,13 +30,13 @@ from isobit.backends.tvm.instructions import instruction_set
 from isobit.backends.tvm.instructions.base import InstructionSet
 from isobit.backends.tvm.instructions.x86 import X86
 from isobit.backends.tvm.kernels import floats, moves, pointwise
-from isobit.backends.tvm.kernels.conv import conv_call
-from isobit.backends.tvm.kernels.depthwise import depthwise_call, is_depthwise
 from isobit.backends.tvm.kernels.elements.gather import gather_call
 from isobit.backends.tvm.kernels.elements.reduction import arg_max_call, reduce_call
 from isobit.backends.tvm.kernels.kernel import Call
+from isobit.backends.tvm.kernels.layers.conv import conv_call
+from isobit.backends.tvm.kernels.layers.depthwise import depthwise_call, is_depthwise
+from isobit.backends.tvm.kernels.layers.winograd import winograd_call, winograd_set
 from isobit.backends.tvm.kernels.layout import Place, plan_places
-from isobit.backends.tvm.kernels.winograd import is_winograd, winograd_call
 
 if TYPE_CHECKING:
     from tvm.ir import GlobalVar
@@ -63,7 +63,7 @@ def step_call(step: Step, program: Program, places: list[Place], e: InstructionS
     match step:
         case Conv() if isinstance(e, X86) and is_depthwise(step):
             return depthwise_call(step, program, places, e)
-        case Conv() if is_winograd(step, program, places, e):
+        case Conv() if winograd_set(step, program, places, e):
             return winograd_call(step, program, places, e)
         case Conv():
             return conv_call(step, program, places, e)

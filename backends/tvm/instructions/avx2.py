@@ -1,8 +1,9 @@
-"""AVX2: `vpmaddwd` sums pairs of int16 products, exactly. `vpmaddubsw` would take bytes, but it saturates."""
+"""AVX2: `vpmaddwd` sums pairs of int16 products, exactly, for any codes and weights."""
 
 from __future__ import annotations
 
-from isobit.backends.tvm.instructions.base import Buffer, Expr, Index
+from isobit.backends.tvm.instructions.avx2_bytes import Avx2Bytes
+from isobit.backends.tvm.instructions.base import Buffer, Expr, Index, InstructionSet
 from isobit.backends.tvm.instructions.x86 import X86
 
 
@@ -19,6 +20,9 @@ class Avx2(X86):
     widths = (8, 4)
     taps = "int16"
     depthwise_rows = 2
+
+    def by_bytes(self) -> InstructionSet:
+        return Avx2Bytes()
 
     def dot(self, sums: Expr, codes: Buffer, code: Index, weights: Buffer, weight: Index) -> Expr:
         group = self.bits("int16x16", self.splat(self.bits("int32", codes[self.T.Ramp(code, 1, self.group)])))

@@ -51,8 +51,10 @@ class InstructionSet(ABC):
         latency: cycles of a dependent dot product.
         operand: type of weights in the inner loop; int16 means that codes, too, are widened before it.
         by_input: a vector of weights holds one input channel after the other, not one output channel.
-        winograd: 3 x 3 layers are transformed: 16 products of int16 for 4 pixels instead of 36.
+        winograd: 3 x 3 layers are transformed: 16 products for 4 pixels instead of 36.
+        transforms_bytes: they are where transformed codes and weights fit bytes.
         signed_input: codes enter dot products as `code - 128`.
+        narrow: it has `narrow_dot`, and needs weights that fit 16 bits.
 
     Args:
         lanes: instead of the widest vector's.
@@ -69,6 +71,8 @@ class InstructionSet(ABC):
     by_input = False
     signed_input = False
     winograd = False
+    transforms_bytes = False
+    narrow = False
 
     def __init__(self, lanes: int | None = None) -> None:
         self.T = import_module("tvm.script.tirx")
@@ -82,6 +86,11 @@ class InstructionSet(ABC):
     def of(self, lanes: int) -> Self:
         """The same instruction set with vectors of another width."""
         return type(self)(lanes)
+
+    def by_bytes(self) -> InstructionSet | None:
+        """The set for layers whose products are so small that they may be added in 16 bits; None where it is this one.
+        """
+        return None
 
     # --- vectors ------------------------------------------------------------------------------------------------------
 
@@ -188,6 +197,14 @@ class InstructionSet(ABC):
             codes, code: where the group lies.
             weights, weight: where the vector of weights lies, in the order of `weights.lane_order`.
         """
+
+    def narrow_dot(self, sums: Expr, codes: Buffer, code: Index, weights: Buffer, weight: Index) -> Expr:
+        """As `dot`, to sums of 16 bits, `2 * lanes` of them; raises TypeError where no instruction does that."""
+        raise TypeError(f"{self.flavour} adds no products in 16 bits")
+
+    def widened(self, sums: Expr, narrow: Expr) -> Expr:
+        """sums[lane] + the sums of 16 bits that belong to the lane."""
+        raise TypeError(f"{self.flavour} adds no products in 16 bits")
 
     # --- requantization -----------------------------------------------------------------------------------------------
 

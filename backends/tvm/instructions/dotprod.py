@@ -13,6 +13,7 @@ class Dotprod(InstructionSet):
     registers = 30
     dots_per_cycle, loads_per_cycle, latency = 2.0, 2.0, 3
     signed_input = True
+    transforms_bytes = True
     instruction = "llvm.aarch64.neon.sdot.v4i32.v16i8"
 
     def dot(self, sums: Expr, codes: Buffer, code: Index, weights: Buffer, weight: Index) -> Expr:

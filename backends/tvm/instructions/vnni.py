@@ -14,6 +14,7 @@ class Vnni(X86):
     registers = 30
     dots_per_cycle, loads_per_cycle, latency = 2.0, 2.0, 5
     widths = (16, 8, 4)
+    transforms_bytes = True
 
     def __init__(self, lanes: int | None = None) -> None:
         super().__init__(lanes)

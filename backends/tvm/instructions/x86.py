@@ -83,3 +83,7 @@ class X86(InstructionSet):
     @abstractmethod
     def tap_dot(self, sums: Expr, quads: Expr, weights: Buffer, weight: Index) -> Expr:
         """sums[lane] + four taps: `quads` of `interleave`, weights of a depthwise layer."""
+
+    def narrow_tap_dot(self, sums: Expr, quads: Expr, weights: Buffer, weight: Index) -> Expr:
+        """As `tap_dot`, to sums of 16 bits; raises TypeError where no instruction does that."""
+        raise TypeError(f"{self.flavour} adds no products in 16 bits")

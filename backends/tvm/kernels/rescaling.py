@@ -1,4 +1,4 @@
-"""A `Rescale` as vectors of a kernel's numbers, and the expression that applies it."""
+"""How a kernel's sums become codes: vectors of its numbers, and the expression that applies them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from isobit.backends.fixed_point.real_rescale import RealRescale
 from isobit.backends.fixed_point.rescale import Rescale
 from isobit.backends.tvm.instructions.base import Buffer, Expr, Index, InstructionSet
 from isobit.backends.tvm.kernels.parameters import Parameters
@@ -53,3 +54,39 @@ def add_rescale(parameters: Parameters, rescale: Rescale, channels: int, order: 
         tuple(multipliers), tuple(lifts), parameters.splat(rescale.offset >> 32), parameters.splat(rescale.shift - 32),
         bool(rescale.offset & 0xFFFFFFFF),
     )
+
+
+@dataclass(frozen=True)
+class RealVectors:
+    """The same in float32.
+
+    Args:
+        factors: offset of each term's factors, and whether there is one a channel.
+        start: offset of what they are added to, a channel each.
+    """
+
+    factors: tuple[tuple[int, bool], ...]
+    start: int
+
+    def apply(self, e: InstructionSet, numbers: Buffer, values: Sequence[Expr], channel: Index) -> Expr:
+        """The codes, int32, of int32 vectors `values` whose first lane is `channel`; of a residual, its codes."""
+        kind = f"float32x{e.lanes}"
+        total = e.bits(kind, e.load(numbers, self.start + channel))
+        for value, (first, many) in reversed(list(zip(values, self.factors, strict=True))):
+            factor = e.bits(kind, e.load(numbers, first + channel if many else first))
+            total = e.real(value) * factor + total
+        return e.cast(f"int32x{e.lanes}", total)
+
+
+def add_real_rescale(
+    parameters: Parameters, rescale: RealRescale, channels: int, order: np.ndarray | None = None
+) -> RealVectors:
+    """Append a rescale for `channels` padded channels; `order` permutes them."""
+    def add(values: np.ndarray) -> int:
+        padded = np.zeros(channels, np.float32)
+        padded[:len(values)] = values
+        return parameters.add(padded if order is None else padded[order])
+
+    factors = tuple((add(factor), True) if len(factor) > 1 else (parameters.splat(int(factor.view(np.int32)[0])), False)
+                    for factor in rescale.factors)
+    return RealVectors(factors, add(rescale.start))

@@ -7,17 +7,19 @@ and all its bytes must be those of one of them. Weights of 2 to 4 bits share byt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from isobit.backends.fixed_point.code_ranges import largest_codes
 from isobit.backends.fixed_point.program import Conv, Program
 from isobit.backends.readback.description import Terms
-from isobit.backends.tvm.readback.numbers import Fields, Numbers, Wanted, Whole, form_of
+from isobit.backends.tvm.readback.numbers import Either, Fields, Numbers, Reals, Wanted, Whole, form_of, nearest
 from isobit.backends.tvm.readback.places import Place
 from isobit.backends.tvm.readback.processors import Processor
+from isobit.backends.tvm.readback.reals import Reach, add_reals, reach_of
 
 MOST_VECTORS = 8
 PACKED = {2: ((2, 4),), 3: ((2, 4), (1, 8)), 4: ((4, 2),)}  # by bits: widths of fields of a byte, and how many
@@ -75,6 +77,7 @@ def has_own_taps(step: Conv, processor: Processor) -> bool:
 class Cut:
     """How weights are cut: vectors of a block, blocks, groups of inputs, the first input channel of each block."""
 
+    processor: Processor
     vectors: int
     blocks: int
     groups: int
@@ -83,24 +86,25 @@ class Cut:
 
 def cuts(layer: Layer) -> Iterator[Cut]:
     """All that the layer's vectors can be divided into."""
-    vectors = layer.lanes // layer.processor.lanes
-    for each in range(1, min(vectors, MOST_VECTORS) + 1):
-        if vectors % each == 0:
-            yield _cut(layer, each)
+    for processor in layer.processor.ways:
+        vectors = layer.lanes // processor.lanes
+        for each in range(1, min(vectors, MOST_VECTORS) + 1):
+            if vectors % each == 0:
+                yield _cut(layer, processor, each)
 
 
-def _cut(layer: Layer, vectors: int) -> Cut:
+def _cut(layer: Layer, processor: Processor, vectors: int) -> Cut:
     count, inputs = len(layer.codes), layer.codes.shape[3]
-    width, of_group = vectors * layer.processor.lanes, count // layer.step.groups
+    width, of_group = vectors * processor.lanes, count // layer.step.groups
     spans = []
     for first in range(0, count, width):
         last = min(first + width, count) - 1
         low = first // of_group * inputs
         spans.append((low - low % START, (last // of_group + 1) * inputs))
-    group = layer.processor.group
+    group = processor.group
     groups = max(-(-(high - low) // group) for low, high in spans)
     latest = max(0, layer.source.pixel - groups * group)
-    return Cut(vectors, len(spans), groups, tuple(min(low, latest) for low, _ in spans))
+    return Cut(processor, vectors, len(spans), groups, tuple(min(low, latest) for low, _ in spans))
 
 
 def _laid_out(layer: Layer, cut: Cut) -> np.ndarray:
@@ -115,7 +119,7 @@ def _laid_out(layer: Layer, cut: Cut) -> np.ndarray:
 
 def _indices(layer: Layer, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
     """For each place [blocks, vectors of it, bytes] the output channel, and the number of the weight; -1 for none."""
-    processor, (count, rows, columns, inputs) = layer.processor, layer.codes.shape
+    processor, (count, rows, columns, inputs) = cut.processor, layer.codes.shape
     order = (processor.group, processor.lanes) if processor.by_input else (processor.lanes, processor.group)
     shape = (cut.blocks, rows, columns, cut.groups, cut.vectors, *order)
     at = np.indices(shape, sparse=True)
@@ -147,6 +151,23 @@ def _shared(codes: np.ndarray, bits: int) -> np.ndarray:
     return np.concatenate(parts, 2).astype(np.uint8).view(np.int8).reshape(-1)
 
 
+@dataclass(frozen=True)
+class _Form:
+    """Which numbers stand in which order.
+
+    Args:
+        starts: first input channel of each block.
+        real: sums are multiplied in float32.
+        offsets_first: those of weights stand before the rescale.
+        four: there are four biases, for layers that are transformed in bytes.
+    """
+
+    starts: tuple[int, ...]
+    real: bool
+    offsets_first: bool = False
+    four: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class LayerConstants(Wanted):
     """The weights of a layer in any cut, and the numbers beside them in one of the orders that go with that cut."""
@@ -154,66 +175,104 @@ class LayerConstants(Wanted):
     layer: Layer
     output_zero: int
     residual_zero: int
+    largest: int
+    reach: Reach | None
     count = 2
 
     def fields(self, found: Sequence[np.ndarray | None], terms: Terms) -> tuple[dict[str, Any], dict[str, Any]]:
+        is_, must, _ = self.read(found, terms)
+        return is_, must
+
+    def read(
+        self, found: Sequence[np.ndarray | None], terms: Terms
+    ) -> tuple[dict[str, Any], dict[str, Any], Hashable]:
         weights, ways = found[0], list(cuts(self.layer))
         is_ = None if weights is None else terms.constant(weights)
         must = None
+        fitting = []  # several where weights are alike; the numbers tell them apart
         for cut in ways:
             read = terms.constant(_laid_out(self.layer, cut))
-            if must is None or (weights is not None and must.array.shape != weights.shape):
+            if must is None or read is is_ or (weights is not None and must.array.shape != weights.shape):
                 must = read
             if read is is_:
-                must, ways = read, [cut]
-                break
-        forms = [form.fields(found[1:], terms) for cut in ways for form in self.forms(cut)]
-        numbers = next((form for form in forms if form[0] == form[1]), forms[0])
-        return {"weights": is_, **numbers[0]}, {"weights": must, **numbers[1]}
+                fitting.append(cut)
+        must, ways = (is_, fitting) if fitting else (must, ways)
+        forms = [(cut, form) for cut in ways for form in self.forms(cut)]
+        numbers = [form.fields(found[1:], terms) for _, form in forms]
+        number = nearest(numbers)
+        cut, form = forms[number]
+        rescale = None if isinstance(form, Reals) else self.layer.step.rescale
+        way = (cut.processor.group, cut.vectors, tuple(form.parts), rescale and form_of(rescale))
+        return {"weights": is_, **numbers[number][0]}, {"weights": must, **numbers[number][1]}, way
 
     def forms(self, cut: Cut) -> Iterator[Numbers]:
-        """The numbers in each order that goes with a cut."""
-        early = (False, True) if self.layer.packed and _transformable(self.layer) else (False,)
+        """The numbers in each order and kind that goes with a cut."""
         starts = cut.starts if self.layer.step.groups > 1 else ()
-        return (self._form(starts, first) for first in early)
+        for real in (False, True) if self.reach is not None else (False,):
+            yield self._form(cut, _Form(starts, real))
+            if _transformable(self.layer, cut.processor):
+                yield self._form(cut, _Form(starts, real, offsets_first=True))
+                yield self._form(cut, _Form(starts, real, offsets_first=True, four=True))
 
-    def _form(self, starts: tuple[int, ...], offsets_first: bool) -> Numbers:
+    def _form(self, cut: Cut, form: _Form) -> Numbers:
         layer, step, fields = self.layer, self.layer.step, Fields()
         sums = step.weights.codes.reshape(len(step.bias), -1).sum(1, dtype=np.int64)
-        zero = layer.input_zero - SIGN if layer.processor.signed else layer.input_zero
-        fields.add("bias", step.bias.astype(np.int64) - sums * zero)
+        zero = layer.input_zero - SIGN if cut.processor.signed and not form.four else layer.input_zero
+        bias = step.bias.astype(np.int64) - sums * zero
+        fields.add("bias", self._four_biases(bias, cut) if form.four else bias)
         if layer.target is not None and layer.target.border != (0, 0, 0, 0):
             fields.one("border", self.output_zero)
-        if any(starts):
-            fields.add(STARTS, starts)
-        if offsets_first:
-            self._offsets(fields)
+        if any(form.starts):
+            fields.add(STARTS, form.starts)
+        if form.offsets_first:
+            self._offsets(fields, cut)
         if step.rescale is None:
             fields.add("scale", np.asarray(step.scale_of_logits, np.float32).view(np.int32))
         else:
-            fields.rescale(step.rescale, range(layer.lanes))
-            if layer.residual is not None and self.residual_zero:
+            if form.real and self.reach is not None:
+                add_reals(fields, self.reach, range(layer.lanes))
+            else:
+                fields.rescale(step.rescale, range(layer.lanes))
+            if layer.residual is not None and self.residual_zero and not form.real:
                 fields.one("residual_zero", self.residual_zero)
             fields.ends(step.low, step.high)
-        if not offsets_first:
-            self._offsets(fields)
+        if not form.offsets_first:
+            self._offsets(fields, cut)
         return fields.wanted
 
-    def _offsets(self, fields: Fields) -> None:
+    def _four_biases(self, bias: np.ndarray, cut: Cut) -> np.ndarray:
+        """Four times the bias for each pixel of a tile of 2 x 2, less what codes bring that are moved above 0.
+
+        The tile is computed of products of transformed codes and weights. All transformed codes but those of two added
+        rows and columns are larger by twice the largest code than they should be, where bytes have no sign.
+        """
+        moved = 0 if cut.processor.signed else 2 * self.largest
+        changed = np.full((4, 4), moved)
+        changed[1, 1] = 0
+        twice = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]])
+        weights = self.layer.step.weights.codes.astype(np.int64).sum(3)
+        products = (twice @ weights @ twice.T) * changed
+        both = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
+        pixels = (both @ products @ both.T).reshape(len(bias), 4)
+        found = np.zeros((4, self.layer.lanes), np.int64)
+        found[:, :len(bias)] = 4 * bias - pixels.T
+        return found
+
+    def _offsets(self, fields: Fields, cut: Cut) -> None:
         """What was added to the weights that share bytes, a byte for each of a vector."""
         layer = self.layer
         if not layer.packed:
             return
         lanes = np.zeros(layer.lanes, np.uint8)
         lanes[:len(layer.codes)] = layer.step.weights.offset
-        vectors, group = lanes.reshape(-1, layer.processor.lanes), layer.processor.group
-        whole = np.tile(vectors, (1, group)) if layer.processor.by_input else np.repeat(vectors, group, 1)
+        vectors, group = lanes.reshape(-1, cut.processor.lanes), cut.processor.group
+        whole = np.tile(vectors, (1, group)) if cut.processor.by_input else np.repeat(vectors, group, 1)
         fields.add("offsets of weights", np.ascontiguousarray(whole).reshape(-1).view("<i4"))
 
 
-def _transformable(layer: Layer) -> bool:
+def _transformable(layer: Layer, processor: Processor) -> bool:
     window = layer.step.window
-    return layer.processor.transforms and layer.step.groups == 1 and layer.codes.shape[1:3] == (3, 3) \
+    return processor.transforms and layer.step.groups == 1 and layer.codes.shape[1:3] == (3, 3) \
         and window.stride == window.dilation == (1, 1) and layer.target is not None
 
 
@@ -222,24 +281,30 @@ def conv_constants(step: Conv, program: Program, places: list[Place], processor:
     layer = layer_of(step, program, places, processor)
     output = 0 if step.output is None else program.buffers[step.output].zero_point
     if has_own_taps(step, processor) and layer.target is not None:
-        return _own_taps(layer, layer.target, output)
-    return (LayerConstants(layer, output, program.buffers[step.inputs[-1]].zero_point),)
+        ways = [_own_taps(layer, layer.target, output, each, reach)
+                for each in processor.ways for reach in (None, reach_of(step, program))]
+        return (Either(ways),)
+    largest = largest_codes(program)[step.inputs[0]]
+    return (LayerConstants(layer, output, program.buffers[step.inputs[-1]].zero_point, largest,
+                           reach_of(step, program)),)
 
 
 def conv_form(step: Conv, program: Program, places: list[Place], processor: Processor) -> tuple[Any, ...]:
-    """What of the layer is in the machine code: its geometry, and which numbers there are."""
+    """What of the layer is in the machine code, beside the way in which its constants are: its geometry."""
     window, layer = step.window, layer_of(step, program, places, processor)
-    numbers = [name for constants in conv_constants(step, program, places, processor)
-               if isinstance(constants, LayerConstants)
-               for name in next(constants.forms(next(cuts(layer)))).parts if name != STARTS]
     frames = [place and place.frame for place in (layer.source, layer.target, layer.residual)]
     return (*frames, layer.lanes, layer.codes.shape[1:3], window.stride, window.dilation,
-            window.padding[:2], step.weights.bits, tuple(numbers), step.rescale and form_of(step.rescale))
+            window.padding[:2], step.weights.bits, step.rescale is None, (step.low, step.high) == (0, 255))
 
 
-def _own_taps(layer: Layer, target: Place, output_zero: int) -> tuple[Wanted, ...]:
-    """Constants of one filter a channel: chunks of four vectors, the last moved back to end with the pixel."""
-    step, processor, pixel = layer.step, layer.processor, target.pixel
+def _own_taps(
+    layer: Layer, target: Place, output_zero: int, processor: Processor, reach: Reach | None
+) -> tuple[Wanted, ...]:
+    """Constants of one filter a channel: chunks of four vectors, the last moved back to end with the pixel.
+
+    `reach`: sums are multiplied in float32.
+    """
+    step, pixel = layer.step, target.pixel
     lanes = next(lanes for lanes in processor.depthwise if QUAD * lanes <= pixel)
     size = QUAD * lanes
     starts = [min(first, pixel - size) for first in range(0, pixel, size)]
@@ -261,7 +326,9 @@ def _own_taps(layer: Layer, target: Place, output_zero: int) -> tuple[Wanted, ..
     sums = codes.sum((1, 2))
     bias = np.append(step.bias.astype(np.int64), np.zeros(len(codes) - count, np.int64)) - layer.input_zero * sums
     fields.add("bias", bias[order])
-    if step.rescale is not None:
+    if reach is not None:
+        add_reals(fields, reach, order)
+    elif step.rescale is not None:
         fields.rescale(step.rescale, order)
     fields.ends(step.low, step.high)
     return Whole("weights", np.concatenate([part.reshape(-1) for part in parts]).astype(processor.taps)), fields.wanted

@@ -6,7 +6,7 @@ number stands there 16 times.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from isobit.backends.readback.description import Terms
 
 LINE = 16  # int32
 WORD, UPPER = 32, 0xFFFFFFFF
+NUMBERS = "numbers"  # of which fields cannot be told, for its length is another
+NO_NUMBER = 0x7FC00000  # of float32
 
 
 class Wanted:
@@ -31,6 +33,53 @@ class Wanted:
             found: None for one that the call does not have.
         """
         raise NotImplementedError
+
+    def read(
+        self, found: Sequence[np.ndarray | None], terms: Terms
+    ) -> tuple[dict[str, Any], dict[str, Any], Hashable]:
+        """The same, and in which of several ways they stand there: machine code knows one of them."""
+        return *self.fields(found, terms), None
+
+
+def nearest(read: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> int:
+    """Which of several ways fits best what stands there: the first with the fewest fields that differ."""
+    apart = [(NUMBERS in must, sum(is_.get(name) is not must.get(name) for name in {*is_, *must}))
+             for is_, must in read]
+    return apart.index(min(apart))
+
+
+@dataclass(frozen=True, eq=False)
+class Either(Wanted):
+    """Constants in one of several ways; of files that hold none of them the nearest must stand there."""
+
+    ways: Sequence[Sequence[Wanted]]
+
+    @property
+    def count(self) -> int:  # type: ignore[override]
+        return sum(each.count for each in self.ways[0])
+
+    def fields(self, found: Sequence[np.ndarray | None], terms: Terms) -> tuple[dict[str, Any], dict[str, Any]]:
+        is_, must, _ = self.read(found, terms)
+        return is_, must
+
+    def read(
+        self, found: Sequence[np.ndarray | None], terms: Terms
+    ) -> tuple[dict[str, Any], dict[str, Any], Hashable]:
+        read = [self._fields(way, found, terms) for way in self.ways]
+        number = nearest(read)
+        return *read[number], number
+
+    @staticmethod
+    def _fields(
+        way: Sequence[Wanted], found: Sequence[np.ndarray | None], terms: Terms
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        sides: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        place = 0
+        for each in way:
+            for side, fields in zip(sides, each.fields(found[place:place + each.count], terms), strict=True):
+                side.update(fields)
+            place += each.count
+        return sides
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +103,29 @@ class Numbers(Wanted):
     def fields(self, found: Sequence[np.ndarray | None], terms: Terms) -> tuple[dict[str, Any], dict[str, Any]]:
         (array,), lengths = found, [len(part) for part in self.parts.values()]
         if array is None or array.dtype != np.int32 or array.shape != (sum(lengths),):
-            return Whole("numbers", np.concatenate(list(self.parts.values()))).fields(found, terms)
+            return Whole(NUMBERS, np.concatenate(list(self.parts.values()))).fields(found, terms)
         split = np.split(array, np.cumsum(lengths)[:-1])
         return ({name: terms.constant(part) for name, part in zip(self.parts, split, strict=True)},
                 {name: terms.constant(part) for name, part in self.parts.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Reals(Numbers):
+    """Numbers with a field that takes long to work out.
+
+    Args:
+        name: of the field.
+        value: what must stand there, asked where at most one other field is not as it must be.
+    """
+
+    name: str
+    value: Callable[[], np.ndarray]
+
+    def fields(self, found: Sequence[np.ndarray | None], terms: Terms) -> tuple[dict[str, Any], dict[str, Any]]:
+        is_, must = super().fields(found, terms)
+        if self.name in is_ and sum(is_[name] is not must[name] for name in is_ if name != self.name) <= 1:
+            must[self.name] = terms.constant(self.value())
+        return is_, must
 
 
 class Fields:
@@ -65,6 +133,8 @@ class Fields:
 
     def __init__(self) -> None:
         self._parts: dict[str, np.ndarray] = {}
+        self._later = ""
+        self._value: Callable[[], np.ndarray] | None = None
 
     def add(self, name: str, values: Any) -> None:
         """A field of many numbers."""
@@ -107,10 +177,17 @@ class Fields:
         self.one(f"{name}offset", rescale.offset // (1 << WORD))
         self.one(f"{name}shift", rescale.shift - WORD)
 
+    def later(self, name: str, length: int, value: Callable[[], np.ndarray]) -> None:
+        """A field that is worked out when it is asked for, int32."""
+        self.add(name, np.full(length, NO_NUMBER))
+        self._later, self._value = name, value
+
     @property
     def wanted(self) -> Numbers:
         """The constant."""
-        return Numbers(dict(self._parts))
+        if self._value is None:
+            return Numbers(dict(self._parts))
+        return Reals(dict(self._parts), self._later, self._value)
 
 
 def form_of(rescale: Rescale) -> tuple[Any, ...]:

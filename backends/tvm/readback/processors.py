@@ -15,6 +15,7 @@ class Processor:
         by_input: a vector of weights holds one input channel after the other, not one output channel.
         signed: codes are multiplied as `code - 128`.
         transforms: 3 x 3 layers may be transformed, and unpack their weights before anything else.
+        bytes_apart: how layers are multiplied whose products fit bytes; None where that is no other way.
         depthwise: lanes of vectors that one filter a channel may take, the widest first; empty without such kernels.
         taps: type of the weights of those.
     """
@@ -26,12 +27,19 @@ class Processor:
     transforms: bool = False
     depthwise: tuple[int, ...] = ()
     taps: str = "int8"
+    bytes_apart: Processor | None = None
+
+    @property
+    def ways(self) -> tuple[Processor, ...]:
+        """How a layer may be multiplied."""
+        return (self,) if self.bytes_apart is None else (self, self.bytes_apart)
 
 
 PROCESSORS: dict[str, Processor] = {
-    "vnni512": Processor(16, depthwise=(16, 8, 4)),
-    "avx2": Processor(8, group=2, transforms=True, depthwise=(8, 4), taps="int16"),
-    "sdot": Processor(4, signed=True),
-    "usdot": Processor(4),
+    "vnni512": Processor(16, transforms=True, depthwise=(16, 8, 4)),
+    "avx2": Processor(8, group=2, transforms=True, depthwise=(8, 4), taps="int16",
+                      bytes_apart=Processor(8, transforms=True, depthwise=(8, 4))),
+    "sdot": Processor(4, signed=True, transforms=True),
+    "usdot": Processor(4, transforms=True),
     "lanes": Processor(16, by_input=True),
 }

@@ -9,7 +9,7 @@ compared, its parameters among that, and that its value is computed from all of 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from isobit.backends.tvm.readback.flow import Call, Flow, NotUnderstood, follow
 from isobit.backends.tvm.readback.numbering import Numbering
 from isobit.backends.tvm.readback.numbers import Wanted
 from isobit.backends.tvm.readback.processors import PROCESSORS
-from isobit.backends.tvm.readback.wanted import WantedCall, WantedFlow, WantedModule, operator_of
+from isobit.backends.tvm.readback.wanted import Kernel, WantedCall, WantedFlow, WantedModule, operator_of
 from isobit.pipeline.proof.findings import Difference, ReadBack
 
 MODEL, DESCRIPTION = "model.so", "device.json"
@@ -88,7 +88,7 @@ class _Description:
         self.must: dict[str, Any] = {}
         self.layers: dict[str, str] = {}
         self._terms, self._numbering = Terms(), Numbering()
-        self._known: dict[tuple[int, ...], tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._known: dict[tuple[int, ...], tuple[dict[str, Any], dict[str, Any], Hashable]] = {}
         for name, wanted in module.functions.items():
             if name in flows:
                 self._borders(name, flows[name], wanted)
@@ -110,9 +110,11 @@ class _Description:
         kernel = wanted.kernel
         name = f"{name} ({kernel.step})" if kernel.step else name
         self.layers[name] = kernel.layer or kernel.step
-        constants = sum(each.count for each in kernel.constants)
         reads, given = found.arguments[:len(wanted.reads)], found.arguments[len(wanted.reads):]
-        shapes = tuple((each.dtype.name, each.shape) for each in given if isinstance(each, np.ndarray))
+        constants = sum(each.count for each in kernel.constants)
+        read = [self._constants(each, arrays) for each, arrays in _divided(kernel, given)]
+        shapes = (*((each.dtype.name, each.shape) for each in given if isinstance(each, np.ndarray)),
+                  *(way for _, _, way in read))
         is_: dict[str, Any] = {"kernel": found.callee}
         must: dict[str, Any] = {"kernel": self._numbering.wanted(found.callee, kernel, shapes)}
         for number, value in enumerate(reads):
@@ -121,12 +123,9 @@ class _Description:
             must[f"argument {number}"] = self._read(value)
         is_["constants"], must["constants"] = len(given), constants
         is_["result"], must["result"] = (_result(each) for each in (found, kernel))
-        place = 0
-        for each in kernel.constants:
-            arrays = [*given, *[None] * constants][place:place + each.count]
-            place += each.count
-            for fields, read in zip((is_, must), self._constants(each, arrays), strict=True):
-                fields |= read
+        for found_fields, wanted_fields, _ in read:
+            is_ |= found_fields
+            must |= wanted_fields
         self.found[name] = self._terms.operator(kernel.name, **is_)
         self.wanted[name] = self._terms.operator(kernel.name, **must)
 
@@ -135,13 +134,24 @@ class _Description:
             return self._terms.constant(value)
         return "nothing" if value is None else str(value)
 
-    def _constants(self, wanted: Wanted, found: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _constants(
+        self, wanted: Wanted, arrays: Sequence[np.ndarray | None]
+    ) -> tuple[dict[str, Any], dict[str, Any], Hashable]:
         """What is read of constants, once for all functions that give them to the same kernel."""
-        arrays = [each if isinstance(each, np.ndarray) else None for each in found]
         key = (id(wanted), *map(id, arrays))
         if key not in self._known:
-            self._known[key] = wanted.fields(arrays, self._terms)
+            self._known[key] = wanted.read(arrays, self._terms)
         return self._known[key]
+
+
+def _divided(kernel: Kernel, given: Sequence[Any]) -> Iterator[tuple[Wanted, list[np.ndarray | None]]]:
+    """Each of a kernel's constants, and what stands in its place; None for what is missing, or no constant."""
+    arrays = [each if isinstance(each, np.ndarray) else None for each in given]
+    arrays += [None] * sum(each.count for each in kernel.constants)
+    place = 0
+    for each in kernel.constants:
+        yield each, arrays[place:place + each.count]
+        place += each.count
 
 
 def _pairs(name: str, found: Flow, wanted: WantedFlow) -> Iterator[_Both]:

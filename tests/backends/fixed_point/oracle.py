@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from isobit.backends.fixed_point.code_ranges import largest_codes
 from isobit.backends.fixed_point.operators.steps import ArgMax, Extreme, Gather, Reduce, Resample
 from isobit.backends.fixed_point.program import (
     AveragePool,
@@ -241,13 +242,16 @@ def make_conv(
     stride: tuple[int, int] = (1, 1), padding: tuple[int, int, int, int] = (1, 1, 1, 1),
     dilation: tuple[int, int] = (1, 1), groups: int = 1, bits: int = 8, signed: bool = True,
     zero_points: tuple[int, int] = (0, 0), residual_zero: int | None = None, logits: bool = False,
-    low: int = 0, high: int = 255, seed: int = 0,
+    low: int = 0, high: int = 255, seed: int = 0, largest: int = 255,
 ) -> Program:
     """A program of one convolution with random weights: tensor 0 its input, 1 the residual where there is one.
+
+    With a largest code of its input a table stands before it, whose input is the last tensor.
 
     Args:
         signed: codes around 0; else asymmetric ones, with an offset of their own in each channel.
         zero_points: of input and output.
+        largest: code of the input.
         residual_zero: zero point of a residual tensor; None for none.
     """
     random = np.random.default_rng(seed)
@@ -278,12 +282,17 @@ def make_conv(
     scale = random.uniform(0.001, 0.1, filters).astype(np.float32) if logits else None
     step = Conv("y", "layer", tuple(inputs), None if logits else len(buffers) - 1,
                 Weights(codes, bits, offset.astype(np.int16)), bias, window, groups, rescale, low, high, scale)
-    return Program(tuple(buffers), (step,), (rows * columns * filters,) if logits else ())
+    steps: tuple[Step, ...] = (step,)
+    if largest < 255:
+        buffers.append(make_buffer("wide", source))
+        steps = (Lookup("x", "", (len(buffers) - 1,), 0, np.arange(256, dtype=np.uint8).clip(0, largest)), step)
+    return Program(tuple(buffers), steps, (rows * columns * filters,) if logits else ())
 
 
 def random_codes(program: Program, number: int, samples: int = 2, seed: int = 1) -> np.ndarray:
-    """Codes of one tensor of a program, uint8 [samples, H, W, C]."""
-    return np.random.default_rng(seed).integers(0, 256, (samples, *program.buffers[number].shape)).astype(np.uint8)
+    """Codes of one tensor of a program, uint8 [samples, H, W, C]: any that it may hold."""
+    ends = largest_codes(program)[number] + 1
+    return np.random.default_rng(seed).integers(0, ends, (samples, *program.buffers[number].shape)).astype(np.uint8)
 
 
 def make_rescale_of(ratios: Sequence[float], bounds: Sequence[int], zero_point: int = 0) -> Rescale:

@@ -60,10 +60,10 @@ def assembly(call: Call, llvm_target: dict[str, Any]) -> str:
 
 
 def profile_assembly(program: Program, name: str) -> str:
-    """What LLVM makes of the kernel of a one-step program for a device profile."""
+    """What LLVM makes of the kernel of a program's last step for a device profile."""
     needs_tvm()
     profile = PROFILES[name]
-    call = step_call(program.steps[0], program, plan_places(program), instruction_set(profile.flavour))
+    call = step_call(program.steps[-1], program, plan_places(program), instruction_set(profile.flavour))
     return assembly(call, profile.llvm_target())
 
 
@@ -92,12 +92,14 @@ def run_vectors(
     return output.numpy()[:lanes[0]]
 
 
-def differing(programs: dict[str, Program], flavour: str) -> list[str]:
-    """Names of one-step programs whose kernel gives other numbers than the oracle for random codes."""
+def differing(
+    programs: dict[str, Program], flavour: str, codes: Callable[[tuple[int, ...]], np.ndarray] | None = None
+) -> list[str]:
+    """Names of programs whose last step's kernel gives other numbers than the oracle: for random codes, or `codes`."""
     llvm_target = needs(flavour)
     places = {name: plan_places(program) for name, program in programs.items()}
     calls = {
-        name: step_call(program.steps[0], program, places[name], instruction_set(flavour))
+        name: step_call(program.steps[-1], program, places[name], instruction_set(flavour))
         for name, program in programs.items()
     }
     # TVM's functions are named after the cases, which are titles.
@@ -105,13 +107,17 @@ def differing(programs: dict[str, Program], flavour: str) -> list[str]:
     module = compile_kernels({symbols[name]: call for name, call in calls.items()}, llvm_target)
     return [
         name for name, program in programs.items()
-        if not _agrees(module[symbols[name]], program, calls[name], places[name])
+        if not _agrees(module[symbols[name]], program, calls[name], places[name], codes)
     ]
 
 
-def _agrees(function: Any, program: Program, call: Call, places: list[Place]) -> bool:
-    step = program.steps[0]
-    codes = [oracle.random_codes(program, number, 1, seed=1 + place) for place, number in enumerate(step.inputs)]
+def _agrees(
+    function: Any, program: Program, call: Call, places: list[Place],
+    given: Callable[[tuple[int, ...]], np.ndarray] | None,
+) -> bool:
+    step = program.steps[-1]
+    codes = [oracle.random_codes(program, number, 1, seed=1 + place) if given is None else
+             given((1, *program.buffers[number].shape)) for place, number in enumerate(step.inputs)]
     wanted = oracle.compute(program, step, [value.astype(np.int64) for value in codes])[0]
     got = _run(function, program, call, places, [value[0] for value in codes])
     if step.output is None:
@@ -123,7 +129,7 @@ def _run(function: Any, program: Program, call: Call, places: list[Place], codes
     """The output's map [H, W, C], or padded logits, for maps of codes."""
     from tvm.runtime import tensor
 
-    step = program.steps[0]
+    step = program.steps[-1]
     inputs = [
         lay_out(value, places[number], program.buffers[number].zero_point)
         for number, value in zip(step.inputs, codes, strict=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from isobit.backends.tvm.instructions import instruction_set
-from isobit.backends.tvm.kernels.weights import fields, pack
+from isobit.backends.tvm.kernels.layers.weights import fields, pack
 from tests.backends.tvm import harness
 
 pytestmark = pytest.mark.tvm

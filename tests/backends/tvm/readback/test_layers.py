@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from isobit.backends.readback.description import Terms
-from isobit.backends.tvm.kernels.weights import pack
+from isobit.backends.tvm.kernels.layers.weights import pack
 from isobit.backends.tvm.readback.layers import LayerConstants, _shared, conv_constants, conv_form, has_own_taps
 from isobit.backends.tvm.readback.places import places_of
 from isobit.backends.tvm.readback.processors import PROCESSORS

@@ -5,14 +5,21 @@ import pytest
 from isobit.backends.tvm.instructions import _SETS
 from isobit.backends.tvm.instructions.x86 import X86
 from isobit.backends.tvm.readback.processors import PROCESSORS, Processor
+from tests.backends.tvm.harness import needs_tvm
 
 
 @pytest.mark.parametrize("flavour", _SETS)
 def test_it_is_what_kernels_are_made_with(flavour):
+    needs_tvm()
     kind = _SETS[flavour]
+    made = kind().by_bytes()
+    assert PROCESSORS[flavour] == said(kind, None if made is None else said(type(made)))
+
+
+def said(kind, by_bytes=None):
     own = (kind.widths, kind.taps) if issubclass(kind, X86) else ((), "int8")
-    assert PROCESSORS[flavour] == Processor(
-        kind.lanes, kind.group, kind.by_input, kind.signed_input, kind.winograd, *own)
+    transforms = kind.winograd or kind.transforms_bytes
+    return Processor(kind.lanes, kind.group, kind.by_input, kind.signed_input, transforms, *own, by_bytes)
 
 
 def test_every_instruction_set_is_known():

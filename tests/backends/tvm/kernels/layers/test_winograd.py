@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from isobit.backends.tvm.instructions import instruction_set
+from isobit.backends.tvm.kernels.layers.winograd import CODES, SUMS, WEIGHTS, winograd_set
 from isobit.backends.tvm.kernels.layout import plan_places
-from isobit.backends.tvm.kernels.winograd import CODES, SUMS, WEIGHTS, is_winograd
 from tests.backends.fixed_point import oracle
 from tests.backends.tvm import harness
 
@@ -18,18 +18,29 @@ CASES = {
     "no padding": oracle.make_conv((7, 6, 20), 24, padding=(0, 0, 0, 0), zero_points=(200, 0)),
     "lopsided": oracle.make_conv((6, 6, 16), 16, padding=(2, 0, 0, 2), bits=3, zero_points=(3, 9)),
     "residual": oracle.make_conv((6, 6, 32), 32, residual_zero=9),
+    "bytes": oracle.make_conv((8, 8, 32), 32, bits=4, largest=15),
+    "bytes, odd map": oracle.make_conv((7, 9, 10), 12, zero_points=(7, 5), bits=4, signed=False, largest=15),
+    "bytes, lopsided": oracle.make_conv((6, 6, 80), 16, padding=(2, 0, 0, 2), bits=3, zero_points=(3, 9), largest=15),
+    "bytes, residual": oracle.make_conv((6, 6, 48), 32, residual_zero=9, bits=2, largest=63),
+    "bytes, block by block": oracle.make_conv((4, 4, 400), 400, seed=3, bits=4, largest=15, high=15),
     "block by block": oracle.make_conv((4, 4, 144), 144, seed=3),
 }
 
 
-def used(program) -> bool:
-    return is_winograd(program.steps[0], program, plan_places(program), instruction_set("avx2"))
+def used(program, flavour="avx2"):
+    """The type of the weights that are multiplied; None where a layer is not transformed."""
+    e = winograd_set(program.steps[-1], program, plan_places(program), instruction_set(flavour))
+    return e and e.operand
 
 
-def test_every_code_is_the_oracles():
-    harness.needs("avx2")
-    assert all(used(program) for program in CASES.values())
-    assert harness.differing(CASES, "avx2") == []
+@pytest.mark.parametrize("flavour", ["avx2", "vnni512"])
+def test_every_code_is_the_oracles(flavour):
+    harness.needs(flavour)
+    cases = {name: program for name, program in CASES.items() if used(program, flavour)}
+    by_bytes = {name for name in cases if used(cases[name], flavour) == "int8"}
+    assert by_bytes == {name for name in CASES if "byte" in name}
+    assert flavour != "avx2" or cases == CASES
+    assert harness.differing(cases, flavour) == []
 
 
 def test_the_transforms_are_four_times_a_convolution():
@@ -44,7 +55,7 @@ def test_the_transforms_are_four_times_a_convolution():
 def test_what_is_transformed():
     harness.needs_tvm()
     program = CASES["even"]
-    assert not is_winograd(program.steps[0], program, plan_places(program), instruction_set("vnni512"))
+    assert used(program) == "int16" and used(program, "vnni512") is None
     assert not used(oracle.make_conv((8, 8, 16), 16, stride=(2, 2)))
     assert not used(oracle.make_conv((8, 8, 16), 16, groups=4))
     assert not used(oracle.make_conv((1, 8, 16), 16))

@@ -3,7 +3,7 @@
 import pytest
 
 from isobit.backends.tvm.instructions import instruction_set
-from isobit.backends.tvm.kernels.depthwise import is_depthwise
+from isobit.backends.tvm.kernels.layers.depthwise import is_depthwise
 from isobit.backends.tvm.kernels.layout import plan_places
 from isobit.backends.tvm.module import step_call
 from tests.backends.fixed_point import oracle
@@ -17,6 +17,10 @@ CASES = {
     "overlapping": oracle.make_conv((9, 8, 144), 144, stride=(2, 2), groups=144),
     "wide kernel": oracle.make_conv((9, 8, 16), 16, (5, 5), stride=(2, 1), padding=(2, 2, 2, 2), groups=16),
     "dilated": oracle.make_conv((9, 8, 48), 48, (3, 2), dilation=(2, 2), groups=48),
+    "small codes": oracle.make_conv((7, 9, 64), 64, groups=64, zero_points=(7, 9), bits=4, largest=15, high=15),
+    "small codes, strided": oracle.make_conv((9, 8, 40), 40, (5, 6), stride=(2, 1), groups=40, bits=4, largest=15),
+    "small weights": oracle.make_conv((9, 8, 48), 48, groups=48, bits=4, zero_points=(99, 9)),
+    "half as small": oracle.make_conv((9, 8, 48), 48, (9, 9), padding=(4, 4, 4, 4), groups=48, bits=4),
     "one row": oracle.make_conv((1, 5, 16), 16, groups=16, bits=4),
 }
 

@@ -7,12 +7,14 @@ pixels twice, and no pixel needs a case of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from isobit.backends.fixed_point.code_ranges import largest_codes
 from isobit.backends.fixed_point.program import Conv, Program
 from isobit.backends.tvm.instructions.base import PACK, Buffer, Expr, Index, InstructionSet
 from isobit.backends.tvm.kernels.kernel import Call, Code, last_fits
-from isobit.backends.tvm.kernels.layer import (
+from isobit.backends.tvm.kernels.layers.layer import (
     Layer,
     Numbers,
     Sums,
@@ -23,9 +25,10 @@ from isobit.backends.tvm.kernels.layer import (
     write_outputs,
     write_unpacked,
 )
+from isobit.backends.tvm.kernels.layers.narrow import Operands, longest_run, narrow_sums, write_reduction
+from isobit.backends.tvm.kernels.layers.tile import choose_tile
+from isobit.backends.tvm.kernels.layers.weights import arrange, cut
 from isobit.backends.tvm.kernels.layout import Place
-from isobit.backends.tvm.kernels.tile import choose_tile
-from isobit.backends.tvm.kernels.weights import cut
 
 
 def conv_call(step: Conv, program: Program, places: list[Place], e: InstructionSet) -> Call:
@@ -36,15 +39,26 @@ def conv_call(step: Conv, program: Program, places: list[Place], e: InstructionS
     name = kernel_name(step)
     if source.pixel == 1:
         step = _folded(step)
+    e, run = products_of(step, source.pixel, e, largest_codes(program)[step.inputs[0]])
     taps = step.window.kernel[0] * step.window.kernel[1]
     filters = step.weights.codes.shape[0]
     tile = choose_tile(
         target.height if target else 1, target.width if target else 1, -(-filters // e.lanes),
         lambda vectors: taps * cut(step, source.pixel, e, vectors).groups, e,
     )
-    layer = Layer(step, source, target, residual, e, tile, cut(step, source.pixel, e, tile.vectors))
+    layer = Layer(step, source, target, residual, e, tile, cut(step, source.pixel, e, tile.vectors), run)
     numbers = layer_numbers(layer, program)
     return layer_call(name, layer, numbers, lambda code: _write(code, layer, numbers))
+
+
+def products_of(step: Conv, pixel: int, e: InstructionSet, largest: int) -> tuple[InstructionSet, int]:
+    """The instructions that multiply a layer's codes 0 ... largest, and how many dot products they add in 16 bits."""
+    by_bytes = e.by_bytes()
+    if by_bytes is None:
+        return e, 0
+    block = cut(step, pixel, by_bytes, 1)
+    run = longest_run(arrange(step, block, by_bytes), (*step.window.kernel, block.groups), largest)
+    return (by_bytes, run) if run else (e, 0)
 
 
 def _folded(step: Conv) -> Conv:
@@ -60,12 +74,14 @@ class _Buffers:
 
     Args:
         sums: of a tile and a block.
+        narrow: of a run of dot products, in 16 bits.
         packed: scratch for four of them as bytes.
         codes: the input, or those of its rows that were widened.
         weights: as stored, or unpacked.
     """
 
     sums: list[Buffer]
+    narrow: list[Buffer]
     packed: Buffer
     codes: Buffer
     weights: Buffer
@@ -80,7 +96,8 @@ def _write(code: Code, layer: Layer, numbers: Numbers) -> None:
         weights = code.scratch("unpacked", size, e.operand)
     if layer.widened:
         codes = code.scratch("widened", layer.widened_codes, e.operand)
-    buffers = _Buffers(sums, packed, codes, weights)
+    narrow = narrow_sums(code, e, tile.sums) if layer.run > 1 else []
+    buffers = _Buffers(sums, narrow, packed, codes, weights)
     write_border(code, layer, numbers)
     (_write_rows_first if layer.rows_first else _write_blocks_first)(code, layer, numbers, buffers)
 
@@ -127,10 +144,9 @@ def _write_products(code: Code, layer: Layer, numbers: Numbers, buffers: _Buffer
     top = 0 if layer.widened and layer.rows_first else _first_row(layer, sums.y)
     left = (source.border[1] - window.padding[1]) * source.pixel
     row, column = window.stride[0] * source.row, window.stride[1] * source.pixel
-    with (
-        code.loop("tap_row", window.kernel[0]) as r, code.loop("tap_column", window.kernel[1]) as s,
-        code.loop("group", block.groups) as group,
-    ):
+
+    def operands(indices: Sequence[Index]) -> list[Operands]:
+        r, s, group = indices
         corner = top + left + sums.x * column + r * (window.dilation[0] * source.row) \
             + s * (window.dilation[1] * source.pixel) + group * e.group
         if numbers.starts is not None:
@@ -138,12 +154,15 @@ def _write_products(code: Code, layer: Layer, numbers: Numbers, buffers: _Buffer
         tap = ((r * window.kernel[1] + s) * block.groups + group) * block.vectors
         if not layer.unpacked or layer.rows_first:
             tap = sums.block * (layer.packed_steps if layer.unpacked else layer.steps) + tap
-        for i, vector in enumerate(buffers.sums):
+        found = []
+        for i in range(layer.tile.sums):
             pixel, number = divmod(i, block.vectors)
             y, x = divmod(pixel, layer.tile.columns)
-            total = e.dot(e.load(vector, 0), buffers.codes, corner + (y * row + x * column),
-                          buffers.weights, (tap + number) * layer.unit)
-            code.store(vector, 0, total, e.lanes)
+            found.append((buffers.codes, corner + (y * row + x * column), buffers.weights, (tap + number) * layer.unit))
+        return found
+
+    loops = [("tap_row", window.kernel[0]), ("tap_column", window.kernel[1]), ("group", block.groups)]
+    write_reduction(code, e, buffers.sums, buffers.narrow, loops, layer.run, operands)
 
 
 def _write_widened(code: Code, layer: Layer, widened: Buffer, start: Index) -> None:

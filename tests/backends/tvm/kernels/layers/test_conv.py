@@ -28,6 +28,13 @@ CASES = {
     "2 bits": oracle.make_conv((6, 6, 20), 24, bits=2),
     "logits": oracle.make_conv((1, 1, 64), 10, logits=True, **POINT),
     "packed logits": oracle.make_conv((1, 1, 70), 100, logits=True, bits=4, zero_points=(3, 0), **POINT),
+    "small codes": oracle.make_conv((6, 6, 40), 24, bits=4, largest=15, zero_points=(7, 2)),
+    "small codes, strided": oracle.make_conv((9, 7, 36), 24, stride=(2, 2), bits=4, largest=15),
+    "small codes, groups": oracle.make_conv((6, 6, 40), 40, groups=4, bits=4, largest=15),
+    "small codes, point": oracle.make_conv((5, 5, 160), 24, bits=4, largest=15, residual_zero=3, **POINT),
+    "small weights": oracle.make_conv((5, 5, 160), 24, bits=4, zero_points=(99, 2), **POINT),
+    "smaller weights": oracle.make_conv((6, 6, 20), 40, (5, 5), padding=(2, 2, 2, 2), bits=2),
+    "small logits": oracle.make_conv((1, 1, 320), 10, logits=True, bits=4, largest=15, **POINT),
     "many": oracle.make_conv((9, 9, 64), 256),
 }
 
@@ -39,7 +46,7 @@ def test_every_code_is_the_oracles(flavour):
 
 def test_kernels_of_equal_shape_differ_in_constants_only():
     from isobit.backends.tvm.instructions import instruction_set
-    from isobit.backends.tvm.kernels.conv import conv_call
+    from isobit.backends.tvm.kernels.layers.conv import conv_call
     from isobit.backends.tvm.kernels.layout import plan_places
 
     harness.needs_tvm()

@@ -1,24 +1,28 @@
 """Depthwise convolutions on x86: up to four neighbouring pixels of a row are interleaved into one dot product.
 
 Byte unpacks put the codes of four taps side by side for each channel, which is what `vpdpbusd` sums (AVX2 sums them in
-two pairs). Each input row is interleaved once for all output rows of the tile that it enters. The unpacks leave
-channels in the order in which the saturating packs take them back, so nothing is permuted; the layer's numbers are
-stored in that order instead.
+two pairs: of bytes, in 16 bits for the whole window, where its products fit; else of words). Each input row is
+interleaved once for all output rows of the tile that it enters. The unpacks leave channels in the order in which the
+saturating packs take them back, so nothing is permuted; the layer's numbers are stored in that order instead.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from isobit.backends.fixed_point.code_ranges import largest_codes
 from isobit.backends.fixed_point.program import Conv, Program
 from isobit.backends.tvm.instructions.base import PACK, Buffer, Expr, Index
 from isobit.backends.tvm.instructions.x86 import X86
 from isobit.backends.tvm.kernels.kernel import Argument, Call, Code, fill_border, last_fits, make_kernel
+from isobit.backends.tvm.kernels.layers.layer import layer_real_rescale
+from isobit.backends.tvm.kernels.layers.narrow import longest_run, narrow_sums
 from isobit.backends.tvm.kernels.layout import Place, output_of
 from isobit.backends.tvm.kernels.parameters import Parameters
-from isobit.backends.tvm.kernels.rescaling import Vectors, add_rescale
+from isobit.backends.tvm.kernels.rescaling import RealVectors, Vectors, add_real_rescale, add_rescale
 
 TAPS = 4  # of one dot product
 UNIT = 16  # channels of 128 bits
@@ -33,13 +37,19 @@ def is_depthwise(step: Conv) -> bool:
 
 @dataclass(frozen=True)
 class _Layer:
-    """The layer, `chunk` channels at a time; the last chunk is moved back to end with the pixel."""
+    """The layer, `chunk` channels at a time; the last chunk is moved back to end with the pixel.
+
+    Args:
+        rows: of output pixels in a tile.
+        narrow: the products of a window are added in 16 bits.
+    """
 
     step: Conv
     source: Place
     target: Place
     e: X86
     rows: int
+    narrow: bool
 
     @property
     def chunk(self) -> int:
@@ -67,14 +77,27 @@ def depthwise_call(step: Conv, program: Program, places: list[Place], e: X86) ->
     """The call of a depthwise convolution."""
     source, target = places[step.inputs[0]], places[output_of(step)]
     lanes = next(lanes for lanes in e.widths if PACK * lanes <= target.pixel)
-    layer = _Layer(step, source, target, e.of(lanes), min(e.depthwise_rows, target.height))
+    layer = _Layer(step, source, target, e.of(lanes), min(e.depthwise_rows, target.height), False)
+    layer = _by_bytes(layer, largest_codes(program)[step.inputs[0]]) or layer
     weights, numbers = _weights(layer), _numbers(layer, program)
     arguments = [
-        Argument("input", (source.size,), "uint8"), Argument("weights", weights.shape, e.taps),
+        Argument("input", (source.size,), "uint8"), Argument("weights", weights.shape, layer.e.taps),
         Argument("numbers", numbers.array.shape, "int32"), Argument("output", (target.size,), "uint8"),
     ]
     kernel = make_kernel(arguments, lambda code: _write(code, layer, numbers))
     return Call("depthwise", kernel, step.inputs, (weights, numbers.array), (target.size,))
+
+
+def _by_bytes(layer: _Layer, largest: int) -> _Layer | None:
+    """The layer whose codes 0 ... largest are multiplied as bytes; None where sums might not fit 16 bits."""
+    e = layer.e.by_bytes()
+    if not isinstance(e, X86):
+        return None
+    found = replace(layer, e=e.of(layer.e.lanes), rows=min(e.depthwise_rows, layer.target.height))
+    loops = (layer.step.window.kernel[0], layer.quads)
+    weights = _weights(found).reshape(layer.chunks, math.prod(loops), -1)
+    run = longest_run(weights, loops, largest)
+    return replace(found, narrow=run == math.prod(loops)) if run else None
 
 
 @dataclass(frozen=True)
@@ -84,7 +107,7 @@ class _Numbers:
     array: np.ndarray
     border: int
     bias: int
-    rescale: Vectors
+    rescale: Vectors | RealVectors
     clip: tuple[int, int] | None
 
 
@@ -94,7 +117,9 @@ def _numbers(layer: _Layer, program: Program) -> _Numbers:
         raise TypeError(f"no depthwise kernel for '{step.name}', which writes the logits")
     border = parameters.splat(program.buffers[output_of(step)].zero_point)
     bias = parameters.add(_bias(layer, program)[layer.order])
-    rescale = add_rescale(parameters, step.rescale, layer.target.pixel, layer.order)
+    real = layer_real_rescale(step, program)
+    rescale = add_rescale(parameters, step.rescale, layer.target.pixel, layer.order) if real is None else \
+        add_real_rescale(parameters, real, layer.target.pixel, layer.order)
     clip = None if (step.low, step.high) == (0, 255) else \
         (parameters.splat_byte(step.low), parameters.splat_byte(step.high))
     return _Numbers(parameters.array, border, bias, rescale, clip)
@@ -141,6 +166,7 @@ class _Position:
 def _write(code: Code, layer: _Layer, numbers: _Numbers) -> None:
     target, e = layer.target, layer.e
     sums = code.sums(layer.rows * PACK, e.lanes)
+    narrow = narrow_sums(code, e, len(sums)) if layer.narrow else []
     fill_border(code, target, e.cast("uint8", code["numbers"][numbers.border]), code["output"])
     with (
         code.loop("chunk", layer.chunks) as chunk, code.loop("tile_row", -(-target.height // layer.rows)) as row,
@@ -152,7 +178,11 @@ def _write(code: Code, layer: _Layer, numbers: _Numbers) -> None:
         for i, vector in enumerate(sums):
             bias = e.load(code["numbers"], numbers.bias + (chunk * PACK + i % PACK) * e.lanes)
             code.store(vector, 0, bias, e.lanes)
-        _write_products(code, layer, sums, position)
+        for part in narrow:
+            code.store(part, 0, e.splat(e.number("int16", 0), 2 * e.lanes), 2 * e.lanes)
+        _write_products(code, layer, narrow or sums, position)
+        for total, part in zip(sums, narrow, strict=False):
+            code.store(total, 0, e.widened(e.load(total, 0), e.load(part, 0, 2 * e.lanes)), e.lanes)
         _write_codes(code, layer, numbers, sums, position)
 
 
@@ -161,6 +191,7 @@ def _write_products(code: Code, layer: _Layer, sums: list[Buffer], position: _Po
     window, e = layer.step.window, layer.e
     taps = window.kernel[0]
     size = PACK * e.lanes * TAPS  # weights of a dot product of a chunk
+    add, lanes = (e.narrow_tap_dot, 2 * e.lanes) if layer.narrow else (e.tap_dot, e.lanes)
     for row in range((layer.rows - 1) * window.stride[0] + (taps - 1) * window.dilation[0] + 1):
         users = [
             (out, tap) for out in range(layer.rows) for tap in range(taps)
@@ -174,8 +205,8 @@ def _write_products(code: Code, layer: _Layer, sums: list[Buffer], position: _Po
                     place = (tap * layer.quads + quad) * size + vector * e.lanes * TAPS
                     total = sums[out * PACK + vector]
                     weights = position.chunk * (taps * layer.quads * size) + place
-                    product = e.tap_dot(e.load(total, 0), quads[vector], code["weights"], weights)
-                    code.store(total, 0, product, e.lanes)
+                    product = add(e.load(total, 0, lanes), quads[vector], code["weights"], weights)
+                    code.store(total, 0, product, lanes)
 
 
 def _pixel(code: Code, layer: _Layer, position: _Position, row: int, tap: int) -> Expr:

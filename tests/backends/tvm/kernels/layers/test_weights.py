@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from isobit.backends.tvm.instructions import instruction_set
-from isobit.backends.tvm.kernels.weights import arrange, cut, fields, group_size, lane_order, pack, planes, stored_bits
+from isobit.backends.tvm.kernels.layers.weights import (
+    arrange,
+    cut,
+    fields,
+    group_size,
+    lane_order,
+    pack,
+    planes,
+    stored_bits,
+)
 from tests.backends.fixed_point import oracle
 from tests.backends.tvm import harness
 

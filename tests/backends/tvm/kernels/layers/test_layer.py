@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 
 from isobit.backends.tvm.instructions import instruction_set
-from isobit.backends.tvm.kernels.layer import Layer, kernel_name, layer_bias, layer_numbers, layer_weights, neighbours
+from isobit.backends.tvm.kernels.layers.layer import (
+    Layer,
+    kernel_name,
+    layer_bias,
+    layer_numbers,
+    layer_weights,
+    neighbours,
+)
+from isobit.backends.tvm.kernels.layers.tile import Tile
+from isobit.backends.tvm.kernels.layers.weights import cut
 from isobit.backends.tvm.kernels.layout import plan_places
-from isobit.backends.tvm.kernels.tile import Tile
-from isobit.backends.tvm.kernels.weights import cut
 from tests.backends.fixed_point import oracle
 from tests.backends.tvm import harness
 

@@ -3,7 +3,7 @@
 import pytest
 
 from isobit.backends.tvm.instructions import instruction_set
-from isobit.backends.tvm.kernels.tile import choose_tile
+from isobit.backends.tvm.kernels.layers.tile import choose_tile
 from tests.backends.tvm import harness
 
 pytestmark = pytest.mark.tvm

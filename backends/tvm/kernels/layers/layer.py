@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from isobit.backends.fixed_point.code_ranges import largest_codes, sum_ends
 from isobit.backends.fixed_point.program import Conv, Program
+from isobit.backends.fixed_point.real_rescale import RealRescale, Residual, real_rescale
 from isobit.backends.tvm.instructions.base import PACK, Buffer, Expr, Index, InstructionSet
 from isobit.backends.tvm.kernels.kernel import Argument, Call, Code, fill_border, make_kernel
+from isobit.backends.tvm.kernels.layers.tile import Tile
+from isobit.backends.tvm.kernels.layers.weights import Block, arrange, fields, group_size, lane_order, pack, stored_bits
 from isobit.backends.tvm.kernels.layout import NARROW, PIXEL, Place, output_of
 from isobit.backends.tvm.kernels.parameters import Parameters
-from isobit.backends.tvm.kernels.rescaling import Vectors, add_rescale
-from isobit.backends.tvm.kernels.tile import Tile
-from isobit.backends.tvm.kernels.weights import Block, arrange, fields, group_size, lane_order, pack, stored_bits
+from isobit.backends.tvm.kernels.rescaling import RealVectors, Vectors, add_real_rescale, add_rescale
 
 SMALL = 24 * 1024  # bytes of weights that leave room in the first cache
 CODES_OFFSET = 128  # of instructions that multiply signed by signed bytes
@@ -22,7 +24,11 @@ CODES_OFFSET = 128  # of instructions that multiply signed by signed bytes
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution, where its tensors lie, and how it is cut into tiles and blocks."""
+    """A convolution, where its tensors lie, and how it is cut into tiles and blocks.
+
+    Args:
+        run: how many dot products are added in 16 bits; 0 and 1: none.
+    """
 
     step: Conv
     source: Place
@@ -31,6 +37,7 @@ class Layer:
     e: InstructionSet
     tile: Tile
     block: Block
+    run: int = 0
 
     @property
     def height(self) -> int:
@@ -132,19 +139,23 @@ class Numbers:
     border: int | None
     starts: int | None
     scale: int | None
-    rescale: Vectors | None
+    rescale: Vectors | RealVectors | None
     residual_zero: int | None
     clip: tuple[int, int] | None
     byte_offsets: int | None
 
 
-def layer_numbers(layer: Layer, program: Program, unpacked_first: bool = False) -> Numbers:
+def layer_numbers(
+    layer: Layer, program: Program, unpacked_first: bool = False, bias: np.ndarray | None = None
+) -> Numbers:
     """All numbers of a layer beside its weights, in the order in which the kernel reads them.
 
-    `unpacked_first`: weights are unpacked before anything is requantized.
+    Args:
+        unpacked_first: weights are unpacked before anything is requantized.
+        bias: what sums start with, instead of `layer_bias`.
     """
     step, parameters = layer.step, Parameters()
-    bias = parameters.add(layer_bias(layer, program), layer.channels)
+    first_bias = parameters.add(layer_bias(layer, program) if bias is None else bias, layer.channels)
     border = starts = scale = rescale = residual_zero = clip = byte_offsets = None
     if layer.target is not None and any(layer.target.border):
         border = parameters.splat(program.buffers[output_of(step)].zero_point)
@@ -155,14 +166,28 @@ def layer_numbers(layer: Layer, program: Program, unpacked_first: bool = False) 
     if step.logit_scale is not None:
         scale = parameters.add(step.logit_scale.astype(np.float32), layer.channels)
     if step.rescale is not None:
-        rescale = add_rescale(parameters, step.rescale, layer.channels)
-        if layer.residual is not None and program.buffers[step.inputs[1]].zero_point:
+        real = layer_real_rescale(step, program)
+        rescale = add_rescale(parameters, step.rescale, layer.channels) if real is None else \
+            add_real_rescale(parameters, real, layer.channels)
+        if real is None and layer.residual is not None and program.buffers[step.inputs[1]].zero_point:
             residual_zero = parameters.splat(program.buffers[step.inputs[1]].zero_point)
         if (step.low, step.high) != (0, 255):
             clip = (parameters.splat_byte(step.low), parameters.splat_byte(step.high))
     if not unpacked_first:
         byte_offsets = _add_byte_offsets(layer, parameters)
-    return Numbers(parameters.array, bias, border, starts, scale, rescale, residual_zero, clip, byte_offsets)
+    return Numbers(parameters.array, first_bias, border, starts, scale, rescale, residual_zero, clip, byte_offsets)
+
+
+def layer_real_rescale(step: Conv, program: Program) -> RealRescale | None:
+    """How the sums of a layer become codes in float32; None where that might differ."""
+    if step.rescale is None:
+        return None
+    largest = largest_codes(program)
+    ends = sum_ends(step, program.buffers[step.inputs[0]].zero_point, largest[step.inputs[0]])
+    residual = None
+    if step.residual:
+        residual = Residual(largest[step.inputs[1]], program.buffers[step.inputs[1]].zero_point)
+    return real_rescale(step.rescale, ends, step.low, step.high, residual)
 
 
 def layer_bias(layer: Layer, program: Program) -> np.ndarray:
@@ -277,7 +302,7 @@ def _write_logits(code: Code, layer: Layer, scales: int, sums: Sums) -> None:
 
 
 def _write_codes(
-    code: Code, layer: Layer, target: Place, numbers: Numbers, rescale: Vectors, sums: Sums
+    code: Code, layer: Layer, target: Place, numbers: Numbers, rescale: Vectors | RealVectors, sums: Sums
 ) -> None:
     """Requantization, packing and storing, four vectors at a time."""
     e, residual = layer.e, layer.residual

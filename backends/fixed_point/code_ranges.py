@@ -1,0 +1,49 @@
+"""What can occur in a program: the largest code of each tensor, the least and the largest sum of a layer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isobit.backends.fixed_point.operators.steps import Gather
+from isobit.backends.fixed_point.program import Concat, Conv, Lookup, MaxPool, Move, Program, Step
+
+BYTE = 255
+
+
+def largest_codes(program: Program) -> list[int]:
+    """By the number of a tensor; the border of a map, which holds its zero point, counts.
+
+    An input may hold any byte, and so may what a step writes whose ends nobody states.
+    """
+    written = {step.output: step for step in program.steps if step.output is not None}
+    found: list[int] = []
+    for number, buffer in enumerate(program.buffers):
+        step = written.get(number)
+        largest = BYTE if step is None else min(_largest(step, program, found), BYTE)
+        found.append(max(largest, buffer.zero_point))
+    return found
+
+
+def _largest(step: Step, program: Program, known: list[int]) -> int:
+    """The largest code that a step writes; `known` holds those of the tensors before it."""
+    read = [known[number] if number < len(known) else BYTE for number in step.inputs]
+    match step:
+        case Lookup() | Gather():
+            return int(step.table.max())
+        case Concat():
+            return max(largest if table is None else int(table.max())
+                       for largest, table in zip(read, step.tables, strict=True))
+        case Move():
+            return max(read[0], step.outside(program.buffers[step.inputs[0]]))
+        case MaxPool():
+            return read[0]
+    return int(getattr(step, "high", BYTE))
+
+
+def sum_ends(step: Conv, zero_point: int, largest: int) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest sum of each channel, bias included, int64, for codes 0 ... largest of the input."""
+    codes = step.weights.codes.astype(np.int64).reshape(len(step.bias), -1)
+    bias, positive, negative = (
+        step.bias.astype(np.int64), np.maximum(codes, 0).sum(1), np.minimum(codes, 0).sum(1))
+    ends = -zero_point, largest - zero_point
+    return bias + positive * ends[0] + negative * ends[1], bias + positive * ends[1] + negative * ends[0]
