@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from torch import fx
 
+from isobit.backends.device.replay import CannotCheck
+from isobit.backends.device.timing import Contender
 from isobit.pipeline.artifact.manifest import PreprocessingEntry
 from isobit.pipeline.errors import TargetError
 from isobit.pipeline.proof.arithmetic import Arithmetic, Pieces, Runner
@@ -139,6 +141,15 @@ class Backend(Protocol):
         """
         ...
 
+    def contender(self, folder: Path, batch: int, threads: int) -> Contender:
+        """A batch of random inputs by the files as users deploy them, for `isobit bench`.
+
+        Raises:
+            CannotCheck: why this machine, or this target, has no time of it on so many threads.
+            ValueError: the folder is not as it was built.
+        """
+        ...
+
     def timed_float(self, reference: Reference, sample: Inputs) -> Callable[[], object] | None:
         """The same by this runtime of the network before it was quantized, in float32; None where it runs none."""
         ...
@@ -225,6 +236,10 @@ class PlainBackend:
     def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
         """Nothing is known of it."""
         return None
+
+    def contender(self, folder: Path, batch: int, threads: int) -> Contender:
+        """Nothing is known of it."""
+        raise CannotCheck(f"the target '{self.name}' has no runtime that is timed: build for another")
 
     def timed_float(self, reference: Reference, sample: Inputs) -> Callable[[], object] | None:
         """It runs none."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from isobit import passes
 from isobit.backends.base import BACKENDS, Backend
 from isobit.backends.device.processor import processor, read_cpuinfo, this_machine
+from isobit.backends.device.timing import interleave, milliseconds, ratios
 from isobit.calib.calibrate import calibrate
 from isobit.pipeline.artifact.timings import Latency
 from isobit.pipeline.errors import TargetError
@@ -31,7 +32,7 @@ LONGEST = 0.2  # seconds of an inference that is timed
 
 
 def beside_float(backend: Backend, folder: Path, reference: Reference, sample: Inputs) -> Latency | None:
-    """The artifact and the float network in turns, a block of inferences each, `ROUNDS` times.
+    """The artifact and the float network in turns, a block of inferences each, `ROUNDS` times; both on one thread.
 
     Args:
         sample: [1, ...] of every input.
@@ -43,20 +44,19 @@ def beside_float(backend: Backend, folder: Path, reference: Reference, sample: I
     given = None if ours is None else before.timed_float(reference, sample)
     if ours is None or given is None:
         return None
-    counts = []
     for run in (given, ours):
         run()
-        took = max(_seconds(run, 2), 1e-9)
-        if took > LONGEST:
+        began = time.perf_counter()
+        run()
+        if time.perf_counter() - began > LONGEST:
             return None
-        counts.append(max(1, round(BLOCK / took)))
-    rounds = [(_seconds(given, counts[0]), _seconds(ours, counts[1])) for _ in range(ROUNDS)]
-    low, ratio, high = statistics.quantiles([one / other for one, other in rounds], n=4)
+    times = interleave({"float": given, "ours": ours}, ROUNDS, BLOCK, time.thread_time)
+    low, ratio, high = ratios(times["float"], times["ours"])
     versions = [next((f"{name} {number}" for name, number in each.versions().items() if name != "python"), each.name)
                 for each in (backend, before)]
     return Latency(
         processor=processor_name(), runtime=versions[0], float_runtime=versions[1],
-        artifact_ms=_milliseconds(other for _, other in rounds), float_ms=_milliseconds(one for one, _ in rounds),
+        artifact_ms=_rounded(times["ours"]), float_ms=_rounded(times["float"]),
         ratio=round(ratio, 3), low=round(low, 3), high=round(high, 3), rounds=ROUNDS,
     )
 
@@ -66,18 +66,8 @@ def processor_name() -> str:
     return processor(read_cpuinfo()) or this_machine()
 
 
-def _milliseconds(seconds: Iterable[float]) -> float:
-    return float(f"{1000 * statistics.median(seconds):.4g}")
-
-
-def _seconds(run: Callable[[], object], count: int) -> float:
-    """How long one run takes, the median of `count`: another program's turn within them does not count."""
-    times = []
-    for _ in range(count):
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+def _rounded(seconds: Sequence[float]) -> float:
+    return float(f"{milliseconds(seconds)[1]:.4g}")
 
 
 def measure_latencies(at_bits: Mapping[int, Quantized], images: Inputs) -> dict[int, float]:

@@ -27,6 +27,7 @@ from isobit.backends.c.toolchain import (
     has_arm_compiler,
 )
 from isobit.backends.device.standalone import standalone, write_predictor
+from isobit.backends.device.timing import Contender
 from isobit.backends.fixed_point.arithmetic import FixedPointArithmetic
 from isobit.backends.fixed_point.lower import float_calls, lower, readers_of_given
 from isobit.backends.fixed_point.rules import unsupported
@@ -112,6 +113,9 @@ class CBackend:
 
     def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
         return None  # a microcontroller's time is none of this machine's
+
+    def contender(self, folder: Path, batch: int, threads: int) -> Contender:
+        return device_runner.timed(folder, batch, threads)
 
     def timed_float(self, reference: Reference, sample: Inputs) -> Callable[[], object] | None:
         return None

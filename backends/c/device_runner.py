@@ -2,6 +2,7 @@
 
 Needs a C compiler and no package: copy the folder and run `python run.py`. With --cortex-m4 it is cross-compiled and
 run on an emulated Cortex-M4 instead (Debian: apt install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm).
+With --bench it says what an inference takes.
 Prints PASS or FAIL as its last line and exits with 0 or 1, or with 2 where it cannot check. Runs on Python 3.8 and
 newer, so keep its syntax old.
 """
@@ -12,15 +13,28 @@ import argparse
 import ctypes
 import json
 import os
+import random
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from isobit.backends.device.replay import add_options, broken_files, print_latency, read_manifest, unsigned, verdict
+from isobit.backends.device.replay import (
+    CannotCheck,
+    add_options,
+    broken_files,
+    check_files,
+    print_latency,
+    read_manifest,
+    show_bench,
+    unsigned,
+    verdict,
+)
+from isobit.backends.device.timing import Contender, repeated
 from isobit.pipeline.artifact.digest import RUNNER
 
 SOURCE, HEADER, DESCRIPTION = "model.c", "model.h", "model.json"
@@ -30,6 +44,7 @@ FILES = (SOURCE, HEADER, DESCRIPTION, TEST, VECTORS, NUMBERS, RUNNER, *BOARD)  #
 CROSS = "arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb --specs=rdimon.specs -nostartfiles"
 EMULATOR = "qemu-system-arm -M mps2-an386 -nographic -monitor none -semihosting -kernel"
 OPTIONS = ["-std=c99", "-O2", "-Wall", "-Wextra"]
+NOT_THERE = "the portable C on this machine, not the microcontroller"  # of a time
 TIMEOUT = 600  # seconds; an emulated network is slow, a hung one is slower
 
 
@@ -91,14 +106,41 @@ def replay(folder: Path, build: Path, cortex_m4: bool, samples: int | None, mode
     return [] if whole else [f"{VECTORS} does not hold the quantized tensors of this network"]
 
 
-def time_runs(folder: Path, build: Path, model: dict, seconds: float) -> None:
-    """Say what one run on one thread takes, compiled with -O2."""
+def one_run(folder: Path, build: Path, model: dict) -> Callable[[], object]:
+    """One run on one thread of random inputs, compiled with -O2."""
     library = str(build / "model.so")
     checked([*compiler(), *OPTIONS, "-fPIC", "-shared", SOURCE, "-o", library, "-lm"], folder)
     run = getattr(ctypes.CDLL(library), model["name"] + "_run")
-    inputs = [ctypes.create_string_buffer(size) for size in input_sizes(model)]
+    inputs = random_codes(model)
     logits = ctypes.create_string_buffer(4 * logit_count(model))
-    print_latency(lambda: run(*inputs, logits), seconds, "; the portable C on this machine, not the microcontroller")
+    return lambda: run(*inputs, logits)
+
+
+def random_codes(model: dict) -> list:
+    """Seeded inputs: codes of all values; of int32, which may be places in a table, 0 and 1."""
+    numbers, inputs = random.Random(0), []
+    for tensor, size in zip(model["tensors"], input_sizes(model)):  # noqa: B905 (Python 3.8)
+        if tensor.get("integers"):
+            inputs.append((ctypes.c_int32 * (size // 4))(*(numbers.randrange(2) for _ in range(size // 4))))
+        else:
+            inputs.append(ctypes.create_string_buffer(numbers.getrandbits(8 * size).to_bytes(size, "little"), size))
+    return inputs
+
+
+def timed(folder: Path, batch: int, threads: int) -> Contender:
+    """The artifact for `isobit bench`, a batch one sample after the other; raises ValueError where it is damaged,
+    CannotCheck where it does not run here.
+    """
+    check_files(folder, FILES)
+    if threads != 1:
+        raise CannotCheck("the C of an artifact runs on one thread: give --threads 1")
+    model = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as build:
+        try:
+            run = one_run(folder, Path(build), model)
+        except (FileNotFoundError, RuntimeError) as error:  # no compiler, or one that refuses
+            raise CannotCheck(str(error)) from error
+    return Contender(" ".join([*compiler(), "-O2"]), repeated(run, batch), NOT_THERE)
 
 
 def positive(text: str) -> int:
@@ -134,20 +176,21 @@ def check(folder: Path, cortex_m4: bool, samples: int | None, seconds: float) ->
     with tempfile.TemporaryDirectory() as build:
         problems = replay(folder, Path(build), cortex_m4, samples, model)
         if not problems and not cortex_m4:
-            time_runs(folder, Path(build), model, seconds)
+            print_latency(one_run(folder, Path(build), model), seconds, "; " + NOT_THERE)
     return problems
 
 
 def main() -> int:
     """Check, replay, time; 0 where everything is as it was built, 1 where not, 2 where that cannot be said."""
     parser = argparse.ArgumentParser(description="replay the golden vectors of this artifact")
-    parser.add_argument("--cortex-m4", action="store_true", help="on an emulated Cortex-M4 (mps2-an386)")
     parser.add_argument("--samples", type=positive, metavar="N", help="replay so many only")
-    add_options(parser)
+    instead = add_options(parser)
+    instead.add_argument("--cortex-m4", action="store_true", help="on an emulated Cortex-M4 (mps2-an386)")
     given = parser.parse_args()
     folder = Path(__file__).resolve().parent
-    return verdict(lambda: unsigned(folder, given.require_signature) or check(
-        folder, given.cortex_m4, given.samples, given.seconds))
+    return verdict(lambda: unsigned(folder, given.require_signature) or (
+        show_bench(folder, timed, given.seconds) if given.bench else
+        check(folder, given.cortex_m4, given.samples, given.seconds)), checks=not given.bench)
 
 
 if __name__ == "__main__":

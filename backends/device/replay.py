@@ -11,30 +11,45 @@ import contextlib
 import hashlib
 import json
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from isobit.backends.device.timing import (
+    ROUNDS,
+    Contender,
+    aligned,
+    cells,
+    clock_of,
+    columns,
+    conditions,
+    interleave,
+    milliseconds,
+)
 from isobit.pipeline.artifact.digest import DIGEST, MANIFEST, content_digest
 from isobit.pipeline.artifact.signed import unlike_signed
 
 DOCUMENTS = (".html", ".md", ".svg", ".png", "facts.json")  # for people: a device computes the same without them
 CANNOT = 2  # exit status where nothing can be said: neither right nor wrong
+FEW_ROUNDS = 9  # of the latency beside a check: an inference may take seconds
 
 
 class CannotCheck(Exception):
     """What a check needs is not here; the message says how to get it."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what every `run.py` takes."""
+def add_options(parser: argparse.ArgumentParser) -> Any:
+    """Add what every `run.py` takes; the group of what it does in place of the check, of which one may be asked for."""
     parser.add_argument("--seconds", type=_seconds, default=1.0, help="how long to measure the latency")
     parser.add_argument("--require-signature", type=Path, metavar="KEY.pub", help=(
         "first compare the folder with the signature of this public key (PEM): finds damage and mix-ups; against an "
         "attacker run `model_signing verify` from outside the folder; needs model-signing"))
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--bench", action="store_true", help=(
+        "say what an inference takes, as `isobit bench` says it of this folder alone, no more"))
+    return instead
 
 
 def _seconds(text: str) -> float:
@@ -114,34 +129,54 @@ def broken_files(folder: Path, manifest: dict[str, Any], needed: Iterable[str]) 
     return broken
 
 
+def check_files(folder: Path, needed: Iterable[str]) -> dict[str, Any]:
+    """The content of manifest.json; raises ValueError where a file is not as it was built, see `broken_files`."""
+    manifest = read_manifest(folder)
+    broken = broken_files(folder, manifest, needed)
+    if broken:
+        raise ValueError("; ".join(broken))
+    return manifest
+
+
 def _is_own_file(path: Path, folder: Path) -> bool:
     """A file, and no link to one that lies elsewhere."""
     return path.is_file() and folder.resolve() in path.resolve().parents
 
 
 def print_latency(infer: Callable[[], object], seconds: float, of: str = "") -> None:
-    """Call `infer`, one inference at batch 1, for `seconds`, and say what the median call took, and `of` what."""
-    for _ in range(5):
-        infer()
-    times = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 5:
-        start = time.perf_counter()
-        infer()
-        times.append(1000 * (time.perf_counter() - start))
-    print(f"latency: {statistics.median(times):.3f} ms (median, one thread, batch 1{of})")
+    """Call `infer`, one inference at batch 1, for `seconds`, and say what the median took, and `of` what."""
+    times = interleave({"": infer}, FEW_ROUNDS, seconds / FEW_ROUNDS, time.perf_counter)[""]
+    print(f"latency: {milliseconds(times)[1]:.3f} ms (median, one thread, batch 1{of})")
 
 
-def verdict(check: Callable[[], list[str]]) -> int:
+def show_bench(
+    folder: Path, timed: Callable[[Path, int, int], Contender], seconds: float, threads: int = 1
+) -> list[str]:
+    """Print what `isobit bench` prints of this folder alone; nothing is found wrong.
+
+    Args:
+        timed: from folder, batch and threads, what is timed; raises as it does for `isobit bench`.
+        seconds: how long it runs, all rounds together.
+    """
+    contender, name = timed(folder, 1, threads), folder.name
+    times = interleave({name: contender.run}, ROUNDS, seconds / ROUNDS, clock_of(threads))[name]
+    print("\n".join(aligned([columns(name), cells(name, contender, times, times)])))
+    print(conditions(threads, 1, ROUNDS))
+    return []
+
+
+def verdict(check: Callable[[], list[str]], checks: bool = True) -> int:
     """Print what `check` finds wrong, then PASS or FAIL; 0 where it is nothing, else 1, and `CANNOT` where it cannot
     check, or cannot write what it found. Any other error is a finding.
+
+    What `checks` nothing, as times are, does not pass: it ends without the word.
 
     Who closes the output before the script begins asks for the exit status alone.
     """
     if sys.stdout is None:  # it was closed before the script began
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (as long as the script runs)
     try:
-        status = _judged(check)
+        status = _judged(check, "PASS" if checks else "")
         sys.stdout.flush()
         return status
     except OSError:  # a full disk, a reader that has gone
@@ -150,7 +185,7 @@ def verdict(check: Callable[[], list[str]]) -> int:
         return CANNOT
 
 
-def _judged(check: Callable[[], list[str]]) -> int:
+def _judged(check: Callable[[], list[str]], passed: str) -> int:
     status = 1
     try:
         problems = check()
@@ -162,5 +197,7 @@ def _judged(check: Callable[[], list[str]]) -> int:
     encoding = sys.stdout.encoding or "ascii"
     for line in problems:  # a name may hold what this terminal cannot show
         print(line.encode(encoding, "backslashreplace").decode(encoding))
-    print("FAIL" if problems else "PASS")
+    last = "FAIL" if problems else passed
+    if last:
+        print(last)
     return status if problems else 0

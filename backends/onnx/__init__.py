@@ -13,6 +13,7 @@ from torch import fx
 from isobit.backends.base import BACKENDS, Derived
 from isobit.backends.device.processor import read_cpuinfo, this_machine
 from isobit.backends.device.standalone import standalone, write_predictor
+from isobit.backends.device.timing import Contender
 from isobit.backends.onnx.arithmetic import IntegerArithmetic
 from isobit.backends.onnx.device import device_predictor, device_runner
 from isobit.backends.onnx.emit import FORMS, Form, check_ports, emit_model, unsupported, without_kernels
@@ -103,6 +104,9 @@ class OnnxBackend:
 
     def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
         return one_run((folder / self.model_file).read_bytes(), sample)
+
+    def contender(self, folder: Path, batch: int, threads: int) -> Contender:
+        return device_runner.timed(folder, batch, threads)
 
     def timed_float(self, reference: Reference, sample: Inputs) -> Callable[[], object] | None:
         with TemporaryDirectory() as name:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from isobit.backends.onnx.device.device_runner import NUMPY
 from isobit.backends.onnx.model_bytes import OWN, cut_at, output_names, quantized_tensors, with_outputs
 from isobit.pipeline.errors import InputError, ParityError, first_line
 from isobit.pipeline.samples.network_inputs import Inputs, tensors
@@ -22,10 +23,6 @@ LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
 }
 BATCH = 64
-_NUMPY = {
-    "tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(int16)": np.int16,
-    "tensor(int8)": np.int8, "tensor(uint8)": np.uint8,
-}
 _INTEGER = frozenset({
     "QLinearConv", "QLinearAdd", "QLinearMul", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearConcat",
     "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm",
@@ -53,7 +50,7 @@ class OnnxSession:
         model = path.read_bytes()
         self.level = level
         self._plain = _open(model, level, threads)
-        self._inputs = {value.name: _NUMPY[value.type] for value in self._plain.get_inputs()}
+        self._inputs = {value.name: NUMPY[value.type] for value in self._plain.get_inputs()}
         self._outputs = [value.name for value in self._plain.get_outputs()]
         self._tapped = _open(with_outputs(model, quantized_tensors(model)), level, threads) if taps else None
 
@@ -104,7 +101,7 @@ class OnnxPieces:
         """See `pipeline.proof.arithmetic.Pieces`; by the level that users deploy with."""
         shapes = {name: given.shape[1:] for name, given in codes.items()}
         session = _open(cut_at(self._model, shapes), next(iter(LEVELS)), 1)
-        kinds = {value.name: _NUMPY[value.type] for value in session.get_inputs()}
+        kinds = {value.name: NUMPY[value.type] for value in session.get_inputs()}
         plain = dict(zip([name for name in kinds if name not in codes], tensors(x), strict=True))
         feed = {name: np.ascontiguousarray(np.asarray(codes.get(name, plain.get(name)), kind))
                 for name, kind in kinds.items()}
@@ -143,7 +140,7 @@ def open_session(path: Path, level: str = "all", threads: int = 1, taps: bool = 
 def one_run(model: bytes, sample: Inputs) -> Callable[[], object]:
     """One inference of a sample by a session as users deploy it, on the calling thread."""
     session = _open(model, "all", 1)
-    kinds = [(value.name, _NUMPY[value.type]) for value in session.get_inputs()]
+    kinds = [(value.name, NUMPY[value.type]) for value in session.get_inputs()]
     feed = {name: np.asarray(tensor, kind) for (name, kind), tensor in zip(kinds, tensors(sample), strict=True)}
     return lambda: session.run(None, feed)
 

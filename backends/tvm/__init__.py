@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from torch import fx
 
 from isobit.backends.base import BACKENDS, Derived
 from isobit.backends.device.standalone import write_predictor
+from isobit.backends.device.timing import Contender
 from isobit.backends.fixed_point.arithmetic import FixedPointArithmetic
 from isobit.backends.fixed_point.lower import float_calls, lower
 from isobit.backends.fixed_point.rules import integer_target, unsupported
 from isobit.backends.tvm import profiles
-from isobit.backends.tvm.device import device_predictor, toolchain
+from isobit.backends.tvm.device import device_predictor, device_runner, toolchain
 from isobit.backends.tvm.device.device_runner import MODEL, read_device
 from isobit.backends.tvm.device.emulated import EmulatedSession, emulated_samples
 from isobit.backends.tvm.readback.read_back import read_back
@@ -101,6 +103,11 @@ class TvmBackend:
 
     def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
         return None if _emulation(folder) else NativeSession(folder, taps=False).one_run(sample)
+
+    def contender(self, folder: Path, batch: int, threads: int) -> Contender:
+        with suppress(ImportError):  # where a compiler is, it must be its runtime that is loaded: see `NativeSession`
+            import tvm  # noqa: F401
+        return device_runner.timed(folder, batch, threads)
 
     def timed_float(self, reference: Reference, sample: Inputs) -> Callable[[], object] | None:
         return None  # its plain kernels for float are no yardstick

@@ -4,6 +4,7 @@
     isobit analyze MODEL --calib-data ...               says which layers suffer at few bits
     isobit compare ARTIFACT ARTIFACT                    draws artifacts side by side
     isobit report ARTIFACT                              draws its page with the latency beside float
+    isobit bench ARTIFACT... MODEL...                   times them in turns
     isobit verify ARTIFACT                              checks its certificate from the files
     isobit sign ARTIFACT --key key.pem                  signs it
     isobit sweep study.yaml                             builds models x recipes x targets x seeds, and says what is best
@@ -27,6 +28,7 @@ from isobit import __version__
 from isobit.cli import completion
 from isobit.cli import options as cli
 from isobit.cli.analyze import analyze
+from isobit.cli.artifacts.bench import bench
 from isobit.cli.artifacts.compare import compare
 from isobit.cli.artifacts.report import report
 from isobit.cli.artifacts.sign import sign
@@ -49,7 +51,7 @@ def single(command: Any, add_completion: bool = False, **settings: Any) -> typer
 
 LISTS = {"recipes": single(recipes), "targets": single(targets), "doctor": single(doctor)}
 OTHERS = {"analyze": single(analyze, cls=cli.NumbersSideBySide), "compare": single(compare),
-          "report": single(report), "sweep": single(sweep), "verify": single(verify),
+          "report": single(report), "bench": single(bench), "sweep": single(sweep), "verify": single(verify),
           "sign": single(sign), **LISTS}
 
 

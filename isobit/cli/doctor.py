@@ -12,6 +12,7 @@ from typing import Any
 from isobit import __version__
 from isobit.backends.base import BACKENDS, Backend
 from isobit.backends.device.processor import features, processor, read_cpuinfo, this_machine
+from isobit.bench.peers import PACKAGES as PEERS
 from isobit.calib.methods import METHODS
 from isobit.calib.roundings import ROUNDINGS
 from isobit.calib.sources import SOURCES
@@ -35,7 +36,7 @@ READERS = ("onnxsim", "pillow", "safetensors")
 # Packages of one feature -> what installs it. A target's own are told in its row.
 EXTRAS = {"faster-coco-eval": "isobit[detection]", "scikit-learn": "isobit[demo]", "ray": "isobit[sweep]",
           "submitit": "isobit[slurm]", "model-signing": "isobit[sign]",
-          "mlflow-skinny": "isobit[mlflow]"}
+          "mlflow-skinny": "isobit[mlflow]", **dict.fromkeys(PEERS, "isobit[peers]")}
 PLUGINS: tuple[Registry[Any], ...] = (METHODS, SOURCES, ROUNDINGS, METRICS, BACKENDS)
 
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from isobit.backends.device.timing import aligned
+
 MARKED = "magenta"  # readable on light and on dark backgrounds: yellow and cyan are not
 
 
@@ -31,8 +33,5 @@ def show_table(console: Console, rows: Sequence[Row], columns: Sequence[str]) ->
             table.add_row(*map(Text, row.cells), style=MARKED if row.marked else "")
         console.print(table)
         return
-    lines = [tuple(columns), *(row.cells for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for cells in lines:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        console.print(Text(line.rstrip()), soft_wrap=True)
+    for line in aligned([tuple(columns), *(row.cells for row in rows)]):
+        console.print(Text(line), soft_wrap=True)

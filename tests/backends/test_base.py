@@ -3,7 +3,8 @@
 import pytest
 
 from isobit import backends
-from isobit.backends.base import BACKENDS
+from isobit.backends.base import BACKENDS, PlainBackend
+from isobit.backends.device.replay import CannotCheck
 from isobit.pipeline.errors import TargetError
 from isobit.pipeline.registry import discover
 from isobit.pipeline.target import Target
@@ -36,3 +37,8 @@ def test_an_unknown_target_names_the_nearest():
     discover(backends)
     with pytest.raises(TargetError, match="Did you mean 'onnx'"):
         BACKENDS.get("onxx")
+
+
+def test_a_target_that_says_nothing_of_its_times_has_none(tmp_path):
+    with pytest.raises(CannotCheck, match="'' has no runtime that is timed: build for another"):
+        PlainBackend().contender(tmp_path, 1, 1)

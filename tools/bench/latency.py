@@ -6,20 +6,18 @@ its advantage: no shape arithmetic is left). `quantize_static` starts from that 
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from isobit.backends.device.timing import interleave, summarize
+from isobit.backends.onnx.peers.static import quantize_best, quantize_plainly
+from isobit.bench.peers import quiet
 from tools.bench.rows import FLOAT, STATIC_BEST, STATIC_DEFAULT
 from tools.bench.subjects import Subject
-from tools.bench.timing import interleave, summarize
 
 STATIC_IMAGES = 64
 BLOCK_SECONDS = 0.06
@@ -67,7 +65,7 @@ def export_float(subject: Subject, path: Path) -> Path:
     import onnxsim
 
     model = subject.load().module
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(model, (subject.evaluation().example,), dynamo=True, input_names=["input"])
         simplified, _ = onnxsim.simplify(program.model_proto)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,43 +75,9 @@ def export_float(subject: Subject, path: Path) -> Path:
 
 def quantize_static(source: Path, images: np.ndarray, folder: Path) -> dict[str, Path]:
     """ONNX Runtime's quantizer: as it comes (S8S8), and at its best (preprocessed, U8S8, per channel)."""
-    from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization import quantize_static as quantize
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
     stem = source.stem.removesuffix("-float")
-    prepared, plain, best = (folder / f"{stem}-{kind}.onnx" for kind in ("prepared", "static", "static-best"))
-    with _quiet():
-        quantize(source, plain, _reader(images))
-        quant_pre_process(source, prepared)
-        quantize(prepared, best, _reader(images), per_channel=True, activation_type=QuantType.QUInt8,
-                 weight_type=QuantType.QInt8)
-    return {STATIC_DEFAULT: plain, STATIC_BEST: best}
-
-
-def _reader(images: np.ndarray) -> Any:
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):
-        """One image at a time: the float file has a batch of 1."""
-
-        def __init__(self) -> None:
-            self.feeds = iter([{"input": images[i:i + 1]} for i in range(len(images))])
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self.feeds, None)
-
-    return Reader()
-
-
-@contextmanager
-def _quiet() -> Any:
-    """Exporter and quantizer talk a lot, and none of it is a result."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    plain, best = (folder / f"{stem}-{kind}.onnx" for kind in ("static", "static-best"))
+    samples = [{"input": images[i:i + 1]} for i in range(len(images))]  # the float file has a batch of 1
+    with quiet():
+        return {STATIC_DEFAULT: quantize_plainly(source, plain, samples),
+                STATIC_BEST: quantize_best(source, best, samples)}

@@ -5,7 +5,7 @@
 All contenders run in one process on one thread, interleaved, batch 1: the float ONNX file, our `onnx` artifact, our
 modules for those of x86-64-vnni and x86-64-v3 that the processor at hand can run (the artifact is of the profile that
 fits it as well), TVM's import of our QDQ file with its default pipeline, and Relax integer operators that compute our
-program, untuned. Ratios are taken within a round (see timing.py). Networks: ResNet-20 and
+program, untuned. Ratios are taken within a round (see backends/device/timing.py). Networks: ResNet-20 and
 DS-CNN where their data is found, ResNet-18 and MobileNetV2 at 224 with random weights. Numbers of weights do not change
 the time of any contender, so ranges are min-max and rounding is nearest.
 """
@@ -27,6 +27,7 @@ sys.path[:0] = [str(ROOT)]
 import torch
 
 from isobit.backends.base import BACKENDS
+from isobit.backends.device.timing import interleave, summarize
 from isobit.backends.fixed_point.lower import lower
 from isobit.backends.fixed_point.program import Conv, Dequantize, GlobalAverage, MaxPool, Move, Program, Sum
 from isobit.build import Options, compile_model, plan
@@ -38,7 +39,6 @@ from isobit.pipeline.recipe.schema import Recipe
 from tools.bench.latency import export_float, session_caller
 from tools.bench.rows import SUBJECT_TITLES
 from tools.bench.subjects import Subject, random_weights, trained
-from tools.bench.timing import interleave, summarize
 from tools.documents import command_text, markdown
 from tools.processor import cpu_name
 from tools.publish import publish

@@ -1,7 +1,7 @@
 """Replays this artifact's golden inputs on the device at hand: hashes, every integer code, the logits, the latency.
 
 With --probe it runs each layer by itself instead, on codes that bring its kernel to its ends, and names those that are
-wrong.
+wrong; with --bench it says what an inference takes.
 
 Needs numpy and onnxruntime (1.17 or newer) and nothing else: copy the folder to the device and run `python run.py`.
 Prints PASS or FAIL as its last line and exits with 0 or 1, or with 2 where it cannot check. Runs on Python 3.8 and
@@ -31,17 +31,22 @@ from isobit.backends.device.golden import (
     read_golden,
     step_problems,
 )
+from isobit.backends.device.inputs import random_inputs, runs_of
 from isobit.backends.device.probe import PROBE, probe_problems, read_probe
 from isobit.backends.device.processor import read_cpuinfo, this_machine
 from isobit.backends.device.replay import (
+    CannotCheck,
     add_options,
     broken_files,
+    check_files,
     need_probe,
     print_latency,
     read_manifest,
+    show_bench,
     unsigned,
     verdict,
 )
+from isobit.backends.device.timing import Contender, repeated
 from isobit.backends.onnx.model_bytes import OWN, cut_at, quantized_tensors, with_outputs
 from isobit.backends.onnx.profiles import DEFAULT_PROFILE, has_wide_weights, why_inexact
 from isobit.pipeline.artifact.digest import RUNNER
@@ -49,14 +54,18 @@ from isobit.pipeline.artifact.digest import RUNNER
 MODEL = "model.onnx"
 FILES = (MODEL, RUNNER, GOLDEN)  # what is on the device
 INTEGERS = (np.int64, np.int32, np.int16, np.int8)  # of outputs; uint8 is a code's
+# numpy's types of the runtime's.
+NUMPY = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
+         "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(int16)": np.int16, "tensor(int8)": np.int8,
+         "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_}
 
 
-def open_session(model: bytes) -> Any:
-    """A session as users deploy it, on one thread."""
+def open_session(model: Any, threads: int = 1) -> Any:
+    """A session as users deploy it, of a file's path or its bytes."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
@@ -166,14 +175,44 @@ def check_layers(folder: Path) -> list[str]:
     return inexact(manifest) + wrong
 
 
+def timed(folder: Path, batch: int, threads: int) -> Contender:
+    """The artifact for `isobit bench`; raises ValueError where it is damaged, CannotCheck where it cannot run here."""
+    problems = inexact(check_files(folder, FILES))
+    if problems:
+        raise CannotCheck(problems[0])
+    return timed_model((folder / MODEL).read_bytes(), batch, threads)
+
+
+def timed_model(model: Any, batch: int, threads: int) -> Contender:
+    """One batch of random inputs in a session of any model; raises CannotCheck where its inputs have no known sizes.
+
+    Args:
+        model: a file's path or its bytes.
+    """
+    import onnxruntime
+
+    session = open_session(model, threads)
+    feed, runs = random_feed(session, batch)
+    return Contender("onnxruntime " + onnxruntime.__version__, repeated(lambda: session.run(None, feed), runs))
+
+
+def random_feed(session: Any, batch: int) -> tuple[dict[str, np.ndarray], int]:
+    """(inputs by name, how many runs of them are a batch); raises CannotCheck as `runs_of` does."""
+    declared = [(value.name, value.shape, value.type) for value in session.get_inputs()]
+    shapes, runs = runs_of([shape for _, shape, _ in declared], batch)
+    values = random_inputs([(shape, NUMPY[kind]) for shape, (_, _, kind) in zip(shapes, declared)])  # noqa: B905
+    return {name: array for (name, _, _), array in zip(declared, values)}, runs  # noqa: B905 (Python 3.8)
+
+
 def main() -> int:
     """Check, replay, time; 0 where everything is as it was built, 1 where not, 2 where that cannot be said."""
     parser = argparse.ArgumentParser(description="replay the golden inputs of this artifact")
-    add_options(parser)
-    parser.add_argument("--probe", action="store_true", help="run each layer by itself on chosen codes, no more")
+    instead = add_options(parser)
+    instead.add_argument("--probe", action="store_true", help="run each layer by itself on chosen codes, no more")
     given, folder = parser.parse_args(), Path(__file__).resolve().parent
     return verdict(lambda: unsigned(folder, given.require_signature) or (
-        check_layers(folder) if given.probe else check(folder, given.seconds)))
+        show_bench(folder, timed, given.seconds) if given.bench else
+        check_layers(folder) if given.probe else check(folder, given.seconds)), checks=not given.bench)
 
 
 if __name__ == "__main__":

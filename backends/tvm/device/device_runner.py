@@ -4,7 +4,7 @@ Needs numpy and apache-tvm-ffi (which brings no compiler) and nothing else: copy
 `python run.py`. Prints PASS or FAIL as its last line and exits with 0 or 1, or with 2 where it cannot check. Runs on
 Python 3.8 and newer.
 With --probe it runs each layer by itself instead, on codes that bring its kernel to its ends, and names those that are
-wrong.
+wrong; with --bench it says what an inference takes.
 
 For a device without Python: `python run.py --write-input input.bin` here, `./loader trace model.so input.bin
 output.bin` there, `python run.py --check output.bin` here again.
@@ -36,17 +36,22 @@ from isobit.backends.device.golden import (
     read_golden,
     split_outputs,
 )
+from isobit.backends.device.inputs import random_inputs
 from isobit.backends.device.probe import PROBE, probe_problems, read_probe
 from isobit.backends.device.processor import read_cpuinfo, this_machine, why_not
 from isobit.backends.device.replay import (
+    CannotCheck,
     add_options,
     broken_files,
+    check_files,
     need_probe,
     print_latency,
     read_manifest,
+    show_bench,
     unsigned,
     verdict,
 )
+from isobit.backends.device.timing import Contender
 from isobit.pipeline.artifact.digest import RUNNER
 
 MODEL = "model.so"
@@ -275,13 +280,35 @@ def write_input(folder: Path, path: Path) -> int:
     return 0
 
 
+def timed(folder: Path, batch: int, threads: int) -> Contender:
+    """The artifact for `isobit bench`, a batch one sample after the other; raises ValueError where it is damaged,
+    CannotCheck where it does not run here.
+    """
+    check_files(folder, FILES)
+    device = read_device(folder)
+    reason = why_not_here(device)
+    if not reason and threads != 1:
+        reason = "modules run on one thread: give --threads 1"
+    if reason:
+        raise CannotCheck(reason)
+    shapes = [(entry["input"]["shape"], entry["input"]["dtype"]) for entry in described_inputs(device)]
+    samples = samples_of(random_inputs([([batch, *shape], kind) for shape, kind in shapes]), device)
+    function = open_module(folder)["main"]
+
+    def run() -> None:
+        for sample in samples:
+            function(*sample)
+
+    return Contender(FFI + " " + metadata.version(FFI), run)
+
+
 def main() -> int:
     """Check, replay, time; 0 where everything is as it was built, 1 where not, 2 where that cannot be said."""
     parser = argparse.ArgumentParser(description="replay the golden inputs of this artifact")
-    add_options(parser)
-    parser.add_argument("--probe", action="store_true", help="run each layer by itself on chosen codes, no more")
-    parser.add_argument("--write-input", type=Path, metavar="FILE", help="write the golden inputs for loader, no more")
-    parser.add_argument("--check", type=Path, metavar="FILE", help="check what `loader trace` wrote for them, no more")
+    instead = add_options(parser)
+    instead.add_argument("--probe", action="store_true", help="run each layer by itself on chosen codes, no more")
+    instead.add_argument("--write-input", type=Path, metavar="FILE", help="write the golden inputs for loader, no more")
+    instead.add_argument("--check", type=Path, metavar="FILE", help="check what `loader trace` wrote for them, no more")
     given = parser.parse_args()
     folder = Path(__file__).resolve().parent
     key = given.require_signature
@@ -292,7 +319,8 @@ def main() -> int:
     if given.check:
         return verdict(lambda: unsigned(folder, key) or check_results(folder, given.check))
     return verdict(lambda: unsigned(folder, key) or (
-        check_layers(folder) if given.probe else replay(folder, given.seconds)))
+        show_bench(folder, timed, given.seconds) if given.bench else
+        check_layers(folder) if given.probe else replay(folder, given.seconds)), checks=not given.bench)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ class Avx2(X86):
     lanes = 8
     registers = 14
     group = 2
-    dots_per_cycle, loads_per_cycle, latency = 1.5, 1.5, 1
+    dots_per_cycle, loads_per_cycle, latency = 1.5, 2.0, 1
+    instructions_per_dot = 2
     operand = "int16"
     winograd = True
     widths = (8, 4)

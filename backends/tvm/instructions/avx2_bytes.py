@@ -21,9 +21,10 @@ class Avx2Bytes(X86):
     flavour = "avx2"
     lanes = 8
     registers = 14
-    dots_per_cycle, loads_per_cycle, latency = 1.5, 1.5, 1
+    dots_per_cycle, loads_per_cycle, latency = 1.5, 2.0, 1
+    instructions_per_dot = 2
     widths = (8, 4)
-    depthwise_rows = 2
+    depthwise_rows = 3
     narrow = True
     transforms_bytes = True
 

@@ -48,6 +48,7 @@ class InstructionSet(ABC):
         registers: for sums and one vector of weights for each; the rest is for codes and temporaries.
         group: input channels that one dot product takes.
         dots_per_cycle, loads_per_cycle: of a typical processor; only tile sizes depend on them.
+        instructions_per_dot: operands in memory are no instructions of their own.
         latency: cycles of a dependent dot product.
         operand: type of weights in the inner loop; int16 means that codes, too, are widened before it.
         by_input: a vector of weights holds one input channel after the other, not one output channel.
@@ -67,6 +68,7 @@ class InstructionSet(ABC):
     dots_per_cycle: float
     loads_per_cycle: float
     latency: int
+    instructions_per_dot = 1
     operand = "int8"
     by_input = False
     signed_input = False

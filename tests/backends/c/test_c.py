@@ -207,6 +207,13 @@ def test_an_artifact_is_built_proven_and_replays_itself(built):
 
 
 @needs_gcc
+def test_a_batch_of_the_portable_c_is_timed_here(built):
+    timed = BACKENDS.get("c").contender(built.folder, 2, 1)
+    timed.run()
+    assert timed.runtime.endswith(" -O2") and "not the microcontroller" in timed.note
+
+
+@needs_gcc
 def test_two_builds_are_the_same_bytes(built, tmp_path):
     again = build(tmp_path / "again")
     for name in ("model.c", "model.h", "model.json", "golden.h", "manifest.json"):

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
+from isobit.backends.c import device_runner
 from isobit.backends.c.device_runner import FILES, shortened
+from isobit.backends.device.replay import CannotCheck
 from tests.backends.c.compiled import needs_emulator, needs_gcc, write, write_artifact
 from tests.examples import programs
 from tests.examples.sealed import seal, write_documents
@@ -44,6 +46,35 @@ def test_what_was_built_passes(artifact):
     assert code == 0 and lines[-1] == "PASS"
     assert lines[0].startswith("samples: 3, tensors compared: ") and lines[1].startswith("latency: ")
     assert "not the microcontroller" in lines[1]
+
+
+def test_a_bench_says_what_an_inference_takes_and_no_more(artifact):
+    code, lines = run(artifact, "--bench")
+    assert code == 0 and len(lines) == 3 and "PASS" not in lines
+    assert " -O2  " in lines[1] and lines[1].endswith("not the microcontroller") and "CPU time" in lines[2]
+
+
+def test_what_is_timed_is_a_batch_sample_by_sample_on_one_thread(artifact, monkeypatch):
+    calls = []
+    monkeypatch.setattr(device_runner, "one_run", lambda *given: lambda: calls.append(1))
+    device_runner.timed(artifact, 3, 1).run()
+    assert len(calls) == 3
+    with pytest.raises(CannotCheck, match="one thread"):
+        device_runner.timed(artifact, 1, 2)
+
+
+def test_without_a_compiler_nothing_is_timed(artifact, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(CannotCheck, match="no C compiler"):
+        device_runner.timed(artifact, 1, 1)
+
+
+def test_inputs_are_codes_of_all_values_and_of_integers_0_and_1():
+    model = {"tensors": [{"shape": [8, 8, 8]}, {"shape": [1, 1, 64], "integers": True}, {"shape": [1, 1, 1]}],
+             "input_names": ["image", "tokens"]}
+    codes, tokens = device_runner.random_codes(model)
+    assert len(codes) == 512 and len(set(codes.raw)) > 200 and codes.raw == device_runner.random_codes(model)[0].raw
+    assert len(tokens) == 64 and set(tokens) == {0, 1}
 
 
 @needs_emulator

@@ -12,14 +12,19 @@ import pytest
 from isobit.backends.device import golden, replay
 from isobit.backends.device.replay import (
     CANNOT,
+    FEW_ROUNDS,
+    CannotCheck,
     add_options,
     broken_files,
+    check_files,
     need_probe,
     print_latency,
     read_manifest,
+    show_bench,
     unsigned,
     verdict,
 )
+from isobit.backends.device.timing import ROUNDS, WARM_UP, Contender
 from isobit.pipeline.artifact import digest, signed
 from tests.examples.sealed import DOCUMENTS, seal, write_documents
 from tests.pipeline.artifact.keys import key_pair
@@ -126,11 +131,51 @@ def test_the_layout_of_the_manifest_says_nothing(folder):
     assert broken(folder, "b") == []
 
 
-def test_latency_is_the_median_of_at_least_five_calls(capsys):
+def test_latency_is_the_median_of_a_few_rounds_even_in_no_time(capsys):
     calls = []
     print_latency(lambda: calls.append(1), 0.0)
-    assert len(calls) == 10
+    assert len(calls) == WARM_UP + 1 + FEW_ROUNDS
     assert capsys.readouterr().out.startswith("latency: 0.0")
+
+
+def test_a_bench_prints_one_line_of_the_table_and_passes_nothing(folder, capsys):
+    calls = []
+
+    def timed(place, batch, threads):
+        assert (place, batch, threads) == (folder, 1, 1)
+        return Contender("runtime 1.0", lambda: calls.append(1), "a note")
+
+    assert verdict(lambda: show_bench(folder, timed, 0.0), checks=False) == 0
+    head, line, conditions = capsys.readouterr().out.splitlines()
+    assert head.split()[0] == "contender" and "time over artifact" in head
+    assert line.startswith("artifact   runtime 1.0  ") and line.endswith("  1.000 to 1.000  a note")
+    assert f"1 thread, batch 1; medians of {ROUNDS} rounds, CPU time" in conditions
+    assert len(calls) == WARM_UP + 1 + ROUNDS
+
+
+def test_a_bench_of_what_cannot_run_says_why(folder, capsys):
+    def timed(place, batch, threads):
+        raise CannotCheck("another processor")
+
+    assert verdict(lambda: show_bench(folder, timed, 0.0), checks=False) == CANNOT
+    assert capsys.readouterr().out.splitlines() == ["another processor", "FAIL"]
+
+
+def test_files_are_those_that_were_built_or_all_that_is_wrong_is_raised(folder):
+    assert check_files(folder, ["b"]) == read_manifest(folder)
+    (folder / "b").write_bytes(b"a")
+    (folder / "c").unlink()
+    with pytest.raises(ValueError, match="^b: changed since it was built; c: missing$"):
+        check_files(folder, ["b"])
+
+
+def test_one_thing_at_a_time_is_asked_for(capsys):
+    parser = argparse.ArgumentParser()
+    add_options(parser).add_argument("--probe", action="store_true")
+    assert not parser.parse_args([]).bench and parser.parse_args(["--bench"]).bench
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--bench", "--probe"])
+    assert "not allowed with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("problems", "code", "last"), [([], 0, "PASS"), (["x: wrong"], 1, "FAIL")])

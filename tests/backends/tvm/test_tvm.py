@@ -65,3 +65,9 @@ def test_operators_without_integer_kernels_are_refused():
 def test_it_is_registered():
     assert isinstance(BACKENDS.get("tvm"), TvmBackend)
     assert set(BACKENDS.get("tvm").versions()) >= {"apache-tvm", "apache-tvm-ffi"}
+
+
+def test_a_batch_of_the_module_is_timed_here(native):
+    timed = TvmBackend().contender(native, 2, 1)
+    timed.run()
+    assert timed.runtime.startswith("apache-tvm-ffi ")

@@ -53,7 +53,8 @@ def test_cells_say_what_the_code_says():
     needs, parameters = cells(tables.methods())["lsq`+"]
     assert needs == "images" and "`steps=20000`" in parameters
     assert len(cells(tables.recipes())) == len(list_families())
-    names = ("build", "analyze", "compare", "report", "sweep", "verify", "sign", "recipes", "targets", "doctor")
+    names = ("build", "analyze", "compare", "report", "bench", "sweep", "verify", "sign", "recipes", "targets",
+             "doctor")
     assert set(cells(tables.commands())) == {f"isobit {name}" for name in names}
     assert {"MODEL", "--recipe", "--target", "--dry-run"} <= set(cells(tables.options()))
     assert {"--bits", "--max-drop", "--minimize", "--save"} <= set(cells(tables.analysis())) - {"MODEL", "--recipe"}

@@ -44,7 +44,7 @@ def conv_call(step: Conv, program: Program, places: list[Place], e: InstructionS
     filters = step.weights.codes.shape[0]
     tile = choose_tile(
         target.height if target else 1, target.width if target else 1, -(-filters // e.lanes),
-        lambda vectors: taps * cut(step, source.pixel, e, vectors).groups, e,
+        lambda vectors: taps * cut(step, source.pixel, e, vectors).groups, e, one_loop=taps == 1,
     )
     layer = Layer(step, source, target, residual, e, tile, cut(step, source.pixel, e, tile.vectors), run)
     numbers = layer_numbers(layer, program)

@@ -47,6 +47,7 @@ CODES = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # B.T
 WEIGHTS = ((2, 0, 0), (1, 1, 1), (1, -1, 1), (0, 0, 2))  # 2 G
 SUMS = ((1, 1, 1, 0), (0, 1, -1, -1))  # A.T
 SECOND_CACHE = 640 * 1024  # bytes of transformed weights that are kept for the whole layer
+MOST_TILES = 4  # whose products are summed at once: their reductions are short, and the next ones overlap them
 MOST_VECTORS = 2  # of a block: four outputs each are requantized at once, and all that is code
 CHANNELS = 16  # transformed at once
 LINE = 32  # elements of a cache line: planes are that much apart, or powers of two would all fall into the same sets
@@ -173,7 +174,7 @@ def winograd_call(step: Conv, program: Program, places: list[Place], e: Instruct
     by_row = PATCH * PATCH * target.pixel * channels * e.operand_bytes <= SECOND_CACHE
     tiles = -(-target.width // OUT) * (1 if by_row else -(-target.height // OUT))
     products = choose_tile(1, tiles, -(-filters // e.lanes), lambda vectors: -(-channels // e.group), e,
-                           MOST_VECTORS)
+                           MOST_VECTORS, one_loop=True, columns=MOST_TILES)
     layer = Layer(step, source, target, residual, e, Tile(OUT, OUT, products.vectors),
                   cut(step, source.pixel, e, products.vectors), _run(step, e, largest) if e.narrow else 0)
     plan = _Plan(layer, by_row, products.columns, shift)

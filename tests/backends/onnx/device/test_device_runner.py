@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from isobit.backends.device.probe import PROBE
+from isobit.backends.device.replay import CannotCheck
 from isobit.backends.execution.directed import piece_digests
 from isobit.backends.onnx import OnnxBackend
 from isobit.backends.onnx.arithmetic import IntegerArithmetic
@@ -27,6 +29,7 @@ from tests.pipeline.artifact.keys import key_pair
 from tools.check.mutate_artifact import judge_here, mutants, survivors
 
 pytestmark = pytest.mark.onnxruntime
+OPEN = device_runner.open_session
 
 
 @pytest.fixture(params=["qdq", "qoperator"])
@@ -67,6 +70,37 @@ def test_what_was_built_passes(artifact):
     code, lines = run(artifact)
     assert code == 0 and lines[-1] == "PASS"
     assert lines[0].startswith("samples: 16, codes compared: ") and lines[1].startswith("latency: ")
+
+
+def test_a_bench_says_what_an_inference_takes_and_no_more(artifact):
+    code, lines = run(artifact, "--bench")
+    assert code == 0 and len(lines) == 3 and "PASS" not in lines
+    assert lines[1].startswith(artifact.name) and "onnxruntime " in lines[1] and "CPU time" in lines[2]
+    (artifact / "golden.npz").write_bytes(b"")
+    assert run(artifact, "--bench") == (1, ["golden.npz: changed since it was built", "FAIL"])
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_what_is_timed_is_a_batch_of_the_model(artifact, batch, monkeypatch):
+    fed = []
+
+    def session(*given, **more):
+        opened = OPEN(*given, **more)
+        threads.append(opened.get_session_options().intra_op_num_threads)
+        return SimpleNamespace(get_inputs=opened.get_inputs, run=lambda names, feed: fed.append(feed))
+
+    threads = []
+    monkeypatch.setattr(device_runner, "open_session", session)
+    timed = device_runner.timed(artifact, batch, 2)
+    timed.run()
+    assert [feed["input"].shape[0] for feed in fed] == [batch] and threads == [2]
+    assert timed.runtime.startswith("onnxruntime ")
+
+
+def test_weights_that_this_processor_saturates_are_not_timed(artifact, monkeypatch):
+    monkeypatch.setattr(device_runner, "inexact", lambda manifest: ["saturates"])
+    with pytest.raises(CannotCheck, match="saturates"):
+        device_runner.timed(artifact, 1, 1)
 
 
 def test_no_damage_passes(artifact):

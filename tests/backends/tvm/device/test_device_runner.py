@@ -12,6 +12,7 @@ import pytest
 
 from isobit.backends.device.probe import PROBE
 from isobit.backends.device.processor import this_machine
+from isobit.backends.device.replay import CannotCheck
 from isobit.backends.execution.directed import piece_digests
 from isobit.backends.tvm import TvmBackend
 from isobit.backends.tvm.device import device_runner
@@ -53,6 +54,29 @@ def test_what_was_built_passes(native):
     assert (code, lines[-1]) == (0, "PASS")
     assert lines[0] == f"samples: 8, codes compared: {8 * (8 * 8 * 3 + 8 * 8 * 16)}"
     assert lines[1].startswith("latency: ") and lines[1].endswith(" ms (median, one thread, batch 1)")
+
+
+def test_a_bench_says_what_an_inference_takes_and_no_more(native):
+    code, lines = run(native, "--bench")
+    assert code == 0 and len(lines) == 3 and "PASS" not in lines
+    assert lines[1].startswith(native.name) and "apache-tvm-ffi " in lines[1] and "CPU time" in lines[2]
+
+
+def test_what_is_timed_is_a_batch_sample_by_sample_on_one_thread(native, monkeypatch):
+    import tvm  # noqa: F401 (as in TvmBackend: its runtime must be the one of this process)
+
+    calls = []
+    monkeypatch.setattr(device_runner, "open_module", lambda folder: {"main": lambda *given: calls.append(given)})
+    device_runner.timed(native, 3, 1).run()
+    assert [[tensor.shape for tensor in given] for given in calls] == 3 * [[(1, 3, 8, 8)]]
+    with pytest.raises(CannotCheck, match="one thread"):
+        device_runner.timed(native, 1, 2)
+    monkeypatch.setattr(device_runner, "why_not_here", lambda device: "another processor")
+    with pytest.raises(CannotCheck, match="another processor"):
+        device_runner.timed(native, 1, 1)
+    with pytest.raises(ValueError, match="changed since"):
+        (native / "model.so").write_bytes(b"")
+        device_runner.timed(native, 1, 1)
 
 
 def test_no_damage_passes(native):

@@ -1,0 +1,1 @@
+"""ONNX Runtime's own quantizer, which `isobit bench` times beside our artifacts."""

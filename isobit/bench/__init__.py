@@ -1,0 +1,1 @@
+"""How long one inference takes: artifacts, float models, and what other tools make of those, in turns."""
