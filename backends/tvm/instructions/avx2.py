@@ -22,7 +22,7 @@ class Avx2(X86):
     taps = "int16"
     depthwise_rows = 2
 
-    def by_bytes(self) -> InstructionSet:
+    def by_bytes(self, largest: int) -> InstructionSet:
         return Avx2Bytes()
 
     def dot(self, sums: Expr, codes: Buffer, code: Index, weights: Buffer, weight: Index) -> Expr:

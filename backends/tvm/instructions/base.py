@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol, Self, TypeAlias
 
+import numpy as np
+
 PACK = 4  # vectors of sums that become one vector of bytes
 
 
@@ -55,7 +57,8 @@ class InstructionSet(ABC):
         winograd: 3 x 3 layers are transformed: 16 products for 4 pixels instead of 36.
         transforms_bytes: they are where transformed codes and weights fit bytes.
         signed_input: codes enter dot products as `code - 128`.
-        narrow: it has `narrow_dot`, and needs weights that fit 16 bits.
+        narrow: it has `narrow_dot`, for layers whose sums fit 16 bits.
+        narrow_lanes: sums of 16 bits beside one vector of sums.
 
     Args:
         lanes: instead of the widest vector's.
@@ -85,14 +88,25 @@ class InstructionSet(ABC):
         """Bytes of one weight in the inner loop."""
         return 1 if self.operand == "int8" else 2
 
+    @property
+    def narrow_lanes(self) -> int:
+        return 2 * self.lanes
+
     def of(self, lanes: int) -> Self:
         """The same instruction set with vectors of another width."""
         return type(self)(lanes)
 
-    def by_bytes(self) -> InstructionSet | None:
-        """The set for layers whose products are so small that they may be added in 16 bits; None where it is this one.
+    def by_bytes(self, largest: int) -> InstructionSet | None:
+        """The set for layers whose products are so small that they may be added in 16 bits; None where there is none.
+
+        Args:
+            largest: code of the layer's input.
         """
         return None
+
+    def by_sum(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors of weights [..., bytes] as [..., sums of 16 bits, weights whose products each adds]."""
+        return vectors.reshape(*vectors.shape[:-1], -1, 2)
 
     # --- vectors ------------------------------------------------------------------------------------------------------
 
@@ -201,7 +215,7 @@ class InstructionSet(ABC):
         """
 
     def narrow_dot(self, sums: Expr, codes: Buffer, code: Index, weights: Buffer, weight: Index) -> Expr:
-        """As `dot`, to sums of 16 bits, `2 * lanes` of them; raises TypeError where no instruction does that."""
+        """As `dot`, to `narrow_lanes` sums of 16 bits; raises TypeError where no instruction does that."""
         raise TypeError(f"{self.flavour} adds no products in 16 bits")
 
     def widened(self, sums: Expr, narrow: Expr) -> Expr:

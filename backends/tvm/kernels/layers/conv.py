@@ -53,11 +53,12 @@ def conv_call(step: Conv, program: Program, places: list[Place], e: InstructionS
 
 def products_of(step: Conv, pixel: int, e: InstructionSet, largest: int) -> tuple[InstructionSet, int]:
     """The instructions that multiply a layer's codes 0 ... largest, and how many dot products they add in 16 bits."""
-    by_bytes = e.by_bytes()
+    by_bytes = e.by_bytes(largest)
     if by_bytes is None:
         return e, 0
     block = cut(step, pixel, by_bytes, 1)
-    run = longest_run(arrange(step, block, by_bytes), (*step.window.kernel, block.groups), largest)
+    vectors = by_bytes.by_sum(arrange(step, block, by_bytes))
+    run = longest_run(vectors, (*step.window.kernel, block.groups), largest)
     return (by_bytes, run) if run else (e, 0)
 
 

@@ -90,13 +90,13 @@ def depthwise_call(step: Conv, program: Program, places: list[Place], e: X86) ->
 
 def _by_bytes(layer: _Layer, largest: int) -> _Layer | None:
     """The layer whose codes 0 ... largest are multiplied as bytes; None where sums might not fit 16 bits."""
-    e = layer.e.by_bytes()
+    e = layer.e.by_bytes(largest)
     if not isinstance(e, X86):
         return None
     found = replace(layer, e=e.of(layer.e.lanes), rows=min(e.depthwise_rows, layer.target.height))
     loops = (layer.step.window.kernel[0], layer.quads)
     weights = _weights(found).reshape(layer.chunks, math.prod(loops), -1)
-    run = longest_run(weights, loops, largest)
+    run = longest_run(e.by_sum(weights), loops, largest)
     return replace(found, narrow=run == math.prod(loops)) if run else None
 
 

@@ -25,14 +25,14 @@ def longest_run(weights: np.ndarray, loops: Sequence[int], largest: int) -> int:
     """How many dot products may be added in 16 bits, for any codes 0 ... largest; 0: not even one.
 
     Args:
-        weights: int8 [blocks, dot products of the loops, bytes]: pairs of bytes are neighbours.
+        weights: int8 [blocks, dot products of the loops, sums, weights whose products each sum adds].
         loops: how often each loop of the reduction runs, the innermost last; a run is some of the innermost ones, or an
             equal part of the last.
         largest: code.
     """
     blocks, count = weights.shape[:2]
-    pairs = weights.reshape(blocks, count, -1, 2).astype(np.int64)
-    parts = [np.maximum(sign * pairs, 0).sum(3) * largest for sign in (1, -1)]
+    wide = weights.astype(np.int64)
+    parts = [np.maximum(sign * wide, 0).sum(3) * largest for sign in (1, -1)]
     return next((run for run in _runs(loops) if all(
         part.reshape(blocks, count // run, run, -1).sum(2).max() <= LARGEST for part in parts)), 0)
 
@@ -53,7 +53,7 @@ def nest(code: Code, loops: Sequence[tuple[str, int]]) -> Iterator[list[Index]]:
 
 def narrow_sums(code: Code, e: InstructionSet, count: int) -> list[Buffer]:
     """Registers for `count` vectors of sums of 16 bits."""
-    return [code.scratch(f"narrow{number}", 2 * e.lanes, "int16") for number in range(count)]
+    return [code.scratch(f"narrow{number}", e.narrow_lanes, "int16") for number in range(count)]
 
 
 def write_reduction(
@@ -72,7 +72,7 @@ def write_reduction(
             for total, operand in zip(sums, operands(indices), strict=True):
                 code.store(total, 0, e.dot(e.load(total, 0), *operand), e.lanes)
         return
-    lanes, narrow = 2 * e.lanes, narrow[:len(sums)]
+    lanes, narrow = e.narrow_lanes, narrow[:len(sums)]
     before, within = _split(loops, run)
     with nest(code, before) as outer:
         for part in narrow:

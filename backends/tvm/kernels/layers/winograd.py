@@ -69,7 +69,7 @@ def winograd_set(step: Conv, program: Program, places: list[Place], e: Instructi
     largest = largest_codes(program)[step.inputs[0]]
     if int(np.abs(transformed).sum(1).max()) * 4 * largest * TAPS * TAPS + 4 * int(np.abs(step.bias).max()) >= 1 << 31:
         return None
-    by_bytes = e.by_bytes() or e
+    by_bytes = e.by_bytes(largest) or e
     if by_bytes.operand == "int8" and by_bytes.transforms_bytes and 4 * largest <= 255 \
             and transformed.min() >= -128 and transformed.max() <= 127 \
             and (not by_bytes.narrow or _run(step, by_bytes, largest)):
@@ -91,7 +91,8 @@ def _run(step: Conv, e: InstructionSet, largest: int) -> int:
     padded = np.zeros((PATCH * PATCH, filters, groups * e.group), np.int64)
     padded[:, :, :channels] = transformed.transpose(2, 3, 0, 1).reshape(PATCH * PATCH, filters, channels)
     vectors = padded.reshape(PATCH * PATCH, filters, groups, e.group).transpose(0, 2, 1, 3)
-    return longest_run(vectors.reshape(PATCH * PATCH, groups, -1), [groups], 4 * largest)
+    flat = vectors.reshape(PATCH * PATCH, groups, -1)
+    return longest_run(e.by_sum(flat), [groups], 4 * largest)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from isobit.backends.tvm.kernels.layers.narrow import LARGEST, longest_run
 
 
 def weights(value, count, blocks=2):
-    return np.full((blocks, count, 8), value, np.int8)
+    return np.full((blocks, count, 4, 2), value, np.int8)
 
 
 @pytest.mark.parametrize(("value", "largest", "run"), [
@@ -19,14 +19,14 @@ def test_the_longest_run_of_whole_loops_or_an_equal_part_of_the_last(value, larg
 
 
 def test_a_pair_of_two_signs_counts_on_each_side():
-    mixed = np.tile(np.array([127, -127], np.int8), (1, 6, 4))
+    mixed = np.tile(np.array([127, -127], np.int8), (1, 6, 4, 1))
     assert longest_run(mixed, (6,), 255) == 1
     assert longest_run(mixed, (6,), 127) == 2
 
 
 def test_one_lane_that_does_not_fit_is_enough():
     codes = weights(1, 10)
-    codes[1, 3, 4:6] = 127
+    codes[1, 3, 2] = 127
     assert longest_run(codes, (10,), 255) == 0
-    codes[1, 3, 5] = 1  # 128 * 255 fits, and no second product beside it
+    codes[1, 3, 2, 1] = 1  # 128 * 255 fits, and no second product beside it
     assert longest_run(codes, (10,), 255) == 1
