@@ -33,6 +33,7 @@ from isobit.backends.tvm.kernels import floats, moves, pointwise
 from isobit.backends.tvm.kernels.elements.gather import gather_call
 from isobit.backends.tvm.kernels.elements.reduction import arg_max_call, reduce_call
 from isobit.backends.tvm.kernels.kernel import Call
+from isobit.backends.tvm.kernels.layers.channelwise import channelwise_call
 from isobit.backends.tvm.kernels.layers.conv import conv_call
 from isobit.backends.tvm.kernels.layers.depthwise import depthwise_call, is_depthwise
 from isobit.backends.tvm.kernels.layers.winograd import winograd_call, winograd_set
@@ -63,6 +64,8 @@ def step_call(step: Step, program: Program, places: list[Place], e: InstructionS
     match step:
         case Conv() if isinstance(e, X86) and is_depthwise(step):
             return depthwise_call(step, program, places, e)
+        case Conv() if is_depthwise(step):
+            return channelwise_call(step, program, places, e)
         case Conv() if winograd_set(step, program, places, e):
             return winograd_call(step, program, places, e)
         case Conv():

@@ -3,11 +3,11 @@
     python tools/bench/modules.py [--rounds 31] [--write-docs]
 
 All contenders run in one process on one thread, interleaved, batch 1: the float ONNX file, our `onnx` artifact, our
-modules for those of x86-64-vnni and x86-64-v3 that the processor at hand can run (the artifact is of the profile that
-fits it as well), TVM's import of our QDQ file with its default pipeline, and Relax integer operators that compute our
-program, untuned. Ratios are taken within a round (see backends/device/timing.py). Networks: ResNet-20 and
-DS-CNN where their data is found, ResNet-18 and MobileNetV2 at 224 with random weights. Numbers of weights do not change
-the time of any contender, so ranges are min-max and rounding is nearest.
+modules in three widths for those of x86-64-vnni and x86-64-v3 that the processor at hand can run (the artifact is of
+the profile that fits it as well), the peers of `isobit bench` that are installed, TVM's import of our QDQ file with its
+default pipeline, and Relax integer operators that compute our program, untuned. Ratios are taken within a round (see
+backends/device/timing.py). Networks: ResNet-20 and DS-CNN where their data is found, ResNet-18 and MobileNetV2 at 224
+with random weights. Which kernels a layer gets depends on the ends of its codes alone, so rounding is nearest.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ sys.path[:0] = [str(ROOT)]
 import torch
 
 from isobit.backends.base import BACKENDS
+from isobit.backends.device.replay import CannotCheck
 from isobit.backends.device.timing import interleave, summarize
 from isobit.backends.fixed_point.lower import lower
 from isobit.backends.fixed_point.program import Conv, Dequantize, GlobalAverage, MaxPool, Move, Program, Sum
+from isobit.bench.peers import PEERS, quiet
 from isobit.build import Options, compile_model, plan
 from isobit.calib.calibrate import calibrate
 from isobit.passes import legalize
@@ -45,6 +47,8 @@ from tools.publish import publish
 
 DOCUMENT = ROOT / "docs" / "latency.md"
 FLOAT, ONNX = "ONNX Runtime, float", "ONNX Runtime, our artifact"
+W8A8, W7A8, W4A4 = "W8A8", "W7A8", "W4A4"
+WIDTHS = {W8A8: ("minmax_w8a8", ()), W7A8: ("minmax_w8a8", ("weights.bits=7",)), W4A4: ("mse_w4a4", ())}
 VNNI, AVX2 = "tvm, x86-64-vnni", "tvm, x86-64-v3"
 IMPORTED, RELAX = "TVM's import of the QDQ file", "Relax integer operators, untuned"
 PROFILES = {VNNI: "x86-64-vnni", AVX2: "x86-64-v3"}
@@ -54,7 +58,7 @@ ABOUT = ("Every number of tools/bench/modules.py: median milliseconds with quart
          "artifact and of the float file (medians of ratios within a round); docs/latency.md shows a part.")
 BLOCK_SECONDS = 0.06
 ROUNDS, IMAGES = 31, 8
-COLUMNS = ("network", FLOAT, ONNX, VNNI, AVX2)
+PEER_TITLES = {"quantize_static": "ONNX Runtime's quantizer", "openvino-int8": "OpenVINO, int8 (NNCF)"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,28 +112,51 @@ def runnable(profiles: Mapping[str, str]) -> dict[str, str]:
 def measure(subject: Subject, folder: Path, rounds: int, profiles: Mapping[str, str]) -> dict[str, Any]:
     """Times of every contender of one network; the baselines of TVM for ResNet-20 only."""
     sample = subject.evaluation().example.numpy()
-    files = {title: build(subject, folder / profile, "tvm", profile) for title, profile in profiles.items()}
+    files = {titled(title, width): build(subject, folder / f"{profile}-{width}", "tvm", profile, width)
+             for title, profile in profiles.items() for width in WIDTHS}
     onnx_file = build(subject, folder / "onnx", "onnx", "vnni" if VNNI in profiles else "generic") / "model.onnx"
+    float_file = export_float(subject, folder / "float.onnx")
     runs = {
-        FLOAT: session_caller(export_float(subject, folder / "float.onnx"), sample),
+        FLOAT: session_caller(float_file, sample),
         ONNX: session_caller(onnx_file, sample),
         **{title: module_caller(path / "model.so", sample) for title, path in files.items()},
+        **peer_callers(float_file, folder),
     }
     if subject.name == WITH_TVMS_OWN:
         runs |= {IMPORTED: imported_caller(onnx_file, sample), RELAX: relax_caller(program_of(subject), sample)}
     return {"contenders": summarize(interleave(runs, rounds, BLOCK_SECONDS))}
 
 
-def recipe() -> Recipe:
-    """W8A8 without any search."""
-    return load_recipe("minmax_w8a8", [f"images.count={IMAGES}", f"images.batch_size={IMAGES}"])
+def titled(title: str, width: str) -> str:
+    """The contender of a profile and a width."""
+    return f"{title}, {width}"
 
 
-def build(subject: Subject, folder: Path, target: str, profile: str) -> Path:
+def recipe(width: str = W8A8) -> Recipe:
+    """A width without any reconstruction."""
+    name, edits = WIDTHS[width]
+    return load_recipe(name, [f"images.count={IMAGES}", f"images.batch_size={IMAGES}", *edits])
+
+
+def peer_callers(source: Path, folder: Path) -> dict[str, Callable[[], object]]:
+    """What other tools make of the float file; prints which of them are not installed."""
+    found = {}
+    for name, title in PEER_TITLES.items():
+        try:
+            PEERS[name].check()
+        except CannotCheck as error:
+            print(f"{title}: not measured: {error}")
+            continue
+        with quiet():
+            found[title] = PEERS[name].open(source, folder, 1, 1).run
+    return found
+
+
+def build(subject: Subject, folder: Path, target: str, profile: str, width: str = W8A8) -> Path:
     """The artifact's folder; it is built and proven on a few samples."""
     calibration = subject.calibration(IMAGES, 0)
     options = Options(profile=profile, overwrite=True)
-    compile_model(subject.load(), recipe(), target, calibration, None, folder, options)
+    compile_model(subject.load(), recipe(width), target, calibration, None, folder, options)
     return folder
 
 
@@ -301,22 +328,44 @@ def numbers(found: dict[str, Any], command: str) -> dict[str, Any]:
 def contender(name: str, title: str, figures: dict[str, Any]) -> dict[str, Any]:
     """Median milliseconds with quartiles, and our time by each base's: the median over the rounds."""
     speeds = figures["speed_over"]
-    faster = {base: round(speeds[base][1]) for base in (IMPORTED, RELAX) if base in speeds and title == VNNI}
+    ours = title == titled(VNNI, W8A8)
+    faster = {base: round(speeds[base][1]) for base in (IMPORTED, RELAX) if base in speeds and ours}
+    wide = next((base for base in (titled(VNNI, W8A8), titled(AVX2, W8A8))
+                 if base.rpartition(",")[0] == title.rpartition(",")[0] and base != title), None)
     return {
         "network": name, "contender": title, "ms": round(figures["ms"][1], 3),
         "quartiles": [round(figures["ms"][0], 3), round(figures["ms"][2], 3)],
         **{key: round(1 / speeds[base][1], 3)
-           for key, base in (("over_our_onnx", ONNX), ("over_float", FLOAT)) if base in speeds},
+           for key, base in (("over_our_onnx", ONNX), ("over_float", FLOAT), ("over_w8a8", wide)) if base in speeds},
     } | ({"times_as_fast": faster} if faster else {})
 
 
-def rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """A line for each network: milliseconds, and the time over the float file's."""
+def by_network(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Entries by network and contender."""
     found: dict[str, dict[str, Any]] = {}
     for entry in content["contenders"]:
         found.setdefault(entry["network"], {})[entry["contender"]] = entry
-    return [(SUBJECT_TITLES[name], *(_cell(entries.get(title)) for title in COLUMNS[1:]))
-            for name, entries in found.items()]
+    return found
+
+
+def rows(content: Mapping[str, Any], titles: Sequence[str]) -> list[tuple[str, ...]]:
+    """A line for each network: milliseconds of each contender, and the time over the float file's."""
+    return [(SUBJECT_TITLES[name], *(_cell(entries.get(title)) for title in titles))
+            for name, entries in by_network(content).items()]
+
+
+def width_rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A line for each network and profile: the time of each width, and over that of W8A8."""
+    return [
+        (SUBJECT_TITLES[name], PROFILES[title], *(_width_cell(entries.get(titled(title, width))) for width in WIDTHS))
+        for name, entries in by_network(content).items() for title in PROFILES if titled(title, W8A8) in entries
+    ]
+
+
+def _width_cell(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return "–"
+    return f"{entry['ms']:.3f}" + (f" ({entry['over_w8a8']:.3f}x)" if "over_w8a8" in entry else "")
 
 
 def _cell(entry: Mapping[str, Any] | None) -> str:
@@ -331,15 +380,20 @@ def own_rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def show(name: str, measured: dict[str, Any]) -> None:
     """Print what was measured of one network."""
-    content = numbers({name: measured}, "")
-    for line in (COLUMNS, *rows(content), *own_rows(content)):
-        print(" | ".join(line))
+    for text in tables(numbers({name: measured}, "")).values():
+        print(text)
     print()
 
 
 def tables(content: Mapping[str, Any]) -> dict[str, str]:
     """Markdown by the name of its place in docs/latency.md; `content` is what docs/latency.json holds."""
-    parts = [f"`{content['command']}`, {content['cpu']}:", markdown(COLUMNS, rows(content))]
+    ours = (FLOAT, ONNX, *(titled(title, width) for title in PROFILES for width in (W8A8, W4A4)))
+    parts = [f"`{content['command']}`, {content['cpu']}:", markdown(("network", *ours), rows(content, ours)),
+             markdown(("network", "profile", *WIDTHS), width_rows(content))]
+    peers = [title for title in PEER_TITLES.values()
+             if any(entry["contender"] == title for entry in content["contenders"])]
+    if peers:
+        parts.append(markdown(("network", *peers), rows(content, peers)))
     if own := own_rows(content):
         parts.append(markdown(("network", "TVM's own", "ms (over float)"), own))
     return {"modules": "\n\n".join(parts)}

@@ -69,8 +69,8 @@ def layer_of(step: Conv, program: Program, places: list[Place], processor: Proce
 def has_own_taps(step: Conv, processor: Processor) -> bool:
     """One filter a channel has kernels of its own on some processors."""
     count, _, _, inputs = step.weights.codes.shape
-    return bool(processor.depthwise) and step.output is not None and inputs == 1 < count == step.groups \
-        and len(step.inputs) == 1
+    apart = bool(processor.depthwise or processor.channels_apart)
+    return apart and step.output is not None and inputs == 1 < count == step.groups and len(step.inputs) == 1
 
 
 @dataclass(frozen=True)
@@ -305,6 +305,8 @@ def _own_taps(
     `reach`: sums are multiplied in float32.
     """
     step, pixel = layer.step, target.pixel
+    if processor.channels_apart:
+        return _side_by_side(layer, pixel, output_zero, processor.channels_apart, reach)
     lanes = next(lanes for lanes in processor.depthwise if QUAD * lanes <= pixel)
     size = QUAD * lanes
     starts = [min(first, pixel - size) for first in range(0, pixel, size)]
@@ -321,15 +323,35 @@ def _own_taps(
     column = tap * 2 + half if processor.taps == "int16" else tap
     parts = [codes[channels[chunk, vector][of_lane], row, quad * QUAD + column]
              for chunk in range(len(starts)) for row in range(rows) for quad in range(quads) for vector in range(QUAD)]
-    order, fields = channels.reshape(-1).tolist(), Fields()
+    numbers = _apart_numbers(layer, codes.sum((1, 2)), output_zero, channels.reshape(-1), reach)
+    return Whole("weights", np.concatenate([part.reshape(-1) for part in parts]).astype(processor.taps)), numbers
+
+
+def _side_by_side(
+    layer: Layer, pixel: int, output_zero: int, channels: int, reach: Reach | None
+) -> tuple[Wanted, ...]:
+    """Constants of one filter a channel: taps one after the other, of so many channels."""
+    count, rows, columns = layer.step.weights.codes.shape[:3]
+    codes = np.zeros((pixel, rows, columns), np.int64)
+    codes[:count] = layer.step.weights.codes[..., 0]
+    parts = [codes[first:first + channels, row, column]
+             for first in range(0, pixel, channels) for row in range(rows) for column in range(columns)]
+    numbers = _apart_numbers(layer, codes.sum((1, 2)), output_zero, np.arange(pixel), reach)
+    return Whole("weights", np.concatenate(parts).astype(np.int8)), numbers
+
+
+def _apart_numbers(
+    layer: Layer, sums: np.ndarray, output_zero: int, order: np.ndarray, reach: Reach | None
+) -> Numbers:
+    """The numbers of one filter a channel; `sums` are of each channel's weights, `order` the channels of lanes."""
+    step, fields = layer.step, Fields()
     fields.one("border", output_zero)
-    sums = codes.sum((1, 2))
-    bias = np.append(step.bias.astype(np.int64), np.zeros(len(codes) - count, np.int64)) - layer.input_zero * sums
+    padding = np.zeros(len(sums) - len(step.bias), np.int64)
+    bias = np.append(step.bias.astype(np.int64), padding) - layer.input_zero * sums
     fields.add("bias", bias[order])
     if reach is not None:
-        add_reals(fields, reach, order)
+        add_reals(fields, reach, order.tolist())
     elif step.rescale is not None:
-        fields.rescale(step.rescale, order)
+        fields.rescale(step.rescale, order.tolist())
     fields.ends(step.low, step.high)
-    return Whole("weights", np.concatenate([part.reshape(-1) for part in parts]).astype(processor.taps)), fields.wanted
-
+    return fields.wanted

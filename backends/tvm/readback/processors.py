@@ -18,6 +18,7 @@ class Processor:
         bytes_apart: how layers are multiplied whose products fit bytes; None where that is no other way.
         depthwise: lanes of vectors that one filter a channel may take, the widest first; empty without such kernels.
         taps: type of the weights of those.
+        channels_apart: one filter a channel lies so many channels side by side, tap after tap; 0 where it does not.
     """
 
     lanes: int
@@ -28,6 +29,7 @@ class Processor:
     depthwise: tuple[int, ...] = ()
     taps: str = "int8"
     bytes_apart: Processor | None = None
+    channels_apart: int = 0
 
     @property
     def ways(self) -> tuple[Processor, ...]:
@@ -39,7 +41,7 @@ PROCESSORS: dict[str, Processor] = {
     "vnni512": Processor(16, transforms=True, depthwise=(16, 8, 4)),
     "avx2": Processor(8, group=2, transforms=True, depthwise=(8, 4), taps="int16",
                       bytes_apart=Processor(8, transforms=True, depthwise=(8, 4))),
-    "sdot": Processor(4, signed=True, transforms=True),
-    "usdot": Processor(4, transforms=True),
-    "lanes": Processor(16, by_input=True),
+    "sdot": Processor(4, signed=True, transforms=True, channels_apart=16),
+    "usdot": Processor(4, transforms=True, channels_apart=16),
+    "lanes": Processor(16, by_input=True, channels_apart=16),
 }

@@ -20,11 +20,16 @@ def figures(milliseconds, times):
     return {"ms": [milliseconds] * 3, "speed_over": speed}
 
 
+VNNI, AVX2, NARROW = (bench_modules.titled(profile, width) for profile, width in (
+    (bench_modules.VNNI, "W8A8"), (bench_modules.AVX2, "W8A8"), (bench_modules.AVX2, "W4A4")))
+PEER = "OpenVINO, int8 (NNCF)"
 MEASURED = {
     "contenders": {
-        bench_modules.VNNI: figures(0.2, {bench_modules.ONNX: 0.5, bench_modules.FLOAT: 0.25,
-                                          bench_modules.IMPORTED: 1 / 200, bench_modules.RELAX: 1 / 10}),
-        bench_modules.AVX2: figures(0.5, {bench_modules.ONNX: 1.25, bench_modules.FLOAT: 1.5}),
+        VNNI: figures(0.2, {bench_modules.ONNX: 0.5, bench_modules.FLOAT: 0.25,
+                            bench_modules.IMPORTED: 1 / 200, bench_modules.RELAX: 1 / 10}),
+        AVX2: figures(0.5, {bench_modules.ONNX: 1.25, bench_modules.FLOAT: 1.5}),
+        NARROW: figures(0.3, {bench_modules.ONNX: 0.75, bench_modules.FLOAT: 0.9, AVX2: 0.6}),
+        PEER: figures(0.4, {bench_modules.FLOAT: 0.8}),
         **{name: figures(1.0, {bench_modules.ONNX: 1.0, bench_modules.FLOAT: 1.0})
            for name in (bench_modules.ONNX, bench_modules.FLOAT, bench_modules.IMPORTED, bench_modules.RELAX)},
     },
@@ -34,19 +39,21 @@ MEASURED = {
 def test_every_contender_is_kept_with_its_ratios():
     content = bench_modules.numbers({"resnet20": MEASURED}, "a command")
     lines = {line["contender"]: line for line in content["contenders"]}
-    assert lines[bench_modules.VNNI] == {
-        "network": "resnet20", "contender": bench_modules.VNNI, "ms": 0.2, "quartiles": [0.2, 0.2],
+    assert lines[VNNI] == {
+        "network": "resnet20", "contender": VNNI, "ms": 0.2, "quartiles": [0.2, 0.2],
         "over_our_onnx": 0.5, "over_float": 0.25,
         "times_as_fast": {bench_modules.IMPORTED: 200, bench_modules.RELAX: 10},
     }
-    assert lines[bench_modules.AVX2]["over_float"] == 1.5 and "times_as_fast" not in lines[bench_modules.AVX2]
+    assert lines[AVX2]["over_float"] == 1.5 and not {"times_as_fast", "over_w8a8"} & lines[AVX2].keys()
+    assert lines[NARROW]["over_w8a8"] == 0.6
 
 
 def test_what_was_not_measured_has_no_place_in_the_table():
-    few = {"contenders": {bench_modules.VNNI: MEASURED["contenders"][bench_modules.VNNI]}}
+    few = {"contenders": {VNNI: MEASURED["contenders"][VNNI]}}
     content = bench_modules.numbers({"resnet18": few}, "a command")
-    assert bench_modules.rows(content) == [("ResNet-18", "–", "–", "0.200 (0.250x)", "–")]
-    assert bench_modules.own_rows(content) == []
+    assert bench_modules.rows(content, (bench_modules.FLOAT, VNNI, AVX2)) == [("ResNet-18", "–", "0.200 (0.250x)", "–")]
+    assert bench_modules.width_rows(content) == [("ResNet-18", "x86-64-vnni", "0.200", "–", "–")]
+    assert bench_modules.own_rows(content) == [] and PEER not in bench_modules.tables(content)["modules"]
 
 
 def test_a_processor_without_vnni_measures_its_own_profile(monkeypatch, capsys):
@@ -65,6 +72,8 @@ def test_tables_fit_their_document():
     text = bench_modules.DOCUMENT.read_text(encoding="utf-8")
     filled = fill(text, bench_modules.tables(content), document="docs/latency.md")
     assert "0.200 (0.250x)" in filled and "`tools/bench/modules.py`, " in filled
+    assert "| ResNet-20 | x86-64-v3 | 0.500 | – | 0.300 (0.600x) |" in filled
+    assert f"| network | {PEER} |" in filled and "| ResNet-20 | 0.400 (0.800x) |" in filled
 
 
 def test_the_page_is_what_its_numbers_give():

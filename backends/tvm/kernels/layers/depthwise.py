@@ -9,6 +9,7 @@ saturating packs take them back, so nothing is permuted; the layer's numbers are
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -79,13 +80,20 @@ def depthwise_call(step: Conv, program: Program, places: list[Place], e: X86) ->
     lanes = next(lanes for lanes in e.widths if PACK * lanes <= target.pixel)
     layer = _Layer(step, source, target, e.of(lanes), min(e.depthwise_rows, target.height), False)
     layer = _by_bytes(layer, largest_codes(program)[step.inputs[0]]) or layer
-    weights, numbers = _weights(layer), _numbers(layer, program)
+    weights, numbers = _weights(layer), apart_numbers(step, program, target.pixel, layer.order)
+    return apart_call(step, (source, target), weights, numbers, lambda code: _write(code, layer, numbers))
+
+
+def apart_call(
+    step: Conv, places: tuple[Place, Place], weights: np.ndarray, numbers: ApartNumbers, write: Callable[[Code], None]
+) -> Call:
+    """The call of a kernel for one filter a channel, whose statements `write` writes; `places` of input and output."""
+    source, target = places
     arguments = [
-        Argument("input", (source.size,), "uint8"), Argument("weights", weights.shape, layer.e.taps),
+        Argument("input", (source.size,), "uint8"), Argument("weights", weights.shape, weights.dtype.name),
         Argument("numbers", numbers.array.shape, "int32"), Argument("output", (target.size,), "uint8"),
     ]
-    kernel = make_kernel(arguments, lambda code: _write(code, layer, numbers))
-    return Call("depthwise", kernel, step.inputs, (weights, numbers.array), (target.size,))
+    return Call("depthwise", make_kernel(arguments, write), step.inputs, (weights, numbers.array), (target.size,))
 
 
 def _by_bytes(layer: _Layer, largest: int) -> _Layer | None:
@@ -101,7 +109,7 @@ def _by_bytes(layer: _Layer, largest: int) -> _Layer | None:
 
 
 @dataclass(frozen=True)
-class _Numbers:
+class ApartNumbers:
     """The constant `numbers`, and where in it things begin: see `layer.Numbers`."""
 
     array: np.ndarray
@@ -111,18 +119,19 @@ class _Numbers:
     clip: tuple[int, int] | None
 
 
-def _numbers(layer: _Layer, program: Program) -> _Numbers:
-    step, parameters = layer.step, Parameters()
+def apart_numbers(step: Conv, program: Program, pixel: int, order: np.ndarray) -> ApartNumbers:
+    """All numbers of a layer of one filter a channel: of `pixel` padded channels, in `order`."""
+    parameters = Parameters()
     if step.rescale is None:
         raise TypeError(f"no depthwise kernel for '{step.name}', which writes the logits")
     border = parameters.splat(program.buffers[output_of(step)].zero_point)
-    bias = parameters.add(_bias(layer, program)[layer.order])
+    bias = parameters.add(_bias(step, program, pixel)[order])
     real = layer_real_rescale(step, program)
-    rescale = add_rescale(parameters, step.rescale, layer.target.pixel, layer.order) if real is None else \
-        add_real_rescale(parameters, real, layer.target.pixel, layer.order)
+    rescale = add_rescale(parameters, step.rescale, pixel, order) if real is None else \
+        add_real_rescale(parameters, real, pixel, order)
     clip = None if (step.low, step.high) == (0, 255) else \
         (parameters.splat_byte(step.low), parameters.splat_byte(step.high))
-    return _Numbers(parameters.array, border, bias, rescale, clip)
+    return ApartNumbers(parameters.array, border, bias, rescale, clip)
 
 
 def _weights(layer: _Layer) -> np.ndarray:
@@ -138,9 +147,8 @@ def _weights(layer: _Layer) -> np.ndarray:
     return np.ascontiguousarray(ordered).astype(layer.e.taps).reshape(-1)
 
 
-def _bias(layer: _Layer, program: Program) -> np.ndarray:
-    step = layer.step
-    bias = np.zeros(layer.target.pixel, np.int64)
+def _bias(step: Conv, program: Program, pixel: int) -> np.ndarray:
+    bias = np.zeros(pixel, np.int64)
     zero = program.buffers[step.inputs[0]].zero_point
     bias[:len(step.bias)] = step.bias - zero * step.weights.codes.astype(np.int64).sum((1, 2, 3))
     return bias
@@ -163,7 +171,7 @@ class _Position:
     x: Expr
 
 
-def _write(code: Code, layer: _Layer, numbers: _Numbers) -> None:
+def _write(code: Code, layer: _Layer, numbers: ApartNumbers) -> None:
     target, e = layer.target, layer.e
     sums = code.sums(layer.rows * PACK, e.lanes)
     narrow = narrow_sums(code, e, len(sums)) if layer.narrow else []
@@ -221,7 +229,7 @@ def _pixel(code: Code, layer: _Layer, position: _Position, row: int, tap: int) -
 
 
 def _write_codes(
-    code: Code, layer: _Layer, numbers: _Numbers, sums: list[Buffer], position: _Position
+    code: Code, layer: _Layer, numbers: ApartNumbers, sums: list[Buffer], position: _Position
 ) -> None:
     """Requantize and store, a chunk of a pixel at a time."""
     target, e = layer.target, layer.e

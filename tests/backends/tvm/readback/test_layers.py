@@ -64,10 +64,10 @@ def test_weights_share_bytes_as_kernels_take_them_apart(bits):
     assert np.array_equal(_shared(codes, bits), pack(codes.astype(np.uint8), bits).reshape(-1))
 
 
-def test_one_filter_a_channel_has_kernels_of_its_own_where_bytes_are_interleaved():
+def test_one_filter_a_channel_has_kernels_of_its_own():
     program = layers(8)
     apart = next(step for step in program.steps if getattr(step, "groups", 1) == 72)
-    assert [flavour for flavour, each in PROCESSORS.items() if has_own_taps(apart, each)] == ["vnni512", "avx2"]
+    assert all(has_own_taps(apart, each) for each in PROCESSORS.values())
     assert not has_own_taps(program.steps[0], PROCESSORS["vnni512"])
 
 
