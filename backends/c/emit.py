@@ -31,9 +31,9 @@ KERNELS = Path(__file__).parent / "kernels"
 TEMPLATES = Path(__file__).parent / "templates"
 # In the order in which they must stand: each may use what is above it.
 KERNEL_ORDER = (
-    "common", "window", "weights", "dot", "conv", "conv_logits", "depthwise", "sum", "product", "global_average",
-    "average_pool", "max_pool", "extreme", "walk", "reduce_sum", "reduce_extreme", "arg_max", "gather", "resample",
-    "lookup", "lookup_channels", "concat", "move", "move_indexed", "dequantize",
+    "common", "window", "weights", "dot", "pairs", "conv", "conv_logits", "depthwise", "sum", "product",
+    "global_average", "average_pool", "max_pool", "extreme", "walk", "reduce_sum", "reduce_extreme", "arg_max",
+    "gather", "resample", "lookup", "lookup_channels", "concat", "move", "move_indexed", "dequantize",
     "dequantize_part", "dequantize_indexed", "dequantize_integers", "quantize", "encode", "values", "softmax",
 )
 
@@ -59,7 +59,7 @@ def emit_program(program: Program, folder: Path, name: str, profile: str) -> lis
         TargetError: sums of a layer could leave 32 bits on the way.
     """
     name = identifier(name)
-    plan = plan_arena(program, {index: scratch_bytes(step) for index, step in enumerate(program.steps)})
+    plan = plan_arena(program, {index: scratch_bytes(program, step) for index, step in enumerate(program.steps)})
     values, count = plan_values(
         values_between(program), {number: value_size(program, number) for number in range(len(program.floats))})
     codes = [_write(program, index, plan, values) for index in range(len(program.steps))]

@@ -32,6 +32,8 @@ from isobit.pipeline.errors import TargetError
 
 TILE = 4  # output channels that the kernels compute together
 WIDE = 8  # weights of so many bits are not packed
+WORD = 4  # codes that kernels read at once
+PAIR = 2  # bytes of a weight in pairs
 
 
 def write_step(
@@ -47,11 +49,21 @@ def write_step(
     return _WRITERS[type(writer.step)](writer, writer.step)
 
 
-def scratch_bytes(step: Step) -> int:
-    """What the kernel needs beside its tensors: a tile of unpacked weights."""
-    if not isinstance(step, Conv) or step.weights.bits >= WIDE:
+def scratch_bytes(program: Program, step: Step) -> int:
+    """What the kernel needs beside its tensors: weights of a tile, of 16 bits each where pixels of a map share them,
+    and the codes of a window, where windows that are cut or no whole words are copied.
+    """
+    if not isinstance(step, Conv):
         return 0
-    return TILE * int(np.prod(step.weights.codes.shape[1:]))
+    size, source = int(np.prod(step.weights.codes.shape[1:])), program.buffers[step.inputs[0]]
+    if is_depthwise(step):
+        return PAIR * TILE * size
+    if step.rescale is None or _map(source, step.window) == (1, 1):
+        return TILE * size if step.weights.bits < WIDE else 0
+    words = -(-size // WORD) * WORD
+    as_they_lie = (step.groups == 1 and step.window.dilation[1] == 1 and source.zero_point == 0
+                   and source.shape[2] % WORD == 0)
+    return PAIR * TILE * words + (0 if as_they_lie else words)
 
 
 def is_depthwise(step: Conv) -> bool:
@@ -84,7 +96,7 @@ def _conv(writer: Writer, step: Conv) -> Code:
         "weights": _weights(writer, step, depthwise),
         "bias": writer.array("bias", _folded_bias(step, source.zero_point)),
     }
-    kernels = ("weights", "window", *(("depthwise",) if depthwise else ("dot", "conv")))
+    kernels = ("weights", "window", *(("pairs", "depthwise") if depthwise else ("dot", "pairs", "conv")))
     x, scratch = writer.x[0], writer.scratch
     if step.rescale is None:
         scale = writer.array("scale", step.scale_of_logits.astype(np.float32))

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 
 from isobit.pipeline.errors import InputError
 from tools.figures import prose
-from tools.figures.pages import PAGES, Part
+from tools.figures.pages import PAGES, Part, current
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
@@ -63,11 +63,11 @@ def not_current(root: Path = ROOT) -> dict[str, str]:
     Raises:
         InputError: marks, or a sentence with figures, are not where they should be.
     """
-    numbers, made = prose.read_numbers(root), {page.document: page for page in PAGES}
+    numbers, made = prose.read_numbers(root), {page.document for page in PAGES}
     found = {}
-    for document in dict.fromkeys([*documents(root), *made]):  # one that is gone is an error
+    for document in dict.fromkeys([*documents(root), *sorted(made)]):  # one that is gone is an error
         before = (root / document).read_text(encoding="utf-8")
-        text = made[document].current(root) if document in made else before
+        text = current(document, root) if document in made else before
         text = prose.write(text, document, numbers, prose.FIGURES)
         if text != before:
             found[document] = text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tools.check import compat, levels, parity_matrix, zoo
 from tools.code_state import ROOT, changed_since
 from tools.documents import fill, read_json
 from tools.figures import beside
+from tools.instructions import instructions
 from tools.reproduce import docs as reproduce_docs
 from tools.reproduce.content import places
 from tools.reproduce.plan import PLAN
@@ -66,11 +67,15 @@ class Page:
         """What the JSON file holds."""
         return read_json(root / self.file)
 
-    def current(self, root: Path = ROOT) -> str:
-        """The text of the document as it must be: every table from the JSON, and what is older than the code."""
-        found = self.numbers(root)
-        text = fill((root / self.document).read_text(encoding="utf-8"), self.tables(found), self.mark, self.document)
-        return fill(text, {"figures": age(self.parts(found), found, root)}, AGE, self.document)
+
+def current(document: str, root: Path = ROOT) -> str:
+    """The text of a document as it must be: every table from its JSON files, and what is older than the code."""
+    text, old = (root / document).read_text(encoding="utf-8"), []
+    for page in (page for page in PAGES if page.document == document):
+        found = page.numbers(root)
+        text = fill(text, page.tables(found), page.mark, document)
+        old += [replace(part, codes=lambda _, part=part, found=found: part.codes(found)) for part in page.parts(found)]
+    return fill(text, {"figures": age(old, {}, root)}, AGE, document) if old else text
 
 
 def age(parts: Iterable[Part], numbers: Mapping[str, Any], root: Path = ROOT) -> str:
@@ -131,6 +136,8 @@ PAGES = (
          _one("differing codes by level", ("arithmetic", "onnx"), "python tools/check/levels.py --write-docs", True)),
     Page("docs/c.md", "docs/sizes.json", "sizes", sizes.c_tables,
          _one("sizes", ("arithmetic", "c"), "python tools/bench/sizes.py --write-docs", True)),
+    Page("docs/c.md", "docs/instructions.json", "instructions", instructions.tables,
+         _one("instructions", ("arithmetic", "c"), "python tools/instructions/instructions.py --write-docs", True)),
     Page("docs/tvm.md", "docs/sizes.json", "sizes", sizes.tvm_tables,
          _one("sizes", ("arithmetic", "tvm"), "python tools/bench/sizes.py --write-docs", True)),
     Page("docs/results.md", "docs/results.json", "reproduce", lambda found: reproduce_docs.tables(PLAN, found),

@@ -1,6 +1,26 @@
 /* The language leaves the right shift of negative numbers to the compiler; every kernel needs the arithmetic one. */
 typedef char right_shift_is_arithmetic[((int32_t)-2 >> 1) == -1 ? 1 : -1];
 
+/* Cortex-M4, M7 and M33 multiply two pairs of 16 bits in one instruction and add both products. PAIRS: kernels use
+   that, for the same integers; otherwise they are plain C. */
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && !defined(__ARM_BIG_ENDIAN)
+#define PAIRS 1
+#define APART __attribute__((noinline))              /* inlined, it would compete for registers */
+#define WITHIN inline __attribute__((always_inline)) /* with -Os too: these are one instruction or few */
+
+#include <arm_acle.h>
+
+static WITHIN uint32_t word_at(const void *bytes)
+{
+    uint32_t word;
+    memcpy(&word, bytes, sizeof word); /* one load: these processors read and write words at any address */
+    return word;
+}
+
+#else
+#define PAIRS 0
+#endif
+
 /* Of one tensor of one sample; elements lie in the order height, width, channels. */
 struct shape {
     int32_t height, width, channels;

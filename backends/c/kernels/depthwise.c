@@ -111,6 +111,101 @@ static inline void depthwise_sums(
     }
 }
 
+#if PAIRS
+
+/* Of each tap the weights of channels 0 and 2, then 1 and 3. */
+static inline void pair_filters(const struct filters *f, int32_t taps, int32_t *pairs)
+{
+    for (int32_t t = taps - 1; t >= 0; t--) { /* from the end: unpacked weights lie in the same memory */
+        set_pairs(word_at(f->w + t * f->step), pairs + 2 * t);
+    }
+}
+
+/* The innermost loops, by themselves: they need all registers. */
+static APART void run_taps(const struct run *restrict run)
+{
+    const uint32_t mask = run->even;
+    const uint8_t *first = run->x, *residual = run->residual;
+    uint8_t *y = run->y;
+    for (int32_t pixel = run->pixels; pixel > 0; pixel--) {
+        const uint8_t *restrict x = first;
+        const int32_t *restrict pairs = run->pairs;
+        int32_t s0 = run->bias[0], s1 = run->bias[1], s2 = run->bias[2], s3 = run->bias[3];
+        for (int32_t row = run->rows; row > 0; row--) {
+            const int32_t step = run->tap_step;
+            for (const int32_t *const end = pairs + 2 * run->length; pairs < end; pairs += 2, x += step) {
+                const uint32_t codes = word_at(x), even = codes & mask, odd = codes >> 8 & mask;
+                s0 = __smlabb((int32_t)even, pairs[0], s0);
+                s1 = __smlabb((int32_t)odd, pairs[1], s1);
+                s2 = __smlatt((int32_t)even, pairs[0], s2);
+                s3 = __smlatt((int32_t)odd, pairs[1], s3);
+            }
+            x += run->row_step;
+            pairs += run->pairs_step;
+        }
+        put_four(run, s0, s1, s2, s3, residual, y);
+        first += run->x_step;
+        y += run->y_step;
+        residual = residual ? residual + run->y_step : 0;
+    }
+}
+
+/* As of `weights_outside`, times the zero point. */
+static APART void add_outside_taps(
+    const struct depthwise *p, struct span rows, struct span columns, const int32_t *restrict pairs, int32_t sums[4])
+{
+    for (int32_t r = 0; r < p->window.rows; r++) {
+        for (int32_t s = 0; s < p->window.columns; s++, pairs += 2) {
+            for (int32_t j = 0; j < 2 && !(is_inside(rows, r) && is_inside(columns, s)); j++) {
+                sums[j] = __smlabb(p->zero_point, pairs[j], sums[j]);
+                sums[j + 2] = __smlabt(p->zero_point, pairs[j], sums[j + 2]);
+            }
+        }
+    }
+}
+
+/* `depthwise` of four channels, whose weights are in pairs. */
+static APART void depthwise_four(
+    const struct depthwise *restrict p, const uint8_t *x, const uint8_t *residual, uint8_t *y, int32_t channel,
+    const int32_t *pairs)
+{
+    const struct window *const window = &p->window;
+    const int32_t row_step = window->row_dilation * p->in.width * p->in.channels;
+    const int32_t whole_columns = whole_until(window, p->in.width, p->out.width);
+    int32_t at = channel;
+    struct run run = {0};
+    set_rescale(&run, &p->rescale, &p->sum, &p->residual, p->residual_zero);
+    run.x_step = window->column_stride * p->in.channels;
+    run.y_step = p->out.channels;
+    run.tap_step = window->column_dilation * p->in.channels;
+    set_channels(&run, channel, 4, p->bias, &p->sum, &p->residual);
+    for (int32_t row = 0; row < p->out.height; row++) {
+        const struct span rows = rows_at(window, row, p->in.height);
+        for (int32_t column = 0; column < p->out.width; column += run.pixels) {
+            const struct span columns = columns_at(window, column, p->in.width);
+            const int whole = covers(columns, window->columns);
+            run.rows = rows.end - rows.first;
+            run.length = columns.end - columns.first;
+            run.x = x + channel + (rows.start * p->in.width + columns.start) * p->in.channels +
+                    rows.first * row_step + columns.first * run.tap_step;
+            run.pairs = pairs + 2 * (rows.first * window->columns + columns.first);
+            run.row_step = row_step - run.length * run.tap_step;
+            run.pairs_step = 2 * (window->columns - run.length);
+            run.pixels = whole ? whole_columns - column : 1;
+            if (p->zero_point != 0) {
+                set_channels(&run, channel, 4, p->bias, &p->sum, &p->residual);
+                add_outside_taps(p, rows, columns, pairs, run.bias);
+            }
+            run.residual = residual ? residual + at : 0;
+            run.y = y + at;
+            run_taps(&run);
+            at += run.pixels * run.y_step;
+        }
+    }
+}
+
+#endif
+
 /* `y` may be `residual`, and not `x`. `scratch` holds the unpacked weights of four channels. */
 static void depthwise(
     const struct depthwise *p, const uint8_t *restrict x, const uint8_t *residual, uint8_t *y, int8_t *scratch)
@@ -118,6 +213,14 @@ static void depthwise(
     for (int32_t channel = 0; channel < p->out.channels; channel += 4) {
         const struct filters f = filters_at(p, channel, scratch);
         int32_t at = channel;
+#if PAIRS
+        if (f.count == 4) {
+            int32_t *const pairs = (int32_t *)(void *)scratch;
+            pair_filters(&f, p->weights.size, pairs);
+            depthwise_four(p, x, residual, y, channel, pairs);
+            continue;
+        }
+#endif
         for (int32_t row = 0; row < p->out.height; row++) {
             const struct span rows = rows_at(&p->window, row, p->in.height);
             for (int32_t column = 0; column < p->out.width; column++, at += p->out.channels) {

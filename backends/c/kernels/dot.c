@@ -17,19 +17,10 @@ static inline void dot4_plain(
     sums[3] = s3;
 }
 
-#ifdef __ARM_FEATURE_SIMD32 /* Cortex-M4, M7: two products of 16 bits in one instruction, and the same integers */
-
-#include <arm_acle.h>
-
-static inline uint32_t word_at(const void *bytes)
-{
-    uint32_t word;
-    memcpy(&word, bytes, sizeof word); /* one load: these processors read words at any address */
-    return word;
-}
+#if PAIRS
 
 /* Four weights times four codes, of which `even` holds the first and third, `odd` the second and fourth. */
-static inline int32_t add_products(const int8_t *w, uint16x2_t even, uint16x2_t odd, int32_t sum)
+static WITHIN int32_t add_products(const int8_t *w, uint16x2_t even, uint16x2_t odd, int32_t sum)
 {
     const uint32_t weights = word_at(w);
     sum = __smlad((int16x2_t)even, __sxtb16((int8x4_t)weights), sum);

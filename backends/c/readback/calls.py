@@ -202,6 +202,8 @@ class Run:
         memory, place = self.pointer(text, "int8_t")
         if not isinstance(memory, Memory) or memory is not self.arena:
             raise NotUnderstood(f"{text} is no scratch in the arena")
+        if place % WORD:
+            self.wrong("alignment", text, f"a multiple of {WORD}")
         places = line(place, count)
         self.put(memory, places, self.terms.operator("scratch"))
         self.reads(memory, places)

@@ -16,7 +16,7 @@ ALWAYS = ("common", "quantize")  # of every artifact: the input's quantization i
 _RANGES = {"uint8_t": (0, 255), "int32_t": (-(1 << 31), (1 << 31) - 1), "int64_t": (-(1 << 63), (1 << 63) - 1)}
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _STRUCTURE = re.compile(r"^struct (\w+) \{\n(.*?)^\};", re.DOTALL | re.MULTILINE)
-_FUNCTION = re.compile(r"^static (?:inline )?(?:struct )?\w+ (\w+)\(", re.MULTILINE)
+_FUNCTION = re.compile(r"^static (?:inline |[A-Z]+ )?(?:struct )?\w+ (\w+)\(", re.MULTILINE)
 _MEMBERS = re.compile(r"(?:const )?((?:struct )?\w+) ([^;]+);")
 
 

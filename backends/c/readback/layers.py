@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from isobit.backends.c.readback.calls import Run
+from isobit.backends.c.readback.calls import WORD, Run
 from isobit.backends.readback.description import Term
 
-TILE = 4  # output channels that the kernels unpack weights for
+TILE = 4  # output channels that the kernels hold weights of
 
 
 def size_of(shape: Mapping[str, int]) -> int:
@@ -61,9 +61,19 @@ def _layer(run: Run, members: Mapping[str, Any], depthwise: bool) -> dict[str, A
     return run.forms.layer(fields, weights.reshape(shape), bias)
 
 
-def _scratch(run: Run, members: Mapping[str, Any], text: str) -> None:
-    weights = members["weights"]
-    run.scratch(text, TILE * weights["size"] if weights["bits"] < 8 else 0)
+def _scratch(run: Run, members: Mapping[str, Any], text: str, kind: str) -> None:
+    """Weights of a tile as bytes, or of a map as halves of words and beside them a window, if it is ever copied."""
+    weights, out, window = members["weights"], members["out"], members["window"]
+    size, words = TILE * weights["size"], -(-weights["size"] // WORD) * WORD
+    if kind == "depthwise":
+        run.scratch(text, 2 * size)
+    elif kind == "conv_logits" or out["height"] == out["width"] == 1:
+        run.scratch(text, size if weights["bits"] < 8 else 0)
+    else:
+        channels = members["in"]["channels"]
+        copied = (members["zero_point"] or channels % WORD or members["group_in"] < channels
+                  or window["column_dilation"] > 1)
+        run.scratch(text, 2 * TILE * words + (words if copied else 0))
 
 
 def conv(run: Run, arguments: tuple[str, ...], kind: str = "conv") -> None:
@@ -81,7 +91,7 @@ def conv(run: Run, arguments: tuple[str, ...], kind: str = "conv") -> None:
         fields |= {"residual_zero": members["residual_zero"]}
     elif any(members["residual"].values()) or members["residual_zero"]:
         run.wrong("residual", members["residual"], "none, without a tensor")
-    _scratch(run, members, scratch)
+    _scratch(run, members, scratch, kind)
     run.write_over(y, size, run.terms.operator("layer", x=term, residual=other, **fields), (1,) if other else ())
 
 
@@ -101,7 +111,7 @@ def conv_logits(run: Run, arguments: tuple[str, ...]) -> None:
     scales = run.array(scale, np.float32)
     if len(scales) != members["out"]["channels"]:
         run.wrong("scales", len(scales), members["out"]["channels"])
-    _scratch(run, members, scratch)
+    _scratch(run, members, scratch, "conv_logits")
     term = run.terms.operator("layer", x=term, **fields, scale=run.terms.constant(scales))
     leave(run, y, term, np.arange(size_of(members["out"])), np.arange(size_of(members["out"])))
 

@@ -24,8 +24,9 @@ needs_arm = pytest.mark.skipif(
     shutil.which("arm-none-eabi-gcc") is None,
     reason="needs arm-none-eabi-gcc (Debian: apt install gcc-arm-none-eabi libnewlib-arm-none-eabi)",
 )
+HAS_EMULATOR = shutil.which("arm-none-eabi-gcc") is not None and shutil.which("qemu-system-arm") is not None
 needs_emulator = pytest.mark.skipif(
-    shutil.which("arm-none-eabi-gcc") is None or shutil.which("qemu-system-arm") is None,
+    not HAS_EMULATOR,
     reason="needs a Cortex-M4 (Debian: apt install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm)",
 )
 

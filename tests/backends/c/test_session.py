@@ -12,10 +12,10 @@ import pytest
 
 from isobit.backends.c.emit import DESCRIPTION
 from isobit.backends.c.session import BATCH, LEVELS, CSession
-from isobit.backends.fixed_point.program import Dequantize, Lookup, Move, Program
+from isobit.backends.fixed_point.program import Conv, Dequantize, Lookup, Move, Program
 from isobit.pipeline.errors import ParityError, TargetError
 from isobit.pipeline.proof.parity import LOGITS
-from tests.backends.c.compiled import assert_exact, images_of, needs_emulator, needs_gcc, write
+from tests.backends.c.compiled import HAS_EMULATOR, assert_exact, images_of, needs_emulator, needs_gcc, write
 from tests.backends.fixed_point import oracle
 from tests.examples import programs
 
@@ -60,7 +60,9 @@ def test_convolution(name, tmp_path):
 def test_depthwise_convolution(channels, bits, tmp_path):
     program = oracle.make_conv((9, 7, channels), channels, groups=channels, stride=(1, 2), dilation=(2, 1),
                                bits=bits, signed=bits == 8, zero_points=(13, 77))
-    assert_exact(finished(program), tmp_path)
+    assert_exact(finished(program), tmp_path / "generic")
+    if HAS_EMULATOR:
+        assert_exact(finished(program), tmp_path / "cortex-m4", profile="cortex-m4")
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -71,6 +73,52 @@ def test_every_kind_of_step(bits, tmp_path):
 @pytest.mark.parametrize(("network", "bits"), [("resnet20", 8), ("resnet20", 4), ("ds_cnn", 8), ("ds_cnn", 2)])
 def test_networks_of_microcontrollers(network, bits, tmp_path):
     assert_exact(getattr(programs, network)(bits), tmp_path)
+
+
+@needs_emulator
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolution_in_pairs_on_a_cortex_m4(name, tmp_path):
+    options = {"filters": 15, **CONVOLUTIONS[name]}
+    assert_exact(finished(oracle.make_conv((9, 7, 10), **options)), tmp_path, profile="cortex-m4")
+
+
+WHOLE_WORDS = {
+    "cut": {},
+    "outside_is_not_0": {"zero_points": (13, 7)},
+    "of_4_bits": {"bits": 4, "signed": False},
+    "groups": {"groups": 2, "bits": 3},
+    "dilation": {"dilation": (2, 1), "padding": (2, 1, 2, 1)},
+    "columns": {"dilation": (1, 2), "padding": (1, 2, 1, 2), "stride": (2, 1)},
+    "flat": {"kernel": (1, 1), "padding": (0, 0, 0, 0), "filters": 6},
+    "narrow": {"low": 20, "high": 35, "stride": (1, 2), "bits": 2},
+    "depthwise": {"groups": 8, "zero_points": (13, 7), "filters": 8},
+    "depthwise_of_3_bits": {"groups": 8, "bits": 3, "filters": 8},
+}
+
+
+@needs_emulator
+@pytest.mark.parametrize("name", WHOLE_WORDS)
+def test_windows_of_whole_words_on_a_cortex_m4(name, tmp_path):
+    options = {"filters": 10, **WHOLE_WORDS[name]}
+    assert_exact(finished(oracle.make_conv((6, 7, 8), **options)), tmp_path, "Os", "cortex-m4")
+
+
+@needs_emulator
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("shape", [(5, 5, 16), (4, 6, 5)])
+def test_codes_of_4_bits_share_words_with_a_second_channel_on_a_cortex_m4(shape, bits, tmp_path):
+    """Codes are 15 almost everywhere and weights the largest or the least: sums reach their bounds."""
+    net = programs.Builder(shape, bits=8, zero_points=False, seed=bits)
+    first = net.conv(0, shape[2], (1, 1), padding=(0, 0, 0, 0))
+    second = net.conv(first, 10, bits=bits)
+    net.conv(second, 7, (2, 3), bits=bits, residual=None)
+    program = net.build(len(net.buffers) - 1)
+    steps = [replace(step, high=15, low=14 * (number == 0)) if isinstance(step, Conv) else step
+             for number, step in enumerate(program.steps)]
+    for step in steps[1:3]:
+        step.weights.codes[:] = np.where(step.weights.codes < 0, -(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+        step.weights.codes[:2] = (1 << (bits - 1)) - 1
+    assert_exact(replace(program, steps=tuple(steps)), tmp_path, profile="cortex-m4")
 
 
 @needs_emulator

@@ -50,12 +50,20 @@ def test_sizes_are_those_of_the_arrays():
 
 
 @pytest.mark.parametrize(
-    ("groups", "bits", "expected"), [(1, 8, 0), (1, 4, TILE * 9 * 6), (6, 4, TILE * 9), (3, 2, TILE * 18)]
+    ("channels", "groups", "options", "expected"), [
+        (8, 1, {}, TILE * 72 * 2), (8, 1, {"bits": 4}, TILE * 72 * 2),
+        (8, 1, {"zero_points": (3, 0)}, TILE * 72 * 2 + 72),
+        (8, 1, {"dilation": (1, 2), "padding": (2, 2, 2, 2)}, TILE * 72 * 2 + 72), (6, 1, {}, TILE * 56 * 2 + 56),
+        (6, 3, {"bits": 2}, TILE * 20 * 2 + 20), (8, 2, {}, TILE * 36 * 2 + 36), (6, 6, {"bits": 4}, TILE * 9 * 2),
+        (8, 1, {"logits": True}, 0), (8, 1, {"logits": True, "bits": 4}, TILE * 72),
+        (8, 1, {"padding": (0, 0, 0, 0), "kernel": (5, 5)}, 0),
+        (8, 1, {"padding": (0, 0, 0, 0), "kernel": (5, 5), "bits": 4}, TILE * 200),
+    ]
 )
-def test_scratch_is_a_tile_of_weights_where_they_are_packed(groups, bits, expected):
-    step = oracle.make_conv((5, 5, 6), 6, groups=groups, bits=bits).steps[0]
-    assert scratch_bytes(step) == expected
-    assert is_depthwise(step) == (groups == 6)
+def test_scratch_is_a_tile_of_weights_and_a_window_that_is_copied(channels, groups, options, expected):
+    program = oracle.make_conv((5, 5, channels), channels, groups=groups, **options)
+    assert scratch_bytes(program, program.steps[0]) == expected
+    assert is_depthwise(program.steps[0]) == (groups == channels)
 
 
 def test_sums_that_leave_32_bits_are_refused_with_the_layer():

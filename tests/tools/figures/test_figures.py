@@ -30,8 +30,9 @@ def test_every_document_is_current():
 def test_code_that_changes_makes_its_figures_old(copied, capsys):
     """The figures of sizes are of the present code; a kernel of the C changes them, and nothing else."""
     name = code_state.note_state(copied / "docs", copied)
-    sizes = copied / "docs" / "sizes.json"
-    sizes.write_text(sizes.read_text().replace(figures.prose.read_numbers(copied)["sizes"]["code"], name))
+    for file in ("sizes", "instructions"):
+        found = copied / "docs" / f"{file}.json"
+        found.write_text(found.read_text().replace(figures.prose.read_numbers(copied)[file]["code"], name))
     assert figures.main(["--write"], copied) == 0
     assert "All figures are of the present code." in (copied / "docs" / "c.md").read_text()
     kernel = next((copied / "backends" / "c").rglob("*.py"))
@@ -40,7 +41,7 @@ def test_code_that_changes_makes_its_figures_old(copied, capsys):
     assert figures.main([], copied) == 1
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()].count("docs/c.md") == 1
     assert figures.main(["--write"], copied) == 0
-    assert "Figures of older code: sizes (changed since: c)." in (copied / "docs" / "c.md").read_text()
+    assert "Figures of older code: sizes, instructions (changed since: c)." in (copied / "docs" / "c.md").read_text()
     assert "All figures are of the present code." in (copied / "docs" / "tvm.md").read_text()
     assert figures.main([], copied) == 0
     assert "sizes" in [part.name for part in figures.cheap_and_old(copied)]

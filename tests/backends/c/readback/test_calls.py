@@ -50,11 +50,13 @@ def test_scratch_lies_over_nothing_that_the_call_reads_or_writes(run):
         run.write("a + 0", 8, run.terms.operator("x"))
         run.read("a + 0", 8)
         run.scratch("(int8_t *)(a + 4)", 8)
-        run.scratch("(int8_t *)(a + 30)", 8)
+        run.scratch("(int8_t *)(a + 28)", 8)
         run.scratch("(int8_t *)(a + 8)", 0)
+        run.scratch("(int8_t *)(a + 18)", 8)
 
     follow(run, reader)
-    assert [each.field.rpartition(": ")[2] for each in run.problems] == ["output", "output", "scratch"]
+    assert [each.field.rpartition(": ")[2] for each in run.problems] == [
+        "output", "output", "scratch", "alignment"]
 
 
 def test_multipliers_are_one_or_one_a_channel(run):
