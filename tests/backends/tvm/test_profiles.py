@@ -77,5 +77,5 @@ def test_tvm_accepts_the_target(profile):
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_weights_of_depthwise_layers_take_what_their_kernels_read(profile):
     e = instruction_set(profile.flavour)
-    expected = 8 * np.dtype(e.taps).itemsize if isinstance(e, X86) else None
+    expected = 8 * np.dtype(e.taps).itemsize if isinstance(e, X86) else 8
     assert DEPTHWISE_BITS.get(profile.flavour) == expected
