@@ -8,9 +8,10 @@ hardening) plus a constant per step, so two points give the time at 1,000 steps.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from isobit import build as story
@@ -22,6 +23,7 @@ from isobit.pipeline.recipe.schema import Recipe
 from isobit.pipeline.stages import Quantized
 from tools.bench.literal_qdrop import literal_qdrop
 from tools.bench.subjects import Subject
+from tools.processor import cpu_name
 
 RECIPE, TARGET = "qdrop_w4a4", "onnx"
 STEPS = 1000
@@ -46,7 +48,26 @@ def measure(subject: Subject, seed: int, steps: Sequence[int], images: int | Non
     totals = {key: at_steps([(run["steps"], run[key]) for run in runs], STEPS) for key in ("ours_s", "literal_s")}
     measured = steps[-1] == STEPS
     how = "measured" if measured else f"extrapolated from {' and '.join(str(count) for count in steps[-2:])} steps"
-    return {"recipe": RECIPE, "runs": runs, **totals, "ratio": totals["literal_s"] / totals["ours_s"], "how": how}
+    return {
+        "recipe": RECIPE, "processor": processor(), "runs": runs, **totals,
+        "ratio": totals["literal_s"] / totals["ours_s"], "step_ratio": step_ratio(runs), "how": how,
+    }
+
+
+def processor() -> str:
+    """The processor and the instructions that PyTorch takes of it; `ATEN_CPU_CAPABILITY` and oneDNN's lower them."""
+    return f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def step_ratio(runs: Sequence[Mapping[str, float]]) -> float | None:
+    """How many times as long the literal loop's step takes; None where the clock cannot tell.
+
+    Between the last two runs, so that what is paid once (ranges, caching, hardening) does not count.
+    """
+    if len(runs) < 2:
+        return None
+    ours, literal = (runs[-1][name] - runs[-2][name] for name in ("ours_s", "literal_s"))
+    return literal / ours if ours > 0.0 and literal > 0.0 else None
 
 
 def _recipe(seed: int, steps: int, images: int | None) -> Recipe:

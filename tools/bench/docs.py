@@ -22,6 +22,8 @@ STAGES = ("float", "calibrated", "reference", "artifact")
 LEVELS = ("all", "extended", "basic", "disabled")
 BUILD_COLUMNS = ("network", "recipe", "top-1, %", "kB", "codes differing", "at basic, disabled")
 LATENCY_COLUMNS = ("network", "float, ms", STATIC_DEFAULT, STATIC_BEST, W8A8, W4A8, W4A4)
+CALIBRATION_COLUMNS = ("processor", "steps a unit", "ours, CPU s", "literal, CPU s", "step, literal over ours")
+LOOPS = ("ours_s", "literal_s")
 NOT_YET = "Not measured yet."
 ABOUT = "Every number of tools/bench/bench.py; docs/performance.md shows a part."
 FIELDS = {
@@ -50,7 +52,7 @@ def numbers(results: Mapping[str, Any], kept: Mapping[str, Any] | None = None) -
             _contender(subject, title, figures) for subject, measured in results.get("latency", {}).items()
             for title, figures in measured["contenders"].items()
         ],
-        "calibration": _calibration_numbers(results.get("calibration")),
+        "calibration": _calibration_numbers(results.get("calibration"), kept.get("calibration") or []),
     }
     before = [run for run in kept.get("runs", []) if run["section"] not in runs]
     return {
@@ -87,13 +89,20 @@ def _contender(subject: str, title: str, figures: Mapping[str, Any]) -> dict[str
     }
 
 
-def _calibration_numbers(calibration: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _calibration_numbers(
+    calibration: Mapping[str, Any] | None, kept: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """An entry for each processor; one that is measured now replaces its earlier one."""
     if not calibration:
-        return None
+        return list(kept)
     runs = [{"steps": run["steps"], "ours_s": round(run["ours_s"], 2), "literal_s": round(run["literal_s"], 2)}
             for run in calibration["runs"]]
     total = {"steps": 1000, "ours_s": round(calibration["ours_s"], 1), "literal_s": round(calibration["literal_s"], 1)}
-    return {"runs": runs, "at_1000": {**total, "how": calibration["how"]}}
+    found = {
+        "processor": calibration["processor"], "runs": runs, "at_1000": {**total, "how": calibration["how"]},
+        "step_ratio": None if calibration["step_ratio"] is None else round(calibration["step_ratio"], 2),
+    }
+    return [entry for entry in kept if entry["processor"] != found["processor"]] + [found]
 
 
 def tables(found: Mapping[str, Any]) -> dict[str, str]:
@@ -149,10 +158,13 @@ def _machine(runs: Sequence[Mapping[str, Any]]) -> str:
     return markdown(("section", "CPU", "versions", "command"), rows) if runs else NOT_YET
 
 
-def _calibration(calibration: Mapping[str, Any] | None) -> str:
-    if not calibration:
-        return NOT_YET
-    rows = [(str(run["steps"]), f"{run['ours_s']:.2f}", f"{run['literal_s']:.2f}") for run in calibration["runs"]]
-    last = calibration["at_1000"]
-    total = (f"{last['steps']:,} ({last['how']})", f"{last['ours_s']:.1f}", f"{last['literal_s']:.1f}")
-    return markdown(("steps a unit", "ours, CPU s", "literal, CPU s"), [*rows, total])
+def _calibration(calibration: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each processor: its runs, the time that they give for 1,000 steps, a literal step over one of ours."""
+    rows = []
+    for entry in calibration:
+        runs, last = entry["runs"], entry["at_1000"]
+        times = [" ".join([*(f"{run[name]:.2f}" for run in runs), f"{last[name]:.1f}"]) for name in LOOPS]
+        steps = " ".join([*(str(run["steps"]) for run in runs), f"{last['steps']:,}"])
+        ratio = _DASH if entry["step_ratio"] is None else f"{entry['step_ratio']:.2f}x"
+        rows.append((entry["processor"], f"{steps} ({last['how'].partition(' ')[0]})", *times, ratio))
+    return markdown(CALIBRATION_COLUMNS, rows) if rows else NOT_YET

@@ -3,7 +3,8 @@
 The same mathematics as `calib/methods/qdrop.py` in the way a paper's repository has it: fake-quantization composed of
 elementary differentiable operations, random numbers from `torch.rand`, the masks applied with `torch.where`, one
 rounding module a layer, the regulariser as a value that is differentiated, two Adam optimisers, a learning-rate
-scheduler, indices drawn in every step, and inputs of every unit cached by running the network from the image on.
+scheduler, indices drawn in every step. What a unit needs is cached as QDrop's code does it: two runs a unit, of the
+quantized and of the float network, from the image to the unit and no further.
 """
 
 from __future__ import annotations
@@ -83,8 +84,9 @@ def literal_qdrop(
     for unit in quantized.units:
         student = extract(graph, unit.nodes)
         quantized_inputs = _cache(graph, student.input_names, images)
-        teacher_inputs = _cache(teacher, _float_names(graph, student.input_names), images)
-        targets = _cache(teacher, _float_names(graph, student.output_names), images)
+        inputs, outputs = (_float_names(graph, names) for names in (student.input_names, student.output_names))
+        values = _cache(teacher, (*inputs, *outputs), images)
+        teacher_inputs, targets = values[: len(inputs)], values[len(inputs) :]
         _train(graph, unit.nodes, student, quantized_inputs, teacher_inputs, targets, parameters)
     return Calibrated(graph.cpu(), quantized)
 
@@ -96,12 +98,14 @@ def _float_names(graph: fx.GraphModule, names: tuple[str, ...]) -> tuple[str, ..
 
 
 def _cache(graph: fx.GraphModule, names: tuple[str, ...], images: Tensor) -> list[Tensor]:
-    """Values of nodes for all images, from a run of the whole network in batches of 32."""
+    """Values of nodes for all images, from a run in batches of 32 that ends with the last of them."""
     prefix = copy.deepcopy(graph.graph)
     nodes = {node.name: node for node in prefix.nodes}
     output = next(node for node in prefix.nodes if node.op == "output")
     output.args = (tuple(nodes[name] for name in names),)
     module = fx.GraphModule(graph, prefix)
+    module.graph.eliminate_dead_code()
+    module.recompile()
     with torch.no_grad():
         rows = [module(batch) for batch in images.split(32)]
     return [torch.cat(column) for column in zip(*rows, strict=True)]

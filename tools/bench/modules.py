@@ -356,16 +356,13 @@ def rows(content: Mapping[str, Any], titles: Sequence[str]) -> list[tuple[str, .
 
 def width_rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A line for each network and profile: the time of each width, and over that of W8A8."""
-    return [
-        (SUBJECT_TITLES[name], PROFILES[title], *(_width_cell(entries.get(titled(title, width))) for width in WIDTHS))
-        for name, entries in by_network(content).items() for title in PROFILES if titled(title, W8A8) in entries
-    ]
+    return [(SUBJECT_TITLES[name], PROFILES[title], *(_wide(entries.get(titled(title, width))) for width in WIDTHS))
+            for name, entries in by_network(content).items() for title in PROFILES if titled(title, W8A8) in entries]
 
 
-def _width_cell(entry: Mapping[str, Any] | None) -> str:
-    if entry is None:
-        return "–"
-    return f"{entry['ms']:.3f}" + (f" ({entry['over_w8a8']:.3f}x)" if "over_w8a8" in entry else "")
+def _wide(entry: Mapping[str, Any] | None) -> str:
+    over = entry and entry.get("over_w8a8")
+    return "–" if entry is None else f"{entry['ms']:.3f}" + (f" ({over:.3f}x)" if over else "")
 
 
 def _cell(entry: Mapping[str, Any] | None) -> str:

@@ -111,4 +111,5 @@ def _calibration(calibration: Mapping[str, Any] | None) -> Row:
     if not calibration:
         return Row("calibration", what)
     seconds = f"{calibration['literal_s']:.0f} s / {calibration['ours_s']:.0f} s"
-    return Row("calibration", what, f"{calibration['ratio']:.2f}x ({seconds}, {calibration['how']})")
+    where = f"{calibration['processor']}: {seconds}, {calibration['how']}"
+    return Row("calibration", what, f"{calibration['ratio']:.2f}x ({where})")

@@ -19,7 +19,7 @@ RESULTS = {
     "builds": {"one": BUILD},
     "latency": {"ds_cnn": {"contenders": {"float": FILE, "W8A8": FASTER}}},
     "calibration": {"runs": [{"steps": 25, "ours_s": 13.049, "literal_s": 53.2}], "ours_s": 106.94, "literal_s": 432.0,
-                    "ratio": 4.04, "how": "extrapolated"},
+                    "ratio": 4.04, "step_ratio": 3.887, "how": "extrapolated", "processor": "A CPU, AVX2"},
     "runs": {"size": RUN, "latency": RUN},
 }
 
@@ -34,9 +34,8 @@ def test_every_number_is_kept():
     assert found["latency"][1] == {
         "network": "ds_cnn", "file": "W8A8", "kb": 1.2, "ms": 0.2, "speed_over_float": [1.9, 2.01, 2.1]
     }
-    assert found["calibration"]["at_1000"] == {
-        "steps": 1000, "ours_s": 106.9, "literal_s": 432.0, "how": "extrapolated"
-    }
+    (timed,) = found["calibration"]
+    assert timed["at_1000"] == {"steps": 1000, "ours_s": 106.9, "literal_s": 432.0, "how": "extrapolated"}
     assert len(found["rows"]) == 12 and found["by_hand"] == []
     kept = {"by_hand": [{"command": "another"}], "builds": ["of an earlier run"]}
     assert numbers(RESULTS, kept) == {**found, "by_hand": [{"command": "another"}]}
@@ -48,8 +47,18 @@ def test_tables_show_a_part():
     assert latency_rows(found) == [("DS-CNN", "0.200", "–", "–", "2.01x", "–", "–")]
     shown = tables(found)
     assert "| size, latency | A CPU, 2 cores | torch 1 | `bench` |" in shown["machine"]
-    assert "| 25 | 13.05 | 53.20 |" in shown["calibration"]
-    assert "| 1,000 (extrapolated) | 106.9 | 432.0 |" in shown["calibration"]
+    assert "| A CPU, AVX2 | 25 1,000 (extrapolated) | 13.05 106.9 | 53.20 432.0 | 3.89x |" in shown["calibration"]
+
+
+def test_calibration_is_told_for_each_processor():
+    """A second measurement on the same one replaces the first."""
+    other = {**RESULTS, "calibration": {**RESULTS["calibration"], "processor": "Another, AVX512", "step_ratio": None}}
+    both = numbers(other, numbers(RESULTS))
+    assert [entry["processor"] for entry in both["calibration"]] == ["A CPU, AVX2", "Another, AVX512"]
+    line = "| Another, AVX512 | 25 1,000 (extrapolated) | 13.05 106.9 | 53.20 432.0 | – |"
+    assert line in tables(both)["calibration"]
+    again = {**RESULTS, "calibration": {**RESULTS["calibration"], "step_ratio": 2.0}}
+    assert [entry["step_ratio"] for entry in numbers(again, both)["calibration"]] == [None, 2.0]
 
 
 def test_the_page_is_what_its_numbers_give():
