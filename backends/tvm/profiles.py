@@ -13,8 +13,8 @@ from isobit.backends.device.processor import best_profile, features, processor, 
 from isobit.pipeline.errors import TargetError, nearest_spelling
 
 Flavour = Literal["vnni512", "avx2", "lanes", "sdot", "usdot"]
-# Bits of every weight of a depthwise convolution, which has kernels of its own (`instructions.x86.X86.taps`). On AVX2 at
-# most: where products are of bytes, as those of few bits are, it takes 8.
+# Bits of every weight of a depthwise convolution, which has kernels of its own (`instructions.x86.X86.taps`). On AVX2
+# at most: where products are of bytes, as of few bits, it takes 8.
 DEPTHWISE_BITS: dict[Flavour, int] = {"vnni512": 8, "avx2": 16, "sdot": 8, "usdot": 8, "lanes": 8}
 NATIVE = "native"
 EMULATOR_PACKAGE = "qemu-user"

@@ -27,7 +27,7 @@ from isobit.backends.tvm.kernels.layers.layer import (
 )
 from isobit.backends.tvm.kernels.layers.narrow import Operands, longest_run, narrow_sums, write_reduction
 from isobit.backends.tvm.kernels.layers.tile import choose_tile
-from isobit.backends.tvm.kernels.layers.weights import arrange, cut
+from isobit.backends.tvm.kernels.layers.weights import Block, arrange, cut
 from isobit.backends.tvm.kernels.layout import Place
 
 
@@ -39,27 +39,28 @@ def conv_call(step: Conv, program: Program, places: list[Place], e: InstructionS
     name = kernel_name(step)
     if source.pixel == 1:
         step = _folded(step)
-    e, run = products_of(step, source.pixel, e, largest_codes(program)[step.inputs[0]])
+    largest = largest_codes(program)[step.inputs[0]]
+    by_bytes = e.by_bytes(largest)
+    if by_bytes is not None and run_of(step, cut(step, source.pixel, by_bytes, 1), by_bytes, largest):
+        e = by_bytes
     taps = step.window.kernel[0] * step.window.kernel[1]
     filters = step.weights.codes.shape[0]
     tile = choose_tile(
         target.height if target else 1, target.width if target else 1, -(-filters // e.lanes),
         lambda vectors: taps * cut(step, source.pixel, e, vectors).groups, e, one_loop=taps == 1,
     )
-    layer = Layer(step, source, target, residual, e, tile, cut(step, source.pixel, e, tile.vectors), run)
+    block = cut(step, source.pixel, e, tile.vectors)
+    run = run_of(step, block, e, largest) if e.narrow else 0
+    layer = Layer(step, source, target, residual, e, tile, block, run)
     numbers = layer_numbers(layer, program)
     return layer_call(name, layer, numbers, lambda code: _write(code, layer, numbers))
 
 
-def products_of(step: Conv, pixel: int, e: InstructionSet, largest: int) -> tuple[InstructionSet, int]:
-    """The instructions that multiply a layer's codes 0 ... largest, and how many dot products they add in 16 bits."""
-    by_bytes = e.by_bytes(largest)
-    if by_bytes is None:
-        return e, 0
-    block = cut(step, pixel, by_bytes, 1)
-    vectors = by_bytes.by_sum(arrange(step, block, by_bytes))
-    run = longest_run(vectors, (*step.window.kernel, block.groups), largest)
-    return (by_bytes, run) if run else (e, 0)
+def run_of(step: Conv, block: Block, e: InstructionSet, largest: int) -> int:
+    """How many dot products of a layer's codes 0 ... largest may be added in 16 bits."""
+    vectors = e.by_sum(arrange(step, block, e))
+    shape = (block.blocks, -1, block.vectors * vectors.shape[-2], vectors.shape[-1])  # sums of a block side by side
+    return longest_run(vectors.reshape(shape), (*step.window.kernel, block.groups), largest)
 
 
 def _folded(step: Conv) -> Conv:
