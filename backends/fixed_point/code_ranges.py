@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from isobit.backends.fixed_point.operators.steps import Gather
-from isobit.backends.fixed_point.program import Concat, Conv, Lookup, MaxPool, Move, Program, Step
+from isobit.backends.fixed_point.floats.steps import Encode
+from isobit.backends.fixed_point.operators.steps import Extreme, Gather, Resample
+from isobit.backends.fixed_point.program import (
+    AveragePool,
+    Concat,
+    Conv,
+    GlobalAverage,
+    Lookup,
+    MaxPool,
+    Move,
+    Product,
+    Program,
+    Step,
+    Sum,
+)
 
 BYTE = 255
 
@@ -37,7 +50,9 @@ def _largest(step: Step, program: Program, known: list[int]) -> int:
             return max(read[0], step.outside(program.buffers[step.inputs[0]]))
         case MaxPool():
             return read[0]
-    return int(getattr(step, "high", BYTE))
+        case Conv() | Sum() | Product() | GlobalAverage() | AveragePool() | Extreme() | Resample() | Encode():
+            return step.high
+    return BYTE
 
 
 def sum_ends(step: Conv, zero_point: int, largest: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ between two such sums follows, because every operation is monotone. Where no sta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ WHOLE = 1 << 24  # integers up to here are float32
 SPARE = 1.01  # for what is lost where errors are added up in float64
 LARGEST = float(1 << 30)  # of what becomes an int32
 ROUNDING = 2.0 ** -24  # of one operation, of its result
+AT_ONCE = 1 << 20  # of all channels, that are looked at together
 MOST = 4096  # pairs of a residual code and an output code that are looked at in each channel
 
 
@@ -60,18 +62,38 @@ def real_rescale(
     added = 0 if residual is None else residual.largest
     if (added + 1) * len(codes) > MOST or whole[0].min() <= 0 or max(-least.min(), largest.max()) > WHOLE:
         return None
-    steps, unit = np.broadcast_to(whole[0], least.shape), 1 << rescale.shift
-    offset = np.full(least.shape, rescale.offset)
+    found = []
+    some = max(1, AT_ONCE // ((added + 1) * max(1, len(codes))))
+    for first in range(0, len(least), some):
+        place = slice(first, first + some)
+        part = [each if len(each) == 1 else each[place] for each in whole]
+        found.append(_of_channels(rescale, part, (least[place], largest[place]), codes, residual))
+        if found[-1] is None:
+            return None
+    factors = [np.concatenate([part.factors[0] for part in found]), *(
+        each if len(each) == 1 else np.concatenate([part.factors[1] for part in found])
+        for each in found[0].factors[1:])]
+    return RealRescale(tuple(factors), np.concatenate([part.start for part in found]))
+
+
+def _of_channels(
+    rescale: Rescale, whole: Sequence[np.ndarray], ends: tuple[np.ndarray, np.ndarray], codes: np.ndarray,
+    residual: Residual | None,
+) -> RealRescale | None:
+    """The same for some channels, whose multipliers with their lifts are `whole`."""
+    added, shape = 0 if residual is None else residual.largest, ends[0].shape
+    steps, unit = np.broadcast_to(whole[0], shape), 1 << rescale.shift
+    offset = np.full(shape, rescale.offset)
     if residual is not None:
         offset = offset - residual.zero_point * whole[1]
     factors = tuple((factor / unit).astype(np.float32) for factor in whole)
     points = _points(_offsets(offset, added, whole), steps, codes, unit, ends)
     start = (offset / unit + points.middle).astype(np.float32)
-    found = RealRescale((np.broadcast_to(factors[0], start.shape), *factors[1:]), start)
+    found = RealRescale((np.broadcast_to(factors[0], shape), *factors[1:]), start)
     return found if points.hold(found, added) and _fits(found, ends, added) else None
 
 
-def _offsets(offset: np.ndarray, added: int, whole: list[np.ndarray]) -> np.ndarray:
+def _offsets(offset: np.ndarray, added: int, whole: Sequence[np.ndarray]) -> np.ndarray:
     """What is added to the multiplied sum, [channels, residual codes]."""
     if len(whole) == 1:
         return offset[:, None]
@@ -100,7 +122,7 @@ class _Points:
 
         A side that nothing lies on counts as one step of room.
         """
-        below, above = (np.minimum(room.min((1, 2)), 1.0) for room in (self.room_below, self.room_above))
+        below, above = (room.min((1, 2), initial=1.0) for room in (self.room_below, self.room_above))
         return (below - above) / 2
 
     def hold(self, found: RealRescale, added: int) -> bool:

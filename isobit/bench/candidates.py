@@ -49,13 +49,14 @@ def candidates(paths: Sequence[Path], peers: str | None, folder: Path) -> list[C
     Raises:
         InputError: a path is nothing of this kind, or a peer is not known or has no float model to start from.
     """
+    wanted = peer_names(peers)
     last = [Path(os.path.abspath(path)).name for path in paths]
-    names = [name if last.count(name) == 1 else str(path) for name, path in zip(last, paths, strict=True)]
+    names = [name if last.count(name) == 1 and name not in wanted else os.path.abspath(path)
+             for name, path in zip(last, paths, strict=True)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"'{twice[0]}' is given twice", where="the command line")
     found = [_artifact(name, path) if path.is_dir() else _model(name, path)
              for name, path in zip(names, paths, strict=True)]
-    wanted = peer_names(peers)
     source = next((path for path in paths if path.suffix == FLOAT and path.is_file()), None)
     if wanted and source is None:
         raise InputError("peers start from a float model, and none is given", where="--peers", field="peers",

@@ -7,8 +7,10 @@ and all its bytes must be those of one of them. Weights of 2 to 4 bits share byt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,15 @@ from isobit.backends.readback.description import Terms
 from isobit.backends.tvm.readback.numbers import Either, Fields, Numbers, Reals, Wanted, Whole, form_of, nearest
 from isobit.backends.tvm.readback.places import Place
 from isobit.backends.tvm.readback.processors import Processor
-from isobit.backends.tvm.readback.reals import Reach, add_reals, reach_of
+from isobit.backends.tvm.readback.sums import (
+    Reach,
+    add_reals,
+    apart_mark,
+    longest_run,
+    reach_of,
+    transformed,
+    transformed_run,
+)
 
 MOST_VECTORS = 8
 PACKED = {2: ((2, 4),), 3: ((2, 4), (1, 8)), 4: ((4, 2),)}  # by bits: widths of fields of a byte, and how many
@@ -192,18 +202,46 @@ class LayerConstants(Wanted):
         fitting = []  # several where weights are alike; the numbers tell them apart
         for cut in ways:
             read = terms.constant(_laid_out(self.layer, cut))
-            if must is None or read is is_ or (weights is not None and must.array.shape != weights.shape):
-                must = read
-            if read is is_:
+            if read is is_ and self._holds(cut):
                 fitting.append(cut)
+            elif read is not is_ and (must is None or weights is None or (
+                    must.array.shape != weights.shape == read.array.shape)):
+                must = read
         must, ways = (is_, fitting) if fitting else (must, ways)
         forms = [(cut, form) for cut in ways for form in self.forms(cut)]
         numbers = [form.fields(found[1:], terms) for _, form in forms]
         number = nearest(numbers)
         cut, form = forms[number]
         rescale = None if isinstance(form, Reals) else self.layer.step.rescale
-        way = (cut.processor.group, cut.vectors, tuple(form.parts), rescale and form_of(rescale))
+        products = self._fours[cut.processor] if "four biases" in form.parts else self._run(cut)
+        way = (cut.processor.group, cut.vectors, products, tuple(form.parts), rescale and form_of(rescale))
         return {"weights": is_, **numbers[number][0]}, {"weights": must, **numbers[number][1]}, way
+
+    def _run(self, cut: Cut) -> int:
+        """How many dot products machine code adds in 16 bits; 0 and 1 are the same where bytes lie as they do else."""
+        if self.largest > cut.processor.adds_16:
+            return 0
+        _, weight = _indices(self.layer, cut)
+        flat = np.append(self.layer.codes.reshape(-1).astype(np.int16), 0)[weight]
+        _, rows, columns, _ = self.layer.codes.shape
+        loops, processor = (rows, columns, cut.groups), cut.processor
+        shape = (cut.blocks, math.prod(loops), cut.vectors)
+        if processor.by_input:
+            parts = flat.reshape(*shape, processor.group, processor.lanes).swapaxes(3, 4)
+        else:
+            parts = flat.reshape(*shape, -1, 2)
+        run = longest_run(parts.reshape(*shape[:2], -1, parts.shape[-1]), loops, self.largest)
+        return 0 if processor.by_input and run == 1 else run
+
+    def _holds(self, cut: Cut) -> bool:
+        """The products of a way are exact: those of bytes apart must fit 16 bits."""
+        return cut.processor is self.layer.processor or self._run(cut) > 0
+
+    @cached_property
+    def _fours(self) -> dict[Processor, tuple[int, int] | None]:
+        """By processor, of a layer that may be transformed, how it is in bytes; None where it is not."""
+        return {each: transformed_run(self.layer.step.weights.codes, self.largest, each)
+                for each in self.layer.processor.ways if _transformable(self.layer, each)}
 
     def forms(self, cut: Cut) -> Iterator[Numbers]:
         """The numbers in each order and kind that goes with a cut."""
@@ -212,14 +250,15 @@ class LayerConstants(Wanted):
             yield self._form(cut, _Form(starts, real))
             if _transformable(self.layer, cut.processor):
                 yield self._form(cut, _Form(starts, real, offsets_first=True))
-                yield self._form(cut, _Form(starts, real, offsets_first=True, four=True))
+                if self._fours.get(cut.processor) is not None:
+                    yield self._form(cut, _Form(starts, real, offsets_first=True, four=True))
 
     def _form(self, cut: Cut, form: _Form) -> Numbers:
         layer, step, fields = self.layer, self.layer.step, Fields()
         sums = step.weights.codes.reshape(len(step.bias), -1).sum(1, dtype=np.int64)
         zero = layer.input_zero - SIGN if cut.processor.signed and not form.four else layer.input_zero
         bias = step.bias.astype(np.int64) - sums * zero
-        fields.add("bias", self._four_biases(bias, cut) if form.four else bias)
+        fields.add("four biases" if form.four else "bias", self._four_biases(bias, cut) if form.four else bias)
         if layer.target is not None and layer.target.border != (0, 0, 0, 0):
             fields.one("border", self.output_zero)
         if any(form.starts):
@@ -249,9 +288,7 @@ class LayerConstants(Wanted):
         moved = 0 if cut.processor.signed else 2 * self.largest
         changed = np.full((4, 4), moved)
         changed[1, 1] = 0
-        twice = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]])
-        weights = self.layer.step.weights.codes.astype(np.int64).sum(3)
-        products = (twice @ weights @ twice.T) * changed
+        products = transformed(self.layer.step.weights.codes.astype(np.int64).sum(3)) * changed
         both = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
         pixels = (both @ products @ both.T).reshape(len(bias), 4)
         found = np.zeros((4, self.layer.lanes), np.int64)
@@ -281,9 +318,15 @@ def conv_constants(step: Conv, program: Program, places: list[Place], processor:
     layer = layer_of(step, program, places, processor)
     output = 0 if step.output is None else program.buffers[step.output].zero_point
     if has_own_taps(step, processor) and layer.target is not None:
-        ways = [_own_taps(layer, layer.target, output, each, reach)
-                for each in processor.ways for reach in (None, reach_of(step, program))]
-        return (Either(ways),)
+        largest, reach = largest_codes(program)[step.inputs[0]], reach_of(step, program)
+        ways, marks = [], []
+        for each in processor.ways:
+            mark = apart_mark(step.weights.codes[..., 0], largest, each)
+            for real in (None, reach):
+                if mark is not None:
+                    ways.append(_own_taps(layer, layer.target, output, each, real))
+                    marks.append((mark, step.rescale and real is None and form_of(step.rescale)))
+        return (Either(ways, marks),)
     largest = largest_codes(program)[step.inputs[0]]
     return (LayerConstants(layer, output, program.buffers[step.inputs[-1]].zero_point, largest,
                            reach_of(step, program)),)

@@ -18,7 +18,6 @@ from isobit.backends.readback.description import Terms
 LINE = 16  # int32
 WORD, UPPER = 32, 0xFFFFFFFF
 NUMBERS = "numbers"  # of which fields cannot be told, for its length is another
-NO_NUMBER = 0x7FC00000  # of float32
 
 
 class Wanted:
@@ -50,9 +49,14 @@ def nearest(read: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Either(Wanted):
-    """Constants in one of several ways; of files that hold none of them the nearest must stand there."""
+    """Constants in one of several ways; of files that hold none of them the nearest must stand there.
+
+    Args:
+        marks: what of each way machine code knows.
+    """
 
     ways: Sequence[Sequence[Wanted]]
+    marks: Sequence[Hashable]
 
     @property
     def count(self) -> int:  # type: ignore[override]
@@ -67,7 +71,7 @@ class Either(Wanted):
     ) -> tuple[dict[str, Any], dict[str, Any], Hashable]:
         read = [self._fields(way, found, terms) for way in self.ways]
         number = nearest(read)
-        return *read[number], number
+        return *read[number], self.marks[number]
 
     @staticmethod
     def _fields(
@@ -115,16 +119,19 @@ class Reals(Numbers):
 
     Args:
         name: of the field.
-        value: what must stand there, asked where at most one other field is not as it must be.
+        value: what must stand there, None where nothing would do; asked where at most one other field is not as it
+            must be.
     """
 
     name: str
-    value: Callable[[], np.ndarray]
+    value: Callable[[], np.ndarray | None]
 
     def fields(self, found: Sequence[np.ndarray | None], terms: Terms) -> tuple[dict[str, Any], dict[str, Any]]:
         is_, must = super().fields(found, terms)
-        if self.name in is_ and sum(is_[name] is not must[name] for name in is_ if name != self.name) <= 1:
-            must[self.name] = terms.constant(self.value())
+        if self.name in is_:
+            others = sum(is_[name] is not must[name] for name in is_ if name != self.name)
+            value = self.value() if others <= 1 else None
+            must[self.name] = None if value is None else terms.constant(value)
         return is_, must
 
 
@@ -134,7 +141,7 @@ class Fields:
     def __init__(self) -> None:
         self._parts: dict[str, np.ndarray] = {}
         self._later = ""
-        self._value: Callable[[], np.ndarray] | None = None
+        self._value: Callable[[], np.ndarray | None] | None = None
 
     def add(self, name: str, values: Any) -> None:
         """A field of many numbers."""
@@ -177,9 +184,9 @@ class Fields:
         self.one(f"{name}offset", rescale.offset // (1 << WORD))
         self.one(f"{name}shift", rescale.shift - WORD)
 
-    def later(self, name: str, length: int, value: Callable[[], np.ndarray]) -> None:
+    def later(self, name: str, length: int, value: Callable[[], np.ndarray | None]) -> None:
         """A field that is worked out when it is asked for, int32."""
-        self.add(name, np.full(length, NO_NUMBER))
+        self.add(name, np.zeros(length))
         self._later, self._value = name, value
 
     @property

@@ -15,6 +15,7 @@ class Processor:
         by_input: a vector of weights holds one input channel after the other, not one output channel.
         signed: codes are multiplied as `code - 128`.
         transforms: 3 x 3 layers may be transformed, and unpack their weights before anything else.
+        adds_16: the largest code whose products may be added in 16 bits; 0 where none are.
         bytes_apart: how layers are multiplied whose products fit bytes; None where that is no other way.
         depthwise: lanes of vectors that one filter a channel may take, the widest first; empty without such kernels.
         taps: type of the weights of those.
@@ -30,6 +31,7 @@ class Processor:
     taps: str = "int8"
     bytes_apart: Processor | None = None
     channels_apart: int = 0
+    adds_16: int = 0
 
     @property
     def ways(self) -> tuple[Processor, ...]:
@@ -40,8 +42,8 @@ class Processor:
 PROCESSORS: dict[str, Processor] = {
     "vnni512": Processor(16, transforms=True, depthwise=(16, 8, 4)),
     "avx2": Processor(8, group=2, transforms=True, depthwise=(8, 4), taps="int16",
-                      bytes_apart=Processor(8, transforms=True, depthwise=(8, 4))),
+                      bytes_apart=Processor(8, transforms=True, depthwise=(8, 4), adds_16=255)),
     "sdot": Processor(4, signed=True, transforms=True, channels_apart=16),
     "usdot": Processor(4, transforms=True, channels_apart=16),
-    "lanes": Processor(16, by_input=True, channels_apart=16),
+    "lanes": Processor(16, by_input=True, channels_apart=16, adds_16=127),
 }

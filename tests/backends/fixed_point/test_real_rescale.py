@@ -53,6 +53,14 @@ def test_with_a_residual(fused):
         assert np.array_equal(real_codes(found, channel, sums, codes, fused).clip(1, 15), wanted)
 
 
+def test_a_grid_of_one_code_and_many_channels():
+    ends = np.full(70_000, -90), np.full(70_000, 80)
+    rescale = make_rescale([Part(np.random.default_rng(0).uniform(0.05, 0.1, 70_000), 90)], 0)
+    for low, high in ((3, 3), (0, 15)):
+        found = real_rescale(rescale, ends, low, high)
+        assert found is not None and len(found.start) == len(found.factors[0]) == 70_000
+
+
 def test_what_float32_might_miss_stays_in_integers():
     def asked(ratio, largest, high=15, residual=None):
         parts = [Part(np.array([ratio]), largest), *([Part(np.array([0.5]), 255)] if residual else [])]

@@ -95,4 +95,6 @@ def _split(
         if prod(count for _, count in loops[first:]) == run:
             return loops[:first], loops[first:]
     name, count = loops[-1]
+    if count % run or run > count:
+        raise ValueError(f"a run of {run} dot products is no part of the loops {loops}")
     return [*loops[:-1], ("run", count // run)], [(name, run)]

@@ -6,8 +6,9 @@ back exactly.
 
 * In int16: transformed codes stay below 1024 and transformed weights below 1153, whatever they were.
 * In bytes: codes 0 ... c become -2c ... 2c, and 0 ... 4c where both rows of B add. With 2c added where they may be
-  negative they are bytes for c up to 63, and the weights of 4 bits, transformed, are signed bytes. What the 2c add to
-  the sums is a constant for each channel and output of a tile, which the bias takes back.
+  negative they are bytes for c up to 63, without it signed bytes for c up to 31. The weights of 4 bits, transformed, are
+  signed bytes. What the 2c add to the sums is a constant for each channel and output of a tile, which the bias takes
+  back.
 
 Codes and weights are transformed, each of the 16 products of a tile is summed over the input channels, and the
 transform of these totals is requantized like any other sums. [S. Winograd, Arithmetic Complexity of Computations, 1980;
@@ -48,6 +49,8 @@ WEIGHTS = ((2, 0, 0), (1, 1, 1), (1, -1, 1), (0, 0, 2))  # 2 G
 SUMS = ((1, 1, 1, 0), (0, 1, -1, -1))  # A.T
 SECOND_CACHE = 640 * 1024  # bytes of transformed weights that are kept for the whole layer
 MOST_TILES = 4  # whose products are summed at once: their reductions are short, and the next ones overlap them
+# Dot products that take as long as the transform of a vector of weights; each call does that again.
+WEIGHTS_COST = 120
 MOST_VECTORS = 2  # of a block: four outputs each are requantized at once, and all that is code
 CHANNELS = 16  # transformed at once
 LINE = 32  # elements of a cache line: planes are that much apart, or powers of two would all fall into the same sets
@@ -56,21 +59,24 @@ LINE = 32  # elements of a cache line: planes are that much apart, or powers of 
 def winograd_set(step: Conv, program: Program, places: list[Place], e: InstructionSet) -> InstructionSet | None:
     """The instructions that a layer is transformed for; None where it is not.
 
-    It is a dense 3 x 3 layer of stride 1 on a map, whose transformed sums fit int32 for any codes.
+    It is a dense 3 x 3 layer of stride 1 on a map, whose transformed sums fit int32 for any codes, and which has fewer
+    products so, the cost of transforming its weights included.
     """
     window = step.window
     if not (window.kernel == (TAPS, TAPS) and window.stride == window.dilation == (1, 1)
             and step.groups == 1 and step.rescale is not None):
         return None
     target = places[output_of(step)]
-    if min(target.height, target.width) < OUT or places[step.inputs[0]].pixel < CHANNELS:
+    tiles = -(-target.height // OUT) * -(-target.width // OUT)
+    if min(target.height, target.width) < OUT or places[step.inputs[0]].pixel < CHANNELS \
+            or tiles * PATCH * PATCH + WEIGHTS_COST >= target.height * target.width * TAPS * TAPS:
         return None
     transformed = _transformed(step)
     largest = largest_codes(program)[step.inputs[0]]
     if int(np.abs(transformed).sum(1).max()) * 4 * largest * TAPS * TAPS + 4 * int(np.abs(step.bias).max()) >= 1 << 31:
         return None
     by_bytes = e.by_bytes(largest) or e
-    if by_bytes.operand == "int8" and by_bytes.transforms_bytes and 4 * largest <= 255 \
+    if by_bytes.operand == "int8" and by_bytes.transforms_bytes and 4 * largest <= (127 if e.signed_input else 255) \
             and transformed.min() >= -128 and transformed.max() <= 127 \
             and (not by_bytes.narrow or _run(step, by_bytes, largest)):
         return by_bytes

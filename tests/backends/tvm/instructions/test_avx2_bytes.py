@@ -44,7 +44,7 @@ def test_no_sum_leaves_16_bits(largest, sign):
         "point": {"source": (4, 4, 640), "filters": 16, **POINT},
         "strided": {"source": (5, 5, 48), "filters": 16, "stride": (2, 2)},
         "depthwise": {"source": (5, 5, 48), "filters": 48, "groups": 48},
-        "transformed": {"source": (4, 4, 400), "filters": 16},
+        "transformed": {"source": (6, 6, 400), "filters": 16},
     }
     programs = {name: extreme(oracle.make_conv(**shape, bits=4, largest=largest, high=15), sign)
                 for name, shape in shapes.items()}

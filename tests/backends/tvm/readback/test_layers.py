@@ -8,6 +8,7 @@ from isobit.backends.tvm.kernels.layers.weights import pack
 from isobit.backends.tvm.readback.layers import LayerConstants, _shared, conv_constants, conv_form, has_own_taps
 from isobit.backends.tvm.readback.places import places_of
 from isobit.backends.tvm.readback.processors import PROCESSORS
+from tests.backends.fixed_point import oracle
 from tests.backends.tvm.harness import needs_tvm
 from tests.examples.programs import Builder
 
@@ -80,3 +81,42 @@ def test_machine_code_knows_the_geometry():
         program = net.build(1)
         forms.append(conv_form(program.steps[0], program, places_of(program), PROCESSORS["lanes"]))
     assert len(set(forms)) == len(forms)
+
+
+def way_of(program, flavour, made=None):
+    """(fields that differ, way) of the last layer's constants, or of those that another set makes."""
+    from isobit.backends.tvm.instructions import instruction_set
+    from isobit.backends.tvm.kernels.layers.conv import conv_call
+    from isobit.backends.tvm.kernels.layout import plan_places
+    from isobit.backends.tvm.module import step_call
+
+    step, places = program.steps[-1], plan_places(program)
+    call = step_call(step, program, places, instruction_set(flavour)) if made is None else \
+        conv_call(step, program, places, made())
+    (wanted,) = conv_constants(step, program, places_of(program), PROCESSORS[flavour])
+    found, must, way = wanted.read(list(call.constants), Terms())
+    return [name for name in must if found.get(name) is not must[name]], way, call.kernel
+
+
+@pytest.mark.parametrize("flavour", ["avx2", "vnni512", "sdot", "lanes"])
+@pytest.mark.parametrize("kind", [{}, {"groups": 32}, {"stride": (2, 2)}])
+def test_what_machine_code_knows_of_sums_tells_layers_apart(flavour, kind):
+    needs_tvm()
+    from tvm_ffi import structural_equal
+
+    layers = [oracle.make_conv((8, 8, 32), 32, bits=4, largest=largest, high=15, **kind) for largest in (15, 31, 255)]
+    read = [way_of(program, flavour) for program in layers]
+    assert all(not differing for differing, _, _ in read)
+    for _, way, kernel in read:
+        for _, other, beside in read:
+            assert structural_equal(kernel, beside) or way != other
+            assert not structural_equal(kernel, beside) or way == other
+
+
+def test_products_that_might_not_fit_16_bits_are_not_read_as_such():
+    needs_tvm()
+    from isobit.backends.tvm.instructions.avx2_bytes import Avx2Bytes
+
+    program = oracle.make_conv((8, 8, 32), 32, (1, 1), padding=(0, 0, 0, 0))
+    assert way_of(program, "avx2")[0] == []
+    assert "weights" in way_of(program, "avx2", Avx2Bytes)[0]

@@ -1,9 +1,10 @@
-"""Whether sums that are multiplied in float32 become the codes of the reference, for every sum that can occur."""
+"""What sums of a layer can be: whether they fit 16 bits, and become the right codes where float32 multiplies them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,10 +12,76 @@ from isobit.backends.fixed_point.code_ranges import largest_codes
 from isobit.backends.fixed_point.program import Conv, Program
 from isobit.backends.fixed_point.rescale import Rescale
 from isobit.backends.tvm.readback.numbers import LINE, Fields
+from isobit.backends.tvm.readback.processors import Processor
 
 EXACT, INTEGER = 2 ** 24, 2.0 ** 31  # integers that float32 holds, values that become an int32
 HALF_STEP = 2.0 ** -24 * (1 + 2.0 ** -20)  # of float32 beside 1, and what float64 may lose here
-MOST = 1 << 24  # codes of channels and residuals that are looked at; no kernel multiplies more in float32
+AT_ONCE = 1 << 20  # codes of channels and residuals that are looked at together
+SIGNED, QUAD = 127, 4  # codes that are signed bytes as well; taps of one channel side by side
+WORD = 2 ** 15 - 1  # the largest sum of 16 bits, of either sign
+
+
+def longest_run(parts: np.ndarray, loops: Sequence[int], largest: int) -> int:
+    """How many dot products can be added in 16 bits whatever the codes, of those that loops allow; 0 for none.
+
+    Args:
+        parts: weights [blocks, dot products of the loops, sums, weights that each sum adds].
+        loops: the innermost last. Whole inner loops may be added, or an equal part of the last.
+        largest: code.
+    """
+    whole = [math.prod(loops[first:]) for first in range(len(loops))]
+    equal = [part for part in reversed(range(1, loops[-1])) if not loops[-1] % part]
+    wide = parts.astype(np.int64)
+    up, down = (np.where(chosen, np.abs(wide), 0).sum(3) * largest for chosen in (wide > 0, wide < 0))
+    for run in (*whole, *equal):
+        sums = [each.reshape(len(each), -1, run, each.shape[2]).sum(2) for each in (up, down)]
+        if max(each.max() for each in sums) <= WORD:
+            return run
+    return 0
+
+
+def transformed(weights: np.ndarray) -> np.ndarray:
+    """Weights [..., 3, 3] as 4 x 4 products of tiles take them, [..., 4, 4]."""
+    twice = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]])
+    return twice @ weights @ twice.T
+
+
+def transformed_run(codes: np.ndarray, largest: int, processor: Processor) -> tuple[int, int] | None:
+    """What transformed codes are moved by, and how many dot products of them are added in 16 bits.
+
+    None where a transformed code or weight would leave its byte, or a pair of products 16 bits.
+
+    Args:
+        codes: weights [K, 3, 3, C].
+        largest: code of the input.
+    """
+    weights = transformed(codes.astype(np.int64).transpose(0, 3, 1, 2))
+    if 4 * largest > (127 if processor.signed else 255) or weights.min() < -128 or weights.max() > 127:
+        return None
+    if not processor.adds_16:
+        return (0 if processor.signed else 2 * largest), 0
+    count, inputs = weights.shape[:2]
+    padded = np.zeros((count, inputs + -inputs % processor.group, 16), np.int64)
+    padded[:, :inputs] = weights.reshape(count, inputs, 16)
+    groups = padded.shape[1] // processor.group
+    parts = padded.reshape(count, groups, processor.group // 2, 2, 16).transpose(4, 1, 0, 2, 3)
+    run = longest_run(parts.reshape(16, groups, -1, 2), (groups,), 4 * largest)
+    return (2 * largest, run) if run else None
+
+
+def apart_mark(codes: np.ndarray, largest: int, processor: Processor) -> Hashable:
+    """What machine code knows of the products of one filter a channel [K, R, S]; None where they do not fit."""
+    count, rows, columns = codes.shape
+    if processor.channels_apart:
+        run = longest_run(codes.reshape(count, -1, 1, 1), (rows * columns,), largest)
+        return "side by side", run == rows * columns, largest <= SIGNED
+    if not processor.adds_16:
+        return processor.taps, False
+    quads = -(-columns // QUAD)
+    padded = np.zeros((count, rows, quads * QUAD), np.int64)
+    padded[..., :columns] = codes
+    run = longest_run(padded.reshape(count, rows * quads, QUAD // 2, 2), (rows, quads), largest)
+    return (processor.taps, run == rows * quads) if run else None
 
 
 @dataclass(frozen=True)
@@ -36,9 +103,12 @@ class Reach:
     beside: np.ndarray
     zero: int
 
-    @property
-    def factors(self) -> int:
-        return len(self.rescale.terms)
+    def of(self, channels: slice) -> Reach:
+        """A part of the channels."""
+        terms = tuple(term if len(term.multiplier) == 1 else replace(term, multiplier=term.multiplier[channels])
+                      for term in self.rescale.terms)
+        return replace(self, rescale=replace(self.rescale, terms=terms), least=self.least[channels],
+                       largest=self.largest[channels])
 
 
 def reach_of(step: Conv, program: Program) -> Reach | None:
@@ -64,10 +134,18 @@ def start_of(reach: Reach, factors: Sequence[np.ndarray]) -> np.ndarray | None:
     Args:
         factors: float32 of each channel; of the residual of each, or one.
     """
-    codes = np.arange(reach.low + 1, reach.high + 1)
-    wide = max(-int(reach.least.min()), int(reach.largest.max()))
-    if wide > EXACT or len(reach.least) * len(reach.beside) * len(codes) > MOST:
+    if max(-int(reach.least.min()), int(reach.largest.max())) > EXACT:
         return None
+    codes, found = np.arange(reach.low + 1, reach.high + 1), []
+    some = max(1, AT_ONCE // (len(reach.beside) * max(1, len(codes))))
+    for first in range(0, len(reach.least), some):
+        place = slice(first, first + some)
+        found.append(_start_of(reach.of(place), [each if len(each) == 1 else each[place] for each in factors], codes))
+    return None if any(each is None for each in found) else np.concatenate(found)
+
+
+def _start_of(reach: Reach, factors: Sequence[np.ndarray], codes: np.ndarray) -> np.ndarray | None:
+    """The same of a part of the channels."""
     first, (added, multiplier) = _first_sums(reach, codes), _integers(reach)
     ends = [end.reshape(-1, 1, 1) for end in (reach.least, reach.largest)]
     unit, rooms = 1 << reach.rescale.shift, []
@@ -140,9 +218,11 @@ def add_reals(fields: Fields, reach: Reach, places: Iterable[int]) -> None:
         each[known] = factors[-1][lanes[known]]
         fields.add(f"factor_{number}", each.view(np.int32))
 
-    def start() -> np.ndarray:
+    def start() -> np.ndarray | None:
         found, padded = start_of(reach, factors), np.zeros(len(lanes), np.float32)
-        padded[known] = np.nan if found is None else found[lanes[known]]
+        if found is None:
+            return None
+        padded[known] = found[lanes[known]]
         return np.append(padded, np.zeros(-len(lanes) % LINE, np.float32)).view(np.int32)
 
     fields.later("start", len(lanes), start)
