@@ -143,10 +143,11 @@ def _is_own_file(path: Path, folder: Path) -> bool:
     return path.is_file() and folder.resolve() in path.resolve().parents
 
 
-def print_latency(infer: Callable[[], object], seconds: float, of: str = "") -> None:
+def print_latency(infer: Callable[[], object], seconds: float, of: str = "", threads: int = 1) -> None:
     """Call `infer`, one inference at batch 1, for `seconds`, and say what the median took, and `of` what."""
     times = interleave({"": infer}, FEW_ROUNDS, seconds / FEW_ROUNDS, time.perf_counter)[""]
-    print(f"latency: {milliseconds(times)[1]:.3f} ms (median, one thread, batch 1{of})")
+    on = "one thread" if threads == 1 else f"{threads} threads"
+    print(f"latency: {milliseconds(times)[1]:.3f} ms (median, {on}, batch 1{of})")
 
 
 def show_bench(

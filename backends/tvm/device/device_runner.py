@@ -52,6 +52,7 @@ from isobit.backends.device.replay import (
     verdict,
 )
 from isobit.backends.device.timing import Contender
+from isobit.backends.tvm.device.device_threads import MOST_THREADS, use_threads
 from isobit.pipeline.artifact.digest import RUNNER
 
 MODEL = "model.so"
@@ -82,14 +83,16 @@ def why_not_here(device: dict[str, Any]) -> str:
     return reason
 
 
-def open_module(folder: Path) -> Any:
+def open_module(folder: Path, threads: int = 1) -> Any:
     """The module's functions by name, as `open_module(folder)["main"]`; they take and return tensors of tvm_ffi.
 
-    Any number of artifacts may be open in one process, and a folder that was built anew gives its new module.
+    Any number of artifacts may be open in one process, and a folder that was built anew gives its new module. The last
+    number of threads that was given holds for all of them: see `use_threads`.
     """
     import tvm_ffi
 
     load_runtime(folder)
+    use_threads(threads)
     with tempfile.TemporaryDirectory() as place:  # for a path that it knows the system gives what was there before
         link = Path(place) / MODEL
         link.symlink_to((folder / MODEL).resolve())
@@ -156,7 +159,7 @@ def read_results(content: bytes, device: dict[str, Any]) -> dict[str, np.ndarray
     return named([np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()], device)
 
 
-def replay(folder: Path, seconds: float) -> list[str]:
+def replay(folder: Path, seconds: float, threads: int = 1) -> list[str]:
     """What is not as it was built; the latency is measured for `seconds`."""
     problems = broken_files(folder, read_manifest(folder), FILES)
     if problems:
@@ -166,7 +169,7 @@ def replay(folder: Path, seconds: float) -> list[str]:
     reason = why_not_here(device)
     if reason:
         return [reason]
-    module = open_module(folder)
+    module = open_module(folder, threads)
     given = inputs_of(golden, device)
     found = trace(module["trace"], given, device)
     if "follow" in device:
@@ -178,7 +181,7 @@ def replay(folder: Path, seconds: float) -> list[str]:
     outputs = split_outputs(logits.reshape([len(samples)] + device["logits"]), device)
     problems += ["main: " + line for name, output in outputs.items()
                  for line in logit_differences(output, found[name], None, name)]
-    print_latency(lambda: function(*samples[0]), seconds)
+    print_latency(lambda: function(*samples[0]), seconds, threads=threads)
     return problems
 
 
@@ -220,7 +223,7 @@ def run_pieces(
     return trace(function, [*arrays, *given], {**device, "follow": device["trace"]})
 
 
-def check_layers(folder: Path) -> list[str]:
+def check_layers(folder: Path, threads: int = 1) -> list[str]:
     """The layers that give other codes than they must, each run by itself."""
     manifest = read_manifest(folder)
     need_probe(folder, manifest, PROBE)
@@ -233,7 +236,7 @@ def check_layers(folder: Path) -> list[str]:
     reason = why_not_here(device)
     if reason:
         return [reason]
-    function = open_module(folder)["pieces"]
+    function = open_module(folder, threads)["pieces"]
     return probe_problems(
         probe, lambda x, codes: run_pieces(function, [x[name] for name in inputs], codes, device), manifest)
 
@@ -287,13 +290,11 @@ def timed(folder: Path, batch: int, threads: int) -> Contender:
     check_files(folder, FILES)
     device = read_device(folder)
     reason = why_not_here(device)
-    if not reason and threads != 1:
-        reason = "modules run on one thread: give --threads 1"
     if reason:
         raise CannotCheck(reason)
     shapes = [(entry["input"]["shape"], entry["input"]["dtype"]) for entry in described_inputs(device)]
     samples = samples_of(random_inputs([([batch, *shape], kind) for shape, kind in shapes]), device)
-    function = open_module(folder)["main"]
+    function = open_module(folder, threads)["main"]
 
     def run() -> None:
         for sample in samples:
@@ -302,10 +303,19 @@ def timed(folder: Path, batch: int, threads: int) -> Contender:
     return Contender(FFI + " " + metadata.version(FFI), run)
 
 
+def _threads(text: str) -> int:
+    threads = int(text)
+    if not 1 <= threads <= MOST_THREADS:
+        raise argparse.ArgumentTypeError("1 to " + str(MOST_THREADS))
+    return threads
+
+
 def main() -> int:
     """Check, replay, time; 0 where everything is as it was built, 1 where not, 2 where that cannot be said."""
     parser = argparse.ArgumentParser(description="replay the golden inputs of this artifact")
     instead = add_options(parser)
+    parser.add_argument("--threads", type=_threads, default=1, metavar="N", help=(
+        "run on N threads: the same codes, sooner where cores are free and layers large"))
     instead.add_argument("--probe", action="store_true", help="run each layer by itself on chosen codes, no more")
     instead.add_argument("--write-input", type=Path, metavar="FILE", help="write the golden inputs for loader, no more")
     instead.add_argument("--check", type=Path, metavar="FILE", help="check what `loader trace` wrote for them, no more")
@@ -319,8 +329,9 @@ def main() -> int:
     if given.check:
         return verdict(lambda: unsigned(folder, key) or check_results(folder, given.check))
     return verdict(lambda: unsigned(folder, key) or (
-        show_bench(folder, timed, given.seconds) if given.bench else
-        check_layers(folder) if given.probe else replay(folder, given.seconds)), checks=not given.bench)
+        show_bench(folder, timed, given.seconds, given.threads) if given.bench else
+        check_layers(folder, given.threads) if given.probe else
+        replay(folder, given.seconds, given.threads)), checks=not given.bench)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-// Runs an artifact's module on a device without Python: loader FUNCTION MODEL INPUT OUTPUT
+// Runs an artifact's module on a device without Python: loader FUNCTION MODEL INPUT OUTPUT [THREADS]
 //
 //   FUNCTION  main    images to logits
 //             codes   input codes (a camera's bytes) to logits
@@ -8,6 +8,7 @@
 //             network reads integers; of several inputs one after the other for each sample
 //   OUTPUT    is written: for each sample its results one after the other, uint8 codes as [H, W, C] in the order of
 //             `trace` in device.json, logits as float32
+//   THREADS   how many compute, one where none is given; the codes are the same
 //
 // Files hold bare numbers in the machine's byte order, no header. Exit status 0, or 1 with the reason on stderr. Needs
 // only headers of the apache-tvm-ffi package, and libtvm_runtime.so and libtvm_ffi.so in lib/ beside it:
@@ -116,6 +117,19 @@ ffi::Function Load(const std::string& path, const std::string& name) {
   return machine->GetFunction(name).value();
 }
 
+// Run the modules that this thread calls on so many threads: call it once, after `Load` and before a function is called.
+// Told nothing, TVM's pool takes all cores, keeps its threads on one each, and lets them wait long without sleep.
+void UseThreads(int count) {
+  setenv("TVM_NUM_THREADS", std::to_string(count).c_str(), 1);
+  setenv("TVM_BIND_THREADS", "0", 0);
+  setenv("TVM_THREAD_POOL_SPIN_COUNT", "10000", 0);
+  if (count == 1) return;
+  constexpr int kAnyCore = -3;
+  ffi::Array<ffi::String> cores;
+  for (int core = 0; core < count; ++core) cores.push_back(ffi::String(std::to_string(core)));
+  ffi::Function::GetGlobalRequired("runtime.config_threadpool")(kAnyCore, count, cores);
+}
+
 ffi::Tensor MakeTensor(const Input& input) {
   const DLDataType type = input.type == "uint8"   ? DLDataType{kDLUInt, 8, 1}
                           : input.type == "int32" ? DLDataType{kDLInt, 32, 1}
@@ -124,7 +138,8 @@ ffi::Tensor MakeTensor(const Input& input) {
                                   DLDevice{kDLCPU, 0});
 }
 
-void Run(const std::string& name, const std::string& model, const std::string& in, const std::string& out) {
+void Run(const std::string& name, const std::string& model, const std::string& in, const std::string& out,
+         int threads) {
   CheckProcessor();
   std::vector<ffi::Tensor> inputs;
   size_t size = 0;
@@ -139,6 +154,7 @@ void Run(const std::string& name, const std::string& model, const std::string& i
                              std::to_string(size) + " bytes");
   }
   const ffi::Function function = Load(model, name);
+  UseThreads(threads);
   std::ofstream file(out, std::ios::binary);
   std::vector<double> times;
   for (size_t start = 0; start < samples.size(); start += size) {
@@ -161,19 +177,21 @@ void Run(const std::string& name, const std::string& model, const std::string& i
   file.close();
   if (!file) throw std::runtime_error(out + ": cannot be written");
   std::sort(times.begin(), times.end());
-  std::printf("samples: %zu, latency: %.3f ms (median, batch 1)\n", times.size(), times[times.size() / 2]);
+  std::printf("samples: %zu, latency: %.3f ms (median, %d thread%s, batch 1)\n", times.size(),
+              times[times.size() / 2], threads, threads == 1 ? "" : "s");
 }
 
 }  // namespace
 
 int main(int count, char** words) {
-  const std::string name = count == 5 ? words[1] : "";
-  if (name != "main" && name != "codes" && name != "trace") {
-    std::fprintf(stderr, "usage: %s main|codes|trace MODEL INPUT OUTPUT\n", words[0]);
+  const std::string name = count == 5 || count == 6 ? words[1] : "";
+  const int threads = count == 6 ? std::atoi(words[5]) : 1;
+  if ((name != "main" && name != "codes" && name != "trace") || threads < 1 || threads > 256) {
+    std::fprintf(stderr, "usage: %s main|codes|trace MODEL INPUT OUTPUT [THREADS, 1 to 256]\n", words[0]);
     return 1;
   }
   try {
-    Run(name, words[2], words[3], words[4]);
+    Run(name, words[2], words[3], words[4], threads);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

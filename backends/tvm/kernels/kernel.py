@@ -11,6 +11,7 @@ import numpy as np
 
 from isobit.backends.tvm.instructions.base import Buffer, Expr, Index
 from isobit.backends.tvm.kernels.layout import Place
+from isobit.backends.tvm.kernels.threads import parts_of
 
 if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
@@ -74,10 +75,21 @@ class Code:
         return [self.scratch(f"sums{number}", lanes, "int32") for number in range(count)]
 
     @contextmanager
-    def loop(self, name: str, count: int) -> Iterator[Expr]:
-        """What is written inside runs `count` times; gives the index."""
-        with self.T.serial(count) as index:
-            yield self._builder.name(name, index)
+    def loop(self, name: str, count: int, shared: bool = False) -> Iterator[Expr]:
+        """What is written inside runs `count` times; gives the index.
+
+        Args:
+            shared: threads share the iterations, see `threads`.
+        """
+        parts = parts_of(count) if shared else 1
+        if parts == 1:
+            with self.T.serial(count) as index:
+                yield self._builder.name(name, index)
+            return
+        with self.T.parallel(parts) as part:
+            part = self._builder.name(f"{name}_part", part)
+            with self.T.serial(part * count // parts, (part + 1) * count // parts) as index:
+                yield self._builder.name(name, index)
 
     @contextmanager
     def pixels(self, place: Place) -> Iterator[tuple[Expr, Expr]]:

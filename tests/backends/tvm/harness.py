@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,12 @@ def compile_kernels(calls: dict[str, Call], llvm_target: dict[str, Any]) -> Any:
     functions = {name: call.kernel.with_attr("global_symbol", name) for name, call in calls.items()}
     with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
         return tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(llvm_target))
+
+
+def in_a_thread_of_its_own(run: Callable[[], Any]) -> Any:
+    """What `run` gives: TVM's pool of threads belongs to the thread that calls, and ends with it."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
 
 
 def assembly(call: Call, llvm_target: dict[str, Any]) -> str:

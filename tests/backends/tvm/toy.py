@@ -75,7 +75,7 @@ def _module(head):
 
 def _quantize(code: Code) -> None:
     T = code.T
-    with code.loop("row", 8) as h, code.loop("column", 8) as w, code.loop("channel", 3) as c:
+    with code.loop("row", 8, shared=True) as h, code.loop("column", 8) as w, code.loop("channel", 3) as c:
         rounded = T.nearbyint(code["image"][0, c, h, w] / T.float32(float(SCALE))) + T.float32(ZERO)
         clipped = T.max(T.min(rounded, T.float32(255)), T.float32(0))
         code.store(code["codes"], (0, h, w, c), T.Cast("uint8", clipped))

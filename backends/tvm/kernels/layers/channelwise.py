@@ -15,7 +15,7 @@ from isobit.backends.fixed_point.code_ranges import largest_codes
 from isobit.backends.fixed_point.program import Conv, Program
 from isobit.backends.tvm.instructions.base import Buffer, Expr, Index, InstructionSet
 from isobit.backends.tvm.kernels.kernel import Call, Code, fill_border, last_fits
-from isobit.backends.tvm.kernels.layers.depthwise import ApartNumbers, apart_call, apart_numbers
+from isobit.backends.tvm.kernels.layers.depthwise import ApartNumbers, apart_call, apart_numbers, chunks_and_rows
 from isobit.backends.tvm.kernels.layers.narrow import longest_run
 from isobit.backends.tvm.kernels.layout import PIXEL, Place, output_of
 
@@ -71,7 +71,7 @@ def _write(code: Code, layer: _Layer, numbers: ApartNumbers) -> None:
     sums = [code.scratch(f"sums{number}", CHANNELS, layer.kind) for number in range(layer.columns)]
     fill_border(code, target, e.cast("uint8", code["numbers"][numbers.border]), code["output"])
     with (
-        code.loop("chunk", target.pixel // CHANNELS) as chunk, code.loop("row", target.height) as y,
+        chunks_and_rows(code, layer.step, target, target.pixel // CHANNELS, target.height) as (chunk, y),
         code.loop("tile_column", -(-target.width // layer.columns)) as column,
     ):
         x = last_fits(code, column, layer.columns, target.width)

@@ -29,6 +29,7 @@ from isobit.backends.tvm.kernels.layers.narrow import Operands, longest_run, nar
 from isobit.backends.tvm.kernels.layers.tile import choose_tile
 from isobit.backends.tvm.kernels.layers.weights import Block, arrange, cut
 from isobit.backends.tvm.kernels.layout import Place
+from isobit.backends.tvm.kernels.threads import evenness
 
 
 def conv_call(step: Conv, program: Program, places: list[Place], e: InstructionSet) -> Call:
@@ -109,7 +110,7 @@ def _write_rows_first(code: Code, layer: Layer, numbers: Numbers, buffers: _Buff
     if layer.unpacked:
         with code.loop("block", layer.block.blocks) as block:
             write_unpacked(code, layer, numbers, block, buffers.weights, block * layer.packed_steps)
-    with code.loop("tile_row", -(-layer.height // layer.tile.rows)) as row:
+    with code.loop("tile_row", layer.tile_rows, layer.shared) as row:
         y = last_fits(code, row, layer.tile.rows, layer.height)
         if layer.widened:
             _write_widened(code, layer, buffers.codes, _first_row(layer, y))
@@ -121,10 +122,11 @@ def _write_blocks_first(code: Code, layer: Layer, numbers: Numbers, buffers: _Bu
     """Each block for the whole map, so that its weights are read once."""
     if layer.widened:
         _write_widened(code, layer, buffers.codes, 0)
-    with code.loop("block", layer.block.blocks) as block:
+    by_block = evenness(layer.block.blocks) >= evenness(layer.tile_rows)
+    with code.loop("block", layer.block.blocks, layer.shared and by_block) as block:
         if layer.unpacked:
             write_unpacked(code, layer, numbers, block, buffers.weights, 0)
-        with code.loop("tile_row", -(-layer.height // layer.tile.rows)) as row:
+        with code.loop("tile_row", layer.tile_rows, layer.shared and not by_block) as row:
             _write_tiles(code, layer, numbers, buffers, block, last_fits(code, row, layer.tile.rows, layer.height))
 
 
@@ -170,7 +172,7 @@ def _write_products(code: Code, layer: Layer, numbers: Numbers, buffers: _Buffer
 def _write_widened(code: Code, layer: Layer, widened: Buffer, start: Index) -> None:
     """Widen codes from `start` on, once for each code instead of once for each product."""
     e, chunk = layer.e, layer.chunk
-    with code.loop("chunk", layer.widened_codes // chunk - 1) as i:
+    with code.loop("chunk", layer.widened_codes // chunk - 1, layer.shared and not layer.rows_first) as i:
         codes = e.cast(f"{e.operand}x{chunk}", e.load(code["input"], start + i * chunk, chunk))
         code.store(widened, i * chunk, codes, chunk)
 

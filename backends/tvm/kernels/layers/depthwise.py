@@ -9,7 +9,8 @@ saturating packs take them back, so nothing is permuted; the layer's numbers are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,9 +25,11 @@ from isobit.backends.tvm.kernels.layers.narrow import longest_run, narrow_sums
 from isobit.backends.tvm.kernels.layout import Place, output_of
 from isobit.backends.tvm.kernels.parameters import Parameters
 from isobit.backends.tvm.kernels.rescaling import RealVectors, Vectors, add_real_rescale, add_rescale
+from isobit.backends.tvm.kernels.threads import evenness, is_shared
 
 TAPS = 4  # of one dot product
 UNIT = 16  # channels of 128 bits
+DENSE = 3  # products of a dense layer take as long as one of these
 
 
 def is_depthwise(step: Conv) -> bool:
@@ -176,8 +179,9 @@ def _write(code: Code, layer: _Layer, numbers: ApartNumbers) -> None:
     sums = code.sums(layer.rows * PACK, e.lanes)
     narrow = narrow_sums(code, e, len(sums)) if layer.narrow else []
     fill_border(code, target, e.cast("uint8", code["numbers"][numbers.border]), code["output"])
+    rows = -(-target.height // layer.rows)
     with (
-        code.loop("chunk", layer.chunks) as chunk, code.loop("tile_row", -(-target.height // layer.rows)) as row,
+        chunks_and_rows(code, layer.step, target, layer.chunks, rows) as (chunk, row),
         code.loop("column", target.width) as x,
     ):
         channel = last_fits(code, chunk, layer.chunk, target.pixel)
@@ -192,6 +196,18 @@ def _write(code: Code, layer: _Layer, numbers: ApartNumbers) -> None:
         for total, part in zip(sums, narrow, strict=False):
             code.store(total, 0, e.widened(e.load(total, 0), e.load(part, 0, 2 * e.lanes)), e.lanes)
         _write_codes(code, layer, numbers, sums, position)
+
+
+@contextmanager
+def chunks_and_rows(code: Code, step: Conv, target: Place, chunks: int, rows: int) -> Iterator[tuple[Expr, Expr]]:
+    """Loops over chunks and rows of tiles; threads share the outer one, which is what they share more evenly."""
+    shared = is_shared(DENSE * target.height * target.width * step.weights.codes.size)
+    if shared and evenness(rows) > evenness(chunks):
+        with code.loop("tile_row", rows, shared) as row, code.loop("chunk", chunks) as chunk:
+            yield chunk, row
+    else:
+        with code.loop("chunk", chunks, shared) as chunk, code.loop("tile_row", rows) as row:
+            yield chunk, row
 
 
 def _write_products(code: Code, layer: _Layer, sums: list[Buffer], position: _Position) -> None:

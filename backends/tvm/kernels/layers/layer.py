@@ -17,6 +17,7 @@ from isobit.backends.tvm.kernels.layers.weights import Block, arrange, fields, g
 from isobit.backends.tvm.kernels.layout import NARROW, PIXEL, Place, output_of
 from isobit.backends.tvm.kernels.parameters import Parameters
 from isobit.backends.tvm.kernels.rescaling import RealVectors, Vectors, add_real_rescale, add_rescale
+from isobit.backends.tvm.kernels.threads import is_shared
 
 SMALL = 24 * 1024  # bytes of weights that leave room in the first cache
 CODES_OFFSET = 128  # of instructions that multiply signed by signed bytes
@@ -46,6 +47,15 @@ class Layer:
     @property
     def width(self) -> int:
         return self.target.width if self.target is not None else 1
+
+    @property
+    def tile_rows(self) -> int:
+        return -(-self.height // self.tile.rows)
+
+    @property
+    def shared(self) -> bool:
+        """Threads share the layer."""
+        return is_shared(self.height * self.width * self.step.weights.codes.size)
 
     @property
     def channels(self) -> int:

@@ -6,9 +6,9 @@ back exactly.
 
 * In int16: transformed codes stay below 1024 and transformed weights below 1153, whatever they were.
 * In bytes: codes 0 ... c become -2c ... 2c, and 0 ... 4c where both rows of B add. With 2c added where they may be
-  negative they are bytes for c up to 63, without it signed bytes for c up to 31. The weights of 4 bits, transformed, are
-  signed bytes. What the 2c add to the sums is a constant for each channel and output of a tile, which the bias takes
-  back.
+  negative they are bytes for c up to 63, without it signed bytes for c up to 31. The weights of 4 bits, transformed,
+  are signed bytes. What the 2c add to the sums is a constant for each channel and output of a tile, which the bias
+  takes back.
 
 Codes and weights are transformed, each of the 16 products of a tile is summed over the input channels, and the
 transform of these totals is requantized like any other sums. [S. Winograd, Arithmetic Complexity of Computations, 1980;
@@ -253,9 +253,10 @@ def _write(code: Code, plan: _Plan, numbers: Numbers) -> None:
 
 def _write_by_row(code: Code, plan: _Plan, numbers: Numbers, buffers: _Buffers) -> None:
     blocks = plan.layer.block.blocks
-    with code.loop("block", blocks) as block:
+    shared = plan.layer.shared
+    with code.loop("block", blocks, shared) as block:
         _write_weights(code, plan, numbers, buffers, block)
-    with code.loop("tile_row", plan.down) as row:
+    with code.loop("tile_row", plan.down, shared) as row:
         with code.loop("tile_column", plan.across) as column:
             _write_codes(code, plan, buffers, row, column)
         with code.loop("block", blocks) as block:
@@ -265,9 +266,10 @@ def _write_by_row(code: Code, plan: _Plan, numbers: Numbers, buffers: _Buffers) 
 
 
 def _write_by_block(code: Code, plan: _Plan, numbers: Numbers, buffers: _Buffers) -> None:
-    with code.loop("tile_row", plan.down) as row, code.loop("tile_column", plan.across) as column:
+    shared = plan.layer.shared
+    with code.loop("tile_row", plan.down, shared) as row, code.loop("tile_column", plan.across) as column:
         _write_codes(code, plan, buffers, row, column)
-    with code.loop("block", plan.layer.block.blocks) as block:
+    with code.loop("block", plan.layer.block.blocks, shared) as block:
         _write_weights(code, plan, numbers, buffers, block)
         _write_totals(code, plan, buffers, block)
         with code.loop("tile_row", plan.down) as row, code.loop("tile_column", plan.across) as column:

@@ -20,12 +20,13 @@ from tests.examples.tvm_networks import resnet
 pytestmark = pytest.mark.tvm
 
 
-def load(folder, command, function, content, model="model.so"):
+def load(folder, command, function, content, model="model.so", threads=()):
     """Run an artifact's loader; the finished process and what it wrote."""
     written = folder / "output.bin"
     (folder / "input.bin").write_bytes(content)
     done = subprocess.run(
-        [*command, "./loader", function, model, "input.bin", "output.bin"], cwd=folder, capture_output=True, text=True
+        [*command, "./loader", function, model, "input.bin", "output.bin", *threads],
+        cwd=folder, capture_output=True, text=True,
     )
     return done, written.read_bytes() if written.is_file() else b""
 
@@ -94,7 +95,22 @@ def test_the_loader_gives_the_logits_of_images_and_of_codes(native, function):
     given = x if function == "main" else np.ascontiguousarray(expected["input_q"].transpose(0, 2, 3, 1))
     done, written = load(native, (), function, given.tobytes())
     assert done.returncode == 0 and done.stdout.startswith("samples: 3, latency: ")
+    assert done.stdout.endswith("(median, 1 thread, batch 1)\n")
     assert written == expected["logits"].tobytes()
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "7"])
+def test_the_loader_gives_the_same_on_any_number_of_threads(native, threads):
+    x = toy.images(3)
+    done, written = load(native, (), "main", x.tobytes(), threads=[threads])
+    assert done.returncode == 0 and not done.stderr and f" {threads} thread" in done.stdout
+    assert written == toy.expected(x)["logits"].tobytes()
+
+
+@pytest.mark.parametrize("threads", ["0", "257", "many"])
+def test_the_loader_says_how_many_threads_there_may_be(native, threads):
+    done, _ = load(native, (), "main", bytes(768), threads=[threads])
+    assert done.returncode == 1 and "[THREADS, 1 to 256]" in done.stderr
 
 
 @pytest.mark.parametrize(

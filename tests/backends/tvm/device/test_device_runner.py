@@ -62,15 +62,33 @@ def test_a_bench_says_what_an_inference_takes_and_no_more(native):
     assert lines[1].startswith(native.name) and "apache-tvm-ffi " in lines[1] and "CPU time" in lines[2]
 
 
-def test_what_is_timed_is_a_batch_sample_by_sample_on_one_thread(native, monkeypatch):
+@pytest.mark.parametrize("threads", [2, 7])
+def test_any_number_of_threads_passes(native, threads):
+    code, lines = run(native, "--threads", threads)
+    assert (code, lines[-1]) == (0, "PASS") and f"(median, {threads} threads, batch 1)" in lines[1]
+    code, lines = run(native, "--bench", "--threads", threads)
+    assert code == 0 and f"{threads} threads" in lines[2] and "time that passed" in lines[2]
+
+
+@pytest.mark.parametrize("threads", ["0", "257", "many"])
+def test_no_such_number_of_threads(native, threads):
+    done = subprocess.run([sys.executable, "run.py", "--threads", threads], cwd=native, capture_output=True, text=True)
+    assert done.returncode == 2 and "argument --threads: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_is_timed_is_a_batch_sample_by_sample(native, monkeypatch):
     import tvm  # noqa: F401 (as in TvmBackend: its runtime must be the one of this process)
 
-    calls = []
-    monkeypatch.setattr(device_runner, "open_module", lambda folder: {"main": lambda *given: calls.append(given)})
-    device_runner.timed(native, 3, 1).run()
+    calls, numbers = [], []
+
+    def open_it(folder, threads):
+        numbers.append(threads)
+        return {"main": lambda *given: calls.append(given)}
+
+    monkeypatch.setattr(device_runner, "open_module", open_it)
+    device_runner.timed(native, 3, 2).run()
     assert [[tensor.shape for tensor in given] for given in calls] == 3 * [[(1, 3, 8, 8)]]
-    with pytest.raises(CannotCheck, match="one thread"):
-        device_runner.timed(native, 1, 2)
+    assert numbers == [2]
     monkeypatch.setattr(device_runner, "why_not_here", lambda device: "another processor")
     with pytest.raises(CannotCheck, match="another processor"):
         device_runner.timed(native, 1, 1)
@@ -126,8 +144,8 @@ def test_main_is_compared_and_not_trace_alone(native, monkeypatch):
     class Moved(dict):
         """A module whose `main` is not what `trace` shows."""
 
-        def __init__(self, folder):
-            machine = open_module(folder)
+        def __init__(self, folder, threads):
+            machine = open_module(folder, threads)
             super().__init__(trace=machine["trace"], main=lambda x: to_tensor(np.from_dlpack(machine["main"](x)) + 1))
 
     monkeypatch.setattr(device_runner, "open_module", Moved)
@@ -324,8 +342,8 @@ def test_a_kernel_that_is_wrong_at_its_end_is_named(probes, monkeypatch):
     """One step less where the tensor is largest, as instructions that saturate early give."""
     names = device_runner.traced(device_runner.read_device(probes))
 
-    def opened(folder):
-        pieces = open_module(folder)["pieces"]
+    def opened(folder, threads):
+        pieces = open_module(folder, threads)["pieces"]
 
         def saturating(*given):
             found = [np.from_dlpack(tensor).copy() for tensor in pieces(*given)]
