@@ -61,6 +61,7 @@ class Case:
     Args:
         network: `Plan.to_list`, printed.
         steps: of the method; 0 where it takes none.
+        profile: of the device; None for the target's own.
     """
 
     network: str
@@ -68,6 +69,7 @@ class Case:
     target: str
     steps: int = 0
     allow_float: bool = False
+    profile: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,14 @@ class Finding:
     shortest: Case
 
 
-def draw_case(seed: int, target: str | None = None) -> Case:
-    """The case of a seed; network and recipe do not depend on a target that is given."""
+def draw_case(seed: int, target: str | None = None, profile: str | None = None) -> Case:
+    """The case of a seed; network and recipe do not depend on a target and a profile that are given."""
     chance = random.Random(f"recipe {seed}")
     learned = chance.random() < 0.1
     recipe = f"{chance.choice(LEARNED if learned else PLAIN)}_{chance.choice(BITS)}"
     drawn, allow_float = chance.choice(TARGETS), chance.random() < 0.5
-    return Case(repr(draw_plan(seed).to_list()), recipe, target or drawn, 2 if learned else 0, allow_float)
+    return Case(repr(draw_plan(seed).to_list()), recipe, target or drawn, 2 if learned else 0, allow_float,
+                profile)
 
 
 def build(case: Case) -> Verdict:
@@ -111,7 +114,7 @@ def build(case: Case) -> Verdict:
         try:
             torch.manual_seed(0)
             recipe = load_recipe(case.recipe, [f"images.count={len(samples)}", "images.batch_size=4", *edits])
-            options = Options(allow_float=case.allow_float)
+            options = Options(allow_float=case.allow_float, profile=case.profile)
             compile_model(module_of(plan), recipe, case.target, samples, None, Path(folder) / "out", options)
         except CompileError as error:
             kind = REFUSED if error.exit_code == ExitCode.BAD_INPUT else NOISE if _only_unsteady(error) else FAILED
@@ -178,7 +181,8 @@ class Tally:
 
 
 def run(
-    seeds: Sequence[int], target: str | None, workers: int = 1, tries: int = 60, seconds: float = LIMIT_S
+    seeds: Sequence[int], target: str | None, workers: int = 1, tries: int = 60, seconds: float = LIMIT_S,
+    profile: str | None = None,
 ) -> Tally:
     """Every case of `seeds`; what it says does not depend on `workers`.
 
@@ -192,7 +196,7 @@ def run(
         idle.put(open_workers[-1])
 
     def one(seed: int) -> tuple[int, Case, Verdict, Case, float]:
-        case, worker = draw_case(seed, target), idle.get()
+        case, worker = draw_case(seed, target, profile), idle.get()
         try:
             verdict, cpu_s = judge(worker, case)
             small = shortest(worker, case, verdict, tries) if verdict.kind in FINDINGS else case
@@ -221,7 +225,8 @@ def described(finding: Finding) -> str:
     case, small = finding.case, finding.shortest
     lines = [f"{finding.verdict.kind}: seed {finding.seed}, {case.recipe}, {case.target}: {finding.verdict.reason}"]
     lines += [f"    {line}" for line in finding.verdict.text.strip().splitlines()[-6:]]
-    lines.append(f"  repeat:   python tools/fuzz/fuzz.py --seed {finding.seed} --count 1 --target {case.target}")
+    lines.append(f"  repeat:   python tools/fuzz/fuzz.py --seed {finding.seed} --count 1 --target {case.target}"
+                 + (f" --profile {case.profile}" if case.profile else ""))
     lines.append(f"  shortest: {small.recipe}, {small.target}, {small.network}")
     return "\n".join(lines)
 
@@ -232,6 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first case; the others follow it")
     parser.add_argument("--count", type=int, default=100, help="how many cases")
     parser.add_argument("--target", choices=TARGETS, help="default: each case has its own")
+    parser.add_argument("--profile", help="of the device; default: the target's own")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--tries", type=int, default=60, help="builds to make one finding smaller")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds that a case may take")
@@ -239,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     started = time.perf_counter()
     seeds = range(given.seed, given.seed + given.count)
-    tally = run(seeds, given.target, given.workers, given.tries, given.limit)
+    tally = run(seeds, given.target, given.workers, given.tries, given.limit, given.profile)
     print("\n".join(tally.table()), f"\n{time.perf_counter() - started:.0f} seconds", sep="")
     if given.json is not None:
         said = {

@@ -60,7 +60,7 @@ class Answers:
 
 def test_findings_are_made_small_and_told(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(fuzz, "Worker", Answers)
-    monkeypatch.setattr(fuzz, "draw_case", lambda seed, target: case(
+    monkeypatch.setattr(fuzz, "draw_case", lambda seed, target, profile: case(
         LINEAR, ("floor", [1], {}) if seed == 3 else ("ceil", [1], {}), ("relu", [2], {}), target="c"))
     told = tmp_path / "found.json"
     assert fuzz.main(["--seed", "2", "--count", "3", "--json", str(told)]) == 1
