@@ -44,7 +44,7 @@ FILES = (SOURCE, HEADER, DESCRIPTION, TEST, VECTORS, NUMBERS, RUNNER, *BOARD)  #
 CROSS = "arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb --specs=rdimon.specs -nostartfiles"
 EMULATOR = "qemu-system-arm -M mps2-an386 -nographic -monitor none -semihosting -kernel"
 OPTIONS = ["-std=c99", "-O2", "-Wall", "-Wextra"]
-NOT_THERE = "the portable C on this machine, not the microcontroller"  # of a time
+NOT_THERE = "the portable C on this machine, from codes; not the microcontroller"  # of a time
 TIMEOUT = 600  # seconds; an emulated network is slow, a hung one is slower
 
 

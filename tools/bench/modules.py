@@ -355,14 +355,9 @@ def rows(content: Mapping[str, Any], titles: Sequence[str]) -> list[tuple[str, .
 
 
 def width_rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """A line for each network and profile: the time of each width, and over that of W8A8."""
-    return [(SUBJECT_TITLES[name], PROFILES[title], *(_wide(entries.get(titled(title, width))) for width in WIDTHS))
+    """A line for each network and profile: milliseconds of each width, and the time over the float file's."""
+    return [(SUBJECT_TITLES[name], PROFILES[title], *(_cell(entries.get(titled(title, width))) for width in WIDTHS))
             for name, entries in by_network(content).items() for title in PROFILES if titled(title, W8A8) in entries]
-
-
-def _wide(entry: Mapping[str, Any] | None) -> str:
-    over = entry and entry.get("over_w8a8")
-    return "–" if entry is None else f"{entry['ms']:.3f}" + (f" ({over:.3f}x)" if over else "")
 
 
 def _cell(entry: Mapping[str, Any] | None) -> str:
@@ -384,13 +379,12 @@ def show(name: str, measured: dict[str, Any]) -> None:
 
 def tables(content: Mapping[str, Any]) -> dict[str, str]:
     """Markdown by the name of its place in docs/latency.md; `content` is what docs/latency.json holds."""
-    ours = (FLOAT, ONNX, *(titled(title, width) for title in PROFILES for width in (W8A8, W4A4)))
-    parts = [f"`{content['command']}`, {content['cpu']}:", markdown(("network", *ours), rows(content, ours)),
-             markdown(("network", "profile", *WIDTHS), width_rows(content))]
     peers = [title for title in PEER_TITLES.values()
              if any(entry["contender"] == title for entry in content["contenders"])]
-    if peers:
-        parts.append(markdown(("network", *peers), rows(content, peers)))
+    others = (FLOAT, ONNX, *peers)
+    parts = [f"`{content['command']}`, {content['cpu']}:",
+             markdown(("network", "profile", *WIDTHS), width_rows(content)),
+             markdown(("network", *others), rows(content, others))]
     if own := own_rows(content):
         parts.append(markdown(("network", "TVM's own", "ms (over float)"), own))
     return {"modules": "\n\n".join(parts)}

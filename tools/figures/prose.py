@@ -119,8 +119,8 @@ def _span(values: Iterable[float], digits: int = 2) -> tuple[str, str]:
     return f"{min(found):.{digits}f}", f"{max(found):.{digits}f}"
 
 
-def _compiled(numbers: Numbers, key: str) -> list[float]:
-    return [entry[key] for entry in numbers["latency"]["contenders"] if entry["contender"] == "tvm, x86-64-vnni"]
+def _compiled(numbers: Numbers, contender: str, key: str) -> list[float]:
+    return [entry[key] for entry in numbers["latency"]["contenders"] if entry["contender"] == contender]
 
 
 def _lines(numbers: Numbers, group: str, network: str, **what: str) -> list[Mapping[str, Any]]:
@@ -149,6 +149,7 @@ def _float(numbers: Numbers, group: str, network: str) -> float:
 
 PERFORMANCE, LATENCY, PARITY, RESULTS = "docs/performance.md", "docs/latency.md", "docs/parity.md", "docs/results.md"
 DECISIONS = "docs/decisions.md"
+VNNI, AVX2 = "tvm, x86-64-vnni", "tvm, x86-64-v3"
 FIGURES = (
     Figure(PERFORMANCE, "at 8 bits {} to {} points below float with QDrop; with ranges alone (`nearest_w8a8`) the "
                         "DS-CNN loses {}.",
@@ -165,8 +166,16 @@ FIGURES = (
            lambda n: tuple(f"{_build(n, name, 'qdrop_w8a8')['float']:.2f}" for name in (RESNET, DS_CNN))),
     Figure(PERFORMANCE, "{} codes of ResNet-20 and {} of the DS-CNN were compared at each level.",
            lambda n: tuple(f"{_build(n, name, 'qdrop_w8a8')['codes']['all'][0]:,}" for name in (RESNET, DS_CNN))),
-    Figure(LATENCY, "modules take {} to {} of the float file's time, and {} to {} of that of our own ONNX artifact",
-           lambda n: (*_span(_compiled(n, "over_float")), *_span(_compiled(n, "over_our_onnx")))),
+    Figure(LATENCY, "modules of W8A8 take {} to {} of the float file's time, {} to {} of that of our own ONNX artifact; "
+                    "W4A4 {} to {} of W8A8's.",
+           lambda n: (*_span(_compiled(n, f"{VNNI}, W8A8", "over_float")),
+                      *_span(_compiled(n, f"{VNNI}, W8A8", "over_our_onnx")),
+                      *_span(_compiled(n, f"{VNNI}, W4A4", "over_w8a8")))),
+    Figure(LATENCY, "W4A4 takes {} to {} of W8A8's time, and {} to {} of the float file's; weights within ±64 "
+                    "(`--set weights.bits=7`) {} to {} of W8A8's.",
+           lambda n: (*_span(_compiled(n, f"{AVX2}, W4A4", "over_w8a8")),
+                      *_span(_compiled(n, f"{AVX2}, W4A4", "over_float")),
+                      *_span(_compiled(n, f"{AVX2}, W7A8", "over_w8a8")))),
     Figure(PARITY, "{} artifacts, no differing code.", lambda n: (str(len(n["parity"]["lines"])),)),
     Figure("docs/how-to/recipes.md", "32 images, takes {} ms, {} times as fast as the plain loop; all units at 20,000 "
                                      "steps would take {} minutes, and {} GB.",

@@ -58,7 +58,8 @@ def bench(
         terminal.current = "time"
         found = measure(candidates(timed, peers, folder), Settings(threads, batch, rounds, seconds))
         show_table(terminal.results, [Row(tuple(map(shown, row))) for row in found.rows()], found.columns())
-        terminal.show_lines([conditions(threads, batch, rounds),
+        base = [] if found.candidates[0].name == found.base else [f"ratios are over {found.base}, the first that runs"]
+        terminal.show_lines([conditions(threads, batch, rounds), *base,
                              *(f"{name}: not measured: {why}" for name, why in found.missing.items())])
         if json_file is not None:
             write_file(json_file.resolve(), json.dumps(found.to_json(), indent=1) + "\n")

@@ -54,6 +54,7 @@ def test_what_cannot_run_is_named_and_where_nothing_can_that_is_an_error(command
     (tmp_path / "out" / "model.onnx").write_bytes(b"")
     told = run("out", "float.onnx")
     assert told.exit_code == 0 and "out: not measured: model.onnx: changed since it was built" in told.stdout
+    assert "ratios are over float.onnx, the first that runs" in told.stdout
     alone = run("out")
     assert alone.exit_code == 2 and "nothing could be measured" in alone.stderr and "changed since" in alone.stderr
 
