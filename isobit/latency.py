@@ -1,15 +1,15 @@
 """How long one inference takes: of an artifact beside the float network, and at each number of weight bits.
 
-For a search, what is timed is the session that parity uses: it hands out every quantized tensor as well, so it takes
-longer than what is deployed, by as much at all bits. A layer's part is its share of the multiply-accumulates: an
-estimate.
+For a search what is deployed is timed, at all bits in turns. A layer's part is its share of the multiply-accumulates:
+an estimate.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +24,6 @@ from isobit.pipeline.samples.network_inputs import Inputs, part
 from isobit.pipeline.stages import Quantized, Reference
 
 SAMPLES = 16  # that ranges are searched on: speed does not depend on them
-WARM, RUNS = 3, 25
 NOISE = 0.05  # share by which times may differ by chance
 FLOAT_RUNTIME = "onnx"  # the target whose runtime the float network runs in: every installation has it
 ROUNDS, BLOCK = 15, 0.004  # of taking turns, and seconds of a turn at least
@@ -71,37 +70,47 @@ def _rounded(seconds: Sequence[float]) -> float:
 
 
 def measure_latencies(at_bits: Mapping[int, Quantized], images: Inputs) -> dict[int, float]:
-    """Milliseconds of one sample by bits; the same number for all where they differ by no more than chance.
+    """Milliseconds of one sample by bits, measured in turns; the same number where they differ by no more than chance.
 
     Args:
         at_bits: the network with every open layer at these bits.
         images: [N, ...] of every input.
 
     Raises:
-        TargetError: this machine does not run what the target builds.
+        TargetError: this machine does not run what the target builds, or cannot say how long it takes.
     """
-    found: dict[int, float] = {}
-    for bits, quantized in at_bits.items():
-        calibrated = calibrate(quantized, part(images, slice(SAMPLES)))
-        backend = BACKENDS.get(quantized.target.name)
-        backend.check(quantized.target.profile)
-        found[bits] = _latency(backend, passes.legalize(calibrated)[0], part(images, slice(1)))
-    if max(found.values()) <= (1 + NOISE) * min(found.values()):
-        return dict.fromkeys(found, statistics.median(found.values()))
-    return found
+    runs: dict[str, Callable[[], object]] = {}
+    with ExitStack() as stack:
+        for bits, quantized in at_bits.items():
+            calibrated = calibrate(quantized, part(images, slice(SAMPLES)))
+            backend = BACKENDS.get(quantized.target.name)
+            backend.check(quantized.target.profile)
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            runs[str(bits)] = _run_of(backend, passes.legalize(calibrated)[0], folder, part(images, slice(1)))
+        times = interleave(runs, ROUNDS, BLOCK, time.thread_time)
+    return alike({bits: milliseconds(times[str(bits)])[1] for bits in at_bits})
 
 
-def _latency(backend: Backend, reference: Reference, sample: Inputs) -> float:
-    """Median milliseconds of one sample."""
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        backend.emit(reference, folder)
-        if backend.proof_samples(folder) is not None:
-            raise TargetError("the artifact's processor is emulated on this machine: times say nothing of the device",
-                              field="minimize", allowed="`minimize=size`, or a profile of this machine's processor")
-        session, times = backend.open(folder, backend.levels[0]), []
-        for _ in range(WARM + RUNS):
-            began = time.perf_counter()
-            session.run(sample)
-            times.append(time.perf_counter() - began)
-    return 1000 * statistics.median(times[WARM:])
+def alike(found: Mapping[int, float]) -> dict[int, float]:
+    """The times, with one number for those that lie within `NOISE` of the fastest of them."""
+    groups: list[list[int]] = []
+    for bits in sorted(found, key=lambda bits: found[bits]):
+        if groups and found[bits] <= (1 + NOISE) * found[groups[-1][0]]:
+            groups[-1].append(bits)
+        else:
+            groups.append([bits])
+    of = {bits: statistics.median(found[each] for each in group) for group in groups for bits in group}
+    return {bits: of[bits] for bits in found}
+
+
+def _run_of(backend: Backend, reference: Reference, folder: Path, sample: Inputs) -> Callable[[], object]:
+    """One inference of what is deployed."""
+    backend.emit(reference, folder)
+    if backend.proof_samples(folder) is not None:
+        raise TargetError("the artifact's processor is emulated on this machine: times say nothing of the device",
+                          field="minimize", allowed="`minimize=size`, or a profile of this machine's processor")
+    run = backend.timed(folder, sample)
+    if run is None:
+        raise TargetError(f"this machine cannot say how long an artifact of target '{backend.name}' takes",
+                          field="minimize", allowed="`minimize=size`")
+    return run

@@ -94,7 +94,7 @@ def search_lines(found: Search, saved: Path | None) -> list[str]:
     measured = ", ".join(f"{bits} bits {time:.3f}" for bits, time in found.latencies.items())
     alike = len(set(found.latencies.values())) == 1
     times = [f"  milliseconds with all weights at {measured}{': bits change no time here' if alike else ''}; measured "
-             "in the session of the proof, a layer's part by its multiply-accumulates"] if measured else []
+             "in turns, as it is deployed, a layer's part by its multiply-accumulates"] if measured else []
     return [
         "", f"{verdict}; {found.best.drop.text}, on {on}; {found.max_drop:g} may be lost",
         *(f"  trial {place}: {trial.text}" for place, trial in enumerate(found.trials, start=1)),

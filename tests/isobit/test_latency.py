@@ -28,11 +28,17 @@ def test_every_number_of_bits_is_timed(at_bits):
     assert set(found) == {4, 8} and all(time > 0 for time in found.values())
 
 
-def test_times_that_differ_by_chance_are_one(at_bits, monkeypatch):
+def test_times_that_differ_by_chance_are_one():
+    assert latency.alike({8: 1.0, 4: 1.04}) == {8: 1.02, 4: 1.02}
+    assert latency.alike({8: 1.5, 4: 1.0}) == {8: 1.5, 4: 1.0}
+    assert latency.alike({8: 1.37, 4: 1.06, 3: 1.02, 2: 1.0}) == {8: 1.37, 4: 1.06, 3: 1.01, 2: 1.01}
+
+
+def test_what_cannot_be_timed_is_refused(at_bits, monkeypatch):
     placed, images = at_bits
-    for times, alike in (([1.0, 1.04], True), ([1.0, 1.5], False)):
-        monkeypatch.setattr(latency, "_latency", lambda *_, left=list(times): left.pop(0))
-        assert (len(set(measure_latencies(placed, images).values())) == 1) is alike
+    monkeypatch.setattr(type(latency.BACKENDS.get("onnx")), "timed", lambda self, folder, sample: None)
+    with pytest.raises(TargetError, match="cannot say how long"):
+        measure_latencies(placed, images)
 
 
 def test_an_emulated_processor_is_refused(at_bits, monkeypatch):
