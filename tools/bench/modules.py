@@ -3,7 +3,7 @@
     python tools/bench/modules.py [--rounds 31] [--write-docs]
 
 All contenders run in one process on one thread, interleaved, batch 1: the float ONNX file, our `onnx` artifact, our
-modules in three widths for those of x86-64-vnni and x86-64-v3 that the processor at hand can run (the artifact is of
+modules in four widths for those of x86-64-vnni and x86-64-v3 that the processor at hand can run (the artifact is of
 the profile that fits it as well), the peers of `isobit bench` that are installed, TVM's import of our QDQ file with its
 default pipeline, and Relax integer operators that compute our program, untuned. Ratios are taken within a round (see
 backends/device/timing.py). Networks: ResNet-20 and DS-CNN where their data is found, ResNet-18 and MobileNetV2 at 224
@@ -47,8 +47,9 @@ from tools.publish import publish
 
 DOCUMENT = ROOT / "docs" / "latency.md"
 FLOAT, ONNX = "ONNX Runtime, float", "ONNX Runtime, our artifact"
-W8A8, W7A8, W4A4 = "W8A8", "W7A8", "W4A4"
-WIDTHS = {W8A8: ("minmax_w8a8", ()), W7A8: ("minmax_w8a8", ("weights.bits=7",)), W4A4: ("mse_w4a4", ())}
+W8A8, W7A8, W4A8, W4A4 = "W8A8", "W7A8", "W4A8", "W4A4"
+WIDTHS = {W8A8: ("minmax_w8a8", ()), W7A8: ("minmax_w8a8", ("weights.bits=7",)), W4A8: ("mse_w4a8", ()),
+          W4A4: ("mse_w4a4", ())}
 VNNI, AVX2 = "tvm, x86-64-vnni", "tvm, x86-64-v3"
 IMPORTED, RELAX = "TVM's import of the QDQ file", "Relax integer operators, untuned"
 PROFILES = {VNNI: "x86-64-vnni", AVX2: "x86-64-v3"}

@@ -166,8 +166,8 @@ FIGURES = (
            lambda n: tuple(f"{_build(n, name, 'qdrop_w8a8')['float']:.2f}" for name in (RESNET, DS_CNN))),
     Figure(PERFORMANCE, "{} codes of ResNet-20 and {} of the DS-CNN were compared at each level.",
            lambda n: tuple(f"{_build(n, name, 'qdrop_w8a8')['codes']['all'][0]:,}" for name in (RESNET, DS_CNN))),
-    Figure(LATENCY, "modules of W8A8 take {} to {} of the float file's time, {} to {} of that of our own ONNX artifact; "
-                    "W4A4 {} to {} of W8A8's.",
+    Figure(LATENCY, "modules of W8A8 take {} to {} of the float file's time, {} to {} of that of our own ONNX "
+                    "artifact; W4A4 {} to {} of W8A8's.",
            lambda n: (*_span(_compiled(n, f"{VNNI}, W8A8", "over_float")),
                       *_span(_compiled(n, f"{VNNI}, W8A8", "over_our_onnx")),
                       *_span(_compiled(n, f"{VNNI}, W4A4", "over_w8a8")))),

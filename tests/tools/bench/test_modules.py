@@ -52,7 +52,7 @@ def test_what_was_not_measured_has_no_place_in_the_table():
     few = {"contenders": {VNNI: MEASURED["contenders"][VNNI]}}
     content = bench_modules.numbers({"resnet18": few}, "a command")
     assert bench_modules.rows(content, (bench_modules.FLOAT, VNNI, AVX2)) == [("ResNet-18", "–", "0.200 (0.250x)", "–")]
-    assert bench_modules.width_rows(content) == [("ResNet-18", "x86-64-vnni", "0.200 (0.250x)", "–", "–")]
+    assert bench_modules.width_rows(content) == [("ResNet-18", "x86-64-vnni", "0.200 (0.250x)", "–", "–", "–")]
     assert bench_modules.own_rows(content) == [] and PEER not in bench_modules.tables(content)["modules"]
 
 
@@ -72,7 +72,7 @@ def test_tables_fit_their_document():
     text = bench_modules.DOCUMENT.read_text(encoding="utf-8")
     filled = fill(text, bench_modules.tables(content), document="docs/latency.md")
     assert "0.200 (0.250x)" in filled and "`tools/bench/modules.py`, " in filled
-    assert "| ResNet-20 | x86-64-v3 | 0.500 (1.500x) | – | 0.300 (0.900x) |" in filled
+    assert "| ResNet-20 | x86-64-v3 | 0.500 (1.500x) | – | – | 0.300 (0.900x) |" in filled
     assert f"our artifact | {PEER} |" in filled
     assert "| ResNet-20 | 1.000 (1.000x) | 1.000 (1.000x) | 0.400 (0.800x) |" in filled
 
