@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write-docs", action="store_true", help="write docs/latency.json and .md")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    os.environ["TVM_NUM_THREADS"] = "1"  # else TVM takes all cores
     profiles = runnable(PROFILES)
     if not profiles:
         print("modules: not measured: no device profile of the target tvm runs here")
