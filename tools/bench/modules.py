@@ -367,12 +367,6 @@ def _cell(entry: Mapping[str, Any] | None) -> str:
     return "–" if entry is None else f"{entry['ms']:.3f} ({entry['over_float']:.3f}x)"
 
 
-def own_rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """TVM's own ways beside our module."""
-    return [(SUBJECT_TITLES[entry["network"]], entry["contender"], _cell(entry)) for entry in content["contenders"]
-            if entry["contender"] in (IMPORTED, RELAX)]
-
-
 def show(name: str, measured: dict[str, Any]) -> None:
     """Print what was measured of one network."""
     for text in tables(numbers({name: measured}, "")).values():
@@ -388,8 +382,6 @@ def tables(content: Mapping[str, Any]) -> dict[str, str]:
     parts = [f"`{content['command']}`, {content['cpu']}:",
              markdown(("network", "profile", *WIDTHS), width_rows(content)),
              markdown(("network", *others), rows(content, others))]
-    if own := own_rows(content):
-        parts.append(markdown(("network", "TVM's own", "ms (over float)"), own))
     return {"modules": "\n\n".join(parts)}
 
 
