@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from isobit.backends.fixed_point.floats.steps import Encode
-from isobit.backends.fixed_point.operators.steps import Extreme, Gather, Resample
+from isobit.backends.fixed_point.operators.steps import Extreme, Resample
 from isobit.backends.fixed_point.program import (
     AveragePool,
     Concat,
@@ -41,16 +41,13 @@ def _largest(step: Step, program: Program, known: list[int]) -> int:
     """The largest code that a step writes; `known` holds those of the tensors before it."""
     read = [known[number] if number < len(known) else BYTE for number in step.inputs]
     match step:
-        case Lookup() | Gather():
-            return int(step.table.max())
-        case Concat():
-            return max(largest if table is None else int(table.max())
-                       for largest, table in zip(read, step.tables, strict=True))
+        case Concat():  # a table may leave out codes of the grid, which a proof gives to a layer
+            return max(largest if table is None else BYTE for largest, table in zip(read, step.tables, strict=True))
         case Move():
             return max(read[0], step.outside(program.buffers[step.inputs[0]]))
         case MaxPool():
             return read[0]
-        case Conv() | Sum() | Product() | GlobalAverage() | AveragePool() | Extreme() | Resample() | Encode():
+        case Lookup() | Conv() | Sum() | Product() | GlobalAverage() | AveragePool() | Extreme() | Resample() | Encode():
             return step.high
     return BYTE
 

@@ -178,7 +178,8 @@ class _Lowering(FloatLowering):
         before, grid = self.value(source, node).grid, self.grid(region)
         output = self.store(region, grid, in_order)
         if not self.trial:
-            self.steps.append(Lookup(region.value.name, region.module, inputs, output, regrid_table(before, grid)))
+            table = regrid_table(before, grid)
+            self.steps.append(Lookup(region.value.name, region.module, inputs, output, table, high=grid.high))
 
     def _is_joined(self, region: Region) -> bool:
         """The region lays values of several grids out for the network's output."""

@@ -194,9 +194,11 @@ class Lookup(Step):
 
     Args:
         table: uint8 [256], or [C, 256] where channels differ.
+        high: the largest code of the output's grid.
     """
 
     table: np.ndarray
+    high: int = field(default=255, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def _cat(graph: fx.GraphModule, region: Region, grids: list[CodeGrid], grid: Cod
 
 
 def _function(graph: fx.GraphModule, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:
-    return Lookup(*_about(region), function_table(graph, region, grids[0], grid))
+    return Lookup(*_about(region), function_table(graph, region, grids[0], grid), high=grid.high)
 
 
 def _about(region: Region) -> tuple[str, str, tuple[int, ...], None]:

@@ -41,7 +41,8 @@ def layer(
     step = Conv("y", "layer", (0,), 1, Weights(codes, bits, np.full(filters, half, np.int16)),
                 random.integers(-2000, 2000, filters).astype(np.int32),
                 Window((kernel, kernel), (stride, stride), (pad,) * 4), groups, rescale, 0, 2 * half - 1, None)
-    narrowed = Lookup("x", "", (2,), 0, np.arange(256, dtype=np.uint8).clip(0, 2 * half - 1))
+    narrowed = Lookup("x", "", (2,), 0, np.arange(256, dtype=np.uint8).clip(0, 2 * half - 1),
+                      high=2 * half - 1)
     return Program(buffers, (narrowed, step), ())
 
 

@@ -285,7 +285,8 @@ def make_conv(
     steps: tuple[Step, ...] = (step,)
     if largest < 255:
         buffers.append(make_buffer("wide", source))
-        steps = (Lookup("x", "", (len(buffers) - 1,), 0, np.arange(256, dtype=np.uint8).clip(0, largest)), step)
+        steps = (Lookup("x", "", (len(buffers) - 1,), 0, np.arange(256, dtype=np.uint8).clip(0, largest),
+                        high=largest), step)
     return Program(tuple(buffers), steps, (rows * columns * filters,) if logits else ())
 
 

@@ -37,7 +37,7 @@ def written(step, sources, zero_point=0):
     count = len(sources)
     buffers = [oracle.make_buffer(f"x{number}", (2, 2, 4)) for number in range(2 * count)]
     buffers.append(oracle.make_buffer("y", (2, 2, 4 * count), zero_point))
-    tables = [Lookup("", "", (number,), count + number, np.arange(256, dtype=np.uint8).clip(0, end))
+    tables = [Lookup("", "", (number,), count + number, np.arange(256, dtype=np.uint8).clip(0, end), high=end)
               for number, end in enumerate(sources)]
     inputs = tuple(range(count, 2 * count))
     last = replace(step, inputs=inputs, output=2 * count)
@@ -54,7 +54,7 @@ RESCALE = oracle.make_rescale_of([0.5], [255])
     (Move(*NONE, (1, 1), (0, 0), PLAIN, None), (9,), 9),
     (Move(*NONE, (1, 1), (0, 0), PLAIN, None, 77), (9,), 77),
     (Concat(*NONE, (None, None)), (9, 31), 31),
-    (Concat(*NONE, (np.full(256, 40, np.uint8), None)), (9, 31), 40),
+    (Concat(*NONE, (np.full(256, 40, np.uint8), None)), (9, 31), 255),
     (MaxPool(*NONE, Window((2, 2), (1, 1), (0, 0, 0, 0))), (13,), 13),
     (GlobalAverage(*NONE, RESCALE, 0, 14), (200,), 14),
     (Reduce(*NONE, (0, 0, 0), None, True, 0, 15), (200,), 255),  # of a kind whose ends nobody applies
