@@ -210,7 +210,7 @@ def add_reals(fields: Fields, reach: Reach, places: Iterable[int]) -> None:
     for number, term in enumerate(reach.rescale.terms):
         ratio = (term.multiplier.astype(np.int64) << term.lift) / float(1 << reach.rescale.shift)
         factors.append(ratio.astype(np.float32))
-        if number and len(ratio) == 1:
+        if len(ratio) == 1 and (number or count == 1):
             fields.real(f"factor_{number}", ratio[0])
             continue
         factors[-1] = np.broadcast_to(factors[-1], (count,))
