@@ -47,7 +47,9 @@ def _largest(step: Step, program: Program, known: list[int]) -> int:
             return max(read[0], step.outside(program.buffers[step.inputs[0]]))
         case MaxPool():
             return read[0]
-        case Lookup() | Conv() | Sum() | Product() | GlobalAverage() | AveragePool() | Extreme() | Resample() | Encode():
+        case Lookup() | Conv() | Sum() | Product() | GlobalAverage() | AveragePool() | Extreme() | Resample():
+            return step.high
+        case Encode():
             return step.high
     return BYTE
 
