@@ -66,8 +66,8 @@ def step_call(step: Step, program: Program, places: list[Place], e: InstructionS
             return depthwise_call(step, program, places, e)
         case Conv() if is_depthwise(step):
             return channelwise_call(step, program, places, e)
-        case Conv() if winograd_set(step, program, places, e):
-            return winograd_call(step, program, places, e)
+        case Conv() if transforming := winograd_set(step, program, places, e):
+            return winograd_call(step, program, places, transforming)
         case Conv():
             return conv_call(step, program, places, e)
         case Sum():

@@ -14,6 +14,7 @@ from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 
+SIGNED = 127  # codes up to here are signed bytes as well, which widening multiplications take as they are
 PACK = 4  # vectors of sums that become one vector of bytes
 
 

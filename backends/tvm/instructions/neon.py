@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isobit.backends.tvm.instructions.base import Buffer, Expr, Index, InstructionSet
-
-SIGNED = 127  # codes up to here are signed bytes as well
+from isobit.backends.tvm.instructions.base import SIGNED, Buffer, Expr, Index, InstructionSet
 
 
 class Neon(InstructionSet):

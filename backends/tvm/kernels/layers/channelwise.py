@@ -13,7 +13,7 @@ import numpy as np
 
 from isobit.backends.fixed_point.code_ranges import largest_codes
 from isobit.backends.fixed_point.program import Conv, Program
-from isobit.backends.tvm.instructions.base import Buffer, Expr, Index, InstructionSet
+from isobit.backends.tvm.instructions.base import SIGNED, Buffer, Expr, Index, InstructionSet
 from isobit.backends.tvm.kernels.kernel import Call, Code, fill_border, last_fits
 from isobit.backends.tvm.kernels.layers.depthwise import ApartNumbers, apart_call, apart_numbers, chunks_and_rows
 from isobit.backends.tvm.kernels.layers.narrow import longest_run
@@ -21,7 +21,6 @@ from isobit.backends.tvm.kernels.layout import PIXEL, Place, output_of
 
 CHANNELS = PIXEL
 PIXELS = {"int16": 8, "int32": 4}  # of a tile, by the type of its sums: sixteen registers
-SIGNED = 127  # codes up to here are signed bytes as well, which widening multiplications take as they are
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from isobit.backends.fixed_point.program import Conv, Program
 from isobit.backends.tvm.instructions.base import PACK, Buffer, Expr, Index
 from isobit.backends.tvm.instructions.x86 import X86
 from isobit.backends.tvm.kernels.kernel import Argument, Call, Code, fill_border, last_fits, make_kernel
-from isobit.backends.tvm.kernels.layers.layer import layer_real_rescale
+from isobit.backends.tvm.kernels.layers.layer import add_layer_rescale
 from isobit.backends.tvm.kernels.layers.narrow import longest_run, narrow_sums
 from isobit.backends.tvm.kernels.layout import Place, output_of
 from isobit.backends.tvm.kernels.parameters import Parameters
-from isobit.backends.tvm.kernels.rescaling import RealVectors, Vectors, add_real_rescale, add_rescale
+from isobit.backends.tvm.kernels.rescaling import RealVectors, Vectors
 from isobit.backends.tvm.kernels.threads import evenness, is_shared
 
 TAPS = 4  # of one dot product
@@ -129,9 +129,7 @@ def apart_numbers(step: Conv, program: Program, pixel: int, order: np.ndarray) -
         raise TypeError(f"no depthwise kernel for '{step.name}', which writes the logits")
     border = parameters.splat(program.buffers[output_of(step)].zero_point)
     bias = parameters.add(_bias(step, program, pixel)[order])
-    real = layer_real_rescale(step, program)
-    rescale = add_rescale(parameters, step.rescale, pixel, order) if real is None else \
-        add_real_rescale(parameters, real, pixel, order)
+    rescale = add_layer_rescale(parameters, step.rescale, step, program, pixel, order)
     clip = None if (step.low, step.high) == (0, 255) else \
         (parameters.splat_byte(step.low), parameters.splat_byte(step.high))
     return ApartNumbers(parameters.array, border, bias, rescale, clip)
@@ -191,10 +189,10 @@ def _write(code: Code, layer: _Layer, numbers: ApartNumbers) -> None:
             bias = e.load(code["numbers"], numbers.bias + (chunk * PACK + i % PACK) * e.lanes)
             code.store(vector, 0, bias, e.lanes)
         for part in narrow:
-            code.store(part, 0, e.splat(e.number("int16", 0), 2 * e.lanes), 2 * e.lanes)
+            code.store(part, 0, e.splat(e.number("int16", 0), e.narrow_lanes), e.narrow_lanes)
         _write_products(code, layer, narrow or sums, position)
         for total, part in zip(sums, narrow, strict=False):
-            code.store(total, 0, e.widened(e.load(total, 0), e.load(part, 0, 2 * e.lanes)), e.lanes)
+            code.store(total, 0, e.widened(e.load(total, 0), e.load(part, 0, e.narrow_lanes)), e.lanes)
         _write_codes(code, layer, numbers, sums, position)
 
 
@@ -215,7 +213,7 @@ def _write_products(code: Code, layer: _Layer, sums: list[Buffer], position: _Po
     window, e = layer.step.window, layer.e
     taps = window.kernel[0]
     size = PACK * e.lanes * TAPS  # weights of a dot product of a chunk
-    add, lanes = (e.narrow_tap_dot, 2 * e.lanes) if layer.narrow else (e.tap_dot, e.lanes)
+    add, lanes = (e.narrow_tap_dot, e.narrow_lanes) if layer.narrow else (e.tap_dot, e.lanes)
     for row in range((layer.rows - 1) * window.stride[0] + (taps - 1) * window.dilation[0] + 1):
         users = [
             (out, tap) for out in range(layer.rows) for tap in range(taps)

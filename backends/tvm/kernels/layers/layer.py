@@ -10,6 +10,7 @@ import numpy as np
 from isobit.backends.fixed_point.code_ranges import largest_codes, sum_ends
 from isobit.backends.fixed_point.program import Conv, Program
 from isobit.backends.fixed_point.real_rescale import RealRescale, Residual, real_rescale
+from isobit.backends.fixed_point.rescale import Rescale
 from isobit.backends.tvm.instructions.base import PACK, Buffer, Expr, Index, InstructionSet
 from isobit.backends.tvm.kernels.kernel import Argument, Call, Code, fill_border, make_kernel
 from isobit.backends.tvm.kernels.layers.tile import Tile
@@ -176,16 +177,28 @@ def layer_numbers(
     if step.logit_scale is not None:
         scale = parameters.add(step.logit_scale.astype(np.float32), layer.channels)
     if step.rescale is not None:
-        real = layer_real_rescale(step, program)
-        rescale = add_rescale(parameters, step.rescale, layer.channels) if real is None else \
-            add_real_rescale(parameters, real, layer.channels)
-        if real is None and layer.residual is not None and program.buffers[step.inputs[1]].zero_point:
+        rescale = add_layer_rescale(parameters, step.rescale, step, program, layer.channels)
+        if isinstance(rescale, Vectors) and layer.residual is not None and program.buffers[step.inputs[1]].zero_point:
             residual_zero = parameters.splat(program.buffers[step.inputs[1]].zero_point)
         if (step.low, step.high) != (0, 255):
             clip = (parameters.splat_byte(step.low), parameters.splat_byte(step.high))
     if not unpacked_first:
         byte_offsets = _add_byte_offsets(layer, parameters)
     return Numbers(parameters.array, first_bias, border, starts, scale, rescale, residual_zero, clip, byte_offsets)
+
+
+def add_layer_rescale(
+    parameters: Parameters, rescale: Rescale, step: Conv, program: Program, channels: int,
+    order: np.ndarray | None = None,
+) -> Vectors | RealVectors:
+    """Append how a layer's sums become codes, for `channels` padded channels: in float32 where that is the same.
+
+    `order` permutes the channels.
+    """
+    real = layer_real_rescale(step, program)
+    if real is None:
+        return add_rescale(parameters, rescale, channels, order)
+    return add_real_rescale(parameters, real, channels, order)
 
 
 def layer_real_rescale(step: Conv, program: Program) -> RealRescale | None:

@@ -171,8 +171,7 @@ class _Plan:
 
 
 def winograd_call(step: Conv, program: Program, places: list[Place], e: InstructionSet) -> Call:
-    """The call of such a layer."""
-    e = winograd_set(step, program, places, e) or e
+    """The call of such a layer; `e` is what `winograd_set` found."""
     source, target = places[step.inputs[0]], places[output_of(step)]
     filters, channels = step.weights.codes.shape[0], step.weights.codes.shape[3]
     largest = largest_codes(program)[step.inputs[0]]
