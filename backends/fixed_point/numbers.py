@@ -97,6 +97,21 @@ def pool_divisors(node: fx.Node) -> np.ndarray:
     return np.outer(*inside).astype(np.int32)
 
 
+def without_largest(node: fx.Node) -> str:
+    """Why there is no maximum for some pixel of a pool's result, or an empty string."""
+    if op_name(node) != "max_pool2d":
+        return ""
+    given = bound_args(node)
+    kernel, padding, dilation = (pair(given[name]) for name in ("kernel_size", "padding", "dilation"))
+    sizes, counts = (known_sizes(tensor_shape(each)[-2:]) for each in (source_of(node), node))
+    for size, count, taps, stride, before, apart in zip(
+            sizes, counts, kernel, pair(given["stride"] or kernel), padding, dilation, strict=True):
+        for first in range(-before, count * stride - before, stride):
+            if not any(0 <= first + tap * apart < size for tap in range(taps)):
+                return "max_pool2d with a window in its padding alone, where nothing is the largest"
+    return ""
+
+
 def window_of(
     node: fx.Node,
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int], tuple[int, int]]:

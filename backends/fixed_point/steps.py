@@ -21,6 +21,7 @@ from isobit.backends.fixed_point.numbers import (
     single_rescale,
     sum_rescale,
     window_of,
+    without_largest,
 )
 from isobit.backends.fixed_point.operators.reductions import reduction_refusal
 from isobit.backends.fixed_point.operators.resampling import RESIZES, divisors_of, resample_rescales, taps_of
@@ -175,6 +176,8 @@ def refusal(node: fx.Node) -> str:
     name, arguments, shape = op_name(node), bound_args(node), tensor_shape(node)
     if name in UNARY:
         return UNARY[name].refusal(node)
+    if name == "max_pool2d" and (reason := without_largest(node)):
+        return reason
     if name == "avg_pool2d" and arguments["divisor_override"] is not None:
         return "avg_pool2d with a divisor of its own"
     if name in PAIRS and sum(not is_constant(source) for source in node.args[:2] if isinstance(source, fx.Node)) != 2:

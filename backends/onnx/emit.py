@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import fx
 
+from isobit.backends.fixed_point.numbers import without_largest
 from isobit.backends.onnx.emitters import (
     refusal,
     without_kernel,
@@ -20,9 +21,8 @@ from isobit.backends.onnx.forms.qdq import Emission
 from isobit.backends.onnx.forms.qoperator import OperatorEmission
 from isobit.pipeline.errors import TargetError
 from isobit.pipeline.graph.calls import Calls
-from isobit.pipeline.graph.nodes import bound_args, is_constant, op_name, pair, source_of, tensor_shape, where
+from isobit.pipeline.graph.nodes import is_constant, where
 from isobit.pipeline.graph.ports import input_names, output_names
-from isobit.pipeline.shapes import known_sizes
 from isobit.pipeline.stages import Reference
 from isobit.pipeline.target import Target
 
@@ -36,22 +36,7 @@ FORMS: tuple[Form, ...] = get_args(Form)
 def unsupported(graph: fx.GraphModule) -> list[tuple[fx.Node, str]]:
     """Operators of a prepared or quantized graph that cannot be written, with the reason."""
     calls = [node for node in graph.graph.nodes if node.op == "call_function" and not is_constant(node)]
-    return [(node, reason) for node in calls if (reason := refusal(node) or _without_largest(node))]
-
-
-def _without_largest(node: fx.Node) -> str:
-    """Why there is no maximum for some pixel of a pool's result, or an empty string."""
-    if op_name(node) != "max_pool2d":
-        return ""
-    given = bound_args(node)
-    kernel, padding, dilation = (pair(given[name]) for name in ("kernel_size", "padding", "dilation"))
-    sizes, counts = (known_sizes(tensor_shape(each)[-2:]) for each in (source_of(node), node))
-    for size, count, taps, stride, before, apart in zip(
-            sizes, counts, kernel, pair(given["stride"] or kernel), padding, dilation, strict=True):
-        for first in range(-before, count * stride - before, stride):
-            if not any(0 <= first + tap * apart < size for tap in range(taps)):
-                return "max_pool2d with a window in its padding alone, where nothing is the largest"
-    return ""
+    return [(node, reason) for node in calls if (reason := refusal(node) or without_largest(node))]
 
 
 def check_ports(graph: fx.GraphModule) -> None:

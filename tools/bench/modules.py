@@ -1,13 +1,16 @@
 """Latency and size of `--target tvm` modules beside ONNX Runtime and beside what TVM makes of the same network itself.
 
     python tools/bench/modules.py [--rounds 31] [--write-docs]
+    python tools/bench/peers/without_avx512.py tools/bench/modules.py [--rounds 31] [--write-docs]
 
 All contenders run in one process on one thread, interleaved, batch 1: the float ONNX file, our `onnx` artifact, our
-modules in four widths for those of x86-64-vnni and x86-64-v3 that the processor at hand can run (the artifact is of
-the profile that fits it as well), the peers of `isobit bench` that are installed, TVM's import of our QDQ file with its
-default pipeline, and Relax integer operators that compute our program, untuned. Ratios are taken within a round (see
-backends/device/timing.py). Networks: ResNet-20 and DS-CNN where their data is found, ResNet-18 and MobileNetV2 at 224
-with random weights. Which kernels a layer gets depends on the ends of its codes alone, so rounding is nearest.
+modules in four widths for the better of x86-64-vnni and x86-64-v3 that the processor at hand can run (the artifact
+is of the profile that fits it as well), what peers make of the network that are installed (ONNX Runtime's quantizer,
+OpenVINO, LiteRT), TVM's import of our QDQ file with its default pipeline, and Relax integer operators that compute our
+program, untuned. Ratios are taken within a round (see backends/device/timing.py). The second command measures the same
+as on a processor without AVX-512. Networks: ResNet-20 and DS-CNN where their data is found, ResNet-18 and MobileNetV2
+at 224 with random weights. Which kernels a layer gets depends on the ends of its codes alone, so rounding is nearest.
+A processor's run replaces its earlier one in docs/latency.json, and leaves those of others.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
@@ -29,10 +32,10 @@ import torch
 
 from isobit.backends.base import BACKENDS
 from isobit.backends.device.replay import CannotCheck
-from isobit.backends.device.timing import interleave, summarize
+from isobit.backends.device.timing import Contender, interleave, summarize
 from isobit.backends.fixed_point.lower import lower
-from isobit.backends.fixed_point.program import Conv, Dequantize, GlobalAverage, MaxPool, Move, Program, Sum
-from isobit.bench.peers import PEERS, quiet
+from isobit.backends.fixed_point.program import Program
+from isobit.bench.peers import PEERS, open_litert, quiet
 from isobit.build import Options, compile_model, plan
 from isobit.calib.calibrate import calibrate
 from isobit.passes import legalize
@@ -40,9 +43,13 @@ from isobit.pipeline.errors import TargetError
 from isobit.pipeline.recipe.file import load_recipe
 from isobit.pipeline.recipe.schema import Recipe
 from tools.bench.latency import export_float, session_caller
+from tools.bench.peers import tflite
+from tools.bench.peers.relax import imported_caller, module_caller, relax_caller
+from tools.bench.peers.without_avx512 import is_hidden
 from tools.bench.rows import SUBJECT_TITLES
 from tools.bench.subjects import Subject, random_weights, trained
-from tools.documents import command_text, markdown
+from tools.code_state import note_state
+from tools.documents import command_text, markdown, read_json
 from tools.processor import cpu_name
 from tools.publish import publish
 
@@ -53,14 +60,17 @@ WIDTHS = {W8A8: ("minmax_w8a8", ()), W7A8: ("minmax_w8a8", ("weights.bits=7",)),
           W4A4: ("mse_w4a4", ())}
 VNNI, AVX2 = "tvm, x86-64-vnni", "tvm, x86-64-v3"
 IMPORTED, RELAX = "TVM's import of the QDQ file", "Relax integer operators, untuned"
-PROFILES = {VNNI: "x86-64-vnni", AVX2: "x86-64-v3"}
+PROFILES = {VNNI: "x86-64-vnni", AVX2: "x86-64-v3"}  # the better ones first
+HIDING = "tools/bench/peers/without_avx512.py "
 NETWORKS = ("resnet20", "ds_cnn", "resnet18", "mobilenet_v2")
 WITH_TVMS_OWN = "resnet20"  # where TVM's own ways are timed as well
 ABOUT = ("Every number of tools/bench/modules.py: median milliseconds with quartiles, time over that of our ONNX "
          "artifact and of the float file (medians of ratios within a round); docs/latency.md shows a part.")
 BLOCK_SECONDS = 0.06
 ROUNDS, IMAGES = 31, 8
+LITERT = "LiteRT, int8"
 PEER_TITLES = {"quantize_static": "ONNX Runtime's quantizer", "openvino-int8": "OpenVINO, int8 (NNCF)"}
+OTHERS = (FLOAT, ONNX, *PEER_TITLES.values(), LITERT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,57 +85,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     os.environ["TVM_NUM_THREADS"] = "1"  # else TVM takes all cores
-    profiles = runnable(PROFILES)
-    if not profiles:
+    title = best_profile(PROFILES)
+    if title is None:
         print("modules: not measured: no device profile of the target tvm runs here")
         return 0
     subjects = {**trained(options.data), **random_weights(options.folder, options.size)}
+    command = command_text(HIDING * is_hidden() + "tools/bench/modules.py",
+                           arguments if arguments is not None else sys.argv[1:])
     found: dict[str, Any] = {}
     for name in options.networks:
         if name not in subjects:
             print(f"{SUBJECT_TITLES[name]}: not measured, it is not found below {options.data} (--data)")
             continue
-        found[name] = measure(subjects[name], options.folder / name, options.rounds, profiles)
-        show(name, found[name])
+        found[name] = measure(subjects[name], options.folder / name, options.rounds, title)
+        show(run_of({name: found[name]}, command))
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if options.write_docs:
-        given = arguments if arguments is not None else sys.argv[1:]
-        content = numbers(found, command_text("tools/bench/modules.py", given))
-        publish(DOCUMENT, content, tables(content))
+        run = run_of(found, command) | {"code": note_state(DOCUMENT.parent)}
+        content = joined(read_json(DOCUMENT.with_suffix(".json")), run)
+        publish(DOCUMENT, content, tables(content), parts=True)
     return 0
 
 
-def runnable(profiles: Mapping[str, str]) -> dict[str, str]:
-    """Those of `profiles` (title -> device profile of `tvm`) whose modules this machine runs itself.
+def best_profile(profiles: Mapping[str, str]) -> str | None:
+    """The first title of `profiles` (title -> device profile of `tvm`) whose modules this machine runs itself.
 
-    Prints why the others are left out.
+    Prints why earlier ones are left out. Where AVX-512 is hidden from others, it is left out for us too.
     """
-    found = {}
     for title, profile in profiles.items():
         try:
             BACKENDS.get("tvm").target(profile)
         except TargetError as error:
             print(f"{title}: not measured: {error}")
-        else:
-            found[title] = profile
-    return found
+            continue
+        if not (title == VNNI and is_hidden()):
+            return title
+    return None
 
 
-def measure(subject: Subject, folder: Path, rounds: int, profiles: Mapping[str, str]) -> dict[str, Any]:
+def processor() -> str:
+    """The name of the processor, and whether AVX-512 is hidden from what is measured."""
+    return cpu_name() + ", AVX-512 hidden" * is_hidden()
+
+
+def measure(subject: Subject, folder: Path, rounds: int, title: str) -> dict[str, Any]:
     """Times of every contender of one network; the baselines of TVM for ResNet-20 only."""
     sample = subject.evaluation().example.numpy()
+    profile = PROFILES[title]
     files = {titled(title, width): build(subject, folder / f"{profile}-{width}", "tvm", profile, width)
-             for title, profile in profiles.items() for width in WIDTHS}
-    onnx_file = build(subject, folder / "onnx", "onnx", "vnni" if VNNI in profiles else "generic") / "model.onnx"
+             for width in WIDTHS}
+    artifact = "vnni" if title == VNNI else "generic"
+    onnx_file = build(subject, folder / f"onnx-{artifact}", "onnx", artifact) / "model.onnx"
     float_file = export_float(subject, folder / "float.onnx")
     runs = {
         FLOAT: session_caller(float_file, sample),
         ONNX: session_caller(onnx_file, sample),
-        **{title: module_caller(path / "model.so", sample) for title, path in files.items()},
-        **peer_callers(float_file, folder),
+        **{name: module_caller(path / "model.so", sample) for name, path in files.items()},
+        **peer_callers(subject, float_file, folder),
     }
-    if subject.name == WITH_TVMS_OWN:
+    if subject.name == WITH_TVMS_OWN and title == VNNI:
         runs |= {IMPORTED: imported_caller(onnx_file, sample), RELAX: relax_caller(program_of(subject), sample)}
     return {"contenders": summarize(interleave(runs, rounds, BLOCK_SECONDS))}
 
@@ -141,18 +160,30 @@ def recipe(width: str = W8A8) -> Recipe:
     return load_recipe(name, [f"images.count={IMAGES}", f"images.batch_size={IMAGES}", *edits])
 
 
-def peer_callers(source: Path, folder: Path) -> dict[str, Callable[[], object]]:
-    """What other tools make of the float file; prints which of them are not installed."""
+def peer_callers(subject: Subject, source: Path, folder: Path) -> dict[str, Callable[[], object]]:
+    """What other tools make of the network; prints which of them are not installed."""
+    ways = {title: partial(open_peer, name, source, folder) for name, title in PEER_TITLES.items()}
+    ways[LITERT] = partial(open_quantized_litert, subject, folder)
     found = {}
-    for name, title in PEER_TITLES.items():
+    for title, open_ in ways.items():
         try:
-            PEERS[name].check()
+            with quiet():
+                found[title] = open_().run
         except CannotCheck as error:
             print(f"{title}: not measured: {error}")
-            continue
-        with quiet():
-            found[title] = PEERS[name].open(source, folder, 1, 1).run
     return found
+
+
+def open_peer(name: str, source: Path, folder: Path) -> Contender:
+    """A peer of `isobit bench` on one thread; raises CannotCheck where it is not installed."""
+    PEERS[name].check()
+    return PEERS[name].open(source, folder, 1, 1)
+
+
+def open_quantized_litert(subject: Subject, folder: Path) -> Contender:
+    """The network by LiteRT's own tools."""
+    source = tflite.export(subject.load().module, subject.evaluation().example, folder / "float.tflite")
+    return open_litert(tflite.quantize(source, folder / "int8.tflite"), 1, 1)
 
 
 def build(subject: Subject, folder: Path, target: str, profile: str, width: str = W8A8) -> Path:
@@ -172,160 +203,22 @@ def program_of(subject: Subject) -> Program:
     return lower(reference)
 
 
-# --- contenders ---------------------------------------------------------------------------------------------------
-
-
-def module_caller(path: Path, sample: np.ndarray) -> Callable[[], object]:
-    """`main` of a compiled module, from float images to float logits as in ONNX Runtime."""
-    import tvm
-
-    return _calls(tvm.runtime.load_module(str(path)), sample)
-
-
-def _calls(module: Any, sample: np.ndarray) -> Callable[[], object]:
-    import tvm
-    from tvm import relax
-
-    machine = relax.VirtualMachine(module, tvm.cpu())
-    argument = tvm.runtime.tensor(sample)
-    run = machine["main"]
-    return lambda: run(argument)
-
-
-def _built(module: Any) -> Any:
-    """A Relax module through TVM's default pipeline for CPUs, for the processor at hand."""
-    import tvm
-    from tvm import relax
-
-    target = tvm.target.Target({"kind": "llvm", "mcpu": tvm.target.codegen.llvm_get_system_cpu()})
-    return relax.build(module, target, relax_pipeline=relax.backend.cpu_generic.get_default_pipeline(target))
-
-
-def imported_caller(path: Path, sample: np.ndarray) -> Callable[[], object]:
-    """Our QDQ file through TVM's ONNX front end, which computes it in float."""
-    import onnx
-    from onnx import inliner
-    from tvm.relax.frontend.onnx import from_onnx
-
-    model = inliner.inline_local_functions(onnx.load(path))
-    module = from_onnx(model, shape_dict={"input": list(sample.shape)}, keep_params_in_input=False)
-    return _calls(_built(module), sample)
-
-
-def relax_caller(program: Program, sample: np.ndarray) -> Callable[[], object]:
-    """Our program in Relax's own integer operators: conv2d to int32, a 64-bit multiplier and shift."""
-    return _calls(_built(relax_module(program, sample.shape)), sample)
-
-
-def relax_module(program: Program, shape: tuple[int, ...]) -> Any:
-    """`main(x: float32 NCHW) -> logits`, for the steps that ResNet-20 has."""
-    from tvm import relax
-
-    builder = relax.BlockBuilder()
-    x = relax.Var("x", relax.TensorType(shape, "float32"))
-    with builder.function("main", [x]):
-        steps = relax.op.round(relax.op.divide(x, _constant(program.input.scale, "float32")))
-        codes = relax.op.clip(relax.op.add(steps, _constant(program.input.zero_point, "float32")), 0, 255)
-        values = {0: builder.emit(relax.op.astype(codes, "uint8"))}
-        for step in program.steps:
-            result = builder.emit(_relax_step(step, program, [values[number] for number in step.inputs]))
-            values[-1 if step.output is None else step.output] = result
-        builder.emit_func_output(values[-1])
-    return builder.get()
-
-
-def _relax_step(step: Any, program: Program, inputs: list[Any]) -> Any:
-    from tvm import relax
-
-    centered = [_centered(value, program.buffers[number].zero_point)
-                for value, number in zip(inputs, step.inputs, strict=True)]
-    match step:
-        case Conv():
-            return _relax_conv(step, program, centered)
-        case Sum():
-            return _rescaled(step, centered)
-        case GlobalAverage():
-            return _rescaled(step, [relax.op.sum(relax.op.astype(centered[0], "int32"), [2, 3], keepdims=True)])
-        case MaxPool():
-            window = step.window
-            return relax.op.nn.max_pool2d(inputs[0], window.kernel, window.stride, window.padding, window.dilation)
-        case Move() if step.index is None:
-            return _relax_move(step, program, inputs[0])
-        case Dequantize(parts=()):
-            return relax.op.multiply(relax.op.astype(centered[0], "float32"),
-                                     _constant(program.buffers[step.inputs[0]].scale, "float32"))
-    raise TypeError(f"no Relax operator for {type(step).__name__}")
-
-
-def _centered(value: Any, zero_point: int) -> Any:
-    """Codes minus their zero point: uint8 as they are where that is 0, else int16."""
-    from tvm import relax
-
-    if zero_point == 0:
-        return value
-    return relax.op.subtract(relax.op.astype(value, "int16"), _constant(zero_point, "int16"))
-
-
-def _relax_conv(step: Conv, program: Program, centered: list[Any]) -> Any:
-    from tvm import relax
-
-    codes = np.ascontiguousarray(step.weights.codes.transpose(0, 3, 1, 2))
-    # The same type on both sides where codes have become int16; uint8 with int8 everywhere else.
-    weights = relax.const(codes.astype(np.int16) if program.buffers[step.inputs[0]].zero_point else codes)
-    total = relax.op.nn.conv2d(
-        centered[0], weights, step.window.stride, step.window.padding, step.window.dilation, step.groups,
-        out_dtype="int32",
-    )
-    total = relax.op.add(total, relax.const(step.bias.reshape(1, -1, 1, 1), "int32"))
-    if step.rescale is None:
-        scale = relax.const(step.logit_scale.reshape(1, -1, 1, 1), "float32")
-        return relax.op.multiply(relax.op.astype(total, "float32"), scale)
-    return _rescaled(step, [total, *centered[1:]])
-
-
-def _rescaled(step: Any, values: list[Any]) -> Any:
-    from tvm import relax
-
-    total = _constant(step.rescale.offset, "int64")
-    for term, value in zip(step.rescale.terms, values, strict=True):
-        factor = term.multiplier.astype(np.int64).reshape(1, -1, 1, 1) << term.lift
-        product = relax.op.multiply(relax.op.astype(value, "int64"), relax.const(factor, "int64"))
-        total = relax.op.add(product, total)
-    codes = relax.op.clip(relax.op.right_shift(total, _constant(step.rescale.shift, "int64")), step.low, step.high)
-    return relax.op.astype(codes, "uint8")
-
-
-def _relax_move(step: Move, program: Program, x: Any) -> Any:
-    from tvm import relax
-
-    source, zero = program.buffers[step.inputs[0]], program.buffers[step.inputs[0]].zero_point
-    channels = program.buffers[step.output].shape[2]
-    known = step.channels[step.channels >= 0]
-    first = int(np.flatnonzero(step.channels >= 0)[0])
-    if step.origin != (0, 0) or not np.array_equal(known, np.arange(source.shape[2])):
-        raise TypeError("a move that ResNet-20 does not have")
-    moved = relax.op.strided_slice(x, [2, 3], [0, 0], list(source.shape[:2]), list(step.stride))
-    after = channels - first - len(known)
-    return relax.op.nn.pad(moved, [0, 0, first, after, 0, 0, 0, 0], pad_value=float(zero))
-
-
-def _constant(value: float, kind: str) -> Any:
-    from tvm import relax
-
-    return relax.const(np.asarray(value, kind), kind)
-
-
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def numbers(found: dict[str, Any], command: str) -> dict[str, Any]:
-    """What docs/latency.json holds: a contender in a line, with its milliseconds and its time over the bases'."""
+def run_of(found: dict[str, Any], command: str) -> dict[str, Any]:
+    """One processor's part of docs/latency.json: a contender in a line, with its time and that over the bases'."""
     return {
-        "about": ABOUT,
-        "command": command, "cpu": cpu_name(),
+        "processor": processor(), "command": command,
         "contenders": [contender(name, title, figures) for name, measured in found.items()
                        for title, figures in measured["contenders"].items()],
     }
+
+
+def joined(content: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """docs/latency.json with a run in place of the same processor's earlier one."""
+    others = [other for other in content.get("runs", ()) if other["processor"] != run["processor"]]
+    return {"about": ABOUT, "runs": sorted([*others, run], key=itemgetter("processor"))}
 
 
 def contender(name: str, title: str, figures: dict[str, Any]) -> dict[str, Any]:
@@ -343,45 +236,35 @@ def contender(name: str, title: str, figures: dict[str, Any]) -> dict[str, Any]:
     } | ({"times_as_fast": faster} if faster else {})
 
 
-def by_network(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Entries by network and contender."""
-    found: dict[str, dict[str, Any]] = {}
-    for entry in content["contenders"]:
-        found.setdefault(entry["network"], {})[entry["contender"]] = entry
-    return found
-
-
 def rows(content: Mapping[str, Any], titles: Sequence[str]) -> list[tuple[str, ...]]:
-    """A line for each network: milliseconds of each contender, and the time over the float file's."""
-    return [(SUBJECT_TITLES[name], *(_cell(entries.get(title)) for title in titles))
-            for name, entries in by_network(content).items()]
+    """A line for each network and profile: milliseconds and the time over the float file's of `titles`.
 
-
-def width_rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """A line for each network and profile: milliseconds of each width, and the time over the float file's."""
-    return [(SUBJECT_TITLES[name], PROFILES[title], *(_cell(entries.get(titled(title, width))) for width in WIDTHS))
-            for name, entries in by_network(content).items() for title in PROFILES if titled(title, W8A8) in entries]
+    A width is that of the profile's modules.
+    """
+    found = []
+    for run in content["runs"]:
+        for name in dict.fromkeys(entry["network"] for entry in run["contenders"]):
+            entries = {entry["contender"]: entry for entry in run["contenders"] if entry["network"] == name}
+            (title,) = (title for title in PROFILES if titled(title, W8A8) in entries)
+            cells = (entries.get(titled(title, column) if column in WIDTHS else column) for column in titles)
+            found.append((SUBJECT_TITLES[name], PROFILES[title], *map(_cell, cells)))
+    return found
 
 
 def _cell(entry: Mapping[str, Any] | None) -> str:
     return "–" if entry is None else f"{entry['ms']:.3f} ({entry['over_float']:.3f}x)"
 
 
-def show(name: str, measured: dict[str, Any]) -> None:
+def show(run: Mapping[str, Any]) -> None:
     """Print what was measured of one network."""
-    for text in tables(numbers({name: measured}, "")).values():
-        print(text)
-    print()
+    for text in tables({"runs": [run]}).values():
+        print(text, end="\n\n")
 
 
 def tables(content: Mapping[str, Any]) -> dict[str, str]:
     """Markdown by the name of its place in docs/latency.md; `content` is what docs/latency.json holds."""
-    peers = [title for title in PEER_TITLES.values()
-             if any(entry["contender"] == title for entry in content["contenders"])]
-    others = (FLOAT, ONNX, *peers)
-    parts = [f"`{content['command']}`, {content['cpu']}:",
-             markdown(("network", "profile", *WIDTHS), width_rows(content)),
-             markdown(("network", *others), rows(content, others))]
+    parts = [*(f"`{run['command']}`, {run['processor']}" for run in content["runs"]),
+             *(markdown(("network", "profile", *titles), rows(content, titles)) for titles in (tuple(WIDTHS), OTHERS))]
     return {"modules": "\n\n".join(parts)}
 
 

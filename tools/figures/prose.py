@@ -120,7 +120,8 @@ def _span(values: Iterable[float], digits: int = 2) -> tuple[str, str]:
 
 
 def _compiled(numbers: Numbers, contender: str, key: str) -> list[float]:
-    return [entry[key] for entry in numbers["latency"]["contenders"] if entry["contender"] == contender]
+    return [entry[key] for run in numbers["latency"]["runs"] for entry in run["contenders"]
+            if entry["contender"] == contender]
 
 
 def _lines(numbers: Numbers, group: str, network: str, **what: str) -> list[Mapping[str, Any]]:

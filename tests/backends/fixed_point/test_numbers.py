@@ -6,7 +6,14 @@ import torch
 from torch import nn
 
 from isobit.backends.execution.codes import CodeGrid
-from isobit.backends.fixed_point.numbers import function_table, pool_divisors, requantize_table, window_of
+from isobit.backends.fixed_point.numbers import (
+    function_table,
+    pool_divisors,
+    requantize_table,
+    window_of,
+    without_largest,
+)
+from isobit.backends.fixed_point.steps import refusal
 from isobit.backends.regions import Region
 from isobit.passes import prepare
 from isobit.pipeline.capture.capture import capture
@@ -92,3 +99,14 @@ def test_tables_between_grids():
     assert requantize_table(node, grid(0.1, 3), grid(0.1, 3, low=5)) is not None
     table = requantize_table(node, grid(0.1, 3), grid(0.2, 7))
     assert table[3] == 7 and table[5] == 8 and table[4] == 8 and table[255] == 133
+
+
+@pytest.mark.parametrize(("pool", "size", "right"), [
+    (nn.MaxPool2d(2, 1, 1, 2), 1, False), (nn.MaxPool2d(2, 1, 1, 2), 2, True), (nn.MaxPool2d(3, 2, 1), 1, True),
+    (nn.MaxPool2d((1, 2), (1, 1), (0, 1), (1, 2)), 1, False),
+])
+def test_a_maximum_of_padding_alone_is_refused(pool, size, right):
+    """PyTorch gives -inf there, which no code stands for. Found by seed 73070."""
+    node = node_of(pool, "max_pool2d", size)
+    reason = "max_pool2d with a window in its padding alone, where nothing is the largest" * (not right)
+    assert without_largest(node) == refusal(node) == reason
