@@ -24,6 +24,8 @@ CPUID = {
     "avx512f": (1, 1, 16), "avx512dq": (1, 1, 17), "avx512cd": (1, 1, 28), "avx512bw": (1, 1, 30),
     "avx512vl": (1, 1, 31), "avx512_vnni": (1, 2, 11), "abm": (2, 2, 5), "avx_vnni": (6, 0, 4),
 }
+# Features by which kernels for few bits differ.
+DECIDING = ("avx2", "avx_vnni", "avx512_vnni", "asimd", "asimddp", "i8mm")
 
 
 def this_machine() -> str:
@@ -94,6 +96,12 @@ def processor(cpuinfo: str) -> str:
             return found.group(1).strip()
     numbers = re.findall(r"^CPU (implementer|part)[ \t]*:[ \t]*(\S+)", cpuinfo, re.MULTILINE)[:2]
     return "CPU " + ", ".join(" ".join(pair) for pair in numbers) if numbers else platform.machine()
+
+
+def description(cpuinfo: str) -> str:
+    """The processor's name, and which instructions it has that decide how fast integers are."""
+    known = [name for name in DECIDING if name in features(cpuinfo)]
+    return processor(cpuinfo) + (" (" + ", ".join(known) + ")" if known else "")
 
 
 def best_profile(profiles: Mapping[str, Iterable[str]], present: frozenset[str]) -> str | None:

@@ -9,12 +9,13 @@ Python 3.8.
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from isobit.backends.device.processor import processor, read_cpuinfo
+from isobit.backends.device.processor import description, read_cpuinfo
 
 WARM_UP = 2
 ROUNDS = 31
@@ -141,5 +142,7 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
 def conditions(threads: int, batch: int, rounds: int) -> str:
     """Under what was measured, for people."""
     clock = "CPU time" if threads == 1 else "time that passed"
-    return (f"{processor(read_cpuinfo())}; {threads} thread{'' if threads == 1 else 's'}, batch {batch}; medians of "
+    cores = os.cpu_count() or threads
+    count = f"{threads} thread{'' if threads == 1 else 's'}" + (f" on {cores} cores" if threads > cores else "")
+    return (f"{description(read_cpuinfo())}; {count}, batch {batch}; medians of "
             f"{rounds} rounds, {clock}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from isobit import __version__
 from isobit.backends.base import BACKENDS
-from isobit.backends.device.processor import processor, read_cpuinfo, this_machine
+from isobit.backends.device.processor import description, read_cpuinfo, this_machine
 from isobit.backends.device.replay import CannotCheck
 from isobit.backends.device.timing import (
     ROUNDS,
@@ -80,7 +80,7 @@ class Measured:
         """For a script."""
         runtimes = (name for backend in BACKENDS.loaded().values() for name in backend.packages)
         return {
-            "isobit": __version__, "processor": processor(read_cpuinfo()), "machine": this_machine(),
+            "isobit": __version__, "processor": description(read_cpuinfo()), "machine": this_machine(),
             "cores": os.cpu_count(), "packages": package_versions("numpy", *runtimes, *PACKAGES),
             **asdict(self.settings), "clock": "cpu" if self.settings.threads == 1 else "wall", "base": self.base,
             "contenders": [self._entry(candidate) for candidate in self.candidates if candidate.name in self.times],

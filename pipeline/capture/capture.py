@@ -10,6 +10,7 @@ import inspect
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ def _export(model: nn.Module, example: Inputs, named: Mapping[str, Tensor]) -> t
     batch = torch.export.Dim("batch", min=1)
     repeated = [x[:1].repeat(BATCH, *[1] * (x.dim() - 1)) for x in tensors(example)]
     shapes = [{0: batch} for _ in repeated]
-    positional, keywords, dynamic = tuple(repeated), {}, tuple(shapes)
+    positional, keywords, dynamic = tuple(repeated), {}, _by_parameter(model, shapes)
     if named:
         by_name, free = dict(zip(named, repeated, strict=True)), dict(zip(named, shapes, strict=True))
         if _has_arguments(model, named):
@@ -86,6 +87,14 @@ def _export(model: nn.Module, example: Inputs, named: Mapping[str, Tensor]) -> t
         raise
     except Exception as error:  # torch.export raises many types; every one means "not capturable"
         raise _explained(error, tuple(tuple(x.shape[1:]) for x in tensors(example))) from error
+
+
+def _by_parameter(model: nn.Module, shapes: Sequence[Any]) -> tuple[Any, ...]:
+    """What torch.export is told of each parameter of `forward`; all that `*inputs` takes stands in one tuple."""
+    kinds = [given.kind for given in inspect.signature(model.forward).parameters.values()]
+    rest = inspect.Parameter.VAR_POSITIONAL
+    first = kinds.index(rest) if rest in kinds else len(shapes)
+    return (*shapes[:first], *([tuple(shapes[first:])] if shapes[first:] else []))
 
 
 def _has_arguments(model: nn.Module, names: Collection[str]) -> bool:

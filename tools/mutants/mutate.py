@@ -89,8 +89,11 @@ class Frozen:
     samples: Inputs
 
 
-def subject(name: str, data: Path, backend: Backend) -> Frozen:
+def subject(name: str, data: Path, backend: Backend, profile: str | None = None) -> Frozen:
     """A network by its name, with ranges from the extremes and nearest rounding: learned numbers would change nothing.
+
+    Args:
+        profile: of the device; None for the target's own.
 
     Raises:
         InputError: its files are not below `data`.
@@ -107,7 +110,7 @@ def subject(name: str, data: Path, backend: Backend) -> Frozen:
         given = found[name].calibration(recipe.images.count, recipe.seed)
         loaded, example, (calibration, _) = found[name].load(), given.example, given.materialize()
         samples = found[name].evaluation().first(SAMPLES).materialize()[0]
-    quantized = story.plan(loaded, recipe, backend, example)
+    quantized = story.plan(loaded, recipe, backend, example, profile)
     return Frozen(passes.legalize(calibrate(quantized, calibration))[0], samples)
 
 
@@ -310,6 +313,7 @@ def main() -> int:
     parser.add_argument("networks", nargs="+", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--targets", nargs="+", choices=list(DAMAGE), default=list(DAMAGE))
+    parser.add_argument("--profile", help="of the device; default: the target's own")
     parser.add_argument("--every", type=int, default=1, help="judge every so many-th mutant")
     parser.add_argument("--parity", action="store_true", help="ask parity of every mutant, too")
     given = parser.parse_args()
@@ -319,7 +323,7 @@ def main() -> int:
             for target in given.targets:
                 backend = BACKENDS.get(target)
                 try:
-                    frozen = subject(name, given.data, backend)
+                    frozen = subject(name, given.data, backend, given.profile)
                 except TargetError as error:  # not every target has every operator
                     print(f"\n{name} on {target}: {error.message}", flush=True)
                     continue

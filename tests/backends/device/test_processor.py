@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from isobit.backends.device import processor as module
-from isobit.backends.device.processor import best_profile, features, processor, read_cpuinfo, this_machine, why_not
+from isobit.backends.device.processor import (
+    best_profile,
+    description,
+    features,
+    processor,
+    read_cpuinfo,
+    this_machine,
+    why_not,
+)
 from isobit.backends.tvm.profiles import PROFILES, profiles_of
 
 ROOT = Path(__file__).parents[3]
@@ -56,6 +64,9 @@ def test_processor_is_named_where_a_name_is_given_and_numbered_elsewhere():
     assert processor(CORTEX_A53) == "CPU implementer 0x41, part 0xd03"
     assert processor(BIG_LITTLE) == "Some Board 4"
     assert processor("") != ""
+    assert description(HASWELL) == "Intel(R) Core(TM) i7-4770 CPU @ 3.40GHz (avx2)"
+    assert description(CORTEX_A53) == "CPU implementer 0x41, part 0xd03 (asimd)"
+    assert description("") == processor("")
 
 
 def test_missing_feature_is_a_sentence_that_says_what_to_build():

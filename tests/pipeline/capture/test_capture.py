@@ -150,6 +150,24 @@ def test_a_model_that_takes_a_dict():
     assert torch.equal(captured.graph(x, y), x - y)
 
 
+class All(nn.Module):
+    def forward(self, *inputs):
+        return inputs[0] - inputs[-1]
+
+
+class First(nn.Module):
+    def forward(self, x, *inputs, **options):
+        return x - (inputs[-1] if inputs else x)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("model", [All(), First()], ids=["all", "first"])
+def test_a_model_that_takes_any_number_of_inputs(model, count):
+    inputs = tuple(torch.randn(1, 3, 4) for _ in range(count))
+    captured = capture(model, inputs)
+    assert torch.equal(captured.graph(*inputs), inputs[0] - inputs[-1])
+
+
 def test_outputs_keep_their_keys_and_some_can_be_left_out():
     class Nested(Call):
         def forward(self, x):
