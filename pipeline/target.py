@@ -98,10 +98,17 @@ class Note:
     Args:
         text: one sentence; `{weights}` and `{activations}` stand for the recipe's bits.
         activations_below: it concerns recipes whose activations have fewer bits than this; 9 for all.
+        both_from: it concerns recipes whose weights and activations have at least so many; 0 for all.
     """
 
     text: str
     activations_below: int = 9
+    both_from: int = 0
+
+    def concerns(self, weight_bits: int | str, activation_bits: int) -> bool:
+        """Whether a recipe has such bits; weights that several widths share have none of their own."""
+        least = min(int(weight_bits) if str(weight_bits).isdecimal() else 0, activation_bits)
+        return self.both_from <= least and activation_bits < self.activations_below
 
 
 @dataclass(frozen=True)
@@ -205,4 +212,4 @@ class Target:
     def notes_for(self, weight_bits: int | str, activation_bits: int) -> list[str]:
         """The notes that concern a recipe of these bits; those of weights as its name says them, `4` or `mp3`."""
         bits = {"weights": weight_bits, "activations": activation_bits}
-        return [note.text.format(**bits) for note in self.notes if activation_bits < note.activations_below]
+        return [note.text.format(**bits) for note in self.notes if note.concerns(weight_bits, activation_bits)]

@@ -55,7 +55,7 @@ class TvmBackend:
         """
         chosen = profiles.resolve(profile)
         toolchain.check(chosen)
-        return integer_target(NAME, chosen.name, float_operators="after_layers",
+        return integer_target(NAME, chosen.name, profiles.NOTES.get(chosen.flavour, ()), float_operators="after_layers",
                               depthwise_bits=profiles.DEPTHWISE_BITS.get(chosen.flavour))
 
     def check(self, profile: str) -> None:

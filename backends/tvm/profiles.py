@@ -11,11 +11,15 @@ from typing import Any, Literal
 
 from isobit.backends.device.processor import best_profile, features, processor, read_cpuinfo, this_machine
 from isobit.pipeline.errors import TargetError, nearest_spelling
+from isobit.pipeline.target import Note
 
 Flavour = Literal["vnni512", "avx2", "lanes", "sdot", "usdot"]
 # Bits of every weight of a depthwise convolution, which has kernels of its own (`instructions.x86.X86.taps`). On AVX2
 # at most: where products are of bytes, as of few bits, it takes 8.
 DEPTHWISE_BITS: dict[Flavour, int] = {"vnni512": 8, "avx2": 16, "sdot": 8, "usdot": 8, "lanes": 8}
+NOTES: dict[Flavour, tuple[Note, ...]] = {"avx2": (Note(
+    "without VNNI, 8-bit activations times 8-bit weights cannot be added in 16 bits: `recipe.weights.bits=7` keeps "
+    "weight codes within +-64 and is faster, fewer bits are faster still", both_from=8),)}
 NATIVE = "native"
 EMULATOR_PACKAGE = "qemu-user"
 

@@ -78,6 +78,12 @@ def test_notes_concern_some_recipes_and_speak_of_their_bits():
     assert target.notes_for(4, 8) == ["for all"]
 
 
+def test_notes_of_wide_codes_concern_no_recipe_that_narrows_either_or_shares_bits():
+    target = dataclasses.replace(TARGET, notes=(Note("wide", both_from=8),))
+    assert target.notes_for("8", 8) == ["wide"]
+    assert not any(target.notes_for(*bits) for bits in ((7, 8), (8, 7), ("mp6", 8), ("4", 4)))
+
+
 def test_what_a_weight_takes_is_asked_of_the_kind_of_layer():
     own = WeightLimits(depthwise_bits=16)
     assert [own.stored_bits(bits) for bits in (2, 4, 5, 8)] == [2, 4, 8, 8]

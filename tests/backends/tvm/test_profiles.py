@@ -5,6 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from isobit.backends.tvm import TvmBackend
+from isobit.backends.tvm.device import toolchain
 from isobit.backends.tvm.instructions import instruction_set
 from isobit.backends.tvm.instructions.x86 import X86
 from isobit.backends.tvm.profiles import (
@@ -79,3 +81,13 @@ def test_weights_of_depthwise_layers_take_what_their_kernels_read(profile):
     e = instruction_set(profile.flavour)
     expected = 8 * np.dtype(e.taps).itemsize if isinstance(e, X86) else 8
     assert DEPTHWISE_BITS.get(profile.flavour) == expected
+
+
+@pytest.mark.parametrize(("profile", "bits", "said"), [
+    ("x86-64-v3", (8, 8), True), ("x86-64-v3", (7, 8), False), ("x86-64-v3", (8, 4), False),
+    ("x86-64-vnni", (8, 8), False), ("aarch64", (8, 8), False),
+])
+def test_products_that_need_32_bits_are_spoken_of_where_they_cost_time(monkeypatch, profile, bits, said):
+    monkeypatch.setattr(toolchain, "check", lambda chosen: None)
+    notes = TvmBackend().target(profile).notes_for(*bits)
+    assert any("`recipe.weights.bits=7`" in note for note in notes) == said
