@@ -13,10 +13,10 @@ from isobit.backends.device.processor import best_profile, features, processor, 
 from isobit.pipeline.errors import TargetError, nearest_spelling
 from isobit.pipeline.target import Note
 
-Flavour = Literal["vnni512", "avx2", "lanes", "sdot", "usdot"]
+Flavour = Literal["vnni512", "vnni256", "avx2", "lanes", "sdot", "usdot"]
 # Bits of every weight of a depthwise convolution, which has kernels of its own (`instructions.x86.X86.taps`). On AVX2
 # at most: where products are of bytes, as of few bits, it takes 8.
-DEPTHWISE_BITS: dict[Flavour, int] = {"vnni512": 8, "avx2": 16, "sdot": 8, "usdot": 8, "lanes": 8}
+DEPTHWISE_BITS: dict[Flavour, int] = {"vnni512": 8, "vnni256": 8, "avx2": 16, "sdot": 8, "usdot": 8, "lanes": 8}
 NOTES: dict[Flavour, tuple[Note, ...]] = {"avx2": (Note(
     "without VNNI, 8-bit activations times 8-bit weights cannot be added in 16 bits: `recipe.weights.bits=7` keeps "
     "weight codes within +-64 and is faster, fewer bits are faster still", both_from=8),)}
@@ -68,8 +68,8 @@ class DeviceProfile:
     Args:
         name: what a user calls it: `x86-64-vnni`.
         machine: architecture.
-        flavour: which kernels are generated: 8-bit products summed in fours by `vpdpbusd` (vnni512), `sdot`, or
-            `usdot`; int16 pairs by `vpmaddwd` (avx2); or widened lanes that the compiler vectorises (lanes).
+        flavour: which kernels are generated: 8-bit products summed in fours by `vpdpbusd` (vnni512, vnni256),
+            `sdot`, or `usdot`; int16 pairs by `vpmaddwd` (avx2); or widened lanes that the compiler vectorises (lanes).
         features: what the processor must have, as /proc/cpuinfo names it.
         mcpu: LLVM's processor.
         mattr: LLVM's features on top of it.
@@ -107,6 +107,7 @@ PROFILES: dict[str, DeviceProfile] = {
         DeviceProfile(
             "x86-64-vnni", X86_64, "vnni512", ("avx512_vnni", *_V4, *_V3), "x86-64-v4", ("+avx512vnni",), None
         ),
+        DeviceProfile("x86-64-avxvnni", X86_64, "vnni256", ("avx_vnni", *_V3), "x86-64-v3", ("+avxvnni",), None),
         DeviceProfile("x86-64-v3", X86_64, "avx2", _V3, "x86-64-v3", (), "max"),
         DeviceProfile(
             "aarch64-i8mm", AARCH64, "usdot", ("i8mm", "asimddp", "asimd"), "generic",

@@ -90,8 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("modules: not measured: no device profile of the target tvm runs here")
         return 0
     subjects = {**trained(options.data), **random_weights(options.folder, options.size)}
-    command = command_text(HIDING * is_hidden() + "tools/bench/modules.py",
-                           arguments if arguments is not None else sys.argv[1:])
+    given = arguments if arguments is not None else sys.argv[1:]
+    command = HIDING * is_hidden() + command_text("tools/bench/modules.py", given)
     found: dict[str, Any] = {}
     for name in options.networks:
         if name not in subjects:
@@ -237,22 +237,26 @@ def contender(name: str, title: str, figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def rows(content: Mapping[str, Any], titles: Sequence[str]) -> list[tuple[str, ...]]:
-    """A line for each network and profile: milliseconds and the time over the float file's of `titles`.
-
-    A width is that of the profile's modules.
-    """
+    """A line for each network and profile: what was measured of `titles`; a width is that of the profile's modules."""
     found = []
     for run in content["runs"]:
         for name in dict.fromkeys(entry["network"] for entry in run["contenders"]):
             entries = {entry["contender"]: entry for entry in run["contenders"] if entry["network"] == name}
             (title,) = (title for title in PROFILES if titled(title, W8A8) in entries)
-            cells = (entries.get(titled(title, column) if column in WIDTHS else column) for column in titles)
-            found.append((SUBJECT_TITLES[name], PROFILES[title], *map(_cell, cells)))
+            cells = (_cell(column, entries.get(titled(title, column) if column in WIDTHS else column))
+                     for column in titles)
+            found.append((SUBJECT_TITLES[name], PROFILES[title], *cells))
     return found
 
 
-def _cell(entry: Mapping[str, Any] | None) -> str:
-    return "–" if entry is None else f"{entry['ms']:.3f} ({entry['over_float']:.3f}x)"
+def _cell(title: str, entry: Mapping[str, Any] | None) -> str:
+    """Milliseconds of the float file and of our modules; the time over the float file's of all but that."""
+    if entry is None:
+        return "–"
+    time, ratio = f"{entry['ms']:.3f}", f"{entry['over_float']:.3f}x"
+    if title == FLOAT:
+        return time
+    return f"{time} ({ratio})" if title in WIDTHS else ratio
 
 
 def show(run: Mapping[str, Any]) -> None:

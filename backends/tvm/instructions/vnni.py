@@ -1,4 +1,4 @@
-"""AVX-512 with `vpdpbusd`: four 8-bit products summed into each 32-bit lane, unsigned codes times signed weights."""
+"""`vpdpbusd` of AVX-512 and AVX: four 8-bit products summed into a 32-bit lane, unsigned codes times signed weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from isobit.backends.tvm.instructions.x86 import X86
 
 
 class Vnni(X86):
-    """The dot product of bytes in 512-bit vectors, in narrower ones for depthwise layers of few channels."""
+    """AVX-512: the dot product of bytes in 512-bit vectors, in narrower ones for depthwise layers of few channels."""
 
     flavour = "vnni512"
     lanes = 16
@@ -36,3 +36,12 @@ class Vnni(X86):
         operands = [self.bits(kind, value) for kind, value in zip(kinds, (codes, weights), strict=True)]
         name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"
         return self.T.call_llvm_pure_intrin(f"int32x{self.lanes}", name, sums, *operands)
+
+
+class AvxVnni(Vnni):
+    """AVX: the same in 256-bit vectors, with half as many registers. LLVM's intrinsics have the one name for both."""
+
+    flavour = "vnni256"
+    lanes = 8
+    registers = 14
+    widths = (8, 4)

@@ -41,6 +41,7 @@ class Processor:
 
 PROCESSORS: dict[str, Processor] = {
     "vnni512": Processor(16, transforms=True, depthwise=(16, 8, 4)),
+    "vnni256": Processor(8, transforms=True, depthwise=(8, 4)),
     "avx2": Processor(8, group=2, transforms=True, depthwise=(8, 4), taps="int16",
                       bytes_apart=Processor(8, transforms=True, depthwise=(8, 4), adds_16=255)),
     "sdot": Processor(4, signed=True, transforms=True, channels_apart=16),

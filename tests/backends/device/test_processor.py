@@ -95,6 +95,9 @@ def test_module_of_another_machine_is_refused_whatever_the_features():
     ("machine", "cpuinfo", "name"),
     [
         ("x86_64", HASWELL, "x86-64-v3"),
+        ("x86_64", HASWELL.replace("avx2 ", "avx2 avx_vnni "), "x86-64-avxvnni"),
+        ("x86_64", HASWELL.replace("avx2 ", "avx2 avx_vnni avx512_vnni avx512f avx512bw avx512cd avx512dq avx512vl "),
+         "x86-64-vnni"),
         ("x86_64", HASWELL.replace("avx2 ", "avx2 avx512_vnni avx512f avx512bw avx512cd avx512dq avx512vl "),
          "x86-64-vnni"),
         ("aarch64", CORTEX_A53, "aarch64"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from isobit.backends.device.processor import features, read_cpuinfo
 from isobit.backends.fixed_point.program import Program
 from isobit.backends.tvm.device.toolchain import check_packages, emulation
 from isobit.backends.tvm.instructions import instruction_set
@@ -17,12 +19,15 @@ from isobit.backends.tvm.instructions.base import Expr, InstructionSet
 from isobit.backends.tvm.kernels.kernel import Argument, Call, Code, make_kernel
 from isobit.backends.tvm.kernels.layout import Place, plan_places
 from isobit.backends.tvm.module import step_call
-from isobit.backends.tvm.profiles import PROFILES
+from isobit.backends.tvm.profiles import PROFILES, DeviceProfile
 from isobit.pipeline.errors import TargetError
 from tests.backends.fixed_point import oracle
 
-# What runs on x86: the kernels without intrinsics are those of plain ARMv8, compiled for AVX2 here.
-NATIVE = {"vnni512": "x86-64-vnni", "avx2": "x86-64-v3", "lanes": "x86-64-v3"}
+# What runs on x86: the kernels without intrinsics are those of plain ARMv8, compiled for AVX2 here. Those of AVX-VNNI
+# are compiled for AVX-512 where a processor has that alone: LLVM has one intrinsic for both, and encodes it otherwise.
+NATIVE = {"vnni512": PROFILES["x86-64-vnni"], "vnni256": PROFILES["x86-64-avxvnni"], "avx2": PROFILES["x86-64-v3"],
+          "lanes": PROFILES["x86-64-v3"]}
+ENCODED_OTHERWISE = replace(PROFILES["x86-64-vnni"], flavour="vnni256")
 
 
 def needs_tvm() -> None:
@@ -33,10 +38,16 @@ def needs_tvm() -> None:
         pytest.skip(error.what)
 
 
+def native(flavour: str) -> DeviceProfile:
+    """The profile by which kernels of a flavour run on this processor, if any does."""
+    lacking = flavour == "vnni256" and "avx_vnni" not in features(read_cpuinfo())
+    return ENCODED_OTHERWISE if lacking else NATIVE[flavour]
+
+
 def needs(flavour: str) -> dict[str, Any]:
     """LLVM's target for a flavour that runs on this processor; else the test is skipped."""
     needs_tvm()
-    profile = PROFILES[NATIVE[flavour]]
+    profile = native(flavour)
     try:
         emulated = emulation(profile)
     except TargetError as error:

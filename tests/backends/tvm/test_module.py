@@ -12,7 +12,9 @@ from tests.examples.tvm_networks import resnet
 pytestmark = pytest.mark.tvm
 
 
-@pytest.mark.parametrize(("flavour", "bits"), [("vnni512", (8, 8)), ("vnni512", (4, 4)), ("avx2", (2, 8))])
+@pytest.mark.parametrize(("flavour", "bits"), [
+    ("vnni512", (8, 8)), ("vnni512", (4, 4)), ("vnni256", (4, 4)), ("avx2", (2, 8)),
+])
 def test_functions_give_every_code_and_logit(flavour, bits):
     import tvm
     from tvm import relax
@@ -20,8 +22,8 @@ def test_functions_give_every_code_and_logit(flavour, bits):
 
     harness.needs(flavour)
     program = resnet(1, (12, 24), 9, bits)
-    builder = module_builder(program, PROFILES[harness.NATIVE[flavour]])
-    machine = relax.VirtualMachine(executable(builder, PROFILES[harness.NATIVE[flavour]]), tvm.cpu())
+    builder = module_builder(program, harness.native(flavour))
+    machine = relax.VirtualMachine(executable(builder, harness.native(flavour)), tvm.cpu())
     x = np.random.default_rng(0).normal(0, 1.5, (1, 3, 9, 9)).astype(np.float32)
     codes = np.clip(np.rint(x / np.float32(program.input.scale)) + program.input.zero_point, 0, 255).astype(np.uint8)
     codes = np.ascontiguousarray(codes.transpose(0, 2, 3, 1))

@@ -33,7 +33,8 @@ def test_native_is_the_default_and_every_name_resolves():
 def test_better_profiles_come_first_and_need_more(machine):
     entries = [set(required) for required in profiles_of(machine.name).values()]
     assert len(entries) >= 2
-    assert all(better > other for better, other in pairwise(entries))
+    # What a better profile needs may not be in a worse one's place: AVX-512's VNNI and AVX's are features of their own.
+    assert all(better > entries[-1] and not better <= other for better, other in pairwise(entries))
 
 
 def test_profiles_of_one_machine_have_kernels_of_their_own():

@@ -28,7 +28,7 @@ def zsh(line):
     ("isobit analyze net.pth --recipe adaround_w8a8", {"adaround_w8a8"}),
     ("isobit recipes nearest_w8a", {"nearest_w8a8"}),
     ("isobit build net.pth --target ", {"onnx", "tvm", "c", "reference"}),
-    ("isobit net.pth --target tvm --device-profile x", {"x86-64-v3", "x86-64-vnni"}),
+    ("isobit net.pth --target tvm --device-profile x", {"x86-64-v3", "x86-64-avxvnni", "x86-64-vnni"}),
     ("isobit net.pth --device-profile ", {"x86-64-v3", "vnni"}), ("isobit net.pth --metric ma", {"map"}),
     ("isobit net.pth --channels b", {"bgr"}), ("isobit net.pth --device ", {"auto", "cpu", "cuda"}),
     ("isobit analyze net.pth --minimize l", {"latency"}), ("isobit build net.pth --calib", {"--calib-data"}),

@@ -1,17 +1,15 @@
 """The module bench: its Relax baseline computes the program to the bit, and its tables are made of the ratios."""
 
 
-import numpy as np
 import pytest
 
-from isobit.backends.fixed_point.lower import lower
-from isobit.backends.fixed_point.rules import integer_target
+from isobit.backends.device.replay import CannotCheck
+from isobit.backends.device.timing import Contender
 from isobit.pipeline.errors import TargetError
-from tests.backends.fixed_point import oracle
-from tests.backends.fixed_point.test_lower import input_codes
-from tests.examples.onnx_cases import frozen
 from tools.bench import modules as bench_modules
+from tools.bench.peers.without_avx512 import SET
 from tools.documents import fill, read_json
+from tools.processor import cpu_name
 
 
 def figures(milliseconds, times):
@@ -20,15 +18,13 @@ def figures(milliseconds, times):
     return {"ms": [milliseconds] * 3, "speed_over": speed}
 
 
-VNNI, AVX2, NARROW = (bench_modules.titled(profile, width) for profile, width in (
-    (bench_modules.VNNI, "W8A8"), (bench_modules.AVX2, "W8A8"), (bench_modules.AVX2, "W4A4")))
+VNNI, NARROW = (bench_modules.titled(bench_modules.VNNI, width) for width in ("W8A8", "W4A4"))
 PEER = "OpenVINO, int8 (NNCF)"
 MEASURED = {
     "contenders": {
         VNNI: figures(0.2, {bench_modules.ONNX: 0.5, bench_modules.FLOAT: 0.25,
                             bench_modules.IMPORTED: 1 / 200, bench_modules.RELAX: 1 / 10}),
-        AVX2: figures(0.5, {bench_modules.ONNX: 1.25, bench_modules.FLOAT: 1.5}),
-        NARROW: figures(0.3, {bench_modules.ONNX: 0.75, bench_modules.FLOAT: 0.9, AVX2: 0.6}),
+        NARROW: figures(0.3, {bench_modules.ONNX: 0.75, bench_modules.FLOAT: 0.9, VNNI: 0.6}),
         PEER: figures(0.4, {bench_modules.FLOAT: 0.8}),
         **{name: figures(1.0, {bench_modules.ONNX: 1.0, bench_modules.FLOAT: 1.0})
            for name in (bench_modules.ONNX, bench_modules.FLOAT, bench_modules.IMPORTED, bench_modules.RELAX)},
@@ -36,59 +32,75 @@ MEASURED = {
 }
 
 
+def content_of(**found):
+    return {"runs": [bench_modules.run_of(found, "tools/bench/modules.py")]}
+
+
 def test_every_contender_is_kept_with_its_ratios():
-    content = bench_modules.numbers({"resnet20": MEASURED}, "a command")
-    lines = {line["contender"]: line for line in content["contenders"]}
+    (run,) = content_of(resnet20=MEASURED)["runs"]
+    lines = {line["contender"]: line for line in run["contenders"]}
     assert lines[VNNI] == {
         "network": "resnet20", "contender": VNNI, "ms": 0.2, "quartiles": [0.2, 0.2],
         "over_our_onnx": 0.5, "over_float": 0.25,
         "times_as_fast": {bench_modules.IMPORTED: 200, bench_modules.RELAX: 10},
     }
-    assert lines[AVX2]["over_float"] == 1.5 and not {"times_as_fast", "over_w8a8"} & lines[AVX2].keys()
+    assert lines[PEER]["over_float"] == 0.8 and not {"times_as_fast", "over_w8a8"} & lines[PEER].keys()
     assert lines[NARROW]["over_w8a8"] == 0.6
 
 
-def test_what_was_not_measured_has_no_place_in_the_table():
-    few = {"contenders": {VNNI: MEASURED["contenders"][VNNI]}}
-    content = bench_modules.numbers({"resnet18": few}, "a command")
-    assert bench_modules.rows(content, (bench_modules.FLOAT, VNNI, AVX2)) == [("ResNet-18", "–", "0.200 (0.250x)", "–")]
-    assert bench_modules.width_rows(content) == [("ResNet-18", "x86-64-vnni", "0.200 (0.250x)", "–", "–", "–")]
-    assert PEER not in bench_modules.tables(content)["modules"]
+def test_what_was_not_measured_has_no_number_in_the_table():
+    few = content_of(resnet18={"contenders": {VNNI: MEASURED["contenders"][VNNI]}})
+    assert bench_modules.rows(few, ("W8A8", "W4A4")) == [("ResNet-18", "x86-64-vnni", "0.200 (0.250x)", "–")]
+    assert bench_modules.rows(few, (PEER,)) == [("ResNet-18", "x86-64-vnni", "–")]
 
 
-def test_a_processor_without_vnni_measures_its_own_profile(monkeypatch, capsys):
-    class Older:
+def test_a_run_replaces_that_of_its_processor_alone(monkeypatch):
+    first = content_of(resnet20=MEASURED)
+    monkeypatch.setenv(SET, "1")
+    (hidden,) = content_of(resnet20=MEASURED)["runs"]
+    assert hidden["processor"] == cpu_name() + ", AVX-512 hidden"
+    both = bench_modules.joined(first, hidden)
+    assert [run["processor"] for run in both["runs"]] == [cpu_name(), hidden["processor"]]
+    again = bench_modules.joined(both, hidden | {"command": "another"})
+    assert again["runs"] == [*first["runs"], hidden | {"command": "another"}]
+
+
+@pytest.mark.parametrize("refused", [(), ("x86-64-vnni",), ("x86-64-vnni", "x86-64-v3")])
+def test_the_best_profile_that_runs_is_measured(monkeypatch, capsys, refused):
+    class Machine:
         def target(self, profile):
-            if profile == "x86-64-vnni":
-                raise TargetError("this processor lacks avx512_vnni")
+            if profile in refused:
+                raise TargetError("this processor lacks something")
 
-    monkeypatch.setattr(bench_modules.BACKENDS, "get", lambda name: Older())
-    assert bench_modules.runnable(bench_modules.PROFILES) == {bench_modules.AVX2: "x86-64-v3"}
-    assert "tvm, x86-64-vnni: not measured: " in capsys.readouterr().out
+    monkeypatch.setattr(bench_modules.BACKENDS, "get", lambda name: Machine())
+    titles = (bench_modules.VNNI, bench_modules.AVX2, None)
+    assert bench_modules.best_profile(bench_modules.PROFILES) == titles[len(refused)]
+    assert capsys.readouterr().out.count("not measured: ") == len(refused)
+    monkeypatch.setenv(SET, "1")
+    assert bench_modules.best_profile(bench_modules.PROFILES) == (*titles[1:2], *titles[1:])[len(refused)]
+
+
+def test_a_peer_that_is_missing_is_named_and_the_others_are_measured(monkeypatch, capsys, tmp_path):
+    def missing(*rest):
+        raise CannotCheck("not installed")
+
+    monkeypatch.setattr(bench_modules, "open_peer", lambda *rest: Contender("runtime", int))
+    monkeypatch.setattr(bench_modules, "open_quantized_litert", missing)
+    found = bench_modules.peer_callers(None, tmp_path, tmp_path)
+    assert found == dict.fromkeys(bench_modules.PEER_TITLES.values(), int)
+    assert capsys.readouterr().out == "LiteRT, int8: not measured: not installed\n"
 
 
 def test_tables_fit_their_document():
-    content = bench_modules.numbers({"resnet20": MEASURED}, "tools/bench/modules.py")
+    content = content_of(resnet20=MEASURED)
     text = bench_modules.DOCUMENT.read_text(encoding="utf-8")
     filled = fill(text, bench_modules.tables(content), document="docs/latency.md")
-    assert "0.200 (0.250x)" in filled and "`tools/bench/modules.py`, " in filled
-    assert "| ResNet-20 | x86-64-v3 | 0.500 (1.500x) | – | – | 0.300 (0.900x) |" in filled
-    assert f"our artifact | {PEER} |" in filled
-    assert "| ResNet-20 | 1.000 (1.000x) | 1.000 (1.000x) | 0.400 (0.800x) |" in filled
+    assert "| ResNet-20 | x86-64-vnni | 0.200 (0.250x) | – | – | 0.300 (0.900x) |" in filled
+    assert "`tools/bench/modules.py`, " in filled
+    assert "| ResNet-20 | x86-64-vnni | 1.000 | 1.000x | – | 0.800x | – |" in filled
 
 
 def test_the_page_is_what_its_numbers_give():
     text = bench_modules.DOCUMENT.read_text(encoding="utf-8")
     content = read_json(bench_modules.DOCUMENT.with_suffix(".json"))
     assert fill(text, bench_modules.tables(content), document="docs/latency.md") == text
-
-
-@pytest.mark.tvm
-@pytest.mark.parametrize("name", ["add", "relu", "max_pool"])
-def test_the_relax_baseline_computes_the_program(name):
-    pytest.importorskip("tvm")
-    reference, images = frozen(name, target=integer_target("test", "any"))
-    program = lower(reference)
-    run = bench_modules.relax_caller(program, images[:1].numpy())
-    _, logits = oracle.run(program, input_codes(program, images[:1]))
-    assert np.array_equal(run().numpy().reshape(logits.shape), logits)

@@ -106,8 +106,7 @@ def cpuid_addresses(library: Path) -> Iterator[int]:
 
 def _lines(*command: str) -> Iterable[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        yield from process.stdout
+        yield from process.stdout or ()
 
 
 if __name__ == "__main__":

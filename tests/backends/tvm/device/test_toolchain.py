@@ -82,6 +82,11 @@ def test_what_no_emulator_can_run_is_refused(machine):
         emulation(PROFILES["x86-64-vnni"])
 
 
+def test_avx_vnni_needs_no_avx512(machine):
+    machine("x86_64", V3.replace("avx2", "avx2 avx_vnni"), "g++")
+    assert emulation(PROFILES["x86-64-avxvnni"]) == ()
+
+
 @pytest.mark.parametrize(
     ("versions", "says"),
     [

@@ -1,4 +1,4 @@
-"""The instructions that LLVM makes of kernels for AVX-512 VNNI."""
+"""The instructions that LLVM makes of kernels for AVX-512 VNNI and AVX-VNNI."""
 
 import re
 
@@ -12,13 +12,24 @@ LAYER = oracle.make_conv((8, 8, 32), 32)
 DEPTHWISE = oracle.make_conv((8, 8, 64), 64, groups=64)
 
 
-def assembly(program) -> str:
-    return harness.profile_assembly(program, "x86-64-vnni")
+PROFILES = ("x86-64-vnni", "x86-64-avxvnni")
 
 
+def assembly(program, profile=PROFILES[0]) -> str:
+    return harness.profile_assembly(program, profile)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("program", [LAYER, DEPTHWISE])
-def test_products_are_of_bytes_in_fours(program):
-    assert harness.multiplications(assembly(program)) == {"vpdpbusd"}
+def test_products_are_of_bytes_in_fours(program, profile):
+    assert harness.multiplications(assembly(program, profile)) == {"vpdpbusd"}
+
+
+@pytest.mark.parametrize("program", [LAYER, DEPTHWISE, oracle.make_conv((8, 8, 32), 32, bits=4, largest=15)])
+def test_avx_takes_nothing_of_avx512(program):
+    text = assembly(program, "x86-64-avxvnni")
+    assert len(re.findall(r"\{vex\}\s+vpdpbusd", text)) == text.count("vpdpbusd") > 0
+    assert not re.search(r"%zmm|%[xy]mm(1[6-9]|[23]\d)|%k\d", text)
 
 
 def test_pixels_of_depthwise_layers_are_interleaved():
@@ -36,6 +47,7 @@ def test_requantization_takes_two_multiplications_and_one_permutation():
 
 
 def test_sums_stay_in_registers():
-    text = assembly(oracle.make_conv((16, 16, 64), 64))
-    body = text[text.index("vpdpbusd"):text.rindex("vpdpbusd")]
-    assert not re.search(r"vmov\w+\s+%zmm\d+, -?\d*\(%rsp", body)
+    for profile, register in zip(PROFILES, ("zmm", "ymm"), strict=True):
+        text = assembly(oracle.make_conv((16, 16, 64), 64), profile)
+        body = text[text.index("vpdpbusd"):text.rindex("vpdpbusd")]
+        assert not re.search(rf"vmov\w+\s+%{register}\d+, -?\d*\(%rsp", body)

@@ -7,7 +7,7 @@ from isobit.backends.tvm.instructions import instruction_set
 from tests.backends.tvm import harness
 
 pytestmark = pytest.mark.tvm
-SETS = [("vnni512", 16), ("vnni512", 8), ("vnni512", 4), ("avx2", 8), ("avx2", 4)]
+SETS = [("vnni512", 16), ("vnni512", 8), ("vnni512", 4), ("vnni256", 8), ("avx2", 8), ("avx2", 4)]
 
 
 def made(flavour: str, lanes: int):

@@ -26,7 +26,7 @@ def layers(bits):
 
 
 @pytest.mark.parametrize(("flavour", "bits"), [
-    ("vnni512", 8), ("vnni512", 3), ("avx2", 8), ("avx2", 4), ("sdot", 8), ("usdot", 2), ("lanes", 3)])
+    ("vnni512", 8), ("vnni512", 3), ("vnni256", 4), ("avx2", 8), ("avx2", 4), ("sdot", 8), ("usdot", 2), ("lanes", 3)])
 def test_constants_are_those_of_the_kernels(flavour, bits):
     needs_tvm()
     from isobit.backends.tvm.instructions import instruction_set
@@ -98,7 +98,7 @@ def way_of(program, flavour, made=None):
     return [name for name in must if found.get(name) is not must[name]], way, call.kernel
 
 
-@pytest.mark.parametrize("flavour", ["avx2", "vnni512", "sdot", "lanes"])
+@pytest.mark.parametrize("flavour", ["avx2", "vnni512", "vnni256", "sdot", "lanes"])
 @pytest.mark.parametrize("kind", [{}, {"groups": 32}, {"stride": (2, 2)}])
 def test_what_machine_code_knows_of_sums_tells_layers_apart(flavour, kind):
     needs_tvm()

@@ -38,7 +38,7 @@ def folder(whole, tmp_path):
 
 
 @pytest.mark.parametrize(("profile", "bits"), [
-    ("x86-64-vnni", 3), ("x86-64-v3", 4), ("aarch64", 2), ("aarch64-dotprod", 8)])
+    ("x86-64-vnni", 3), ("x86-64-avxvnni", 4), ("x86-64-v3", 4), ("aarch64", 2), ("aarch64-dotprod", 8)])
 def test_every_step_is_read_back_by_every_profile(profile, bits, tmp_path):
     needs(profile)
     program = every_step(bits)

@@ -22,7 +22,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("flavour", ["vnni512", "avx2"])
+@pytest.mark.parametrize("flavour", ["vnni512", "vnni256", "avx2"])
 def test_every_code_is_the_oracles(flavour):
     assert harness.differing(CASES, flavour) == []
 

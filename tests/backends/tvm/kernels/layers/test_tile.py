@@ -9,7 +9,7 @@ from tests.backends.tvm import harness
 pytestmark = pytest.mark.tvm
 
 
-@pytest.mark.parametrize("flavour", ["vnni512", "avx2", "sdot", "lanes"])
+@pytest.mark.parametrize("flavour", ["vnni512", "vnni256", "avx2", "sdot", "lanes"])
 @pytest.mark.parametrize(("height", "width", "vectors"), [(56, 56, 4), (7, 7, 32), (1, 1, 63), (3, 40, 7), (1, 1, 1)])
 def test_tiles_fit_map_and_registers(flavour, height, width, vectors):
     harness.needs_tvm()

@@ -35,7 +35,7 @@ def used(program, flavour="avx2"):
     return e and e.operand
 
 
-@pytest.mark.parametrize("flavour", ["avx2", "vnni512"])
+@pytest.mark.parametrize("flavour", ["avx2", "vnni512", "vnni256"])
 def test_every_code_is_the_oracles(flavour):
     harness.needs(flavour)
     cases = {name: program for name, program in CASES.items() if used(program, flavour)}
