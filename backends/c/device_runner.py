@@ -1,7 +1,8 @@
 """Replays this artifact's golden vectors on the machine at hand: hashes, every quantized tensor, logits, the latency.
 
-Needs a C compiler and no package: copy the folder and run `python run.py`. With --cortex-m4 it is cross-compiled and
-run on an emulated Cortex-M4 instead (Debian: apt install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm).
+Needs a C compiler and no package: copy the folder and run `python run.py`. With --cortex-m4 or --cortex-m55 it is
+cross-compiled and run on such a processor, emulated (Debian: apt install gcc-arm-none-eabi libnewlib-arm-none-eabi
+qemu-system-arm).
 With --bench it says what an inference takes.
 Prints PASS or FAIL as its last line and exits with 0 or 1, or with 2 where it cannot check. Runs on Python 3.8 and
 newer, so keep its syntax old.
@@ -39,10 +40,17 @@ from isobit.pipeline.artifact.digest import RUNNER
 
 SOURCE, HEADER, DESCRIPTION = "model.c", "model.h", "model.json"
 TEST, VECTORS, NUMBERS = "main_test.c", "golden.h", "golden.npz"
-BOARD = ("cortex_m4/mps2_an386.ld", "cortex_m4/startup.c")
-FILES = (SOURCE, HEADER, DESCRIPTION, TEST, VECTORS, NUMBERS, RUNNER, *BOARD)  # what is on the device
-CROSS = "arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb --specs=rdimon.specs -nostartfiles"
-EMULATOR = "qemu-system-arm -M mps2-an386 -nographic -monitor none -semihosting -kernel"
+START, SECTIONS = "cortex_m4/startup.c", "cortex_m4/sections.ld"
+# Options of the processor, its emulated board, where that has memory.
+BOARDS = {
+    "cortex-m4": ("-mcpu=cortex-m4", "mps2-an386", "cortex_m4/mps2_an386.ld"),
+    "cortex-m55": ("-mcpu=cortex-m55 -mfloat-abi=hard", "mps3-an547", "cortex_m55/mps3_an547.ld"),
+}
+MEMORIES = tuple(memory for _, _, memory in BOARDS.values())
+# What is on the device.
+FILES = (SOURCE, HEADER, DESCRIPTION, TEST, VECTORS, NUMBERS, RUNNER, START, SECTIONS, *MEMORIES)
+CROSS = "arm-none-eabi-gcc -mthumb --specs=rdimon.specs -nostartfiles"
+EMULATOR = "qemu-system-arm -nographic -monitor none -semihosting -M"
 OPTIONS = ["-std=c99", "-O2", "-Wall", "-Wextra"]
 NOT_THERE = "the portable C on this machine, from codes; not the microcontroller"  # of a time
 TIMEOUT = 600  # seconds; an emulated network is slow, a hung one is slower
@@ -81,13 +89,17 @@ def shortened(lines: list[str], names: list[str]) -> list[str]:
             f"{said} in sample {samples[said][0]}" for said in first] + others
 
 
-def replay(folder: Path, build: Path, cortex_m4: bool, samples: int | None, model: dict) -> list[str]:
-    """Build main_test.c and run it; what it said unless it passed, having compared all tensors of each sample."""
+def replay(folder: Path, build: Path, board: str | None, samples: int | None, model: dict) -> list[str]:
+    """Build main_test.c and run it, here or on a key of `BOARDS`; what it said unless it passed, having compared all
+    tensors of each sample.
+    """
     program = str(build / "main_test")
     limit = [] if samples is None else [f"-DGOLDEN_SAMPLES={samples}"]
-    if cortex_m4:
-        checked([*shlex.split(CROSS), *OPTIONS, *limit, "-T", *BOARD, TEST, "-o", program, "-lm"], folder)
-        command = [*shlex.split(EMULATOR), program]
+    if board:
+        processor, name, memory = BOARDS[board]
+        cross = [*shlex.split(CROSS), *shlex.split(processor)]
+        checked([*cross, *OPTIONS, *limit, "-T", memory, START, TEST, "-o", program, "-lm"], folder)
+        command = [*shlex.split(EMULATOR), name, "-kernel", program]
         if shutil.which(command[0]) is None:
             raise FileNotFoundError(command[0] + " is not installed")
     else:
@@ -167,15 +179,15 @@ def logit_count(model: dict) -> int:
     return count
 
 
-def check(folder: Path, cortex_m4: bool, samples: int | None, seconds: float) -> list[str]:
+def check(folder: Path, board: str | None, samples: int | None, seconds: float) -> list[str]:
     """What is not as it was built; the latency is measured for `seconds` where the program runs on this machine."""
     problems = broken_files(folder, read_manifest(folder), FILES)
     if problems:
         return problems
     model = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as build:
-        problems = replay(folder, Path(build), cortex_m4, samples, model)
-        if not problems and not cortex_m4:
+        problems = replay(folder, Path(build), board, samples, model)
+        if not problems and not board:
             print_latency(one_run(folder, Path(build), model), seconds, "; " + NOT_THERE)
     return problems
 
@@ -185,12 +197,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="replay the golden vectors of this artifact")
     parser.add_argument("--samples", type=positive, metavar="N", help="replay so many only")
     instead = add_options(parser)
-    instead.add_argument("--cortex-m4", action="store_true", help="on an emulated Cortex-M4 (mps2-an386)")
+    for board, (_, name, _) in BOARDS.items():
+        instead.add_argument("--" + board, action="store_const", const=board, dest="board", help=f"emulated ({name})")
     given = parser.parse_args()
     folder = Path(__file__).resolve().parent
     return verdict(lambda: unsigned(folder, given.require_signature) or (
         show_bench(folder, timed, given.seconds) if given.bench else
-        check(folder, given.cortex_m4, given.samples, given.seconds)), checks=not given.bench)
+        check(folder, given.board, given.samples, given.seconds)), checks=not given.bench)
 
 
 if __name__ == "__main__":

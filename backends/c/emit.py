@@ -31,7 +31,7 @@ KERNELS = Path(__file__).parent / "kernels"
 TEMPLATES = Path(__file__).parent / "templates"
 # In the order in which they must stand: each may use what is above it.
 KERNEL_ORDER = (
-    "common", "window", "weights", "dot", "pairs", "conv", "conv_logits", "depthwise", "sum", "product",
+    "common", "window", "weights", "dot", "pairs", "lanes", "conv", "conv_logits", "depthwise", "sum", "product",
     "global_average", "average_pool", "max_pool", "extreme", "walk", "reduce_sum", "reduce_extreme", "arg_max",
     "gather", "resample", "lookup", "lookup_channels", "concat", "move", "move_indexed", "dequantize",
     "dequantize_part", "dequantize_indexed", "dequantize_integers", "quantize", "encode", "values", "softmax",

@@ -96,7 +96,8 @@ def _conv(writer: Writer, step: Conv) -> Code:
         "weights": _weights(writer, step, depthwise),
         "bias": writer.array("bias", _folded_bias(step, source.zero_point)),
     }
-    kernels = ("weights", "window", *(("pairs", "depthwise") if depthwise else ("dot", "pairs", "conv")))
+    last = ("depthwise",) if depthwise else ("dot", "conv")
+    kernels = ("weights", "window", "pairs", "lanes", *last)
     x, scratch = writer.x[0], writer.scratch
     if step.rescale is None:
         scale = writer.array("scale", step.scale_of_logits.astype(np.float32))

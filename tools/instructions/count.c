@@ -7,14 +7,21 @@
 #define COUNT_STEPS 0 /* tensors that are traced */
 #endif
 
-static volatile uint32_t *const timer = (volatile uint32_t *)0x40000000; /* control, value, reload: 25 MHz, downwards */
+#ifdef COUNTED_UPWARDS /* MPS3 AN547: control, status, value of 64 bits: 32 MHz, upwards */
+static volatile uint32_t *const timer = (volatile uint32_t *)0x58100000;
+#define VALUE (-timer[2])
+#else /* MPS2 AN386: control, value, reload: 25 MHz, downwards */
+static volatile uint32_t *const timer = (volatile uint32_t *)0x40000000;
+#define VALUE timer[1]
+#endif
+
 static uint32_t before, steps[COUNT_STEPS + 1], step;
 
 static void note(void)
 {
-    const uint32_t now = timer[1];
+    const uint32_t now = VALUE;
     steps[step++] = before - now;
-    before = timer[1];
+    before = VALUE;
 }
 
 #if COUNT_STEPS
@@ -35,12 +42,14 @@ int main(void)
         random = random * 1664525u + 1013904223u;
         codes[i] = (uint8_t)(random >> 24);
     }
+#ifndef COUNTED_UPWARDS
     timer[1] = timer[2] = UINT32_MAX;
+#endif
     timer[0] = 1;
-    before = timer[1];
+    before = VALUE;
     note();
     const uint32_t nothing = steps[--step];
-    before = timer[1];
+    before = VALUE;
     for (uint32_t run = 0; run < runs; run++) {
         COUNTED_RUN(codes, logits);
     }

@@ -1,9 +1,10 @@
-"""Instructions of an inference on a Cortex-M4, plain C beside what its DSP instructions make of it.
+"""Instructions of an inference on a Cortex-M4 and M55, plain C beside what DSP instructions and Helium make of it.
 
     python tools/instructions/instructions.py --write-docs
     python tools/instructions/instructions.py --folder artifacts/kws --steps
 
-The emulator counts exactly and knows no time: loads, multiplications and jumps take a Cortex-M4 one to many cycles.
+The emulator counts exactly and knows no time: loads, multiplications and jumps take a Cortex-M4 one to many cycles, and
+a Cortex-M55 works on a vector for two.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from isobit.build import Options, compile_model
 from isobit.pipeline.errors import CompileError
 from isobit.pipeline.recipe.file import load_recipe
 from tools.documents import command_text, markdown
-from tools.instructions.counting import MACHINE, PLAIN, count, count_steps
+from tools.instructions.counting import HELIUM, MACHINE, NO_HELIUM, PLAIN, count, count_steps
 from tools.instructions.networks import IMAGES, YARDSTICKS, model_of, samples_of
 from tools.publish import publish
 
@@ -33,6 +34,10 @@ DOCS = ROOT / "docs"
 NUMBERS = DOCS / "instructions.json"
 RECIPES = ("mse_w8a8", "mse_w4a4")
 LEVELS = ("O2", "Os")
+VARIANTS: Mapping[str, tuple[str, tuple[str, ...]]] = {  # profile of the processor, options of the compiler
+    "plain": (MACHINE, PLAIN), "dsp": (MACHINE, ()),
+    "plain, m55": (HELIUM, (*NO_HELIUM, *PLAIN)), "dsp, m55": (HELIUM, NO_HELIUM), "helium": (HELIUM, ()),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,19 +81,19 @@ def yardsticks(steps: bool = False) -> Iterator[dict[str, Any]]:
 
 
 def counted(folder: Path, steps: bool = False) -> dict[str, Any]:
-    """Instructions of an inference by level, of plain C and with DSP instructions."""
+    """Instructions of an inference by level and variant."""
     found: dict[str, Any] = {}
     for level in LEVELS:
-        for name, options in (("plain", PLAIN), ("dsp", ())):
-            found.setdefault(level, {})[name] = count(folder, [*options, f"-{level}"])
+        for name, (machine, options) in VARIANTS.items():
+            found.setdefault(level, {})[name] = count(folder, [*options, f"-{level}"], machine)
             if steps:
-                found[level][f"{name} by tensor"] = count_steps(folder, [*options, f"-{level}"])
+                found[level][f"{name} by tensor"] = count_steps(folder, [*options, f"-{level}"], machine)
     return found
 
 
 def numbers(lines: Sequence[Mapping[str, Any]], command: str, compiler: str) -> dict[str, Any]:
     """What docs/instructions.json holds."""
-    return {"about": "Instructions of an inference on an emulated Cortex-M4; docs/c.md shows a part.",
+    return {"about": "Instructions of an inference on an emulated Cortex-M4 and M55; docs/c.md shows a part.",
             "command": command, "compiler": compiler, "counts": list(lines)}
 
 
@@ -97,12 +102,19 @@ def tables(content: Mapping[str, Any]) -> dict[str, str]:
     rows = []
     for line in content["counts"]:
         yardstick = YARDSTICKS[line["network"]]
-        millions = [f"{line[LEVELS[0]][kind] / 1e6:.1f}" for kind in ("plain", "dsp")]
-        ratios = [f"{line[level]['dsp'] / line[level]['plain']:.2f}" for level in LEVELS]
-        rows.append((f"{yardstick.title}, `{line['recipe']}`", *millions, *ratios, f"{yardstick.record}"))
-    columns = ("network, recipe", "plain C", "DSP", *(f"DSP/plain, `-{level}`" for level in LEVELS),
-               "X-CUBE-AI, cycles")
+        cells = [f"{line[LEVELS[0]][kind] / 1e6:.1f}" for kind in ("plain", "dsp")]
+        cells += [_ratio(line, "dsp", "plain"), f"{yardstick.record}"]
+        cells += [f"{line[LEVELS[0]][kind] / 1e6:.1f}" for kind in ("dsp, m55", "helium")]
+        rows.append((f"{yardstick.title}, `{line['recipe']}`", *cells, _ratio(line, "helium", "dsp, m55")))
+    ratio = f"ratio (`-{LEVELS[1]}`)"
+    columns = ("network, recipe", "M4: plain C", "DSP", ratio, "X-CUBE-AI, cycles", "M55: DSP", "Helium", ratio)
     return {"c": markdown(columns, rows, tight=True)}
+
+
+def _ratio(line: Mapping[str, Any], kind: str, other: str) -> str:
+    """How many instructions one variant takes of another's, at the first level and at the second."""
+    first, second = (f"{line[level][kind] / line[level][other]:.2f}" for level in LEVELS)
+    return f"{first} ({second})"
 
 
 if __name__ == "__main__":

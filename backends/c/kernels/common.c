@@ -1,24 +1,38 @@
 /* The language leaves the right shift of negative numbers to the compiler; every kernel needs the arithmetic one. */
 typedef char right_shift_is_arithmetic[((int32_t)-2 >> 1) == -1 ? 1 : -1];
 
-/* Cortex-M4, M7 and M33 multiply two pairs of 16 bits in one instruction and add both products. PAIRS: kernels use
-   that, for the same integers; otherwise they are plain C. */
-#if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && !defined(__ARM_BIG_ENDIAN)
+/* Which instructions the kernels use, for the same integers. LANES: Helium of Cortex-M55 and M85, vectors of 16 bytes.
+   PAIRS: Cortex-M4, M7 and M33 multiply two pairs of 16 bits in one instruction and add both products. Otherwise they
+   are plain C. */
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1) && !defined(__ARM_BIG_ENDIAN)
+#define LANES 1
+#define PAIRS 0
+
+#include <arm_mve.h>
+
+#elif defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && !defined(__ARM_BIG_ENDIAN)
+#define LANES 0
 #define PAIRS 1
-#define APART __attribute__((noinline))              /* inlined, it would compete for registers */
-#define WITHIN inline __attribute__((always_inline)) /* with -Os too: these are one instruction or few */
 
 #include <arm_acle.h>
 
+#else
+#define LANES 0
+#define PAIRS 0
+#endif
+
+#if LANES || PAIRS
+#define APART __attribute__((noinline, unused))      /* inlined, it would compete for registers */
+#define WITHIN inline __attribute__((always_inline)) /* with -Os too: these are one instruction or few */
+#endif
+
+#if PAIRS
 static WITHIN uint32_t word_at(const void *bytes)
 {
     uint32_t word;
     memcpy(&word, bytes, sizeof word); /* one load: these processors read and write words at any address */
     return word;
 }
-
-#else
-#define PAIRS 0
 #endif
 
 /* Of one tensor of one sample; elements lie in the order height, width, channels. */

@@ -86,7 +86,121 @@ static inline void window_sums(
     }
 }
 
-#if PAIRS
+#if LANES
+
+/* The codes of a window side by side; outside of the map lies the zero point. */
+static inline void copy_window(
+    const struct conv *p, const uint8_t *x, struct span rows, struct span columns, uint8_t *patch)
+{
+    const struct window *window = &p->window;
+    const int gapless = p->group_in == p->in.channels && window->column_dilation == 1;
+    const int32_t taps = columns.end - columns.first, run = gapless ? taps : 1, count = rows.end - rows.first;
+    const int32_t row_step = window->row_dilation * p->in.width * p->in.channels, line = window->columns * p->group_in;
+    const int32_t first = rows.start + rows.first * window->row_dilation;
+    if (count < window->rows || taps < window->columns) {
+        fill_codes(patch, p->zero_point, p->weights.size);
+    }
+    for (int32_t s = columns.first; s < columns.end && count > 0; s += run) {
+        const int32_t column = columns.start + s * window->column_dilation;
+        copy_rows(x + (first * p->in.width + column) * p->in.channels, row_step,
+                  patch + rows.first * line + s * p->group_in, line, count, run * p->group_in);
+    }
+}
+
+/* Up to `most` windows of a row, one behind the other; returns how many. */
+static APART int32_t copy_windows(
+    const struct conv *p, const uint8_t *x, int32_t row, int32_t column, int32_t most, uint8_t *patch)
+{
+    const struct span rows = rows_at(&p->window, row, p->in.height);
+    const int32_t left = p->out.width - column, count = left < most ? left : most;
+    for (int32_t i = 0; i < count; i++) {
+        copy_window(p, x, rows, columns_at(&p->window, column + i, p->in.width), patch + i * p->weights.size);
+    }
+    return count;
+}
+
+/* The weights of a tile in blocks; `flipped` is made good in the bias. `spare` has room for those of a channel. */
+static inline void set_tile(
+    const struct conv *p, int32_t channel, int32_t rows, int flipped, int8_t *blocks, int8_t *spare, struct lanes *run)
+{
+    const int32_t left = p->group_out - channel % p->group_out, size = p->weights.size;
+    run->count = left < 4 ? left : 4;
+    for (int32_t j = 0; j < run->count; j++) {
+        const int8_t *w = spare;
+        if (!PACKED_WEIGHTS || p->weights.bits == 8) {
+            w = (const int8_t *)p->weights.codes + (channel + j) * size;
+        } else {
+            unpack(&p->weights, channel + j, spare, 1);
+        }
+        set_channel(run, j, channel + j, p->bias, &p->sum, &p->residual);
+        run->bias[j] += (flipped ? 128 : 0) * put_blocks(w, rows, size / rows, blocks + 16 * j);
+    }
+}
+
+/* `conv` of a map. Windows are multiplied as they lie. Those that have gaps or short rows are copied first, and those
+   that are cut, unless what lies outside is 0; a code of 0 is not, once 128 is subtracted. */
+static APART void conv_map(
+    const struct conv *restrict p, const uint8_t *x, const uint8_t *residual, uint8_t *y, int8_t *scratch)
+{
+    const struct window *const window = &p->window;
+    const int32_t size = p->weights.size, line = window->columns * p->group_in;
+    const int32_t row_step = window->row_dilation * p->in.width * p->in.channels;
+    const int gapless = window->columns == 1 || (p->group_in == p->in.channels && window->column_dilation == 1);
+    const int lies = gapless && (line >= 16 || window->rows == 1);
+    const int flat = window->rows * window->columns * window->row_stride * window->column_stride == 1 &&
+                     p->in.width == p->out.width && p->in.height == p->out.height;
+    const int32_t height = flat ? 1 : p->out.height, width = flat ? p->out.height * p->out.width : p->out.width;
+    const int32_t whole_columns = flat ? width : whole_until(window, p->in.width, width);
+    const int flipped = p->zero_point > 127 || largest_code(x, p->in.height * p->in.width * p->in.channels) > 127;
+    const int cuts = !flipped && p->zero_point == 0; /* what lies outside is 0 */
+    const int32_t rows_of_blocks = lies ? window->rows : 1, blocks_row = row_of_blocks(size / rows_of_blocks);
+    const int32_t taken = size > 16 ? rows_of_blocks * blocks_row : 0;
+    int8_t few[64] = {0}; /* where the scratch has no room for four blocks */
+    int8_t *const blocks = size > 16 ? scratch : few, *const spare = scratch + taken;
+    const int32_t patches = lies ? 1 : (8 * ((size + 3) & ~(int32_t)3) - taken) / size;
+    struct lanes run = {0};
+    set_lanes(&run, &p->rescale, &p->sum, &p->residual, p->residual_zero);
+    run.y_step = p->out.channels;
+    for (int32_t channel = 0; channel < p->out.channels; channel += run.count) {
+        const uint8_t *group = x + channel / p->group_out * p->group_in;
+        int32_t at = channel;
+        set_tile(p, channel, rows_of_blocks, flipped, blocks, spare, &run);
+        for (int32_t row = 0; row < height; row++) {
+            const struct span rows = rows_at(window, row, p->in.height);
+            for (int32_t column = 0; column < width; column += run.pixels) {
+                const struct span columns = columns_at(window, column, p->in.width);
+                const int whole = covers(columns, window->columns);
+                if (lies && (cuts || covers(rows, window->rows)) && (whole || (cuts && p->group_in % 16 == 0))) {
+                    const int32_t length = (columns.end - columns.first) * p->group_in;
+                    set_rows(&run, rows.end - rows.first, length, row_step, blocks_row);
+                    if (run.rows > 0) {
+                        run.x = group + ((rows.start + rows.first * window->row_dilation) * p->in.width +
+                                         columns.start + columns.first) * p->in.channels;
+                        run.w = blocks + rows.first * blocks_row + 4 * columns.first * p->group_in;
+                    }
+                    run.x_step = window->column_stride * p->in.channels;
+                    run.pixels = whole ? whole_columns - column : 1;
+                } else {
+                    run.pixels = copy_windows(p, group, row, column, patches, (uint8_t *)spare);
+                    set_rows(&run, rows_of_blocks, size / rows_of_blocks, size / rows_of_blocks, blocks_row);
+                    run.x = (const uint8_t *)spare;
+                    run.w = blocks;
+                    run.x_step = size;
+                }
+                run.residual = residual ? residual + at : 0;
+                run.y = y + at;
+                if (flipped) {
+                    run_flipped(&run);
+                } else {
+                    run_signed(&run);
+                }
+                at += run.pixels * run.y_step;
+            }
+        }
+    }
+}
+
+#elif PAIRS
 
 /* The codes of a window side by side; outside of the map lies the zero point. */
 static inline void copy_window(
@@ -109,8 +223,9 @@ static inline void copy_window(
 /* `conv` of a map, whose pixels share weights in pairs. Windows that are whole words, where they are not cut or what
    lies outside is 0, are multiplied as they lie; of others a copy is. */
 static APART void conv_map(
-    const struct conv *restrict p, const uint8_t *x, const uint8_t *residual, uint8_t *y, int32_t *pairs)
+    const struct conv *restrict p, const uint8_t *x, const uint8_t *residual, uint8_t *y, int8_t *scratch)
 {
+    int32_t *const pairs = (int32_t *)(void *)scratch;
     const struct window *const window = &p->window;
     const int32_t size = (p->weights.size + 3) & ~(int32_t)3, line = window->columns * p->group_in;
     const int32_t row_step = window->row_dilation * p->in.width * p->in.channels;
@@ -148,10 +263,12 @@ static APART void conv_map(
                 run.pixels = 1;
                 if (cuts || (words && whole && covers(rows, window->rows))) {
                     const int32_t taps = columns.end - columns.first;
-                    run.x = group + (rows.start * p->in.width + columns.start + columns.first) * p->in.channels +
-                            rows.first * row_step;
-                    run.pairs = pairs + each * (rows.first * line + columns.first * p->group_in);
-                    run.rows = rows.end - rows.first;
+                    run.rows = taps > 0 ? rows.end - rows.first : 0;
+                    if (run.rows > 0) {
+                        run.x = group + (rows.start * p->in.width + columns.start + columns.first) * p->in.channels +
+                                rows.first * row_step;
+                        run.pairs = pairs + each * (rows.first * line + columns.first * p->group_in);
+                    }
                     run.length = taps * p->group_in;
                     run.row_step = row_step - run.length;
                     run.pairs_step = each * (line - run.length);
@@ -184,9 +301,9 @@ static APART void conv_map(
    weights. Channels are the outer loop, so that weights are read and unpacked once. */
 static void conv(const struct conv *p, const uint8_t *restrict x, const uint8_t *residual, uint8_t *y, int8_t *scratch)
 {
-#if PAIRS
+#if LANES || PAIRS
     if (p->out.height * p->out.width > 1) {
-        conv_map(p, x, residual, y, (int32_t *)(void *)scratch);
+        conv_map(p, x, residual, y, scratch);
         return;
     }
 #endif

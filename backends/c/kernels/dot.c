@@ -17,7 +17,34 @@ static inline void dot4_plain(
     sums[3] = s3;
 }
 
-#if PAIRS
+#if LANES
+
+/* Eight codes and weights at a time, as numbers of 16 bits, of which all products are exact. */
+static WITHIN int32_t add_eight(int32_t sum, uint16x8_t codes, const int8_t *w, mve_pred16_t eight)
+{
+    return vmladavaq_s16(sum, vreinterpretq_s16_u16(codes), vldrbq_z_s16(w, eight));
+}
+
+static inline int32_t dot4_words(
+    const uint8_t *restrict x, const int8_t *restrict w, int32_t step, int32_t length, int32_t sums[4])
+{
+    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
+    for (int32_t i = 0; i < length; i += 8) {
+        const mve_pred16_t eight = vctp16q((uint32_t)(length - i));
+        const uint16x8_t codes = vldrbq_z_u16(x + i, eight);
+        s0 = add_eight(s0, codes, w + i, eight);
+        s1 = add_eight(s1, codes, w + i + step, eight);
+        s2 = add_eight(s2, codes, w + i + 2 * step, eight);
+        s3 = add_eight(s3, codes, w + i + 3 * step, eight);
+    }
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
+    return length;
+}
+
+#elif PAIRS
 
 /* Four weights times four codes, of which `even` holds the first and third, `odd` the second and fourth. */
 static WITHIN int32_t add_products(const int8_t *w, uint16x2_t even, uint16x2_t odd, int32_t sum)

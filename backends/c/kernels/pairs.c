@@ -11,14 +11,14 @@ static WITHIN void set_pairs(uint32_t four, int32_t *pairs)
 
 static inline void expand_bytes(const int8_t *restrict codes, int32_t size, int32_t *restrict pairs)
 {
-    for (; size > 0; size -= 4, codes += 4, pairs += 8) {
+    for (int32_t i = 0; i < size; i += 4) {
         uint32_t word = 0;
-        if (size >= 4) {
-            word = word_at(codes);
+        if (size - i >= 4) {
+            word = word_at(codes + i);
         } else {
-            memcpy(&word, codes, (size_t)size);
+            memcpy(&word, codes + i, (size_t)(size - i));
         }
-        set_pairs(word, pairs);
+        set_pairs(word, pairs + 2 * i);
     }
 }
 
@@ -50,12 +50,13 @@ static inline void expand_packed(
     const uint32_t mask = (1u << bits) - 1u, offset = (uint16_t)w->offset[channel], offsets = offset << 16 | offset;
     uint32_t buffer = 0;
     int32_t held = 0;
-    for (int32_t i = 0; i < w->size; i += 4, pairs += step) {
+    for (int32_t i = 0; i < w->size; i += 4) {
+        int32_t *const at = pairs + i / 4 * step;
         for (; held < 4 * bits && packed < end; held += 8) {
             buffer |= (uint32_t)*packed++ << held;
         }
-        put_pair(buffer, bits, mask, offsets, place, pairs);
-        put_pair(buffer >> bits, bits, mask, offsets, place, pairs + 1);
+        put_pair(buffer, bits, mask, offsets, place, at);
+        put_pair(buffer >> bits, bits, mask, offsets, place, at + 1);
         buffer >>= 4 * bits;
         held -= 4 * bits;
     }
@@ -173,33 +174,38 @@ static WITHIN void add_four(const uint8_t *x, const int32_t *restrict pairs, uin
     sums[3] = add_pairs(pairs + 6, even, odd, sums[3]);
 }
 
-/* The innermost loops, by themselves: they need all registers. */
+/* The innermost loops, by themselves: they need all registers. No pointer leaves its array. */
 static APART void run_pairs(const struct run *restrict run)
 {
     const uint32_t mask = run->even;
     const uint8_t *first = run->x, *residual = run->residual;
     uint8_t *y = run->y;
-    for (int32_t pixel = run->pixels; pixel > 0; pixel--) {
+    for (int32_t pixel = run->pixels;;) {
         const uint8_t *restrict x = first;
         const int32_t *restrict pairs = run->pairs;
         int32_t sums[4] = {run->bias[0], run->bias[1], run->bias[2], run->bias[3]};
-        for (int32_t row = run->rows; row > 0; row--) {
-            const uint8_t *const end = x + run->length - 4;
-            while (x < end) {
+        for (int32_t row = run->rows; row > 0;) {
+            const uint8_t *const last = x + run->length - 4;
+            while (x < last) {
                 add_four(x, pairs, mask, sums);
                 add_four(x + 4, pairs + 8, mask, sums);
                 x += 8;
                 pairs += 16;
             }
-            if (x == end) {
+            if (x == last) {
                 add_four(x, pairs, mask, sums);
                 x += 4;
                 pairs += 8;
             }
-            x += run->row_step;
-            pairs += run->pairs_step;
+            if (--row > 0) {
+                x += run->row_step;
+                pairs += run->pairs_step;
+            }
         }
         put_four(run, sums[0], sums[1], sums[2], sums[3], residual, y);
+        if (--pixel == 0) {
+            break;
+        }
         first += run->x_step;
         y += run->y_step;
         residual = residual ? residual + run->y_step : 0;
@@ -234,12 +240,12 @@ static APART void run_narrow(const struct run *restrict run)
     const uint32_t mask = run->even;
     const uint8_t *first = run->x, *residual = run->residual;
     uint8_t *y = run->y;
-    for (int32_t pixel = run->pixels; pixel > 0; pixel--) {
+    for (int32_t pixel = run->pixels;;) {
         const uint8_t *restrict x = first;
         const int32_t *restrict pairs = run->pairs;
         int32_t sums[4] = {0, 0, 0, 0};
         uint32_t total = 0;
-        for (int32_t row = run->rows; row > 0; row--) {
+        for (int32_t row = run->rows; row > 0;) {
             const uint8_t *const end = x + run->length;
             for (; end - x >= 16; x += 16, pairs += 16) {
                 int32_t both[2] = {0, 0};
@@ -258,11 +264,16 @@ static APART void run_narrow(const struct run *restrict run)
                 part(both[0], sums);
                 part(both[1], sums + 2);
             }
-            x += run->row_step;
-            pairs += run->pairs_step;
+            if (--row > 0) {
+                x += run->row_step;
+                pairs += run->pairs_step;
+            }
         }
         put_four(run, whole_sum(run, 0, sums[0], total), whole_sum(run, 1, sums[1], total),
                  whole_sum(run, 2, sums[2], total), whole_sum(run, 3, sums[3], total), residual, y);
+        if (--pixel == 0) {
+            break;
+        }
         first += run->x_step;
         y += run->y_step;
         residual = residual ? residual + run->y_step : 0;
@@ -287,26 +298,6 @@ static inline int are_narrow(const uint8_t *x, int32_t count)
         all |= *x++;
     }
     return (all & 0xf0f0f0f0u) == 0;
-}
-
-/* The first of `width` windows of a row that are cut on the right. */
-static inline int32_t whole_until(const struct window *w, int32_t in_width, int32_t width)
-{
-    const int32_t last = in_width + w->left - (w->columns - 1) * w->column_dilation - 1;
-    const int32_t cut = last / w->column_stride + 1;
-    return cut < width ? cut : width;
-}
-
-/* Without `restrict`, which would make a call of `memcpy` of it: it copies a few codes. */
-static APART void copy_codes(const uint8_t *from, uint8_t *to, int32_t count)
-{
-    for (; count >= 4; count -= 4, from += 4, to += 4) {
-        const uint32_t word = word_at(from);
-        memcpy(to, &word, sizeof word);
-    }
-    for (; count > 0; count--) {
-        *to++ = *from++;
-    }
 }
 
 #endif

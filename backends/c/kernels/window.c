@@ -46,3 +46,48 @@ static inline int covers(struct span span, int32_t taps)
 {
     return span.end - span.first == taps;
 }
+
+/* The first of `width` windows of a row that are cut on the right. */
+static inline int32_t whole_until(const struct window *w, int32_t in_width, int32_t width)
+{
+    const int32_t last = in_width + w->left - (w->columns - 1) * w->column_dilation - 1;
+    const int32_t cut = last / w->column_stride + 1;
+    return cut < width ? cut : width;
+}
+
+#if LANES
+
+static WITHIN void fill_codes(uint8_t *to, int32_t code, int32_t count)
+{
+    for (int32_t i = 0; i < count; i += 16) {
+        vstrbq_p_u8(to + i, vdupq_n_u8((uint8_t)code), vctp8q((uint32_t)(count - i)));
+    }
+}
+
+/* Rows of codes, which lie so many bytes apart. */
+static WITHIN void copy_rows(
+    const uint8_t *from, int32_t from_step, uint8_t *to, int32_t to_step, int32_t rows, int32_t count)
+{
+    for (int32_t i = 0; i < count; i += 16) {
+        const mve_pred16_t left = vctp8q((uint32_t)(count - i));
+        for (int32_t r = 0; r < rows; r++) {
+            vstrbq_p_u8(to + i + r * to_step, vldrbq_z_u8(from + i + r * from_step, left), left);
+        }
+    }
+}
+
+#elif PAIRS
+
+/* Without `restrict`, which would make a call of `memcpy` of it: it copies a few codes. */
+static APART void copy_codes(const uint8_t *from, uint8_t *to, int32_t count)
+{
+    for (; count >= 4; count -= 4, from += 4, to += 4) {
+        const uint32_t word = word_at(from);
+        memcpy(to, &word, sizeof word);
+    }
+    for (; count > 0; count--) {
+        *to++ = *from++;
+    }
+}
+
+#endif

@@ -199,7 +199,7 @@ def test_an_artifact_is_built_proven_and_replays_itself(built):
     assert all(level.gated and level.codes.compared and not level.codes.differing for level in built.parity.levels)
     assert built.parity.integer_ops["float"] == 0 and built.parity.integer_ops["integer"] == 5
     assert {"model.c", "model.h", "model.json", "main_test.c", "golden.h", "golden.npz", "run.py",
-            "cortex_m4/startup.c", "cortex_m4/mps2_an386.ld"} <= set(built.manifest.files)
+            "cortex_m4/startup.c", "cortex_m4/mps2_an386.ld", "cortex_m55/mps3_an547.ld"} <= set(built.manifest.files)
     assert "void little_net_run(" in (built.folder / "model.h").read_text()
     command = [sys.executable, "run.py", "--seconds", "0.01"]
     done = subprocess.run(command, cwd=built.folder, capture_output=True, text=True)
@@ -237,8 +237,9 @@ def test_without_the_cross_compiler_only_what_is_known_is_said(built, monkeypatc
 
 
 @needs_emulator
-def test_the_cortex_m4_profile_is_proven_on_the_emulated_processor(tmp_path):
-    built = build(tmp_path / "artifact", "cortex-m4")
-    assert built.passed and built.manifest.target.profile == "cortex-m4"
+@pytest.mark.parametrize("profile", ["cortex-m4", "cortex-m55"])
+def test_a_profile_is_proven_on_the_emulated_processor(profile, tmp_path):
+    built = build(tmp_path / "artifact", profile)
+    assert built.passed and built.manifest.target.profile == profile
     assert BACKEND.proof_samples(built.folder) == 32
     assert "qemu-system-arm" in BACKEND.open(built.folder, "O2").command

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from isobit.backends.c import device_runner
-from isobit.backends.c.device_runner import FILES, shortened
+from isobit.backends.c.device_runner import BOARDS, FILES, shortened
 from isobit.backends.device.replay import CannotCheck
 from tests.backends.c.compiled import needs_emulator, needs_gcc, write, write_artifact
 from tests.examples import programs
@@ -78,11 +78,12 @@ def test_inputs_are_codes_of_all_values_and_of_integers_0_and_1():
 
 
 @needs_emulator
-def test_what_was_built_passes_on_a_cortex_m4_and_anything_else_fails(artifact):
-    code, lines = run(artifact, "--cortex-m4", "--samples", "2")
+@pytest.mark.parametrize("board", BOARDS)
+def test_what_was_built_passes_on_an_emulated_processor_and_anything_else_fails(artifact, board):
+    code, lines = run(artifact, f"--{board}", "--samples", "2")
     assert code == 0 and lines[0].startswith("samples: 2, ") and lines[-1] == "PASS"
     flip_a_weight(artifact)
-    code, lines = run(artifact, "--cortex-m4")
+    code, lines = run(artifact, f"--{board}")
     assert code == 1 and "t2 differs in 3 samples, first in sample 0" in lines and lines[-1] == "FAIL"
 
 

@@ -33,9 +33,10 @@ def test_gcc_has_nothing_to_complain_about(folder, level):
 
 
 @needs_arm
-@pytest.mark.parametrize("core", ["cortex-m0", "cortex-m4", "cortex-m7", "cortex-m33"])
-def test_neither_has_the_compiler_of_a_microcontroller(folder, core):
-    assert compiled(folder, ["arm-none-eabi-gcc", f"-mcpu={core}", "-mthumb", "-O2"]) == ""
+@pytest.mark.parametrize("level", ["-O0", "-O2"])
+@pytest.mark.parametrize("core", ["m0", "m4", "m7", "m33", "m55 -mfloat-abi=hard", "m55+nomve"])
+def test_neither_has_the_compiler_of_a_microcontroller(folder, core, level):
+    assert compiled(folder, ["arm-none-eabi-gcc", *f"-mcpu=cortex-{core} -mthumb {level}".split()]) == ""
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ (Debian: apt install g++)")

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from isobit.backends.c.emit import DESCRIPTION
 from isobit.backends.c.session import BATCH, LEVELS, CSession
 from isobit.backends.fixed_point.program import Conv, Dequantize, Lookup, Move, Program
+from isobit.backends.fixed_point.rescale import Rescale, Term
 from isobit.pipeline.errors import ParityError, TargetError
 from isobit.pipeline.proof.parity import LOGITS
 from tests.backends.c.compiled import HAS_EMULATOR, assert_exact, images_of, needs_emulator, needs_gcc, write
@@ -20,6 +22,7 @@ from tests.backends.fixed_point import oracle
 from tests.examples import programs
 
 pytestmark = needs_gcc
+EMULATED = ("cortex-m4", "cortex-m55")
 
 CONVOLUTIONS = {
     "dense": {},
@@ -61,8 +64,8 @@ def test_depthwise_convolution(channels, bits, tmp_path):
     program = oracle.make_conv((9, 7, channels), channels, groups=channels, stride=(1, 2), dilation=(2, 1),
                                bits=bits, signed=bits == 8, zero_points=(13, 77))
     assert_exact(finished(program), tmp_path / "generic")
-    if HAS_EMULATOR:
-        assert_exact(finished(program), tmp_path / "cortex-m4", profile="cortex-m4")
+    for profile in EMULATED if HAS_EMULATOR else ():
+        assert_exact(finished(program), tmp_path / profile, profile=profile)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -76,10 +79,13 @@ def test_networks_of_microcontrollers(network, bits, tmp_path):
 
 
 @needs_emulator
-@pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_convolution_in_pairs_on_a_cortex_m4(name, tmp_path):
+@pytest.mark.parametrize(("name", "profile"), [
+    *((name, "cortex-m4") for name in CONVOLUTIONS),
+    *((name, "cortex-m55") for name in ("3_bits", "groups", "logits", "logits_of_4_bits")),
+])
+def test_convolution_on_an_emulated_processor(name, profile, tmp_path):
     options = {"filters": 15, **CONVOLUTIONS[name]}
-    assert_exact(finished(oracle.make_conv((9, 7, 10), **options)), tmp_path, profile="cortex-m4")
+    assert_exact(finished(oracle.make_conv((9, 7, 10), **options)), tmp_path, profile=profile)
 
 
 WHOLE_WORDS = {
@@ -121,27 +127,128 @@ def test_codes_of_4_bits_share_words_with_a_second_channel_on_a_cortex_m4(shape,
     assert_exact(replace(program, steps=tuple(steps)), tmp_path, profile="cortex-m4")
 
 
+TO_255, TO_127, TO_15 = 255, 127, 15
+
+
+def bounded(net, source, largest, zero_point=0):
+    """Codes of a tensor up to the largest, as a tensor with a zero point of its own."""
+    found = net.add_buffer(net.shape(source), zero_point)
+    net.steps.append(Lookup("act", "act", (source,), found, (np.arange(256) % (largest + 1)).astype(np.uint8),
+                            high=largest))
+    return found
+
+
+def every_count(depthwise, zero_points):
+    """Layers of 1 to 40 channels, so of 1 to 40 weights a row, of all bits, that read large and small codes."""
+    net = programs.Builder((3, 5, 40), signed=False, zero_points=zero_points, seed=int(depthwise))
+    sources = [bounded(net, 0, largest) for largest in (TO_255, TO_127, TO_15)] if not zero_points else [0] * 3
+    for channels in range(1, 41):
+        bits, source = 2 + channels % 7, net.move(sources[channels % 3], (3, 5, channels), range(channels))
+        if depthwise:
+            y = net.conv(source, channels, stride=(1, 1 + channels % 2), groups=channels, bits=bits,
+                         residual=source if channels % 2 == 0 else None)
+        else:
+            y = net.conv(source, 1 + channels % 6, (1, 1), padding=(0, 0, 0, 0), bits=bits)
+    return net.build(y)
+
+
 @needs_emulator
+@pytest.mark.parametrize("zero_points", [False, True])
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_every_count_of_channels_in_vectors(depthwise, zero_points, tmp_path):
+    assert_exact(every_count(depthwise, zero_points), tmp_path, profile="cortex-m55")
+
+
+@needs_emulator
+@pytest.mark.parametrize("zero_points", [False, True])
+def test_every_window_in_vectors(zero_points, tmp_path):
+    """Windows with whole vectors, less, more and gaps, cut at each side, of codes that are and are not below 128."""
+    net = programs.Builder((7, 9, 32), signed=False, zero_points=zero_points)
+    for place, (kernel, stride, padding, dilation, groups) in enumerate([
+        ((3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1), ((3, 3), (2, 2), (1, 1, 0, 1), (1, 1), 2),
+        ((5, 2), (1, 2), (4, 0, 1, 3), (1, 1), 1), ((3, 3), (1, 1), (2, 4, 2, 4), (2, 3), 1),
+        ((1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 4), ((1, 1), (2, 1), (1, 1, 1, 1), (1, 1), 1),
+        ((3, 1), (1, 1), (6, 0, 6, 0), (1, 1), 2), ((1, 5), (1, 1), (0, 5, 0, 5), (1, 1), 1),
+        ((3, 3), (1, 2), (1, 1, 1, 1), (1, 1), 32), ((2, 3), (1, 1), (4, 4, 4, 4), (1, 2), 32),
+    ]):
+        for channels, largest, zero_point in ((32, TO_255, 7), (32, TO_127, 200), (32, TO_15, 3), (12, TO_15, 0)):
+            source, parts = bounded(net, 0, largest, zero_point if zero_points else 0), groups
+            if channels < 32:
+                source, parts = net.move(source, (7, 9, channels), range(channels)), min(groups, channels)
+            y = net.conv(source, 32 if parts == 32 else 12, kernel, stride=stride, padding=padding, dilation=dilation,
+                         groups=parts, bits=2 + (place + channels + largest) % 7)
+    assert_exact(net.build(y), tmp_path, "Os", "cortex-m55")
+
+
+@needs_emulator
+def test_sums_in_vectors_reach_their_bounds(tmp_path):
+    """All codes are the largest, all weights of a channel the least or the largest, on either side of each limit."""
+    net = programs.Builder((3, 4, 40), zero_points=False)
+    for largest in (TO_255, 128, TO_127, 28, 29, TO_15):  # 28 * 9 * 128 fits 16 bits, 29 * 9 * 128 does not
+        source = net.add_buffer(net.shape(0), 0)
+        net.steps.append(Lookup("act", "act", (0,), source, np.full(256, largest, np.uint8), high=largest))
+        for bits in (8, 4, 2):
+            y = [net.conv(source, 40, groups=40, bits=bits), net.conv(source, 6, bits=bits)][-1]
+    program = net.build(y)
+    for step in program.steps:
+        if isinstance(step, Conv):
+            least = np.arange(len(step.weights.codes)) % 2 == 0
+            ends = np.where(least, -(1 << (step.weights.bits - 1)), (1 << (step.weights.bits - 1)) - 1)
+            step.weights.codes[:] = ends.reshape(-1, 1, 1, 1)
+    assert_exact(program, tmp_path, profile="cortex-m55")
+
+
+@needs_emulator
+def test_lower_words_carry_over_in_vectors(tmp_path):
+    """The least shift, whose offset has a lower word, with and without a residual."""
+    net = programs.Builder((3, 5, 9), bits=2, zero_points=False)
+    source = bounded(net, 0, 3)
+    for groups, residual in ((1, None), (1, 0), (9, None), (9, 0)):
+        y = net.conv(source, 9, groups=groups, residual=residual)
+    program = net.build(y)
+    multipliers = np.random.default_rng(0).integers(1 << 25, 1 << 27, 9).astype(np.int32)
+    terms = (Term(0, multipliers), Term(1, np.array([(1 << 29) + 12345], np.int32)))
+    steps = [replace(step, rescale=Rescale(terms[:len(step.inputs)], 32, (90 << 32) + (1 << 31)))
+             if isinstance(step, Conv) else step for step in program.steps]
+    assert_exact(replace(program, steps=tuple(steps)), tmp_path, profile="cortex-m55", samples=16)
+
+
+@needs_emulator
+@pytest.mark.parametrize("profile", EMULATED)
 @pytest.mark.parametrize("level", LEVELS)
-def test_every_kind_of_step_on_a_cortex_m4(level, tmp_path):
-    assert_exact(programs.every_step(3), tmp_path, level, "cortex-m4")
+def test_every_kind_of_step_on_an_emulated_processor(level, profile, tmp_path):
+    assert_exact(programs.every_step(3), tmp_path, level, profile)
 
 
 @needs_emulator
+@pytest.mark.parametrize("profile", EMULATED)
 @pytest.mark.parametrize(("network", "bits"), [("resnet20", 8), ("resnet20", 2), ("ds_cnn", 4)])
-def test_networks_on_a_cortex_m4(network, bits, tmp_path):
-    assert_exact(getattr(programs, network)(bits), tmp_path, profile="cortex-m4")
+def test_networks_on_an_emulated_processor(network, bits, profile, tmp_path):
+    assert_exact(getattr(programs, network)(bits), tmp_path, profile=profile)
 
 
-def test_nothing_undefined_happens_and_nothing_is_read_outside(tmp_path, monkeypatch):
-    sanitized = "gcc -fsanitize=address,undefined -fno-sanitize-recover=all -g"
-    probe = tmp_path / "probe.c"
-    probe.write_text("int main(void) { return 0; }\n")
-    if subprocess.run([*shlex.split(sanitized), "probe.c"], cwd=tmp_path, capture_output=True).returncode:
-        pytest.skip("this gcc has no sanitizers (Debian: apt install libasan8 libubsan1)")
-    monkeypatch.setenv("CC", sanitized)
+@pytest.fixture
+def sanitizers(tmp_path, monkeypatch):
+    """Makes the sanitizers part of this machine's compiler, and options that are given."""
+    def use(*options):
+        command = "gcc -fsanitize=address,undefined -fno-sanitize-recover=all -g"
+        (tmp_path / "probe.c").write_text("int main(void) { return 0; }\n")
+        if subprocess.run([*shlex.split(command), "probe.c"], cwd=tmp_path, capture_output=True).returncode:
+            pytest.skip("this gcc has no sanitizers (Debian: apt install libasan8 libubsan1)")
+        monkeypatch.setenv("CC", shlex.join([*shlex.split(command), *options]))
+    return use
+
+
+def test_nothing_undefined_happens_and_nothing_is_read_outside(sanitizers, tmp_path):
+    sanitizers()
     for bits in (3, 8):
         assert_exact(programs.every_step(bits, seed=9), tmp_path / str(bits), "Os")
+
+
+def test_nothing_undefined_happens_in_vectors_and_nothing_is_read_outside(sanitizers, tmp_path):
+    sanitizers("-D__ARM_FEATURE_MVE=1", f"-I{Path(__file__).with_name('helium')}", "-Wno-psabi")
+    assert_exact(programs.every_step(4, seed=9), tmp_path / "steps", "Os")
+    assert_exact(every_count(False, False), tmp_path / "counts", "Os")
 
 
 @pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang (Debian: apt install clang)")

@@ -5,10 +5,11 @@ from isobit.backends.c.toolchain import MACHINES
 
 
 def test_profiles_differ_in_their_name_only():
-    assert tuple(TARGETS) == tuple(MACHINES) == ("generic", "cortex-m4")
-    generic, cortex = TARGETS.values()
-    assert (generic.name, generic.profile, cortex.profile) == ("c", "generic", "cortex-m4")
-    assert generic.ops == cortex.ops and all(rule.inputs != "float" for rule in generic.ops.values())
+    assert tuple(TARGETS) == tuple(MACHINES) == ("generic", "cortex-m4", "cortex-m55")
+    generic = TARGETS["generic"]
+    assert all((target.name, target.profile, target.ops) == ("c", profile, generic.ops)
+               for profile, target in TARGETS.items())
+    assert all(rule.inputs != "float" for rule in generic.ops.values())
 
 
 def test_low_activation_bits_are_told_to_save_no_ram():

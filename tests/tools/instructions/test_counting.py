@@ -1,6 +1,7 @@
 """Counting: exact, the same on every run, and told apart by step."""
 
 import re
+import shutil
 
 import pytest
 
@@ -9,7 +10,7 @@ from isobit.pipeline.errors import ParityError, TargetError
 from tests.backends.c.compiled import needs_emulator, write
 from tests.examples.programs import Builder
 from tools.instructions import counting
-from tools.instructions.counting import ENDS, PLAIN, count, count_steps, instructions
+from tools.instructions.counting import ENDS, HELIUM, PLAIN, TIMERS, count, count_steps, instructions
 
 LOOPS = 1000
 
@@ -24,21 +25,21 @@ def artifact(tmp_path_factory):
 @pytest.mark.parametrize("count", [1, 2, 5, 1000, 17_689_152])
 def test_ticks_tell_instructions_apart(count):
     assert instructions(count * 128 // 40) == instructions(-(-count * 128 // 40)) == count
+    assert instructions(count * 4096 // 1000, HELIUM) == instructions(-(-count * 4096 // 1000), HELIUM) == count
 
 
 @needs_emulator
-def test_every_instruction_is_counted(artifact, tmp_path):
+@pytest.mark.parametrize("machine", TIMERS)
+def test_every_instruction_is_counted(artifact, machine, tmp_path):
     """A loop of two instructions and one around it are put into the network."""
     text = (artifact / SOURCE).read_text()
     loop = f'\n    __asm__ volatile("mov r3, #{LOOPS}\\n1: subs r3, #1\\n bne 1b" ::: "r3", "cc");\n'
     changed = re.sub(r"(\n}\n\nvoid net_quantize)", lambda found: loop + found[0], text)
     assert changed != text
-    for name in ("model.h", "model.json", "cortex_m4/startup.c", "cortex_m4/mps2_an386.ld"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes((artifact / name).read_bytes())
+    shutil.copytree(artifact, tmp_path, dirs_exist_ok=True)
     (tmp_path / SOURCE).write_text(changed)
     options = ["-O1", "-fno-schedule-insns", "-fno-schedule-insns2"]
-    more = count(tmp_path, options) - count(artifact, options)
+    more = count(tmp_path, options, machine) - count(artifact, options, machine)
     assert abs(more - (2 * LOOPS + 1)) <= 2  # a register is kept around it
 
 

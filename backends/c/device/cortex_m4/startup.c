@@ -1,8 +1,10 @@
-/* The least that a Cortex-M needs to run main_test.c under a debugger or emulator (semihosting):
+/* The least that a Cortex-M4 or M55 needs to run main_test.c under a debugger or emulator (semihosting):
 
        arm-none-eabi-gcc -std=c99 -mcpu=cortex-m4 -mthumb -O2 --specs=rdimon.specs -nostartfiles \
            -T cortex_m4/mps2_an386.ld cortex_m4/startup.c main_test.c -o main_test.elf
-       qemu-system-arm -M mps2-an386 -nographic -monitor none -semihosting -kernel main_test.elf */
+       qemu-system-arm -M mps2-an386 -nographic -monitor none -semihosting -kernel main_test.elf
+
+   For a Cortex-M55: -mcpu=cortex-m55 -mfloat-abi=hard, -T cortex_m55/mps3_an547.ld, -M mps3-an547. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +27,10 @@ static void stop(void)
 
 void reset(void)
 {
+#ifdef __ARM_FP
+    *(volatile uint32_t *)0xe000ed88 |= 0xfu << 20; /* CPACR: floating point and vectors are on */
+    __asm__ volatile("dsb\n isb" ::: "memory");
+#endif
     memcpy(data_start, data_at_rest, (size_t)(data_end - data_start));
     memset(bss_start, 0, (size_t)(bss_end - bss_start));
     initialise_monitor_handles();

@@ -7,7 +7,7 @@ from isobit.backends.c.readback.scanner import NotUnderstood, Scanner
 
 
 def test_what_a_kernel_needs_is_read_off_its_text():
-    assert kernels.needed("conv") == {"common", "window", "weights", "dot", "pairs", "conv"}
+    assert kernels.needed("conv") == {"common", "window", "weights", "dot", "pairs", "lanes", "conv"}
     assert kernels.needed("encode") == {"common", "quantize", "encode"}
     assert kernels.kernel_of("concat_part") == "concat" and kernels.kernel_of("memcpy") is None
 
