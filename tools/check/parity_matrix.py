@@ -51,7 +51,7 @@ RANDOM = ("resnet18", "mobilenet_v2", "regnet_x_400mf")
 BITS = ((8, 8), (4, 8), (4, 4), (2, 2))
 TARGETS = (
     "tvm:x86-64-v3", "tvm:x86-64-vnni", "tvm:aarch64", "tvm:aarch64-dotprod", "tvm:aarch64-i8mm", "c:generic",
-    "c:cortex-m4",
+    "c:cortex-m4", "c:cortex-m55",
 )
 FIELDS = ("network", "bits", "target", "runs", "samples", "compared", "differing", "largest")
 SUMMED = ("artifacts", "codes and logits compared", "differing")
