@@ -20,10 +20,10 @@ from isobit.backends.c.target import NAME, TARGETS
 from isobit.backends.c.toolchain import (
     MACHINES,
     TOOLS,
+    arm_footprint,
     check_machine,
     compiler_of,
     compiler_version,
-    cortex_m4_footprint,
     has_arm_compiler,
 )
 from isobit.backends.device.standalone import standalone, write_predictor
@@ -132,17 +132,17 @@ class CBackend:
         return {"integer": model["computing"], "float": floats, "reasons": {}, "kernels": model["kernels"]}
 
     def sizes(self, folder: Path) -> Mapping[str, int]:
-        """Constants, arena, values in float; with arm-none-eabi-gcc also flash, RAM and its stack, of a Cortex-M4."""
+        """Constants, arena, values in float; with arm-none-eabi-gcc also flash, RAM and its stack, of a Cortex-M."""
         model = read_description(folder)
         sizes = {"model": model["constants"], "arena": model["arena"]}
         sizes |= {"values": model["values"]} if "values" in model else {}
         if not has_arm_compiler():
             return sizes
-        found = cortex_m4_footprint(folder / SOURCE)
+        found = arm_footprint(folder / SOURCE, model["profile"])
         return {**sizes, "flash": found.flash, "ram": found.data + found.stack, "stack": found.stack}
 
     def versions(self) -> Mapping[str, str]:
-        """The compilers: of this machine, and the one that the figures for a Cortex-M4 come from."""
+        """The compilers: of this machine, and the one that the figures for a Cortex-M come from."""
         profiles = ["generic", *(["cortex-m4"] if has_arm_compiler() else [])]
         return {profile: compiler_version(compiler_of(profile)) for profile in profiles}
 

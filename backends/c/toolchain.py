@@ -132,13 +132,16 @@ def compile_c(command: Sequence[str], folder: Path) -> None:
 
 
 def has_arm_compiler() -> bool:
-    """Flash and RAM of a Cortex-M4 can be measured here."""
+    """Flash and RAM of a Cortex-M can be measured here."""
     return shutil.which(_ARM) is not None and shutil.which(_ARM_SIZE) is not None
 
 
-def cortex_m4_footprint(source: Path) -> Footprint:
-    """Compile `model.c` for Cortex-M4 with -O2 and read off what it takes; needs `has_arm_compiler()`."""
-    command = [*MACHINES["cortex-m4"].compiler, *STANDARD, "-O2", "-fstack-usage", "-c"]
+def arm_footprint(source: Path, profile: str) -> Footprint:
+    """Compile `model.c` with -O2 for the profile's processor and read off what it takes; needs `has_arm_compiler()`.
+
+    Of the profile `generic`, which names no processor, it is what a Cortex-M4 takes.
+    """
+    command = [*(MACHINES[profile].compiler or MACHINES["cortex-m4"].compiler), *STANDARD, "-O2", "-fstack-usage", "-c"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         compile_c([*command, str(source.resolve()), "-o", "model.o"], folder)

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from isobit.backends.device.timing import (
     Contender,
     aligned,
     cells,
+    clock_name,
     clock_of,
     columns,
     conditions,
@@ -145,9 +145,9 @@ def _is_own_file(path: Path, folder: Path) -> bool:
 
 def print_latency(infer: Callable[[], object], seconds: float, of: str = "", threads: int = 1) -> None:
     """Call `infer`, one inference at batch 1, for `seconds`, and say what the median took, and `of` what."""
-    times = interleave({"": infer}, FEW_ROUNDS, seconds / FEW_ROUNDS, time.perf_counter)[""]
+    times = interleave({"": infer}, FEW_ROUNDS, seconds / FEW_ROUNDS, clock_of(threads))[""]
     on = "one thread" if threads == 1 else f"{threads} threads"
-    print(f"latency: {milliseconds(times)[1]:.3f} ms (median, {on}, batch 1{of})")
+    print(f"latency: {milliseconds(times)[1]:.3f} ms (median, {on}, batch 1, {clock_name(threads)}{of})")
 
 
 def show_bench(

@@ -139,10 +139,20 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
             for line in lines]
 
 
+def clock_name(threads: int) -> str:
+    """What `clock_of` counts, for people."""
+    return "CPU time" if threads == 1 else "time that passed"
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # on Linux; a container or `taskset` may leave out some
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 def conditions(threads: int, batch: int, rounds: int) -> str:
     """Under what was measured, for people."""
-    clock = "CPU time" if threads == 1 else "time that passed"
-    cores = os.cpu_count() or threads
+    cores = available_cores()
     count = f"{threads} thread{'' if threads == 1 else 's'}" + (f" on {cores} cores" if threads > cores else "")
     return (f"{description(read_cpuinfo())}; {count}, batch {batch}; medians of "
-            f"{rounds} rounds, {clock}")
+            f"{rounds} rounds, {clock_name(threads)}")

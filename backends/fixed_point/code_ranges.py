@@ -41,8 +41,8 @@ def _largest(step: Step, program: Program, known: list[int]) -> int:
     """The largest code that a step writes; `known` holds those of the tensors before it."""
     read = [known[number] if number < len(known) else BYTE for number in step.inputs]
     match step:
-        case Concat():  # a table may leave out codes of the grid, which a proof gives to a layer
-            return max(largest if table is None else BYTE for largest, table in zip(read, step.tables, strict=True))
+        case Concat():  # inputs may leave out codes of the grid, which a proof gives to a layer
+            return max(step.high, *(largest for largest, table in zip(read, step.tables, strict=True) if table is None))
         case Move():
             return max(read[0], step.outside(program.buffers[step.inputs[0]]))
         case MaxPool():

@@ -206,9 +206,13 @@ class Concat(Step):
     """Channels side by side; `tables[i]` brings the codes of input i to the output's grid, None where they are on it.
 
     A table is the clipped `rescale` of one term, written out for all 256 codes.
+
+    Args:
+        high: the largest code of the output's grid.
     """
 
     tables: tuple[np.ndarray | None, ...]
+    high: int = field(default=255, kw_only=True)
 
 
 @dataclass(frozen=True)

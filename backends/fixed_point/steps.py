@@ -134,7 +134,7 @@ def _max_pool2d(graph: fx.GraphModule, region: Region, grids: list[CodeGrid], gr
 
 def _cat(graph: fx.GraphModule, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:
     tables = (None if region.is_layout else requantize_table(region.anchor, x, grid) for x in grids)
-    return Concat(*_about(region), tuple(tables))
+    return Concat(*_about(region), tuple(tables), high=(grids[0] if region.is_layout else grid).high)
 
 
 def _function(graph: fx.GraphModule, region: Region, grids: list[CodeGrid], grid: CodeGrid) -> Step:

@@ -18,7 +18,7 @@ Flavour = Literal["vnni512", "vnni256", "avx2", "lanes", "sdot", "usdot"]
 # at most: where products are of bytes, as of few bits, it takes 8.
 DEPTHWISE_BITS: dict[Flavour, int] = {"vnni512": 8, "vnni256": 8, "avx2": 16, "sdot": 8, "usdot": 8, "lanes": 8}
 NOTES: dict[Flavour, tuple[Note, ...]] = {"avx2": (Note(
-    "without VNNI, 8-bit activations times 8-bit weights cannot be added in 16 bits: `recipe.weights.bits=7` keeps "
+    "without VNNI, products of 8-bit activations and 8-bit weights seldom fit 16 bits: `recipe.weights.bits=7` keeps "
     "weight codes within +-64 and is faster, fewer bits are faster still", both_from=8),)}
 NATIVE = "native"
 EMULATOR_PACKAGE = "qemu-user"

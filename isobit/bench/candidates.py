@@ -81,8 +81,10 @@ def _artifact(name: str, folder: Path) -> Candidate:
     target = manifest.target
 
     def open_it(batch: int, threads: int) -> Contender:
-        return BACKENDS.get(target.name).contender(folder, batch, threads)
+        found = BACKENDS.get(target.name).contender(folder, batch, threads)
+        return found._replace(note=", ".join(filter(None, (about, found.note))))
 
+    about = f"{manifest.recipe.name}, {target.name} {target.profile}"
     facts = {"model": manifest.model.name, "recipe": manifest.recipe.name, "target": target.name,
              "profile": target.profile, "manifest_sha256": _sha256(folder / MANIFEST)}
     return Candidate(name, "artifact", open_it, facts)

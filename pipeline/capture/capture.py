@@ -73,13 +73,16 @@ def _export(model: nn.Module, example: Inputs, named: Mapping[str, Tensor]) -> t
     batch = torch.export.Dim("batch", min=1)
     repeated = [x[:1].repeat(BATCH, *[1] * (x.dim() - 1)) for x in tensors(example)]
     shapes = [{0: batch} for _ in repeated]
-    positional, keywords, dynamic = tuple(repeated), {}, _by_parameter(model, shapes)
-    if named:
-        by_name, free = dict(zip(named, repeated, strict=True)), dict(zip(named, shapes, strict=True))
-        if _has_arguments(model, named):
-            positional, keywords, dynamic = (), by_name, free
-        else:
-            positional, dynamic = (by_name,), (free,)
+    positional: tuple[Any, ...] = tuple(repeated)
+    keywords: dict[str, Tensor] = {}
+    dynamic: Any = tuple(shapes)
+    by_name, rest = dict(zip(named, repeated, strict=False)), _rest_of(model)
+    if rest is not None and rest < len(shapes):  # all that `*inputs` takes stands in one tuple
+        dynamic = (*shapes[:rest], tuple(shapes[rest:]))
+    elif named and _has_arguments(model, named):
+        positional, keywords, dynamic = (), by_name, dict.fromkeys(named, shapes[0])
+    elif named:
+        positional, dynamic = (by_name,), (dict.fromkeys(named, shapes[0]),)
     try:
         with quiet():
             return torch.export.export(model.eval(), positional, keywords, dynamic_shapes=dynamic)
@@ -89,12 +92,13 @@ def _export(model: nn.Module, example: Inputs, named: Mapping[str, Tensor]) -> t
         raise _explained(error, tuple(tuple(x.shape[1:]) for x in tensors(example))) from error
 
 
-def _by_parameter(model: nn.Module, shapes: Sequence[Any]) -> tuple[Any, ...]:
-    """What torch.export is told of each parameter of `forward`; all that `*inputs` takes stands in one tuple."""
-    kinds = [given.kind for given in inspect.signature(model.forward).parameters.values()]
-    rest = inspect.Parameter.VAR_POSITIONAL
-    first = kinds.index(rest) if rest in kinds else len(shapes)
-    return (*shapes[:first], *([tuple(shapes[first:])] if shapes[first:] else []))
+def _rest_of(model: nn.Module) -> int | None:
+    """How many inputs stand before those that `*inputs` of `forward` takes; None where there is no such parameter."""
+    try:
+        kinds = [given.kind for given in inspect.signature(model.forward).parameters.values()]
+    except ValueError:  # a scripted model has none; torch.export says what it is
+        return None
+    return kinds.index(inspect.Parameter.VAR_POSITIONAL) if inspect.Parameter.VAR_POSITIONAL in kinds else None
 
 
 def _has_arguments(model: nn.Module, names: Collection[str]) -> bool:

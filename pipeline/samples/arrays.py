@@ -52,17 +52,23 @@ class WantedInputs:
     Args:
         names: in the order of the model's; empty where nothing is known.
         needed: how many of them, from the first on, the model cannot do without.
+        any_others: it takes any number after them, whatever they are called (`*inputs`).
     """
 
     names: tuple[str, ...] = ()
     needed: int = 1
+    any_others: bool = False
 
     def among(self, held: Sequence[str]) -> tuple[str, ...]:
-        """Which of the arrays that are there are the model's inputs, in the model's order.
+        """Which of the arrays that are there are the model's inputs, in the model's order; any others in the data's.
 
         Raises:
             InputError: one that the model needs is not among them.
         """
+        if self.any_others:
+            inputs = [name for name in held if name != Y and not name.startswith(OF)]
+            return (*(name for name in self.names if name in inputs),
+                    *(name for name in inputs if name not in self.names)) or (X,)
         if len(self.names) < 2 or (self.needed == 1 and X in held and X not in self.names):
             own = self.names[:1] if self.names and X not in held and self.names[0] in held else (X,)
             return own

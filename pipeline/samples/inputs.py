@@ -102,11 +102,10 @@ def wanted_inputs(loaded: LoadedModel) -> WantedInputs:
         parameters = list(inspect.signature(loaded.module.forward).parameters.values())
     except (TypeError, ValueError):
         return WantedInputs()
-    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
-        return WantedInputs()
+    any_others = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
     taken = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needed = sum(parameter.default is parameter.empty for parameter in taken)
-    return WantedInputs(tuple(parameter.name for parameter in taken), max(1, needed))
+    return WantedInputs(tuple(parameter.name for parameter in taken), max(1, needed), any_others)
 
 
 def in_model_order(loaded: LoadedModel, batches: Batches) -> Batches:
@@ -116,7 +115,7 @@ def in_model_order(loaded: LoadedModel, batches: Batches) -> Batches:
         InputError: the model needs an input that the samples lack.
     """
     wanted, held = wanted_inputs(loaded), batches.samples.names
-    return batches.ordered(wanted.among(held)) if held and len(wanted.names) > 1 else batches
+    return batches.ordered(wanted.among(held)) if held and (len(wanted.names) > 1 or wanted.any_others) else batches
 
 
 def input_rank(loaded: LoadedModel, size: InputSize | None) -> int | None:

@@ -209,9 +209,10 @@ class _Reader:
         held = [str(name) for name in item if name != Y or Y in self.wanted.names]
         if len(held) == 1 and len(self.wanted.names) < 2:
             return {held[0]: item[held[0]]}
-        if not self.wanted.names:
+        if not self.wanted.names and not self.wanted.any_others:
             raise self._wrong("an item is a dictionary, and the names of the model's inputs are not known")
-        names = self.wanted.names if len(self.wanted.names) == 1 else self.wanted.among(held)
+        one = len(self.wanted.names) == 1 and not self.wanted.any_others
+        names = self.wanted.names if one else self.wanted.among(held)
         if names[0] not in item:
             raise self._wrong(f"an item is a dictionary of {', '.join(held[:8])}", f"the model's input '{names[0]}'")
         return {name: item[name] for name in names}

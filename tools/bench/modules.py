@@ -4,13 +4,14 @@
     python tools/bench/peers/without_avx512.py tools/bench/modules.py [--rounds 31] [--write-docs]
 
 All contenders run in one process on one thread, interleaved, batch 1: the float ONNX file, our `onnx` artifact, our
-modules in four widths for the better of x86-64-vnni and x86-64-v3 that the processor at hand can run (the artifact
-is of the profile that fits it as well), what peers make of the network that are installed (ONNX Runtime's quantizer,
-OpenVINO, LiteRT), TVM's import of our QDQ file with its default pipeline, and Relax integer operators that compute our
-program, untuned. Ratios are taken within a round (see backends/device/timing.py). The second command measures the same
-as on a processor without AVX-512. Networks: ResNet-20 and DS-CNN where their data is found, ResNet-18 and MobileNetV2
-at 224 with random weights. Which kernels a layer gets depends on the ends of its codes alone, so rounding is nearest.
-A processor's run replaces its earlier one in docs/latency.json, and leaves those of others.
+modules in four widths for the best x86 profile that the processor at hand can run (the artifact is of the profile that
+fits it as well), what peers make of the network that are installed (ONNX Runtime's quantizer,
+OpenVINO, and LiteRT by `pip install litert-torch ai-edge-quantizer`), and with AVX-512 TVM's import of our QDQ file
+with its default pipeline, and Relax integer operators that compute our program, untuned. Ratios are taken within a
+round (see backends/device/timing.py). The second command measures the same as on a processor without AVX-512. Networks:
+ResNet-20 and DS-CNN where their data is found, ResNet-18 and MobileNetV2 at 224 with random weights. Which kernels a
+layer gets depends on the ends of its codes alone, so rounding is nearest. A processor's run replaces its earlier one in
+docs/latency.json, and leaves those of others.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ sys.path[:0] = [str(ROOT)]
 import torch
 
 from isobit.backends.base import BACKENDS
+from isobit.backends.device.processor import description, read_cpuinfo
 from isobit.backends.device.replay import CannotCheck
 from isobit.backends.device.timing import Contender, interleave, summarize
 from isobit.backends.fixed_point.lower import lower
@@ -50,7 +52,6 @@ from tools.bench.rows import SUBJECT_TITLES
 from tools.bench.subjects import Subject, random_weights, trained
 from tools.code_state import note_state
 from tools.documents import command_text, markdown, read_json
-from tools.processor import cpu_name
 from tools.publish import publish
 
 DOCUMENT = ROOT / "docs" / "latency.md"
@@ -58,9 +59,9 @@ FLOAT, ONNX = "ONNX Runtime, float", "ONNX Runtime, our artifact"
 W8A8, W7A8, W4A8, W4A4 = "W8A8", "W7A8", "W4A8", "W4A4"
 WIDTHS = {W8A8: ("minmax_w8a8", ()), W7A8: ("minmax_w8a8", ("weights.bits=7",)), W4A8: ("mse_w4a8", ()),
           W4A4: ("mse_w4a4", ())}
-VNNI, AVX2 = "tvm, x86-64-vnni", "tvm, x86-64-v3"
+VNNI, AVX_VNNI, AVX2 = "tvm, x86-64-vnni", "tvm, x86-64-avxvnni", "tvm, x86-64-v3"
 IMPORTED, RELAX = "TVM's import of the QDQ file", "Relax integer operators, untuned"
-PROFILES = {VNNI: "x86-64-vnni", AVX2: "x86-64-v3"}  # the better ones first
+PROFILES = {VNNI: "x86-64-vnni", AVX_VNNI: "x86-64-avxvnni", AVX2: "x86-64-v3"}  # the better ones first
 HIDING = "tools/bench/peers/without_avx512.py "
 NETWORKS = ("resnet20", "ds_cnn", "resnet18", "mobilenet_v2")
 WITH_TVMS_OWN = "resnet20"  # where TVM's own ways are timed as well
@@ -70,7 +71,8 @@ BLOCK_SECONDS = 0.06
 ROUNDS, IMAGES = 31, 8
 LITERT = "LiteRT, int8"
 PEER_TITLES = {"quantize_static": "ONNX Runtime's quantizer", "openvino-int8": "OpenVINO, int8 (NNCF)"}
-OTHERS = (FLOAT, ONNX, *PEER_TITLES.values(), LITERT)
+INT8_PEERS = (*PEER_TITLES.values(), LITERT)
+OTHERS = (FLOAT, ONNX, *INT8_PEERS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,14 +121,14 @@ def best_profile(profiles: Mapping[str, str]) -> str | None:
         except TargetError as error:
             print(f"{title}: not measured: {error}")
             continue
-        if not (title == VNNI and is_hidden()):
+        if title == AVX2 or not is_hidden():
             return title
     return None
 
 
 def processor() -> str:
-    """The name of the processor, and whether AVX-512 is hidden from what is measured."""
-    return cpu_name() + ", AVX-512 hidden" * is_hidden()
+    """The processor and its instructions, and whether AVX-512 is hidden from what is measured."""
+    return description(read_cpuinfo()) + ", AVX-512 hidden" * is_hidden()
 
 
 def measure(subject: Subject, folder: Path, rounds: int, title: str) -> dict[str, Any]:
@@ -135,7 +137,7 @@ def measure(subject: Subject, folder: Path, rounds: int, title: str) -> dict[str
     profile = PROFILES[title]
     files = {titled(title, width): build(subject, folder / f"{profile}-{width}", "tvm", profile, width)
              for width in WIDTHS}
-    artifact = "vnni" if title == VNNI else "generic"
+    artifact = "generic" if title == AVX2 else "vnni"
     onnx_file = build(subject, folder / f"onnx-{artifact}", "onnx", artifact) / "model.onnx"
     float_file = export_float(subject, folder / "float.onnx")
     runs = {
@@ -226,14 +228,16 @@ def contender(name: str, title: str, figures: dict[str, Any]) -> dict[str, Any]:
     speeds = figures["speed_over"]
     ours = title == titled(VNNI, W8A8)
     faster = {base: round(speeds[base][1]) for base in (IMPORTED, RELAX) if base in speeds and ours}
-    wide = next((base for base in (titled(VNNI, W8A8), titled(AVX2, W8A8))
+    wide = next((base for base in (titled(profile, W8A8) for profile in PROFILES)
                  if base.rpartition(",")[0] == title.rpartition(",")[0] and base != title), None)
+    others = [1 / speeds[base][1] for base in (FLOAT, *INT8_PEERS) if base in speeds]
     return {
         "network": name, "contender": title, "ms": round(figures["ms"][1], 3),
         "quartiles": [round(figures["ms"][0], 3), round(figures["ms"][2], 3)],
         **{key: round(1 / speeds[base][1], 3)
            for key, base in (("over_our_onnx", ONNX), ("over_float", FLOAT), ("over_w8a8", wide)) if base in speeds},
-    } | ({"times_as_fast": faster} if faster else {})
+    } | ({"over_fastest_other": round(max(others), 3)} if others else {}) \
+        | ({"times_as_fast": faster} if faster else {})
 
 
 def rows(content: Mapping[str, Any], titles: Sequence[str]) -> list[tuple[str, ...]]:
@@ -253,7 +257,7 @@ def _cell(title: str, entry: Mapping[str, Any] | None) -> str:
     """Milliseconds of the float file and of our modules; the time over the float file's of all but that."""
     if entry is None:
         return "–"
-    time, ratio = f"{entry['ms']:.3f}", f"{entry['over_float']:.3f}x"
+    time, ratio = f"{entry['ms']:.3f}", f"{entry['over_float']:.3f}"
     if title == FLOAT:
         return time
     return f"{time} ({ratio})" if title in WIDTHS else ratio
@@ -268,7 +272,7 @@ def show(run: Mapping[str, Any]) -> None:
 def tables(content: Mapping[str, Any]) -> dict[str, str]:
     """Markdown by the name of its place in docs/latency.md; `content` is what docs/latency.json holds."""
     parts = [*(f"`{run['command']}`, {run['processor']}" for run in content["runs"]),
-             *(markdown(("network", "profile", *titles), rows(content, titles)) for titles in (tuple(WIDTHS), OTHERS))]
+             markdown(("network", "profile", *WIDTHS, *OTHERS), rows(content, (*WIDTHS, *OTHERS)))]
     return {"modules": "\n\n".join(parts)}
 
 

@@ -174,23 +174,17 @@ def numbers(lines: Sequence[Mapping[str, Any]], command: str) -> dict[str, Any]:
 
 
 def tables(content: Mapping[str, Any]) -> dict[str, str]:
-    """The tables of docs/parity.md by the names of their marks: by target and by network, over everything else."""
-    lines = content["lines"]
-    by_target = [(f"`{name}`", ", ".join(dict.fromkeys(line["runs"] for line in found)), *_sums(found))
-                 for name, found in _grouped(lines, "target").items()]
-    by_network = [(SUBJECT_TITLES.get(name, name), *_sums(found)) for name, found in _grouped(lines, "network").items()]
-    failed = [f"- {' '.join(cells(line)[:4])}" for line in lines if line.get("error")]
-    parts = [f"`{content['command']}`:", markdown(("target", "runs", *SUMMED), by_target),
-             markdown(("network", *SUMMED), by_network), *(["\n".join(failed)] if failed else [])]
-    return {"matrix": "\n\n".join(parts)}
-
-
-def _grouped(lines: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    """The table of docs/parity.md by the name of its mark: by target, over everything else."""
+    lines, targets = content["lines"], dict[str, list[Mapping[str, Any]]]()
     for line in lines:
         if not line.get("error"):
-            found.setdefault(line[key], []).append(line)
-    return found
+            targets.setdefault(line["target"], []).append(line)
+    by_target = [(f"`{name}`", ", ".join(dict.fromkeys(line["runs"] for line in found)), *_sums(found))
+                 for name, found in targets.items()]
+    failed = [f"- {' '.join(cells(line)[:4])}" for line in lines if line.get("error")]
+    parts = [f"`{content['command']}`:", markdown(("target", "runs", *SUMMED), by_target),
+             *(["\n".join(failed)] if failed else [])]
+    return {"matrix": "\n\n".join(parts)}
 
 
 def _sums(lines: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

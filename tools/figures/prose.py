@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from isobit.pipeline.errors import InputError
-from tools.bench import modules
 from tools.bench.rows import DS_CNN, FLOAT, RESNET, W8A8
 from tools.code_state import ROOT
 from tools.documents import read_json
@@ -125,16 +124,6 @@ def _compiled(numbers: Numbers, contender: str, key: str) -> list[float]:
             if entry["contender"] == contender]
 
 
-def _over_peers(numbers: Numbers, contender: str) -> list[float]:
-    """By network, a module's time over that of the fastest peer."""
-    found = []
-    for run in numbers["latency"]["runs"]:
-        entries = {(entry["network"], entry["contender"]): entry["over_float"] for entry in run["contenders"]}
-        found += [over / min(entries[network, peer] for peer in PEERS if (network, peer) in entries)
-                  for (network, name), over in entries.items() if name == contender]
-    return found
-
-
 def _lines(numbers: Numbers, group: str, network: str, **what: str) -> list[Mapping[str, Any]]:
     return [line for line in numbers["results"]["groups"][group]["lines"] if line["network"] == network
             and "top1" in line and all(line[key] == value for key, value in what.items())]
@@ -162,7 +151,6 @@ def _float(numbers: Numbers, group: str, network: str) -> float:
 PERFORMANCE, LATENCY, PARITY, RESULTS = "docs/performance.md", "docs/latency.md", "docs/parity.md", "docs/results.md"
 DECISIONS = "docs/decisions.md"
 VNNI, AVX2 = "tvm, x86-64-vnni", "tvm, x86-64-v3"
-PEERS = (*modules.PEER_TITLES.values(), modules.LITERT)
 FIGURES = (
     Figure(PERFORMANCE, "at 8 bits {} to {} points below float with QDrop; with ranges alone (`nearest_w8a8`) the "
                         "DS-CNN loses {}.",
@@ -180,16 +168,17 @@ FIGURES = (
     Figure(PERFORMANCE, "{} codes of ResNet-20 and {} of the DS-CNN were compared at each level.",
            lambda n: tuple(f"{_build(n, name, 'qdrop_w8a8')['codes']['all'][0]:,}" for name in (RESNET, DS_CNN))),
     Figure(LATENCY, "W8A8 takes {} to {} of the float file's time, {} to {} of our own ONNX artifact's, {} to {} of "
-                    "the fastest peer's; W4A4 {} to {} of W8A8's.",
+                    "the fastest other runtime's; W4A4 {} to {} of W8A8's.",
            lambda n: (*_span(_compiled(n, f"{VNNI}, W8A8", "over_float")),
                       *_span(_compiled(n, f"{VNNI}, W8A8", "over_our_onnx")),
-                      *_span(_over_peers(n, f"{VNNI}, W8A8")),
+                      *_span(_compiled(n, f"{VNNI}, W8A8", "over_fastest_other")),
                       *_span(_compiled(n, f"{VNNI}, W4A4", "over_w8a8")))),
-    Figure(LATENCY, "W4A4 takes {} to {} of W8A8's time, {} to {} of the float file's, {} to {} of the fastest peer's; "
+    Figure(LATENCY, "W4A4 takes {} to {} of W8A8's time, {} to {} of the float file's, {} to {} of "
+                    "the fastest other runtime's; "
                     "W8A8 {} to {} of our own ONNX artifact's; W7A8 {} to {} of W8A8's.",
            lambda n: (*_span(_compiled(n, f"{AVX2}, W4A4", "over_w8a8")),
                       *_span(_compiled(n, f"{AVX2}, W4A4", "over_float")),
-                      *_span(_over_peers(n, f"{AVX2}, W4A4")),
+                      *_span(_compiled(n, f"{AVX2}, W4A4", "over_fastest_other")),
                       *_span(_compiled(n, f"{AVX2}, W8A8", "over_our_onnx")),
                       *_span(_compiled(n, f"{AVX2}, W7A8", "over_w8a8")))),
     Figure(PARITY, "{} artifacts, no differing code.", lambda n: (str(len(n["parity"]["lines"])),)),

@@ -32,8 +32,9 @@ from tools.publish import publish
 
 DOCS = ROOT / "docs"
 NUMBERS = DOCS / "instructions.json"
-RECIPES = ("mse_w8a8", "mse_w4a4")
+RECIPES = ("mse_w8a8", "mse_w4a8", "mse_w4a4")
 LEVELS = ("O2", "Os")
+MODEL = "model.json"
 VARIANTS: Mapping[str, tuple[str, tuple[str, ...]]] = {  # profile of the processor, options of the compiler
     "plain": (MACHINE, PLAIN), "dsp": (MACHINE, ()),
     "plain, m55": (HELIUM, (*NO_HELIUM, *PLAIN)), "dsp, m55": (HELIUM, NO_HELIUM), "helium": (HELIUM, ()),
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", action="store_true", help="of each tensor too")
     parser.add_argument("--write-docs", action="store_true", help="write docs/instructions.json, the table of c.md")
     options = parser.parse_args(arguments)
+    for folder in options.folder or ():
+        if not (folder / MODEL).is_file():
+            parser.error(f"{folder} is no artifact of the target c: it has no {MODEL}")
     try:
         lines = []
         for line in folders(options.folder, options.steps) if options.folder else yardsticks(options.steps):

@@ -44,7 +44,7 @@ def concatenate(tensors: Tensors, region: Region) -> None:
         node.name, (lines, 1, total), grid.zero_point, float(grid.scale), False, (total, lines, 1)))
     if not tensors.trial:
         tables = (None if region.is_layout else requantize_table(node, before, grid) for before in grids)
-        tensors.steps.append(Concat(node.name, region.module, tuple(parts), joined, tuple(tables)))
+        tensors.steps.append(Concat(node.name, region.module, tuple(parts), joined, tuple(tables), high=grid.high))
     if region.is_layout:
         channels, height, width = layout.channels_first(per_sample(node)[1:])
         numbers = layout.identity_map((height, width, channels), per_sample(node)[1:])

@@ -44,4 +44,5 @@ class AvxVnni(Vnni):
     flavour = "vnni256"
     lanes = 8
     registers = 14
+    depthwise_rows = 2
     widths = (8, 4)

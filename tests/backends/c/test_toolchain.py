@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from isobit.backends.c import toolchain
-from isobit.backends.c.toolchain import check_machine, compile_c, compiler_of, compiler_version, cortex_m4_footprint
+from isobit.backends.c.toolchain import arm_footprint, check_machine, compile_c, compiler_of, compiler_version
 from isobit.pipeline.errors import TargetError
 from tests.backends.c.compiled import needs_arm, needs_gcc, write
 from tests.examples import programs
@@ -48,9 +48,12 @@ def test_complaints_of_the_compiler_are_told(tmp_path):
 @needs_arm
 def test_the_footprint_is_the_constants_the_code_and_the_arena(tmp_path):
     write(programs.ds_cnn(8), tmp_path)
-    found = cortex_m4_footprint(tmp_path / "model.c")
+    found = arm_footprint(tmp_path / "model.c", "cortex-m4")
     header = (tmp_path / "model.h").read_text()
     arena, constants = (int(re.search(rf"NET_{name}_BYTES (\d+)", header)[1]) for name in ("ARENA", "CONSTANT"))
     assert found.data == arena == 16_000 + 9 * 64
     assert constants < found.flash < constants + 9216
     assert 100 < found.stack < 1600
+    assert arm_footprint(tmp_path / "model.c", "generic") == found
+    helium = arm_footprint(tmp_path / "model.c", "cortex-m55")
+    assert helium.data == arena and helium.flash > found.flash and helium.stack > found.stack

@@ -166,6 +166,15 @@ def test_a_model_that_takes_any_number_of_inputs(model, count):
     inputs = tuple(torch.randn(1, 3, 4) for _ in range(count))
     captured = capture(model, inputs)
     assert torch.equal(captured.graph(*inputs), inputs[0] - inputs[-1])
+    named = dict(zip("abc", inputs, strict=False))
+    assert torch.equal(capture(All(), named).graph(*inputs), inputs[0] - inputs[-1])
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+def test_a_traced_model_is_refused_in_words():
+    x = torch.randn(1, 3, 4)
+    with pytest.raises(CaptureError, match="ScriptModule"):
+        capture(torch.jit.trace(nn.ReLU(), x), (x,))
 
 
 def test_outputs_keep_their_keys_and_some_can_be_left_out():

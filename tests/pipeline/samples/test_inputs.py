@@ -194,3 +194,21 @@ def test_images_are_resized_without_a_crop_in_any_order_of_channels(images):
     assert chosen.shape == (3, 4, 5) and not notes
     x, _ = chosen.materialize()
     assert x[:, 2, 0, 0].tolist() == [0, 50, 100, 150] and x[:, :2].abs().max() == 0
+
+
+class Difference(nn.Module):
+    def forward(self, first, *others):
+        return first - others[-1]
+
+
+def test_a_model_of_any_number_of_inputs_takes_every_array(tmp_path):
+    model = LoadedModel(Difference(), None, "net", "0" * 64, None)
+    wanted = wanted_inputs(model)
+    assert wanted == WantedInputs(("first",), 1, any_others=True)
+    assert wanted.among(["b", "y", "first", "y.other", "a"]) == ("first", "b", "a")
+    assert wanted.among(["y"]) == ("x",)  # which is then said to be missing
+    arrays = {name: np.full((4, 3), value, np.float32) for value, name in enumerate(("z", "first", "a"))}
+    path = tmp_path / "three.npz"
+    np.savez(path, **arrays, y=np.zeros(4, np.int64))
+    batches, *_ = open_samples(model, load_recipe("minmax_w8a8"), path, None, ImageOptions(), everything)
+    assert in_model_order(model, batches).samples.names == ("first", "z", "a")

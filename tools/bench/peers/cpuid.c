@@ -1,7 +1,8 @@
 /* Answers the instruction cpuid without AVX-512, AVX-VNNI and AMX, in a library to be preloaded.
 
-   In copies of the libraries that are measured each cpuid is replaced by ud2, an instruction as long that raises
-   SIGILL; see without_avx512.py. A SIGILL of any other instruction ends the process as it always does. */
+   In copies of the libraries that are measured each cpuid is replaced by 0f 0a, which is as long and no instruction, so
+   that it raises SIGILL; see without_avx512.py. No compiler writes those bytes: a trap of a library's own (ud2) ends the
+   process as it always does. */
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <signal.h>
@@ -16,7 +17,7 @@ static void answer(int number, siginfo_t *info, void *context)
     const unsigned char *instruction = (const unsigned char *)registers[REG_RIP];
     unsigned leaf = (unsigned)registers[REG_RAX], part = (unsigned)registers[REG_RCX], a, b, c, d;
     (void)info;
-    if (instruction[0] != 0x0f || instruction[1] != 0x0b) {
+    if (instruction[0] != 0x0f || instruction[1] != 0x0a) {
         signal(number, SIG_DFL);
         return;
     }

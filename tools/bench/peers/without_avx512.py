@@ -22,9 +22,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 FOLDER = ROOT / "build" / "without-avx512"
+PLACE, LIBRARY, PRELOAD = "packages", "cpuid.so", "LD_PRELOAD"
 PACKAGES = ("onnxruntime", "openvino", "ai_edge_litert")
-SET = "ISOBIT_BENCH_WITHOUT_AVX512"
-CPUID, TRAP = b"\x0f\xa2", b"\x0f\x0b"
+CPUID, TRAP = b"\x0f\xa2", b"\x0f\x0a"
 # A line of `readelf --section-headers --wide`: name, address, offset and size of a section that holds code.
 SECTION = re.compile(r"\]\s+\.\S+\s+PROGBITS\s+([0-9a-f]+)\s+([0-9a-f]+)\s+([0-9a-f]+)\s.*AX")
 
@@ -38,23 +38,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     library = compile_answers(FOLDER)
     for name in PACKAGES:
         spec = util.find_spec(name)
-        if spec is not None and spec.origin is not None:
-            changed = copy_without_cpuid(Path(spec.origin).parent, FOLDER / "packages" / name)
-            print(f"{name}: {changed} instructions replaced")
-    path = os.pathsep.join(filter(None, (str(FOLDER / "packages"), str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {"LD_PRELOAD": str(library), "PYTHONPATH": path, SET: "1"}
+        if spec is None or spec.origin is None:
+            print(f"{name}: not installed")
+            continue
+        changed = copy_without_cpuid(Path(spec.origin).parent, FOLDER / PLACE / name)
+        print(f"{name}: {changed} instructions replaced")
+    path = os.pathsep.join(filter(None, (str(FOLDER / PLACE), str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {PRELOAD: str(library), "PYTHONPATH": path}
     return subprocess.run([sys.executable, *command], env=environment, check=False).returncode
 
 
 def is_hidden() -> bool:
-    """Whether this process runs below the tool above."""
-    return SET in os.environ
+    """Whether the packages that this process imports ask cpuid.c of the processor.
+
+    Raises:
+        RuntimeError: some do and some do not; nothing that was measured so could be told.
+    """
+    specs = [spec for name in PACKAGES if (spec := util.find_spec(name)) is not None and spec.origin is not None]
+    copies = {FOLDER / PLACE in Path(spec.origin or "").parents for spec in specs}
+    copies.add(str(FOLDER / LIBRARY) in os.environ.get(PRELOAD, "").split(os.pathsep))
+    if len(copies) > 1:
+        raise RuntimeError(f"some packages are copies in {FOLDER}, others are not: run {Path(__file__).name}")
+    return copies == {True}
 
 
 def compile_answers(folder: Path) -> Path:
     """cpuid.c as a library to preload."""
     folder.mkdir(parents=True, exist_ok=True)
-    library = folder / "cpuid.so"
+    library = folder / LIBRARY
     subprocess.run(["gcc", "-O1", "-Wall", "-shared", "-fPIC", "-o", library, HERE / "cpuid.c"], check=True)
     return library
 

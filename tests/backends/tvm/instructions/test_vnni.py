@@ -46,8 +46,9 @@ def test_requantization_takes_two_multiplications_and_one_permutation():
     assert text.count("vpackuswb") == -(-vectors // 4)
 
 
-def test_sums_stay_in_registers():
-    for profile, register in zip(PROFILES, ("zmm", "ymm"), strict=True):
-        text = assembly(oracle.make_conv((16, 16, 64), 64), profile)
-        body = text[text.index("vpdpbusd"):text.rindex("vpdpbusd")]
-        assert not re.search(rf"vmov\w+\s+%{register}\d+, -?\d*\(%rsp", body)
+@pytest.mark.parametrize(("profile", "register"), [*zip(PROFILES, ("zmm", "ymm"), strict=True)])
+@pytest.mark.parametrize("program", [oracle.make_conv((16, 16, 64), 64), DEPTHWISE])
+def test_sums_stay_in_registers(program, profile, register):
+    text = assembly(program, profile)
+    body = text[text.index("vpdpbusd"):text.rindex("vpdpbusd")]
+    assert not re.search(rf"vmov\w+\s+%{register}\d+, -?\d*\(%rsp", body)
