@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -31,6 +32,7 @@ NATIVE = {"vnni512": PROFILES["x86-64-vnni"], "vnni256": PROFILES["x86-64-avxvnn
           "lanes": PROFILES["x86-64-v3"]}
 # Whole modules for AVX-VNNI, where a processor has AVX-512's alone: the same kernels, compiled for that.
 OF_AVX512 = replace(PROFILES["x86-64-vnni"], flavour="vnni256")
+ASSEMBLER = "g++"
 
 
 def needs_tvm() -> None:
@@ -56,6 +58,8 @@ def needs(flavour: str) -> dict[str, Any]:
         pytest.skip(error.what)
     if emulated:
         pytest.skip(f"this processor lacks the features of {profile.name}")
+    if profile is OF_AVX512 and shutil.which(ASSEMBLER) is None:
+        pytest.skip(f"needs {ASSEMBLER}")
     return NATIVE[flavour].llvm_target()
 
 
@@ -89,7 +93,7 @@ def _in_evex(text: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder) / "kernels.s", Path(folder) / "kernels.so"
         source.write_text(text + "\n", encoding="utf-8")
-        subprocess.run(["g++", "-shared", "-fPIC", "-o", library, source], check=True)
+        subprocess.run([ASSEMBLER, "-shared", "-fPIC", "-o", library, source], check=True)
         return tvm.runtime.load_module(str(library))
 
 
