@@ -42,7 +42,8 @@ def _largest(step: Step, program: Program, known: list[int]) -> int:
     read = [known[number] if number < len(known) else BYTE for number in step.inputs]
     match step:
         case Concat():  # inputs may leave out codes of the grid, which a proof gives to a layer
-            return max(step.high, *(largest for largest, table in zip(read, step.tables, strict=True) if table is None))
+            unchanged = [largest for largest, table in zip(read, step.tables, strict=True) if table is None]
+            return max([step.high, *unchanged])
         case Move():
             return max(read[0], step.outside(program.buffers[step.inputs[0]]))
         case MaxPool():

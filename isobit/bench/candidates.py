@@ -81,10 +81,8 @@ def _artifact(name: str, folder: Path) -> Candidate:
     target = manifest.target
 
     def open_it(batch: int, threads: int) -> Contender:
-        found = BACKENDS.get(target.name).contender(folder, batch, threads)
-        return found._replace(note=", ".join(filter(None, (about, found.note))))
+        return BACKENDS.get(target.name).contender(folder, batch, threads)
 
-    about = f"{manifest.recipe.name}, {target.name} {target.profile}"
     facts = {"model": manifest.model.name, "recipe": manifest.recipe.name, "target": target.name,
              "profile": target.profile, "manifest_sha256": _sha256(folder / MANIFEST)}
     return Candidate(name, "artifact", open_it, facts)

@@ -55,11 +55,12 @@ RESCALE = oracle.make_rescale_of([0.5], [255])
     (Move(*NONE, (1, 1), (0, 0), PLAIN, None, 77), (9,), 77),
     (Concat(*NONE, (None, None), high=40), (9, 31), 40),
     (Concat(*NONE, (np.full(256, 40, np.uint8), None), high=15), (99, 31), 31),
+    (Concat(*NONE, (np.full(256, 9, np.uint8),) * 2, high=15), (99, 99), 15),
     (Concat(*NONE, (np.full(256, 9, np.uint8), None)), (9, 31), 255),
     (MaxPool(*NONE, Window((2, 2), (1, 1), (0, 0, 0, 0))), (13,), 13),
     (GlobalAverage(*NONE, RESCALE, 0, 14), (200,), 14),
     (Reduce(*NONE, (0, 0, 0), None, True, 0, 15), (200,), 255),  # of a kind whose ends nobody applies
-], ids=["move", "fill", "concat", "table", "ends nobody states", "pool", "average", "other"])
+], ids=["move", "fill", "concat", "table", "tables", "ends nobody states", "pool", "average", "other"])
 def test_the_largest_code_of_each_kind_of_step(step, sources, largest):
     assert written(step, sources) == largest
     assert written(step, sources, zero_point=250) == max(largest, 250)
