@@ -76,7 +76,7 @@ def _export(model: nn.Module, example: Inputs, named: Mapping[str, Tensor]) -> t
     positional: tuple[Any, ...] = tuple(repeated)
     keywords: dict[str, Tensor] = {}
     dynamic: Any = tuple(shapes)
-    by_name, rest = dict(zip(named, repeated, strict=False)), _rest_of(model)
+    by_name, rest = dict(zip(named, repeated, strict=bool(named))), _rest_of(model)
     if rest is not None and rest < len(shapes):  # all that `*inputs` takes stands in one tuple
         dynamic = (*shapes[:rest], tuple(shapes[rest:]))
     elif named and _has_arguments(model, named):

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT)]
 
+from isobit.backends.c.device_runner import DESCRIPTION
 from isobit.backends.c.toolchain import compiler_of, compiler_version
 from isobit.build import Options, compile_model
 from isobit.pipeline.errors import CompileError
@@ -34,7 +35,6 @@ DOCS = ROOT / "docs"
 NUMBERS = DOCS / "instructions.json"
 RECIPES = ("mse_w8a8", "mse_w4a8", "mse_w4a4")
 LEVELS = ("O2", "Os")
-MODEL = "model.json"
 VARIANTS: Mapping[str, tuple[str, tuple[str, ...]]] = {  # profile of the processor, options of the compiler
     "plain": (MACHINE, PLAIN), "dsp": (MACHINE, ()),
     "plain, m55": (HELIUM, (*NO_HELIUM, *PLAIN)), "dsp, m55": (HELIUM, NO_HELIUM), "helium": (HELIUM, ()),
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write-docs", action="store_true", help="write docs/instructions.json, the table of c.md")
     options = parser.parse_args(arguments)
     for folder in options.folder or ():
-        if not (folder / MODEL).is_file():
-            parser.error(f"{folder} is no artifact of the target c: it has no {MODEL}")
+        if not (folder / DESCRIPTION).is_file():
+            parser.error(f"{folder} is no artifact of the target c: it has no {DESCRIPTION}")
     try:
         lines = []
         for line in folders(options.folder, options.steps) if options.folder else yardsticks(options.steps):
