@@ -110,7 +110,7 @@ def judge(kind: Kind, place: Path, ended: Forked, said: str) -> tuple[str, str]:
         f"exit {ended.code} without one error: {last}":
             ended.code == ExitCode.BAD_INPUT and len(ERROR.findall(said)) != 1,
         f"exit {ended.code} and {out} is there": bool(out) and (ended.code != ExitCode.OK or not whole),
-        f"{ended.peak >> 20} MiB of memory": ended.peak > MEMORY,
+        f"{ended.grown >> 20} MiB of memory": ended.grown > MEMORY,
         "what a file says steers the terminal": STEERS.search(said) is not None,
     }
     found = [text for text, is_so in wrong.items() if is_so]

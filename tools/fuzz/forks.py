@@ -22,12 +22,12 @@ class Forked:
     Args:
         code: exit code; below zero the number of the signal.
         late: it was killed since its time was over.
-        peak: most bytes that it had in memory at once.
+        grown: most bytes that it had in memory at once, beyond those that it began with: its parent's.
     """
 
     code: int
     late: bool
-    peak: int
+    grown: int
     cpu_s: float
 
 
@@ -35,13 +35,15 @@ def forked(work: Callable[[], int], folder: Path, screen: Path, seconds: float, 
     """Run `work` in `folder` with everything that it prints going to the file `screen`.
 
     Args:
-        memory: bytes of addresses that it may have.
+        memory: bytes of addresses that it may have, beyond those that it begins with.
     """
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    addresses, resident = (int(count) * resource.getpagesize() for count in pages[:2])
     process = os.fork()
     if not process:
         code = CRASHED
         try:
-            _enter(folder, screen, memory)
+            _enter(folder, screen, addresses + memory)
             code = work()
         except BaseException:
             traceback.print_exc()
@@ -59,7 +61,8 @@ def forked(work: Callable[[], int], folder: Path, screen: Path, seconds: float, 
         except ProcessLookupError:  # it is over, and so is everything that it started
             os.kill(process, signal.SIGKILL)
     _, status, used = os.wait4(process, 0)
-    return Forked(os.waitstatus_to_exitcode(status), late, used.ru_maxrss << 10, used.ru_utime + used.ru_stime)
+    grown = max((used.ru_maxrss << 10) - resident, 0)
+    return Forked(os.waitstatus_to_exitcode(status), late, grown, used.ru_utime + used.ru_stime)
 
 
 def _enter(folder: Path, screen: Path, memory: int) -> None:
