@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import gc
 import io
+import os
 import random
 import re
 import shutil
@@ -28,6 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of this process would be waited for in its forks, for ever
 
 from isobit.cli import app
 from isobit.pipeline.errors import ExitCode
@@ -37,7 +39,7 @@ from tools.fuzz.forks import Forked, forked
 from tools.fuzz.good import KINDS, Kind
 
 READ, REFUSED, FAILED, FINDING = ENDS = ("read", "refused", "failed", "finding")
-LIMIT_S, ADDRESSES, MEMORY = 120.0, 6 * GIGABYTE, 1.5 * GIGABYTE
+LIMIT_S, ADDRESSES, MEMORY = 120.0, 4 * GIGABYTE, 1.0 * GIGABYTE
 SCREEN, COMMAND = "screen.txt", "command.txt"
 BAD = re.compile(r"Traceback \(most recent call last\)|internal error")
 ERROR = re.compile(r"^(?:error: |Usage: )", re.MULTILINE)

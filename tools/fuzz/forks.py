@@ -38,7 +38,7 @@ def forked(work: Callable[[], int], folder: Path, screen: Path, seconds: float, 
         memory: bytes of addresses that it may have, beyond those that it begins with.
     """
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()
-    addresses, resident = (int(count) * resource.getpagesize() for count in pages[:2])
+    addresses, resident, of_files = (int(count) * resource.getpagesize() for count in pages[:3])
     process = os.fork()
     if not process:
         code = CRASHED
@@ -61,7 +61,8 @@ def forked(work: Callable[[], int], folder: Path, screen: Path, seconds: float, 
         except ProcessLookupError:  # it is over, and so is everything that it started
             os.kill(process, signal.SIGKILL)
     _, status, used = os.wait4(process, 0)
-    grown = max((used.ru_maxrss << 10) - resident, 0)
+    begun = resident - of_files  # a fork maps pages of files anew, where it reads them
+    grown = max((used.ru_maxrss << 10) - begun, 0)
     return Forked(os.waitstatus_to_exitcode(status), late, grown, used.ru_utime + used.ru_stime)
 
 

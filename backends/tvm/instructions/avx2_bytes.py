@@ -24,7 +24,7 @@ class Avx2Bytes(X86):
     dots_per_cycle, loads_per_cycle, latency = 1.5, 2.0, 1
     instructions_per_dot = 2
     widths = (8, 4)
-    depthwise_rows = 3
+    depthwise_rows, narrow_rows = 3, (4, 5)
     narrow = True
     transforms_bytes = True
 

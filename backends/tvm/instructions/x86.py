@@ -26,11 +26,13 @@ class X86(InstructionSet):
     Attributes:
         widths: int32 lanes of vectors in depthwise kernels, which interleave pixels into dot products.
         depthwise_rows: output rows of their tiles.
+        narrow_rows: what those may be where sums are of 16 bits.
         taps: type of their weights.
     """
 
     widths: tuple[int, ...]
     depthwise_rows = 4
+    narrow_rows: tuple[int, ...] = ()
     taps = "int8"
 
     def rescale(self, terms: Sequence[tuple[Expr, Expr, Expr]], offset: Expr, shift: Expr, half: bool) -> Expr:
@@ -66,9 +68,19 @@ class X86(InstructionSet):
         return self.T.call_llvm_pure_intrin(whole, unsigned, *words)
 
     def interleave(self, pixels: Sequence[Expr], vector: int) -> Expr:
-        """Bytes of four pixels side by side for each channel, as int32: the channels of `vector` in `pack_in_place`."""
+        """Bytes of two or four pixels side by side for each channel, as int32.
+
+        Of four, the channels are those of `vector` in `pack_in_place`; of two, those of two vectors there.
+        """
+        if len(pixels) == 2:
+            return self.bits(f"int32x{self.lanes}", self._unpack("uint8", pixels[0], pixels[1], vector))
         first, second = (self._unpack("uint8", pixels[i], pixels[i + 1], vector // 2) for i in (0, 2))
         return self.bits(f"int32x{self.lanes}", self._unpack("uint16", first, second, vector % 2))
+
+    def words(self, narrow: Expr, half: int) -> Expr:
+        """Sums of 16 bits of one half of each 128 bits, as int32."""
+        twice = self.bits(f"int32x{self.lanes}", self._unpack("int16", narrow, narrow, half))
+        return self.T.shift_right(twice, self.splat(self.T.int32(16), self.lanes))
 
     def _unpack(self, kind: str, a: Expr, b: Expr, upper: int) -> Expr:
         """punpckl / punpckh: elements of a and b in turn, from the lower or upper half of each 128 bits."""

@@ -37,7 +37,7 @@ TOGETHER = {2: 4, 3: 8, 4: 2}  # vectors that share bytes
 SIGN = 128
 STARTS = "first input channels"
 START = 4  # input channels: a block begins at a multiple
-QUAD, UNIT = 4, 16  # taps of one channel side by side; channels of 128 bits
+PAIR, QUAD, UNIT = 2, 4, 16  # taps of one channel side by side, or these; channels of 128 bits
 
 
 @dataclass(frozen=True)
@@ -317,19 +317,16 @@ def conv_constants(step: Conv, program: Program, places: list[Place], processor:
     """Weights, then numbers."""
     layer = layer_of(step, program, places, processor)
     output = 0 if step.output is None else program.buffers[step.output].zero_point
+    largest, reach = largest_codes(program)[step.inputs[0]], reach_of(step, program)
     if has_own_taps(step, processor) and layer.target is not None:
-        largest, reach = largest_codes(program)[step.inputs[0]], reach_of(step, program)
         ways, marks = [], []
-        for each in processor.ways:
-            mark = apart_mark(step.weights.codes[..., 0], largest, each)
+        apart = {each: apart_mark(step.weights.codes[..., 0], largest, each) for each in processor.ways}
+        for each, mark in ((each, mark) for each, mark in apart.items() if mark is not None):
             for real in (None, reach):
-                if mark is not None:
-                    ways.append(_own_taps(layer, layer.target, output, each, real))
-                    marks.append((mark, step.rescale and real is None and form_of(step.rescale)))
+                ways.append(_own_taps(layer, layer.target, output, each, mark.narrow, real))
+                marks.append((mark, step.rescale and real is None and form_of(step.rescale)))
         return (Either(ways, marks),)
-    largest = largest_codes(program)[step.inputs[0]]
-    return (LayerConstants(layer, output, program.buffers[step.inputs[-1]].zero_point, largest,
-                           reach_of(step, program)),)
+    return (LayerConstants(layer, output, program.buffers[step.inputs[-1]].zero_point, largest, reach),)
 
 
 def conv_form(step: Conv, program: Program, places: list[Place], processor: Processor) -> tuple[Any, ...]:
@@ -341,33 +338,36 @@ def conv_form(step: Conv, program: Program, places: list[Place], processor: Proc
 
 
 def _own_taps(
-    layer: Layer, target: Place, output_zero: int, processor: Processor, reach: Reach | None
+    layer: Layer, target: Place, output_zero: int, processor: Processor, narrow: bool, reach: Reach | None
 ) -> tuple[Wanted, ...]:
-    """Constants of one filter a channel: chunks of four vectors, the last moved back to end with the pixel.
+    """Constants of one filter a channel: chunks of channels, the last moved back to end with the pixel.
 
-    `reach`: sums are multiplied in float32.
+    `narrow`: two taps lie side by side, not four; `reach`: sums are multiplied in float32.
     """
     step, pixel = layer.step, target.pixel
     if processor.channels_apart:
         return _side_by_side(layer, pixel, output_zero, processor.channels_apart, reach)
-    lanes = next(lanes for lanes in processor.depthwise if QUAD * lanes <= pixel)
-    size = QUAD * lanes
-    starts = [min(first, pixel - size) for first in range(0, pixel, size)]
-    vector, lane = np.indices((QUAD, lanes))
-    within = lane // QUAD * UNIT + vector * QUAD + lane % QUAD
-    channels = np.add.outer(starts, within)  # [chunks, vectors, lanes]
+    size = next(QUAD * lanes for lanes in processor.depthwise if QUAD * lanes <= pixel)
+    of_dot = PAIR if narrow else QUAD
+    channels = _in_vectors(pixel, size, of_dot)
     count, rows, columns = step.weights.codes.shape[:3]
-    quads = -(-columns // QUAD)
-    codes = np.zeros((max(pixel, count), rows, quads * QUAD), np.int64)
+    dots = -(-columns // of_dot)
+    codes = np.zeros((max(pixel, count), rows, dots * of_dot), np.int64)
     codes[:count, :, :columns] = step.weights.codes[..., 0]
     # Where taps are words of two bytes, those of even columns of all lanes stand before the others.
-    inner = (2, lanes, 2) if processor.taps == "int16" else (1, lanes, QUAD)
-    half, of_lane, tap = np.indices(inner)
-    column = tap * 2 + half if processor.taps == "int16" else tap
-    parts = [codes[channels[chunk, vector][of_lane], row, quad * QUAD + column]
-             for chunk in range(len(starts)) for row in range(rows) for quad in range(quads) for vector in range(QUAD)]
-    numbers = _apart_numbers(layer, codes.sum((1, 2)), output_zero, channels.reshape(-1), reach)
-    return Whole("weights", np.concatenate([part.reshape(-1) for part in parts]).astype(processor.taps)), numbers
+    halves = 2 if processor.taps == "int16" else 1
+    half, of_lane, tap = np.indices((halves, size // of_dot, of_dot // halves))
+    parts = [codes[vector[of_lane], row, dot * of_dot + tap * halves + half].reshape(-1)
+             for chunk in channels for row in range(rows) for dot in range(dots) for vector in chunk]
+    numbers = _apart_numbers(layer, codes.sum((1, 2)), output_zero, _in_vectors(pixel, size, QUAD).reshape(-1), reach)
+    return Whole("weights", np.concatenate(parts).astype(processor.taps)), numbers
+
+
+def _in_vectors(pixel: int, size: int, vectors: int) -> np.ndarray:
+    """Channels [chunks of `size`, vectors, lanes]: of each 128 bits, a vector holds neighbours."""
+    starts, part = [min(first, pixel - size) for first in range(0, pixel, size)], UNIT // vectors
+    vector, lane = np.indices((vectors, size // vectors))
+    return np.add.outer(starts, lane // part * UNIT + vector * part + lane % part)
 
 
 def _side_by_side(

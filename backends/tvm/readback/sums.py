@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,19 +69,34 @@ def transformed_run(codes: np.ndarray, largest: int, processor: Processor) -> tu
     return (2 * largest, run) if run else None
 
 
-def apart_mark(codes: np.ndarray, largest: int, processor: Processor) -> Hashable:
-    """What machine code knows of the products of one filter a channel [K, R, S]; None where they do not fit."""
+@dataclass(frozen=True)
+class Apart:
+    """What machine code knows of the products of one filter a channel.
+
+    Args:
+        taps: type of the weights.
+        narrow: all products of a window are added in 16 bits.
+        signed: codes are read as int8.
+    """
+
+    taps: str
+    narrow: bool
+    signed: bool = False
+
+
+def apart_mark(codes: np.ndarray, largest: int, processor: Processor) -> Apart | None:
+    """How one filter a channel [K, R, S] is multiplied; None where its products do not fit."""
     count, rows, columns = codes.shape
+    whole = longest_run(codes.reshape(count, -1, 1, 1), (rows * columns,), largest) == rows * columns
     if processor.channels_apart:
-        run = longest_run(codes.reshape(count, -1, 1, 1), (rows * columns,), largest)
-        return "side by side", run == rows * columns, largest <= SIGNED
-    if not processor.adds_16:
-        return processor.taps, False
+        return Apart(processor.taps, whole, largest <= SIGNED)
+    if whole or not processor.adds_16:
+        return Apart(processor.taps, whole and processor.adds_16 > 0)
     quads = -(-columns // QUAD)
     padded = np.zeros((count, rows, quads * QUAD), np.int64)
     padded[..., :columns] = codes
     run = longest_run(padded.reshape(count, rows * quads, QUAD // 2, 2), (rows, quads), largest)
-    return (processor.taps, run == rows * quads) if run else None
+    return Apart(processor.taps, False) if run else None
 
 
 @dataclass(frozen=True)

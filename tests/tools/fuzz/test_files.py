@@ -12,8 +12,8 @@ from tools.fuzz.good import KINDS
 ERROR = "error: input: damaged\n"
 
 
-def judged(place, code=0, said="", kind="onnx", late=False, peak=0):
-    return judge(KINDS[kind], place, Forked(code, late, peak, 1.0), said)
+def judged(place, code=0, said="", kind="onnx", late=False, grown=0):
+    return judge(KINDS[kind], place, Forked(code, late, grown, 1.0), said)
 
 
 def test_refusals_and_harmless_damage_are_no_findings(tmp_path):
@@ -30,7 +30,7 @@ def test_refusals_and_harmless_damage_are_no_findings(tmp_path):
     ({"code": 2, "said": "nothing"}, "exit 2 without one error: nothing"),
     ({"code": 2, "said": ERROR * 2}, "exit 2 without one error"),
     ({"code": 1}, "exit 1"), ({"code": -11}, "signal 11"), ({"code": -9, "late": True}, "no end in time"),
-    ({"code": 2, "said": ERROR, "peak": 3 << 30}, "3072 MiB of memory"),
+    ({"code": 2, "said": ERROR, "grown": 3 << 30}, "3072 MiB of memory"),
     ({"code": 2, "said": "error: \x1b[2J"}, "steers the terminal"),
 ])
 def test_findings(tmp_path, ended, why):

@@ -1,15 +1,16 @@
 """Depthwise convolutions on x86: up to four neighbouring pixels of a row are interleaved into one dot product.
 
 Byte unpacks put the codes of four taps side by side for each channel, which is what `vpdpbusd` sums (AVX2 sums them in
-two pairs: of bytes, in 16 bits for the whole window, where its products fit; else of words). Each input row is
-interleaved once for all output rows of the tile that it enters. The unpacks leave channels in the order in which the
-saturating packs take them back, so nothing is permuted; the layer's numbers are stored in that order instead.
+two pairs, of bytes or of words). Where instructions add pairs of bytes in 16 bits and the products of a window fit, two
+taps lie side by side: half the unpacks, half the registers. Each input row is interleaved once for all output rows of
+the tile that it enters. The unpacks leave channels in the order in which the saturating packs take them back, so
+nothing is permuted; the layer's numbers are stored in that order instead.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -27,7 +28,7 @@ from isobit.backends.tvm.kernels.parameters import Parameters
 from isobit.backends.tvm.kernels.rescaling import RealVectors, Vectors
 from isobit.backends.tvm.kernels.threads import evenness, is_shared
 
-TAPS = 4  # of one dot product
+TAPS, PAIR = 4, 2  # of one dot product: in 32 bits, in 16
 UNIT = 16  # channels of 128 bits
 DENSE = 3  # products of a dense layer take as long as one of these
 
@@ -45,7 +46,7 @@ class _Layer:
 
     Args:
         rows: of output pixels in a tile.
-        narrow: the products of a window are added in 16 bits.
+        narrow: the products of a window are added in 16 bits, tap by pair of taps.
     """
 
     step: Conv
@@ -64,15 +65,19 @@ class _Layer:
         return -(-self.target.pixel // self.chunk)
 
     @property
-    def quads(self) -> int:
-        """Dot products of one row of the window."""
-        return -(-self.step.window.kernel[1] // TAPS)
+    def taps(self) -> int:
+        """Of one dot product; as many vectors of them hold a chunk."""
+        return PAIR if self.narrow else TAPS
 
     @property
-    def order(self) -> np.ndarray:
-        """Channels in the order of chunks, vectors and lanes."""
+    def dots(self) -> int:
+        """Dot products of one row of the window."""
+        return -(-self.step.window.kernel[1] // self.taps)
+
+    def order(self, vectors: int = PACK) -> np.ndarray:
+        """Channels in the order of chunks, the vectors of one, and lanes."""
         starts = np.minimum(np.arange(self.chunks) * self.chunk, self.target.pixel - self.chunk)
-        units = np.arange(self.chunk).reshape(-1, PACK, UNIT // PACK)
+        units = np.arange(self.chunk).reshape(-1, vectors, UNIT // vectors)
         within = units.transpose(1, 0, 2).reshape(-1)
         return (starts[:, None] + within).reshape(-1)
 
@@ -83,7 +88,7 @@ def depthwise_call(step: Conv, program: Program, places: list[Place], e: X86) ->
     lanes = next(lanes for lanes in e.widths if PACK * lanes <= target.pixel)
     layer = _Layer(step, source, target, e.of(lanes), min(e.depthwise_rows, target.height), False)
     layer = _by_bytes(layer, largest_codes(program)[step.inputs[0]]) or layer
-    weights, numbers = _weights(layer), apart_numbers(step, program, target.pixel, layer.order)
+    weights, numbers = _weights(layer), apart_numbers(step, program, target.pixel, layer.order())
     return apart_call(step, (source, target), weights, numbers, lambda code: _write(code, layer, numbers))
 
 
@@ -104,11 +109,15 @@ def _by_bytes(layer: _Layer, largest: int) -> _Layer | None:
     e = layer.e.by_bytes(largest)
     if not isinstance(e, X86):
         return None
-    found = replace(layer, e=e.of(layer.e.lanes), rows=min(e.depthwise_rows, layer.target.height))
-    loops = (layer.step.window.kernel[0], layer.quads)
-    weights = _weights(found).reshape(layer.chunks, math.prod(loops), -1)
-    run = longest_run(e.by_sum(weights), loops, largest)
-    return replace(found, narrow=run == math.prod(loops)) if run else None
+    filters, rows, columns = layer.step.weights.codes.shape[:3]
+    height, window = layer.target.height, layer.step.weights.codes.reshape(filters, -1, 1, 1)
+    if longest_run(window, (rows * columns,), largest) == rows * columns:
+        tile = min(e.narrow_rows, key=lambda count: (-(-height // count) * count, count))
+        return replace(layer, e=e.of(layer.e.lanes), rows=min(tile, height), narrow=True)
+    found = replace(layer, e=e.of(layer.e.lanes), rows=min(e.depthwise_rows, height))
+    loops = (rows, found.dots)
+    weights = _weights(found).reshape(found.chunks, math.prod(loops), -1)
+    return found if longest_run(e.by_sum(weights), loops, largest) else None
 
 
 @dataclass(frozen=True)
@@ -136,12 +145,12 @@ def apart_numbers(step: Conv, program: Program, pixel: int, order: np.ndarray) -
 
 
 def _weights(layer: _Layer) -> np.ndarray:
-    """[chunks][R][quads][vectors][lanes * 4], taps of one channel side by side; flat."""
-    codes = layer.step.weights.codes[..., 0]
+    """[chunks][R][dots][vectors][channels of one][taps]; flat."""
+    codes, of_dot = layer.step.weights.codes[..., 0], layer.taps
     filters, rows, columns = codes.shape
-    padded = np.zeros((layer.target.pixel, rows, layer.quads * TAPS), codes.dtype)
+    padded = np.zeros((layer.target.pixel, rows, layer.dots * of_dot), codes.dtype)
     padded[:filters, :, :columns] = codes
-    taps = padded[layer.order].reshape(layer.chunks, PACK, layer.e.lanes, rows, layer.quads, TAPS)
+    taps = padded[layer.order(of_dot)].reshape(layer.chunks, of_dot, -1, rows, layer.dots, of_dot)
     ordered = taps.transpose(0, 3, 4, 1, 2, 5)
     if layer.e.taps == "int16":  # the even taps of all lanes, then the odd ones
         ordered = np.stack([ordered[..., 0::2], ordered[..., 1::2]], -3)
@@ -174,8 +183,7 @@ class _Position:
 
 def _write(code: Code, layer: _Layer, numbers: ApartNumbers) -> None:
     target, e = layer.target, layer.e
-    sums = code.sums(layer.rows * PACK, e.lanes)
-    narrow = narrow_sums(code, e, len(sums)) if layer.narrow else []
+    sums = narrow_sums(code, e, layer.rows * PAIR) if layer.narrow else code.sums(layer.rows * PACK, e.lanes)
     fill_border(code, target, e.cast("uint8", code["numbers"][numbers.border]), code["output"])
     rows = -(-target.height // layer.rows)
     with (
@@ -185,15 +193,21 @@ def _write(code: Code, layer: _Layer, numbers: ApartNumbers) -> None:
         channel = last_fits(code, chunk, layer.chunk, target.pixel)
         y = row if layer.rows == 1 else e.smaller(row * layer.rows, target.height - layer.rows)
         position = _Position(chunk, channel, y, x)
+        biases = [e.load(code["numbers"], numbers.bias + (chunk * PACK + i) * e.lanes) for i in range(PACK)]
         for i, vector in enumerate(sums):
-            bias = e.load(code["numbers"], numbers.bias + (chunk * PACK + i % PACK) * e.lanes)
-            code.store(vector, 0, bias, e.lanes)
-        for part in narrow:
-            code.store(part, 0, e.splat(e.number("int16", 0), e.narrow_lanes), e.narrow_lanes)
-        _write_products(code, layer, narrow or sums, position)
-        for total, part in zip(sums, narrow, strict=False):
-            code.store(total, 0, e.widened(e.load(total, 0), e.load(part, 0, e.narrow_lanes)), e.lanes)
-        _write_codes(code, layer, numbers, sums, position)
+            if layer.narrow:
+                code.store(vector, 0, e.splat(e.number("int16", 0), e.narrow_lanes), e.narrow_lanes)
+            else:
+                code.store(vector, 0, biases[i % PACK], e.lanes)
+        _write_products(code, layer, sums, position)
+        for out in range(layer.rows):
+            vectors = sums[out * layer.taps:(out + 1) * layer.taps]
+            if layer.narrow:
+                words = [e.words(e.load(vector, 0, e.narrow_lanes), half) for vector in vectors for half in range(2)]
+                totals = [word + bias for word, bias in zip(words, biases, strict=True)]
+            else:
+                totals = [e.load(vector, 0) for vector in vectors]
+            _write_codes(code, layer, numbers, totals, position, out)
 
 
 @contextmanager
@@ -210,25 +224,24 @@ def chunks_and_rows(code: Code, step: Conv, target: Place, chunks: int, rows: in
 
 def _write_products(code: Code, layer: _Layer, sums: list[Buffer], position: _Position) -> None:
     """Each input row once: interleaved, and summed into every output row that it is a tap of."""
-    window, e = layer.step.window, layer.e
+    window, e, vectors = layer.step.window, layer.e, layer.taps
     taps = window.kernel[0]
-    size = PACK * e.lanes * TAPS  # weights of a dot product of a chunk
     add, lanes = (e.narrow_tap_dot, e.narrow_lanes) if layer.narrow else (e.tap_dot, e.lanes)
+    size = layer.chunk  # weights of a vector of dot products
     for row in range((layer.rows - 1) * window.stride[0] + (taps - 1) * window.dilation[0] + 1):
         users = [
             (out, tap) for out in range(layer.rows) for tap in range(taps)
             if out * window.stride[0] + tap * window.dilation[0] == row
         ]
-        for quad in range(layer.quads if users else 0):
-            pixels = [_pixel(code, layer, position, row, quad * TAPS + i) for i in range(TAPS)]
-            quads = [e.interleave(pixels, vector) for vector in range(PACK)]
+        for dot in range(layer.dots if users else 0):
+            pixels = [_pixel(code, layer, position, row, dot * layer.taps + i) for i in range(layer.taps)]
+            codes = [e.interleave(pixels, vector) for vector in range(vectors)]
             for out, tap in users:
-                for vector in range(PACK):
-                    place = (tap * layer.quads + quad) * size + vector * e.lanes * TAPS
-                    total = sums[out * PACK + vector]
-                    weights = position.chunk * (taps * layer.quads * size) + place
-                    product = add(e.load(total, 0, lanes), quads[vector], code["weights"], weights)
-                    code.store(total, 0, product, lanes)
+                for vector in range(vectors):
+                    place = (tap * layer.dots + dot) * vectors + vector
+                    total = sums[out * vectors + vector]
+                    weights = (position.chunk * (taps * layer.dots * vectors) + place) * size
+                    code.store(total, 0, add(e.load(total, 0, lanes), codes[vector], code["weights"], weights), lanes)
 
 
 def _pixel(code: Code, layer: _Layer, position: _Position, row: int, tap: int) -> Expr:
@@ -243,19 +256,15 @@ def _pixel(code: Code, layer: _Layer, position: _Position, row: int, tap: int) -
 
 
 def _write_codes(
-    code: Code, layer: _Layer, numbers: ApartNumbers, sums: list[Buffer], position: _Position
+    code: Code, layer: _Layer, numbers: ApartNumbers, totals: Sequence[Expr], position: _Position, row: int
 ) -> None:
-    """Requantize and store, a chunk of a pixel at a time."""
+    """Requantize the sums of a chunk of a pixel in a row of the tile, and store its codes."""
     target, e = layer.target, layer.e
-    for out in range(layer.rows):
-        vectors = sums[out * PACK:(out + 1) * PACK]
-        for number, vector in enumerate(vectors):
-            channel = (position.chunk * PACK + number) * e.lanes
-            codes = numbers.rescale.apply(e, code["numbers"], [e.load(vector, 0)], channel)
-            code.store(vector, 0, codes, e.lanes)
-        packed = e.pack_in_place([e.load(vector, 0) for vector in vectors])
-        if numbers.clip is not None:
-            low, high = (e.bits(f"uint8x{layer.chunk}", e.load(code["numbers"], end)) for end in numbers.clip)
-            packed = e.clip(packed, low, high)
-        place = target.at(out, 0) + position.y * target.row + position.x * target.pixel + position.channel
-        code.store(code["output"], place, packed, layer.chunk)
+    packed = e.pack_in_place([
+        numbers.rescale.apply(e, code["numbers"], [total], (position.chunk * PACK + i) * e.lanes)
+        for i, total in enumerate(totals)])
+    if numbers.clip is not None:
+        low, high = (e.bits(f"uint8x{layer.chunk}", e.load(code["numbers"], end)) for end in numbers.clip)
+        packed = e.clip(packed, low, high)
+    place = target.at(row, 0) + position.y * target.row + position.x * target.pixel + position.channel
+    code.store(code["output"], place, packed, layer.chunk)

@@ -17,11 +17,15 @@ def instructions(program) -> set[str]:
 
 @pytest.mark.parametrize("program", [
     oracle.make_conv((8, 8, 32), 32, stride=(2, 2), **NARROW), oracle.make_conv((8, 8, 32), 32, **NARROW),
-    oracle.make_conv((8, 8, 64), 64, groups=64, **NARROW), oracle.make_conv((4, 4, 64), 32, bits=4, **POINT),
-    oracle.make_conv((1, 1, 64), 10, logits=True, **NARROW, **POINT),
-], ids=["strided", "transformed", "depthwise", "codes of 8 bits", "logits"])
+    oracle.make_conv((4, 4, 64), 32, bits=4, **POINT), oracle.make_conv((1, 1, 64), 10, logits=True, **NARROW, **POINT),
+    oracle.make_conv((8, 8, 64), 64, groups=64, bits=6),
+], ids=["strided", "transformed", "codes of 8 bits", "logits", "depthwise, of 32 bits"])
 def test_small_products_are_of_bytes(program):
     assert instructions(program) == {"vpmaddubsw", "vpmaddwd"}
+
+
+def test_small_products_of_a_depthwise_window_are_added_in_16_bits():
+    assert instructions(oracle.make_conv((8, 8, 64), 64, groups=64, **NARROW)) == {"vpmaddubsw"}
 
 
 def test_others_are_not():

@@ -18,6 +18,7 @@ CASES = {
     "small codes, strided": oracle.make_conv((9, 8, 40), 40, (5, 6), stride=(2, 1), groups=40, bits=4, largest=15),
     "small weights": oracle.make_conv((9, 8, 48), 48, groups=48, bits=4, zero_points=(99, 9)),
     "half as small": oracle.make_conv((9, 8, 48), 48, (9, 9), padding=(4, 4, 4, 4), groups=48, bits=4),
+    "small codes, tall": oracle.make_conv((25, 5, 32), 32, groups=32, bits=4, largest=15),
     "one row": oracle.make_conv((1, 5, 16), 16, groups=16, bits=4),
 }
 
