@@ -1,16 +1,10 @@
-"""What the machine calls its processor; the standard library alone."""
+"""What the machine calls its processor."""
 
 from __future__ import annotations
 
-import platform
-from pathlib import Path
+from isobit.backends.device.processor import processor, read_cpuinfo
 
 
-def cpu_name(description: Path = Path("/proc/cpuinfo")) -> str:
+def cpu_name() -> str:
     """The name of the model, or of the architecture where the system does not say."""
-    try:
-        lines = description.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return processor(read_cpuinfo())
