@@ -16,7 +16,7 @@ from isobit.backends.fixed_point.program import Conv, Program
 from isobit.backends.tvm.instructions.base import SIGNED, Buffer, Expr, Index, InstructionSet
 from isobit.backends.tvm.kernels.kernel import Call, Code, fill_border, last_fits
 from isobit.backends.tvm.kernels.layers.depthwise import ApartNumbers, apart_call, apart_numbers, chunks_and_rows
-from isobit.backends.tvm.kernels.layers.narrow import longest_run
+from isobit.backends.tvm.kernels.layers.narrow import window_fits
 from isobit.backends.tvm.kernels.layout import PIXEL, Place, output_of
 
 CHANNELS = PIXEL
@@ -50,9 +50,8 @@ def channelwise_call(step: Conv, program: Program, places: list[Place], e: Instr
     """The call of a depthwise convolution."""
     source, target = places[step.inputs[0]], places[output_of(step)]
     largest, weights = largest_codes(program)[step.inputs[0]], _weights(step, target)
-    taps = step.window.kernel[0] * step.window.kernel[1]
-    narrow = longest_run(weights.reshape(-1, taps, CHANNELS, 1), (taps,), largest) == taps
-    layer = _Layer(step, source, target, e.of(CHANNELS), "int16" if narrow else "int32", largest)
+    kind = "int16" if window_fits(step, largest) else "int32"
+    layer = _Layer(step, source, target, e.of(CHANNELS), kind, largest)
     numbers = apart_numbers(step, program, target.pixel, np.arange(target.pixel))
     return apart_call(step, (source, target), weights, numbers, lambda code: _write(code, layer, numbers))
 

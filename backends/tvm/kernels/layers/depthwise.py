@@ -22,7 +22,7 @@ from isobit.backends.tvm.instructions.base import PACK, Buffer, Expr, Index
 from isobit.backends.tvm.instructions.x86 import X86
 from isobit.backends.tvm.kernels.kernel import Argument, Call, Code, fill_border, last_fits, make_kernel
 from isobit.backends.tvm.kernels.layers.layer import add_layer_rescale
-from isobit.backends.tvm.kernels.layers.narrow import longest_run, narrow_sums
+from isobit.backends.tvm.kernels.layers.narrow import longest_run, narrow_sums, window_fits
 from isobit.backends.tvm.kernels.layout import Place, output_of
 from isobit.backends.tvm.kernels.parameters import Parameters
 from isobit.backends.tvm.kernels.rescaling import RealVectors, Vectors
@@ -109,13 +109,12 @@ def _by_bytes(layer: _Layer, largest: int) -> _Layer | None:
     e = layer.e.by_bytes(largest)
     if not isinstance(e, X86):
         return None
-    filters, rows, columns = layer.step.weights.codes.shape[:3]
-    height, window = layer.target.height, layer.step.weights.codes.reshape(filters, -1, 1, 1)
-    if longest_run(window, (rows * columns,), largest) == rows * columns:
+    height = layer.target.height
+    if window_fits(layer.step, largest):
         tile = min(e.narrow_rows, key=lambda count: (-(-height // count) * count, count))
         return replace(layer, e=e.of(layer.e.lanes), rows=min(tile, height), narrow=True)
     found = replace(layer, e=e.of(layer.e.lanes), rows=min(e.depthwise_rows, height))
-    loops = (rows, found.dots)
+    loops = (layer.step.window.kernel[0], found.dots)
     weights = _weights(found).reshape(found.chunks, math.prod(loops), -1)
     return found if longest_run(e.by_sum(weights), loops, largest) else None
 

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from isobit.backends.fixed_point.program import Conv
 from isobit.backends.tvm.instructions.base import Buffer, Index, InstructionSet
 from isobit.backends.tvm.kernels.kernel import Code
 
@@ -35,6 +36,12 @@ def longest_run(weights: np.ndarray, loops: Sequence[int], largest: int) -> int:
     parts = [np.maximum(sign * wide, 0).sum(3) * largest for sign in (1, -1)]
     return next((run for run in _runs(loops) if all(
         part.reshape(blocks, count // run, run, -1).sum(2).max() <= LARGEST for part in parts)), 0)
+
+
+def window_fits(step: Conv, largest: int) -> bool:
+    """Whether all products of a window of one filter a channel may be added in 16 bits, for any codes 0 ... largest."""
+    filters, rows, columns = step.weights.codes.shape[:3]
+    return longest_run(step.weights.codes.reshape(filters, -1, 1, 1), (rows * columns,), largest) == rows * columns
 
 
 def _runs(loops: Sequence[int]) -> Iterator[int]:

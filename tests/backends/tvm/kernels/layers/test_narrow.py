@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from isobit.backends.tvm.kernels.layers.narrow import LARGEST, longest_run
+from isobit.backends.tvm.kernels.layers.narrow import LARGEST, longest_run, window_fits
+from tests.backends.fixed_point import oracle
 
 
 def weights(value, count, blocks=2):
@@ -30,3 +31,12 @@ def test_one_lane_that_does_not_fit_is_enough():
     assert longest_run(codes, (10,), 255) == 0
     codes[1, 3, 2, 1] = 1  # 128 * 255 fits, and no second product beside it
     assert longest_run(codes, (10,), 255) == 1
+
+
+@pytest.mark.parametrize(("value", "largest", "fits"), [
+    (14, 255, True), (15, 255, False), (-14, 255, True), (-15, 255, False)])
+def test_a_window_of_one_channel(value, largest, fits):
+    program = oracle.make_conv((4, 4, 20), 20, groups=20, bits=4)
+    codes = program.steps[-1].weights.codes
+    codes[...], codes[7] = 0, value
+    assert window_fits(program.steps[-1], largest) is fits is (9 * abs(value) * largest <= LARGEST)
