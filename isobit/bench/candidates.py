@@ -30,12 +30,14 @@ class Candidate:
         kind: `artifact`, `model` or `peer`.
         open: from batch and threads, what is timed; any error says why it cannot be.
         facts: what else is known of it, for a script.
+        required: it is a failure if this is not timed.
     """
 
     name: str
     kind: str
     open: Callable[[int, int], Contender]
     facts: Mapping[str, str] = field(default_factory=dict)
+    required: bool = True
 
 
 def candidates(paths: Sequence[Path], peers: str | None, folder: Path) -> list[Candidate]:
@@ -43,7 +45,7 @@ def candidates(paths: Sequence[Path], peers: str | None, folder: Path) -> list[C
 
     Args:
         paths: folders of artifacts, and models.
-        peers: names of `PEERS` with commas between them, `all`, or None.
+        peers: names of `PEERS` with commas between them, `all` that are installed, or None.
         folder: where peers write files.
 
     Raises:
@@ -61,7 +63,7 @@ def candidates(paths: Sequence[Path], peers: str | None, folder: Path) -> list[C
     if wanted and source is None:
         raise InputError("peers start from a float model, and none is given", where="--peers", field="peers",
                          hint=f"Give a float {FLOAT} file as well.")
-    return [*found, *(_peer(name, source, folder) for name in wanted if source is not None)]
+    return [*found, *(_peer(name, source, folder, by_name=peers != ALL) for name in wanted if source is not None)]
 
 
 def peer_names(text: str | None) -> list[str]:
@@ -101,7 +103,7 @@ def _model(name: str, path: Path) -> Candidate:
                      hint="torch.onnx.export writes a PyTorch network as one.")
 
 
-def _peer(name: str, source: Path, folder: Path) -> Candidate:
+def _peer(name: str, source: Path, folder: Path, *, by_name: bool) -> Candidate:
     peer = PEERS[name]
     place = folder / name
 
@@ -110,7 +112,8 @@ def _peer(name: str, source: Path, folder: Path) -> Candidate:
         place.mkdir()
         return peer.open(source, place, batch, threads)
 
-    return Candidate(name, "peer", open_it, {"made_from": source.name, "source_sha256": _sha256(source)})
+    facts = {"made_from": source.name, "source_sha256": _sha256(source)}
+    return Candidate(name, "peer", open_it, facts, required=by_name or peer.is_installed)
 
 
 def _sha256(path: Path) -> str:

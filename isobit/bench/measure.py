@@ -68,6 +68,12 @@ class Measured:
         """The name of the first."""
         return next(iter(self.times))
 
+    @property
+    def failed(self) -> list[str]:
+        """Names of those that had to be timed and were not."""
+        return [candidate.name for candidate in self.candidates
+                if candidate.required and candidate.name in self.missing]
+
     def columns(self) -> tuple[str, ...]:
         """Titles of `rows`."""
         return columns(self.base)

@@ -9,7 +9,7 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
@@ -39,6 +39,11 @@ class Peer:
     packages: tuple[str, ...]
     open: Callable[[Path, Path, int, int], Contender]
 
+    @property
+    def is_installed(self) -> bool:
+        """All its packages are."""
+        return not _lacking(self.packages)
+
     def check(self) -> None:
         """Raises CannotCheck where a package is not installed."""
         need(*self.packages)
@@ -46,9 +51,13 @@ class Peer:
 
 def need(*packages: str) -> None:
     """Raises CannotCheck where one of the packages is not installed."""
-    found = package_versions(*packages)
-    if missing := [name for name in packages if found.get(name) is None]:
+    if missing := _lacking(packages):
         raise CannotCheck(f"not installed: {', '.join(missing)} (pip install 'isobit[peers]')")
+
+
+def _lacking(packages: Sequence[str]) -> list[str]:
+    found = package_versions(*packages)
+    return [name for name in packages if found.get(name) is None]
 
 
 def open_openvino(source: Path, folder: Path, batch: int, threads: int) -> Contender:

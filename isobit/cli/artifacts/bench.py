@@ -37,7 +37,7 @@ JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", show_de
 Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png|svg", show_default=False, help=(
     "Also draw a bar for each; needs matplotlib."))]
 Peers = Annotated[str | None, typer.Option(metavar="all|NAME,...", show_default=False, help=(
-    f"Also time what other tools make of the first float .onnx, where they are installed: {', '.join(PEERS)}."))]
+    f"Also time what other tools make of the first float .onnx: {', '.join(PEERS)}; 'all' takes those installed."))]
 
 
 def bench(
@@ -65,3 +65,6 @@ def bench(
             write_file(json_file.resolve(), json.dumps(found.to_json(), indent=1) + "\n")
         if plot is not None:
             write_plot(found, plot)
+        if found.failed:  # last, as the rest is worth having
+            raise InputError("not all that was asked for could be measured", where=", ".join(found.failed),
+                             hint="The lines above say why; leave out what cannot run here.")

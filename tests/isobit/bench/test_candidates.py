@@ -5,6 +5,7 @@ import pytest
 from isobit.backends.device.timing import Contender
 from isobit.backends.onnx import OnnxBackend
 from isobit.bench import candidates as module
+from isobit.bench import peers
 from isobit.bench.candidates import candidates, peer_names
 from isobit.bench.peers import PEERS
 from isobit.pipeline.errors import InputError
@@ -45,6 +46,14 @@ def test_peers_start_from_the_first_float_model_when_they_are_opened(source, tmp
     assert (found.name, found.kind, found.facts["made_from"]) == ("openvino", "peer", "float.onnx")
     found.open(2, 1)
     assert given == [(source, work / "openvino", 2, 1)] and (work / "openvino").is_dir()
+
+
+def test_all_peers_are_those_that_are_installed(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "package_versions", lambda *names: {"openvino": "1"})
+    required = {name: {found.name: found.required for found in candidates([source], name, tmp_path)[1:]}
+                for name in ("all", "openvino-int8")}
+    assert required == {"all": {"quantize_static": True, "openvino": True, "openvino-int8": False},
+                        "openvino-int8": {"openvino-int8": True}}
 
 
 def test_folders_of_one_name_are_told_apart(artifact, tmp_path):

@@ -1,6 +1,7 @@
 """Candidates in turns: ratios over the first, those that do not run named with the reason, and JSON for a script."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -58,6 +59,12 @@ def test_what_does_not_run_is_named_and_the_rest_go_on(error, why):
 def test_what_fails_when_it_runs_is_named_too():
     found = measure([candidate("fails", lambda: 1 // 0), candidate("good")], QUICK)
     assert found.missing == {"fails": "ZeroDivisionError: integer division or modulo by zero"}
+    assert found.failed == ["fails"]
+
+
+def test_what_need_not_run_has_not_failed():
+    found = measure([replace(candidate("extra", error=CannotCheck("no")), required=False), candidate("good")], QUICK)
+    assert found.missing == {"extra": "no"} and found.failed == []
 
 
 def test_where_nothing_runs_that_is_an_error_with_all_reasons():

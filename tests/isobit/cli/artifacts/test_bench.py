@@ -7,6 +7,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from isobit.bench import peers as peers_module
 from isobit.cli import app
 from tests.examples.float_files import write_float
 from tests.isobit.commands import FAST
@@ -53,10 +54,22 @@ def test_what_cannot_run_is_named_and_where_nothing_can_that_is_an_error(command
     write_float(tmp_path / "float.onnx")
     (tmp_path / "out" / "model.onnx").write_bytes(b"")
     told = run("out", "float.onnx")
-    assert told.exit_code == 0 and "out: not measured: model.onnx: changed since it was built" in told.stdout
+    assert told.exit_code == 2 and "out: not measured: model.onnx: changed since it was built" in told.stdout
     assert "ratios are over float.onnx, the first that runs" in told.stdout
+    assert "not all that was asked for could be measured" in told.stderr and "where:   out\n" in told.stderr
     alone = run("out")
     assert alone.exit_code == 2 and "nothing could be measured" in alone.stderr and "changed since" in alone.stderr
+
+
+@pytest.mark.parametrize(("peers", "code"), [("quantize_static,openvino", 2), ("all", 0)])
+def test_a_tool_that_is_not_installed_is_a_failure_where_it_is_named(tmp_path, monkeypatch, peers, code):
+    monkeypatch.setattr(peers_module, "package_versions", lambda *names: {})
+    source = write_float(tmp_path / "float.onnx")
+    told = run(source, "--peers", peers, "--json", tmp_path / "times.json")
+    assert told.exit_code == code and "openvino: not measured: not installed: openvino" in told.stdout
+    assert ("where:   openvino\n" in told.stderr) == (code != 0)
+    found = json.loads((tmp_path / "times.json").read_text())
+    assert [entry["name"] for entry in found["contenders"]] == ["float.onnx", "quantize_static"]
 
 
 @pytest.mark.parametrize(
