@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isobit.pipeline.artifact.digest import PREDICTOR
+from isobit.pipeline.errors import ExitCode
 
 _OURS = "isobit."
 _ALONE = """import os
@@ -23,6 +24,18 @@ import sys
 if __name__ == "__main__" and sys.path:
     if os.path.realpath(sys.path[0] or ".") == os.path.dirname(os.path.realpath(__file__)):
         del sys.path[0]"""
+# A hook and no `try`, as it is in force while the imports below it are made.
+_STOPPED = f"""def on_error(kind, error, trace):
+    \"\"\"Ctrl-C ends the script with one line.\"\"\"
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    print("interrupted: stopped before the end", file=sys.stderr)
+    sys.exit({int(ExitCode.INTERRUPTED)})
+
+
+if __name__ == "__main__":
+    sys.excepthook = on_error"""
 _ROOT = Path(__file__).parents[2]  # installed, the folder of the package
 
 
@@ -41,7 +54,7 @@ def standalone(path: Path, last_word: str = "FAIL") -> str:
     """Source of the script at `path` with every module of ours before its own code.
 
     The docstring is the script's; imports are gathered at the top, each once, and none is taken from the script's own
-    folder. Without a package that it needs, the script says so and ends with 1.
+    folder. Without a package that it needs, the script says so and ends with 1; stopped by Ctrl-C, with 130.
 
     Args:
         last_word: what it prints last where a package is missing.
@@ -57,8 +70,8 @@ def standalone(path: Path, last_word: str = "FAIL") -> str:
     lines -= {"import os", "import sys"}  # both are there before a script begins
     standard = sorted(line for line in lines if line.split()[1].split(".")[0] in sys.stdlib_module_names)
     others = sorted(lines - set(standard))
-    head = [parts[path].docstring, "from __future__ import annotations", _ALONE, "\n".join(standard),
-            _guarded(others, last_word) if others else ""]
+    head = [parts[path].docstring, "from __future__ import annotations", _ALONE, _STOPPED,
+            "\n".join(standard), _guarded(others, last_word) if others else ""]
     bodies = "\n\n\n".join(part.body for part in parts.values())
     return "\n\n".join(text for text in head if text) + "\n\n" + bodies + "\n" + parts[path].start
 

@@ -1,6 +1,7 @@
 """Scripts that are shipped: one file, nothing of ours to import, everything in it once and in order."""
 
 import ast
+import os
 import subprocess
 import sys
 
@@ -50,10 +51,11 @@ def test_every_module_stands_once_after_what_it_needs_and_imports_are_at_the_top
         'a \\\\ and more."""', "", "from __future__ import annotations", "", "import os", "import sys"
     ]
     nodes = ast.parse(text).body[1:]
-    [path] = [node for node in nodes if "del sys.path[0]" in ast.unparse(node)]
-    assert [ast.unparse(node) for node in nodes[:nodes.index(path)]] == [
-        "from __future__ import annotations", "import os", "import sys"]
-    kinds = [isinstance(node, ast.Import | ast.ImportFrom | ast.Try) for node in nodes if node is not path]
+    before = ("from __future__ import annotations", "import os", "import sys", "if __name__", "def on_error",
+              "if __name__")
+    assert [ast.unparse(node).startswith(start) for node, start in zip(nodes, before, strict=False)] == [True] * 6
+    assert "del sys.path[0]" in ast.unparse(nodes[3]) and "sys.excepthook" in ast.unparse(nodes[5])
+    kinds = [isinstance(node, ast.Import | ast.ImportFrom | ast.Try) for node in nodes[6:]]
     assert kinds == sorted(kinds, reverse=True)
 
 
@@ -93,6 +95,28 @@ def test_a_missing_package_is_told_and_not_traced(tmp_path, word, printed):
     done = subprocess.run([sys.executable, "-I", tmp_path / "run.py"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout == f"No module named 'of_no_distribution': this script needs it, see its first lines\n{printed}"
+
+
+@pytest.mark.parametrize("during", ["imports", "the run"])
+def test_ctrl_c_ends_it_with_one_line(tmp_path, during):
+    stop = "import os, signal\nprint('began', flush=True)\nos.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "of_others.py").write_text(stop if during == "imports" else "")
+    path = tmp_path / "script.py"
+    path.write_text(f'"""It."""\nimport sys\n\nimport of_others\n\n{stop}\nprint("went on", of_others)\n')
+    (tmp_path / "run.py").write_text(standalone(path))
+    done = subprocess.run([sys.executable, tmp_path / "run.py"], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(tmp_path / "packages")})
+    assert (done.returncode, done.stdout) == (130, "began\n")
+    assert done.stderr == "interrupted: stopped before the end\n"
+
+
+def test_any_other_error_keeps_its_traceback(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text('"""It."""\nimport sys\n\nprint(sys.argv[9])\n')
+    (tmp_path / "run.py").write_text(standalone(path))
+    done = subprocess.run([sys.executable, tmp_path / "run.py"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("Traceback") and "IndexError" in done.stderr
 
 
 def test_the_predictor_of_a_target_has_the_common_part_before_its_own(script, tmp_path):
