@@ -135,9 +135,13 @@ class Backend(Protocol):
         """The artifact's layers, each to be run by itself on chosen codes; None where that cannot be done."""
         ...
 
-    def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
-        """One inference of a sample by the files as users deploy them, on the calling thread; None where this machine
-        cannot say how long that takes on the device.
+    def untimed(self, profile: str) -> str:
+        """Why a time that is measured here says nothing of the devices of a profile; empty where it does."""
+        ...
+
+    def timed(self, folder: Path, sample: Inputs) -> Callable[[], object]:
+        """One inference of a sample by the files as users deploy them, on the calling thread; asked for where nothing
+        is `untimed`.
         """
         ...
 
@@ -233,13 +237,17 @@ class PlainBackend:
         """They cannot be run apart."""
         return None
 
-    def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
+    def untimed(self, profile: str) -> str:
         """Nothing is known of it."""
-        return None
+        return f"the target '{self.name}' has no runtime that is timed: build for another"
+
+    def timed(self, folder: Path, sample: Inputs) -> Callable[[], object]:
+        """None is."""
+        raise NotImplementedError(self.name)
 
     def contender(self, folder: Path, batch: int, threads: int) -> Contender:
-        """Nothing is known of it."""
-        raise CannotCheck(f"the target '{self.name}' has no runtime that is timed: build for another")
+        """None is."""
+        raise CannotCheck(self.untimed(""))
 
     def timed_float(self, reference: Reference, sample: Inputs) -> Callable[[], object] | None:
         """It runs none."""

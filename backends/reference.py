@@ -13,8 +13,6 @@ from typing import Any
 import torch
 
 from isobit.backends.base import BACKENDS, PlainBackend
-from isobit.backends.device.replay import CannotCheck
-from isobit.backends.device.timing import Contender
 from isobit.backends.execution.exact import ExactArithmetic
 from isobit.backends.execution.saved_graph import SavedGraph, save_graph
 from isobit.backends.rules import FUSED, IN_FLOAT, INTEGER, UNARY_RULE
@@ -69,8 +67,8 @@ class ReferenceBackend(PlainBackend):
     def open(self, folder: Path, level: str) -> Runner:
         return SavedGraph(folder / self.model_file)
 
-    def contender(self, folder: Path, batch: int, threads: int) -> Contender:
-        raise CannotCheck("it runs in PyTorch alone, to reproduce a paper: build for a target that is deployed")
+    def untimed(self, profile: str) -> str:
+        return "it runs in PyTorch alone, to reproduce a paper: build for a target that is deployed"
 
     def integer_ops(self, folder: Path) -> Mapping[str, Any]:
         return {"integer": 0, "float": 0, "reasons": {"all": "the reference target simulates in float64"}}

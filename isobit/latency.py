@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from isobit import passes
 from isobit.backends.base import BACKENDS, Backend
 from isobit.backends.device.processor import processor, read_cpuinfo, this_machine
+from isobit.backends.device.replay import ON_DEVICE, CannotCheck
 from isobit.backends.device.timing import interleave, milliseconds, ratios
 from isobit.calib.calibrate import calibrate
 from isobit.pipeline.artifact.timings import Latency
@@ -30,25 +31,27 @@ ROUNDS, BLOCK = 15, 0.004  # of taking turns, and seconds of a turn at least
 LONGEST = 0.2  # seconds of an inference that is timed
 
 
-def beside_float(backend: Backend, folder: Path, reference: Reference, sample: Inputs) -> Latency | None:
+def beside_float(backend: Backend, folder: Path, reference: Reference, sample: Inputs) -> Latency:
     """The artifact and the float network in turns, a block of inferences each, `ROUNDS` times; both on one thread.
 
     Args:
         sample: [1, ...] of every input.
 
-    Returns:
-        None where this machine cannot say how long the artifact takes, or an inference takes longer than `LONGEST`.
+    Raises:
+        CannotCheck: why a time that is measured here says nothing of the device, or takes too long.
     """
+    if reason := backend.untimed(reference.quantized.target.profile):
+        raise CannotCheck(reason)
     ours, before = backend.timed(folder, sample), BACKENDS.get(FLOAT_RUNTIME)
-    given = None if ours is None else before.timed_float(reference, sample)
-    if ours is None or given is None:
-        return None
+    given = before.timed_float(reference, sample)
+    if given is None:
+        raise CannotCheck(f"the target '{before.name}' does not run the network in float")
     for run in (given, ours):
         run()
         began = time.perf_counter()
         run()
         if time.perf_counter() - began > LONGEST:
-            return None
+            raise CannotCheck(f"an inference takes longer than {LONGEST} s; {ON_DEVICE}")
     times = interleave({"float": given, "ours": ours}, ROUNDS, BLOCK, time.thread_time)
     low, ratio, high = ratios(times["float"], times["ours"])
     versions = [next((f"{name} {number}" for name, number in each.versions().items() if name != "python"), each.name)
@@ -105,12 +108,8 @@ def alike(found: Mapping[int, float]) -> dict[int, float]:
 
 def _run_of(backend: Backend, reference: Reference, folder: Path, sample: Inputs) -> Callable[[], object]:
     """One inference of what is deployed."""
-    backend.emit(reference, folder)
-    if backend.proof_samples(folder) is not None:
-        raise TargetError("the artifact's processor is emulated on this machine: times say nothing of the device",
+    if reason := backend.untimed(reference.quantized.target.profile):
+        raise TargetError(f"this machine cannot say how long an artifact takes on the device: {reason}",
                           field="minimize", allowed="`minimize=size`, or a profile of this machine's processor")
-    run = backend.timed(folder, sample)
-    if run is None:
-        raise TargetError(f"this machine cannot say how long an artifact of target '{backend.name}' takes",
-                          field="minimize", allowed="`minimize=size`")
-    return run
+    backend.emit(reference, folder)
+    return backend.timed(folder, sample)

@@ -111,8 +111,11 @@ class CBackend:
         emulated = MACHINES[read_description(folder)["profile"]].emulator
         return None if emulated else CPieces(folder, self.levels[0])
 
-    def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
-        return None  # a microcontroller's time is none of this machine's
+    def untimed(self, profile: str) -> str:
+        return "a time of this machine says nothing of a microcontroller: measure a run in the firmware"
+
+    def timed(self, folder: Path, sample: Inputs) -> Callable[[], object]:
+        raise NotImplementedError(self.name)
 
     def contender(self, folder: Path, batch: int, threads: int) -> Contender:
         return device_runner.timed(folder, batch, threads)

@@ -143,7 +143,9 @@ def timed(folder: Path, batch: int, threads: int) -> Contender:
     """The artifact for `isobit bench`, a batch one sample after the other; raises ValueError where it is damaged,
     CannotCheck where it does not run here.
     """
-    check_files(folder, FILES)
+    profile = check_files(folder, FILES)["target"]["profile"]
+    if profile in BOARDS:
+        raise CannotCheck(f"it is made for {profile}: measure a run in the firmware")
     if threads != 1:
         raise CannotCheck("the C of an artifact runs on one thread: give --threads 1")
     model = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))

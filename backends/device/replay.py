@@ -34,6 +34,7 @@ from isobit.pipeline.artifact.signed import unlike_signed
 DOCUMENTS = (".html", ".md", ".svg", ".png", "facts.json")  # for people: a device computes the same without them
 CANNOT = 2  # exit status where nothing can be said: neither right nor wrong
 FEW_ROUNDS = 9  # of the latency beside a check: an inference may take seconds
+ON_DEVICE = "`run.py --bench` measures it on the device"  # of an artifact for another processor than the one at hand
 
 
 class CannotCheck(Exception):

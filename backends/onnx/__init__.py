@@ -18,7 +18,7 @@ from isobit.backends.onnx.arithmetic import IntegerArithmetic
 from isobit.backends.onnx.device import device_predictor, device_runner
 from isobit.backends.onnx.emit import FORMS, Form, check_ports, emit_model, unsupported, without_kernels
 from isobit.backends.onnx.metadata import add_metadata
-from isobit.backends.onnx.profiles import DEFAULT_PROFILE, why_inexact
+from isobit.backends.onnx.profiles import DEFAULT_PROFILE, why_inexact, why_untimed
 from isobit.backends.onnx.readback.read_back import read_back
 from isobit.backends.onnx.rederive import rederive
 from isobit.backends.onnx.session import LEVELS, OnnxPieces, OnnxSession, integer_ops, one_run
@@ -102,7 +102,10 @@ class OnnxBackend:
     def pieces(self, folder: Path) -> Pieces | None:
         return OnnxPieces(folder / self.model_file)
 
-    def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
+    def untimed(self, profile: str) -> str:
+        return why_untimed(profile, this_machine())
+
+    def timed(self, folder: Path, sample: Inputs) -> Callable[[], object]:
         return one_run((folder / self.model_file).read_bytes(), sample)
 
     def contender(self, folder: Path, batch: int, threads: int) -> Contender:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from isobit.backends.device.processor import features, processor
+from isobit.backends.device.replay import ON_DEVICE
 
 # x86 without VNNI adds two products of 8 bits in a saturating int16: codes within this limit are exact after 8-bit
 # inputs. VNNI's int32 sums and NEON's widening products do not saturate.
@@ -16,6 +17,13 @@ PAIR_LIMIT = 64
 WIDE_LIMITS = {"generic": PAIR_LIMIT, "vnni": None, "arm64": None}
 DEFAULT_PROFILE = "generic"
 EXACT_FEATURES = {"x86_64": ("avx512_vnni", "avx_vnni")}  # by machine: one of them is enough; others need none
+MADE_FOR = {"vnni": "x86_64", "arm64": "aarch64"}  # the machine of a profile; one that is not here runs on any
+
+
+def why_untimed(profile: str, here: str) -> str:
+    """Why a time of this machine, `here`, says nothing of a profile's devices; empty where it does."""
+    machine = MADE_FOR.get(profile, here)
+    return f"it is made for {machine}, and this machine is {here}; {ON_DEVICE}" if machine != here else ""
 
 
 def why_inexact(profile: str, here: str, cpuinfo: str) -> str:

@@ -101,8 +101,13 @@ class TvmBackend:
     def pieces(self, folder: Path) -> Pieces | None:
         return None if _emulation(folder) else NativePieces(folder)
 
-    def timed(self, folder: Path, sample: Inputs) -> Callable[[], object] | None:
-        return None if _emulation(folder) else NativeSession(folder, taps=False).one_run(sample)
+    def untimed(self, profile: str) -> str:
+        chosen = profiles.PROFILES[profile]
+        machine = chosen.machine.name
+        return device_runner.untimed(machine, chosen.features, profiles.profiles_of(machine))
+
+    def timed(self, folder: Path, sample: Inputs) -> Callable[[], object]:
+        return NativeSession(folder, taps=False).one_run(sample)
 
     def contender(self, folder: Path, batch: int, threads: int) -> Contender:
         with suppress(ImportError):  # where a compiler is, it must be its runtime that is loaded: see `NativeSession`

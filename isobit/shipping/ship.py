@@ -19,6 +19,7 @@ from isobit.backends.base import Backend
 from isobit.backends.describe import tensor_table
 from isobit.backends.device import golden
 from isobit.backends.device.probe import PROBE
+from isobit.backends.device.replay import CannotCheck
 from isobit.backends.placement import PlacementRow, placement_table
 from isobit.facts import Shown, attempted, frontier_facts, write_facts
 from isobit.latency import beside_float, processor_name
@@ -130,6 +131,8 @@ def latency_of(
     sample, _ = evaluation.first(1).materialize()
     try:
         return beside_float(shipment.backend, folder, shipment.reference, sample), []
+    except CannotCheck as why:
+        return None, [f"speed was not measured: {why}"]
     except OSError:
         raise
     except Exception as error:  # the artifact is proven: a float file that a runtime refuses fails no build

@@ -7,6 +7,7 @@ import pytest
 
 from isobit import latency, passes
 from isobit.analyze import place_at
+from isobit.backends.device.replay import CannotCheck
 from isobit.backends.onnx.target import TARGETS
 from isobit.calib.calibrate import calibrate
 from isobit.latency import beside_float, measure_latencies
@@ -36,16 +37,8 @@ def test_times_that_differ_by_chance_are_one():
 
 def test_what_cannot_be_timed_is_refused(at_bits, monkeypatch):
     placed, images = at_bits
-    monkeypatch.setattr(type(latency.BACKENDS.get("onnx")), "timed", lambda self, folder, sample: None)
-    with pytest.raises(TargetError, match="cannot say how long"):
-        measure_latencies(placed, images)
-
-
-def test_an_emulated_processor_is_refused(at_bits, monkeypatch):
-    placed, images = at_bits
-    backend = latency.BACKENDS.get("onnx")
-    monkeypatch.setattr(type(backend), "proof_samples", lambda self, folder: 4)
-    with pytest.raises(TargetError, match="emulated"):
+    monkeypatch.setattr(type(latency.BACKENDS.get("onnx")), "untimed", lambda self, profile: f"{profile} is elsewhere")
+    with pytest.raises(TargetError, match="cannot say how long an artifact takes on the device: generic is elsewhere"):
         measure_latencies(placed, images)
 
 
@@ -67,9 +60,11 @@ def test_what_takes_long_or_runs_nowhere_here_is_not_timed(tmp_path, monkeypatch
     reference, _ = passes.legalize(calibrate(quantized, images))
     backend = latency.BACKENDS.get("onnx")
     backend.emit(reference, tmp_path)
-    assert beside_float(latency.BACKENDS.get("c"), tmp_path, reference, images[:1]) is None
+    with pytest.raises(CannotCheck, match="nothing of a microcontroller"):
+        beside_float(latency.BACKENDS.get("c"), tmp_path, reference, images[:1])
     monkeypatch.setattr(latency, "LONGEST", 1e-9)
-    assert beside_float(backend, tmp_path, reference, images[:1]) is None
+    with pytest.raises(CannotCheck, match="longer than 1e-09 s; `run.py --bench` measures it on the device"):
+        beside_float(backend, tmp_path, reference, images[:1])
 
 
 @pytest.mark.parametrize(("ratio", "text"), [(2.0, "2.00 times faster (1.90 to 2.50)"),

@@ -48,7 +48,7 @@ from isobit.backends.device.replay import (
 )
 from isobit.backends.device.timing import Contender, repeated
 from isobit.backends.onnx.model_bytes import OWN, cut_at, quantized_tensors, with_outputs
-from isobit.backends.onnx.profiles import DEFAULT_PROFILE, has_wide_weights, why_inexact
+from isobit.backends.onnx.profiles import DEFAULT_PROFILE, has_wide_weights, why_inexact, why_untimed
 from isobit.pipeline.artifact.digest import RUNNER
 
 MODEL = "model.onnx"
@@ -179,7 +179,9 @@ def check_layers(folder: Path) -> list[str]:
 
 def timed(folder: Path, batch: int, threads: int) -> Contender:
     """The artifact for `isobit bench`; raises ValueError where it is damaged, CannotCheck where it cannot run here."""
-    problems = inexact(check_files(folder, FILES))
+    manifest = check_files(folder, FILES)
+    elsewhere = why_untimed(manifest["target"]["profile"], this_machine())
+    problems = [elsewhere] if elsewhere else inexact(manifest)
     if problems:
         raise CannotCheck(problems[0])
     return timed_model((folder / MODEL).read_bytes(), batch, threads)

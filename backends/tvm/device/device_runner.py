@@ -18,7 +18,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from isobit.backends.device.inputs import random_inputs
 from isobit.backends.device.probe import PROBE, probe_problems, read_probe
 from isobit.backends.device.processor import read_cpuinfo, this_machine, why_not
 from isobit.backends.device.replay import (
+    ON_DEVICE,
     CannotCheck,
     add_options,
     broken_files,
@@ -70,9 +71,20 @@ def read_device(folder: Path) -> dict[str, Any]:
     return json.loads((folder / DEVICE).read_text(encoding="utf-8"))
 
 
+def other_processor(machine: str, required: Iterable[str], profiles: Mapping[str, Sequence[str]]) -> str:
+    """Why the processor at hand cannot run a module; see `why_not`."""
+    return why_not(machine, required, profiles, this_machine(), read_cpuinfo())
+
+
+def untimed(machine: str, required: Iterable[str], profiles: Mapping[str, Sequence[str]]) -> str:
+    """Why a time of this machine says nothing of a module; empty where the module runs here."""
+    reason = other_processor(machine, required, profiles)
+    return reason + "; " + ON_DEVICE if reason else ""
+
+
 def why_not_here(device: dict[str, Any]) -> str:
     """Why this processor, or this Python environment, cannot run the module; empty where it can."""
-    reason = why_not(device["machine"], device["cpu_features"], device["profiles"], this_machine(), read_cpuinfo())
+    reason = other_processor(device["machine"], device["cpu_features"], device["profiles"])
     wanted = device["packages"][FFI]
     try:
         installed = metadata.version(FFI)
@@ -289,7 +301,7 @@ def timed(folder: Path, batch: int, threads: int) -> Contender:
     """
     check_files(folder, FILES)
     device = read_device(folder)
-    reason = why_not_here(device)
+    reason = untimed(device["machine"], device["cpu_features"], device["profiles"]) or why_not_here(device)
     if reason:
         raise CannotCheck(reason)
     shapes = [(entry["input"]["shape"], entry["input"]["dtype"]) for entry in described_inputs(device)]

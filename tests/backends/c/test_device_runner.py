@@ -63,6 +63,12 @@ def test_what_is_timed_is_a_batch_sample_by_sample_on_one_thread(artifact, monke
         device_runner.timed(artifact, 1, 2)
 
 
+def test_what_is_made_for_a_microcontroller_is_not_timed(artifact):
+    seal(artifact, target={"name": "c", "profile": "cortex-m4"})
+    with pytest.raises(CannotCheck, match="made for cortex-m4: measure a run in the firmware"):
+        device_runner.timed(artifact, 1, 1)
+
+
 def test_without_a_compiler_nothing_is_timed(artifact, monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(CannotCheck, match="no C compiler"):

@@ -5,7 +5,14 @@ import ast
 import pytest
 
 from isobit.backends.onnx import profiles
-from isobit.backends.onnx.profiles import has_wide_weights, why_inexact
+from isobit.backends.onnx.profiles import (
+    DEFAULT_PROFILE,
+    MADE_FOR,
+    WIDE_LIMITS,
+    has_wide_weights,
+    why_inexact,
+    why_untimed,
+)
 from tests.backends.device.test_processor import CORTEX_A53, HASWELL
 
 VNNI = {name: HASWELL.replace(" avx2 ", f" avx2 {name} ") for name in ("avx512_vnni", "avx_vnni")}
@@ -30,6 +37,20 @@ def test_a_processor_that_saturates_is_named_with_what_it_lacks(profile):
 )
 def test_who_computes_exactly_or_does_not_tell_is_not_refused(profile, machine, cpuinfo):
     assert why_inexact(profile, machine, cpuinfo) == ""
+
+
+@pytest.mark.parametrize(("profile", "machine", "runs_on"), [
+    ("generic", "x86_64", True), ("generic", "aarch64", True), ("generic", "riscv64", True),
+    ("vnni", "x86_64", True), ("vnni", "aarch64", False), ("arm64", "aarch64", True), ("arm64", "x86_64", False),
+])
+def test_times_are_those_of_the_profile_s_machine(profile, machine, runs_on):
+    reason = why_untimed(profile, machine)
+    assert (reason == "") is runs_on
+    assert runs_on or f"this machine is {machine}; `run.py --bench` measures it on the device" in reason
+
+
+def test_every_profile_but_the_default_is_made_for_a_machine():
+    assert set(MADE_FOR) == set(WIDE_LIMITS) - {DEFAULT_PROFILE}
 
 
 @pytest.mark.parametrize(

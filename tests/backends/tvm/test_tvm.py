@@ -7,7 +7,9 @@ from isobit import passes
 from isobit.backends.base import BACKENDS
 from isobit.backends.fixed_point.rules import integer_target
 from isobit.backends.tvm import TvmBackend
+from isobit.backends.tvm.device import device_runner
 from isobit.backends.tvm.device.device_runner import read_device
+from isobit.backends.tvm.profiles import PROFILES
 from isobit.pipeline.errors import TargetError
 from tests.backends.tvm.conftest import needs
 from tests.examples.onnx_cases import _captured as captured_case
@@ -71,3 +73,13 @@ def test_a_batch_of_the_module_is_timed_here(native):
     timed = TvmBackend().contender(native, 2, 1)
     timed.run()
     assert timed.runtime.startswith("apache-tvm-ffi ")
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_a_time_says_something_where_the_module_runs_without_an_emulator(machine, monkeypatch):
+    present = " ".join(f for name in ("x86-64-v3", "aarch64-dotprod") for f in PROFILES[name].features)
+    monkeypatch.setattr(device_runner, "this_machine", lambda: machine)
+    monkeypatch.setattr(device_runner, "read_cpuinfo", lambda: f"flags : {present}\n")
+    timed = {name for name in PROFILES if not TvmBackend().untimed(name)}
+    assert timed == ({"x86-64-v3"} if machine == "x86_64" else {"aarch64", "aarch64-dotprod"})
+    assert TvmBackend().untimed("aarch64-i8mm").endswith("; `run.py --bench` measures it on the device")

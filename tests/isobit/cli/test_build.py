@@ -46,6 +46,16 @@ def test_a_build_says_what_it_did_and_leaves_one_complete_folder(command, tmp_pa
     assert subprocess.run([sys.executable, "out/run.py"], capture_output=True, text=True).returncode == 0
 
 
+def test_speed_is_said_only_where_this_machine_can_say_it(command, tmp_path, monkeypatch):
+    assert re.search(r"times (faster|slower)", command().stdout)
+    monkeypatch.setattr(type(BACKENDS.get("onnx")), "untimed", lambda self, profile: f"{profile} is elsewhere")
+    said = command("--overwrite")
+    assert said.exit_code == 0 and not re.search(r"times (faster|slower)", said.stdout)
+    assert "speed was not measured: generic is elsewhere" in said.stdout + said.stderr
+    assert json.loads((tmp_path / "out" / "timings.json").read_text()).get("latency") is None
+    assert "run.py --bench</code>, in the artifact" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_json_is_one_object_on_stdout_and_the_same_command_again_gives_the_same_bytes(command, tmp_path):
     summaries = [json.loads(command("--json", out=out).stdout) for out in ("one", "two")]
     assert [summary["passed"] for summary in summaries] == [True, True]

@@ -103,6 +103,15 @@ def test_weights_that_this_processor_saturates_are_not_timed(artifact, monkeypat
         device_runner.timed(artifact, 1, 1)
 
 
+def test_what_is_made_for_another_machine_is_not_timed(artifact, monkeypatch):
+    seal(artifact, target={"name": "onnx", "profile": "arm64"})
+    monkeypatch.setattr(device_runner, "this_machine", lambda: "aarch64")
+    assert device_runner.timed(artifact, 1, 1).runtime
+    monkeypatch.setattr(device_runner, "this_machine", lambda: "x86_64")
+    with pytest.raises(CannotCheck, match="made for aarch64, and this machine is x86_64"):
+        device_runner.timed(artifact, 1, 1)
+
+
 def test_no_damage_passes(artifact):
     write_documents(artifact)
     seal(artifact)

@@ -92,6 +92,9 @@ def test_what_is_timed_is_a_batch_sample_by_sample(native, monkeypatch):
     monkeypatch.setattr(device_runner, "why_not_here", lambda device: "another processor")
     with pytest.raises(CannotCheck, match="another processor"):
         device_runner.timed(native, 1, 1)
+    edit_device(native, machine="another")
+    with pytest.raises(CannotCheck, match="this module is for another; .*; `run.py --bench` measures it on the device"):
+        device_runner.timed(native, 1, 1)
     with pytest.raises(ValueError, match="changed since"):
         (native / "model.so").write_bytes(b"")
         device_runner.timed(native, 1, 1)
