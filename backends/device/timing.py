@@ -154,5 +154,5 @@ def conditions(threads: int, batch: int, rounds: int) -> str:
     """Under what was measured, for people."""
     cores = available_cores()
     count = f"{threads} thread{'' if threads == 1 else 's'}" + (f" on {cores} cores" if threads > cores else "")
-    return (f"{description(read_cpuinfo())}; {count}, batch {batch}; medians of "
-            f"{rounds} rounds, {clock_name(threads)}")
+    return (f"{description(read_cpuinfo())}; {count}, batch {batch}; medians and quartiles of "
+            f"the {rounds} rounds of one run, {clock_name(threads)}")

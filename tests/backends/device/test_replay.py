@@ -149,7 +149,7 @@ def test_a_bench_prints_one_line_of_the_table_and_passes_nothing(folder, capsys)
     head, line, conditions = capsys.readouterr().out.splitlines()
     assert head.split()[0] == "contender" and "time over artifact" in head
     assert line.startswith("artifact   runtime 1.0  ") and line.endswith("  1.000 to 1.000  a note")
-    assert f"1 thread, batch 1; medians of {ROUNDS} rounds, CPU time" in conditions
+    assert f"1 thread, batch 1; medians and quartiles of the {ROUNDS} rounds of one run, CPU time" in conditions
     assert len(calls) == WARM_UP + 1 + ROUNDS
 
 

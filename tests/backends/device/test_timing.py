@@ -59,9 +59,10 @@ def test_quartiles_of_one_and_of_many():
 
 def test_one_thread_is_measured_in_cpu_time_and_several_in_the_time_that_passes(monkeypatch):
     assert clock_of(1) is time.process_time and clock_of(2) is time.perf_counter
-    assert "1 thread, batch 4; medians of 5 rounds, CPU time" in conditions(1, 4, 5)
+    rounds = "medians and quartiles of the 5 rounds of one run"
+    assert f"1 thread, batch 4; {rounds}, CPU time" in conditions(1, 4, 5)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 7}, raising=False)
-    assert "2 threads, batch 1; medians of 5 rounds, time that passed" in conditions(2, 1, 5)
+    assert f"2 threads, batch 1; {rounds}, time that passed" in conditions(2, 1, 5)
     assert "; 3 threads on 2 cores, batch 1; " in conditions(3, 1, 5)
 
 
