@@ -134,18 +134,23 @@ def _differing(codes: Mapping[str, Sequence[int]], levels: Sequence[str]) -> str
 
 
 def latency_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """A line for each network: milliseconds of the float file, and how many times as fast each other file is."""
+    """A line for each network: milliseconds of the float file, and each other file's time over the float file's."""
     files: dict[str, dict[str, Mapping[str, Any]]] = {}
     for entry in found["latency"]:
         files.setdefault(entry["network"], {})[entry["file"]] = entry
     return [
-        (SUBJECT_TITLES[network], f"{entries[FLOAT]['ms']:.3f}", *(_speed(entries.get(n)) for n in LATENCY_COLUMNS[2:]))
+        (SUBJECT_TITLES[network], f"{entries[FLOAT]['ms']:.3f}", *(_time(entries.get(n)) for n in LATENCY_COLUMNS[2:]))
         for network, entries in files.items()
     ]
 
 
-def _speed(entry: Mapping[str, Any] | None) -> str:
-    return _DASH if entry is None else f"{entry['speed_over_float'][1]:.2f}x"
+def time_over_float(entry: Mapping[str, Any]) -> float:
+    """The median time of a file over the float file's: less is faster. Records keep its inverse."""
+    return 1 / float(entry["speed_over_float"][1])
+
+
+def _time(entry: Mapping[str, Any] | None) -> str:
+    return _DASH if entry is None else f"{time_over_float(entry):.2f}"
 
 
 def _machine(runs: Sequence[Mapping[str, Any]]) -> str:

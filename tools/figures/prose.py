@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from isobit.pipeline.errors import InputError
+from tools.bench.docs import time_over_float
 from tools.bench.rows import DS_CNN, FLOAT, RESNET, W8A8
 from tools.code_state import ROOT
 from tools.documents import read_json
@@ -106,8 +107,8 @@ def _file(numbers: Numbers, network: str, title: str) -> Mapping[str, Any]:
     return found
 
 
-def _speed(numbers: Numbers, network: str) -> float:
-    return _file(numbers, network, W8A8)["speed_over_float"][1]
+def _over_float(numbers: Numbers, network: str) -> float:
+    return time_over_float(_file(numbers, network, W8A8))
 
 
 def _smaller(numbers: Numbers, bits: str) -> float:
@@ -159,10 +160,11 @@ FIGURES = (
     Figure(PERFORMANCE, "{} times smaller than ResNet-20's float file ({} kB) at W8A8, {} at W4A4, {} at W2A2.",
            lambda n: (f"{_smaller(n, 'w8a8'):.1f}", f"{_file(n, RESNET, FLOAT)['kb']:,.0f}",
                       f"{_smaller(n, 'w4a4'):.1f}", f"{_smaller(n, 'w2a2'):.0f}")),
-    Figure(PERFORMANCE, "Over float it is {} to {} times as fast on ResNets, {} on MobileNetV2, and *slower* on the "
-                        "DS-CNN, which takes {} ms.",
-           lambda n: (*_span((_speed(n, name) for name in (RESNET, "resnet18")), 0),
-                      f"{_speed(n, 'mobilenet_v2'):.1f}", f"{_file(n, DS_CNN, FLOAT)['ms']:.2f}")),
+    Figure(PERFORMANCE, "Time over float is {} to {} on ResNets, {} on MobileNetV2, and {}, *slower*, on the DS-CNN, "
+                        "which takes {} ms.",
+           lambda n: (*_span(_over_float(n, name) for name in (RESNET, "resnet18")),
+                      *(f"{_over_float(n, name):.2f}" for name in ("mobilenet_v2", DS_CNN)),
+                      f"{_file(n, DS_CNN, FLOAT)['ms']:.2f}")),
     Figure(PERFORMANCE, "float has {} % (ResNet-20) and {} % (DS-CNN).",
            lambda n: tuple(f"{_build(n, name, 'qdrop_w8a8')['float']:.2f}" for name in (RESNET, DS_CNN))),
     Figure(PERFORMANCE, "{} codes of ResNet-20 and {} of the DS-CNN were compared at each level.",

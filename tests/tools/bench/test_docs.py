@@ -44,7 +44,7 @@ def test_every_number_is_kept():
 def test_tables_show_a_part():
     found = numbers(RESULTS)
     assert build_rows(found) == [("DS-CNN", "qdrop_w4a4", "–", "22.6", "0 / 2", "1,234")]
-    assert latency_rows(found) == [("DS-CNN", "0.200", "–", "–", "2.01x", "–", "–")]
+    assert latency_rows(found) == [("DS-CNN", "0.200", "–", "–", "0.50", "–", "–")]
     shown = tables(found)
     assert "| size, latency | A CPU, 2 cores | torch 1 | `bench` |" in shown["machine"]
     assert "| A CPU, AVX2 | 25 1,000 (extrapolated) | 13.05 106.9 | 53.20 432.0 | 3.89x |" in shown["calibration"]
