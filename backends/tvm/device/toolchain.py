@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from isobit.backends.device.processor import features, processor, read_cpuinfo, this_machine
 from isobit.backends.tvm.device.runtime_libs import runtime_files
-from isobit.backends.tvm.profiles import AARCH64, EMULATOR_PACKAGE, X86_64, DeviceProfile
+from isobit.backends.tvm.profiles import AARCH64, EMULATOR_PACKAGE, PROFILES, X86_64, DeviceProfile
 from isobit.pipeline.errors import TargetError
 
 # The extra `tvm` of pyproject.toml says the same, and `packaging` beside; a test compares the two.
@@ -106,8 +106,8 @@ def emulation(profile: DeviceProfile) -> tuple[str, ...]:
     if profile.emulated is None:
         raise TargetError(
             f"a module for '{profile.name}' cannot be proven here: this processor ({processor(cpuinfo)}) lacks "
-            f"{', '.join(lacking)}, and {profile.machine.emulator} does not emulate them",
-            field="options.profile", hint="Build on a machine that has them, or for another device profile.",
+            f"{', '.join(lacking)}, and there is no emulator for processors that have them",
+            field="options.profile", hint=_instead_of(profile),
         )
     command = _tool(profile, profile.machine.emulator, EMULATOR_PACKAGE, "runs the module for its proof")
     if native:
@@ -116,6 +116,16 @@ def emulation(profile: DeviceProfile) -> tuple[str, ...]:
     if not libraries.is_dir():
         raise _missing(profile, str(libraries), profile.machine.cross_package, "holds the C library for the proof")
     return (command, "-cpu", profile.emulated, "-L", str(libraries))
+
+
+def _instead_of(profile: DeviceProfile) -> str:
+    """What to do where a profile's modules run neither on this processor nor under an emulator."""
+    build = "Build on a machine whose processor has them"
+    others = (other.name for other in PROFILES.values() if other.machine == profile.machine and other.emulated
+              and {*other.features} < {*profile.features})
+    other = next(others, None)
+    return f"{build}." if other is None else \
+        f"{build}, or take `options.profile={other}`: its modules run on the same devices, more slowly."
 
 
 def _tool(profile: DeviceProfile, command: str, package: str, purpose: str) -> str:

@@ -1,5 +1,6 @@
 """What is missing on this machine is named with its package; versions are judged without importing anything."""
 
+import dataclasses
 import subprocess
 import sys
 import tomllib
@@ -78,8 +79,13 @@ def test_better_profiles_of_the_own_machine_are_emulated_with_its_own_libraries(
 
 def test_what_no_emulator_can_run_is_refused(machine):
     machine("x86_64", V3, "g++", "qemu-x86_64")
-    with pytest.raises(TargetError, match=r"cannot be proven here: this processor \(Some PC\) lacks avx512_vnni"):
+    with pytest.raises(TargetError, match=r"proven here: this processor \(Some PC\) lacks avx512_vnni") as told:
         emulation(PROFILES["x86-64-vnni"])
+    assert "Build on a machine whose processor has them, or take `options.profile=x86-64-v3`" in told.value.hint
+    alone = dataclasses.replace(PROFILES["x86-64-vnni"], features=("avx512_vnni",))
+    with pytest.raises(TargetError) as told:
+        emulation(alone)
+    assert told.value.hint == "Build on a machine whose processor has them."
 
 
 def test_avx_vnni_needs_no_avx512(machine):
