@@ -119,7 +119,7 @@ def direct(
         pieces: the same, layer by layer; None where only whole networks can be run.
         like: see `directed_samples`.
         batch: samples that are run at once.
-        keep: called where layers are run, with what was chosen and the digests of what they must give.
+        keep: called with what was chosen and the digests of what layers must give, where some machine can run them.
     """
     try:
         chosen = arithmetic.directed(like)
@@ -135,10 +135,12 @@ def direct(
             seen.add(arithmetic, arithmetic.follow(x, results), results)
     except CalibrationError as error:
         return seen.report(chosen, False, _first_line(error)) if seen.wrong else Directed(reason=_first_line(error))
-    if pieces is None:
-        return seen.report(chosen, False, "")
-    if not chosen.patterns:
+    if not chosen.patterns and (pieces is not None or keep is not None):
         return seen.report(chosen, False, "samples do not lie on the first axis")
+    if pieces is None:
+        if keep is not None:
+            keep(chosen, piece_digests(arithmetic, chosen, batch))
+        return seen.report(chosen, False, "")
     with_layers, digests = copy.deepcopy(seen), list[Mapping[str, np.ndarray]]()
     try:
         for rows in _batches(batch):

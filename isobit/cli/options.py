@@ -35,8 +35,8 @@ Exit codes: 0 built and proven; 1 a parity or accuracy gate failed; 2 the input,
 3 internal error; 130 stopped by Ctrl-C.
 
 Further commands: `analyze` says which layers suffer at few bits; `compare` draws artifacts side by side; `report` draws
-one with its latency; `bench` times several; `sweep` builds many; `recipes`, `targets` and `doctor` list what there is;
-each has its --help. `build` is this one; a model file with such a name is given as ./recipes.
+one with its latency; `bench` times several; `verify` checks one, `sign` signs it; `sweep` builds many; `recipes`,
+`targets` and `doctor` list what there is; each has its --help. `build` is this one, `./recipes` a file of such a name.
 """
 NUMBER_OPTIONS = ("--mean", "--std", "--input-size")
 MAX_SIDE, MAX_VALUES = 8192, 1 << 28  # of one input: a network is traced with one in memory

@@ -40,9 +40,10 @@ def build_lines(
         firmware: files that are compiled into a firmware instead.
         latency: of one inference on this machine, where it was measured.
     """
-    recipe = _row("recipe", _recipe_text(manifest.recipe))
+    made = [_row("recipe", _recipe_text(manifest.recipe)),
+            _row("target", f"{manifest.target.name}, profile {manifest.target.profile}")]
     data = [] if manifest.calibration is None else [_row("calibration", manifest.calibration.text)]
-    lines = ["", recipe, *data, *_accuracy_lines(parity), *_measured_lines(parity), *_distance_lines(parity), "",
+    lines = ["", *made, *data, *_accuracy_lines(parity), *_measured_lines(parity), *_distance_lines(parity), "",
              *_level_lines(parity)]
     divergence = parity.to_json()["first_divergence"]
     if divergence is not None:

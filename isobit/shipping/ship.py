@@ -57,7 +57,7 @@ from isobit.pipeline.samples.decoder import Decoder
 from isobit.pipeline.samples.network_inputs import Inputs, part, tensors
 from isobit.pipeline.samples.pictures import save_grid
 from isobit.pipeline.samples.preparation import record_of
-from isobit.pipeline.stages import Calibrated
+from isobit.pipeline.stages import Calibrated, Reference
 from isobit.result import Build, GateFailed, Options
 from isobit.shipping.probe import LIMIT
 from isobit.shipping.prove import proof_part, prove
@@ -109,7 +109,7 @@ def ship(shipment: Shipment, out: Path, options: Options, watcher: TimedStages) 
         manifest, notes = _describe(shipment, folder, parity, placement, notes, preprocessing)
         watcher.end()
         log = shipment.calibrated.log
-        write_certificate(folder, processor_name(), backend.derive(folder))
+        write_certificate(folder, _proven_on(backend, folder, reference), backend.derive(folder))
         latency, untimed = latency_of(shipment, folder, evaluation, options)
         notes = [*notes, *untimed]
         write_timings(
@@ -162,6 +162,12 @@ def _describe(
     manifest = manifest.model_copy(update={"files": file_table(folder)})
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest, notes
+
+
+def _proven_on(backend: Backend, folder: Path, reference: Reference) -> str:
+    """The processor that ran the artifact, for people."""
+    emulated = backend.proof_samples(folder) is not None
+    return processor_name() + (f", emulating {reference.quantized.target.profile}" if emulated else "")
 
 
 def _unprobed(backend: Backend, folder: Path, parity: ParityReport) -> list[str]:

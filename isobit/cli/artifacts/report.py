@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from isobit.backends.device.replay import ON_DEVICE
 from isobit.cli import options as cli
 from isobit.cli.analyze import write_file
 from isobit.cli.artifacts.page import PageOut, check_page
@@ -38,5 +37,5 @@ def report(artifact: Folder, out: PageOut = None, debug: cli.Debug = False) -> N
                              hint="Build the artifact again.") from error
         write_file(out.resolve(), page)
         if latency is None:
-            terminal.note(f"the build measured no latency: its machine could not say it; {ON_DEVICE}")
+            terminal.note("the build measured no latency: its notes say why where it was asked to")
         terminal.results.print(f"wrote {out}", soft_wrap=True, markup=False)

@@ -242,4 +242,6 @@ def test_a_profile_is_proven_on_the_emulated_processor(profile, tmp_path):
     built = build(tmp_path / "artifact", profile)
     assert built.passed and built.manifest.target.profile == profile
     assert BACKEND.proof_samples(built.folder) == 32
+    certified = json.loads((built.folder / "certificate.json").read_text())
+    assert certified["processor"].endswith(f", emulating {profile}")
     assert "qemu-system-arm" in BACKEND.open(built.folder, "O2").command

@@ -137,6 +137,8 @@ def test_few_samples_at_once_find_what_all_find(name, tmp_path):
     whole, wrong = found(64), found(SAMPLES, "relu_q")
     assert whole.layers and not whole.wrong and wrong.wrong and wrong.first == "relu_q"
     assert [found(batch) for batch in (1, 4)] == [whole] * 2 and found(4, "relu_q") == wrong
+    unrun = direct(judged, session, None, images[:1], 4, lambda chosen, digests: kept.append(digests))
+    assert not unrun.layers and not unrun.wrong and not unrun.reason
     for digests in kept[1:]:
         assert digests.keys() == kept[0].keys()
         assert all(len(rows) == SAMPLES and np.array_equal(rows, kept[0][key]) for key, rows in digests.items())

@@ -71,7 +71,8 @@ def test_a_passing_build_shows_costs_kernels_size_and_the_next_step(tmp_path):
     assert headlines(parity())[0].line.startswith("PARITY PASSED: all 1,000,000 integer codes equal the reference")
     lines = build_lines(tmp_path, MANIFEST, parity(), "model.onnx", "numpy and onnxruntime")
     text = "\n".join(lines)
-    assert lines[1] == "  recipe      qdrop_w4a4, bit policy qdrop" and lines[2].startswith("  float ")
+    assert lines[1] == "  recipe      qdrop_w4a4, bit policy qdrop" and lines[3].startswith("  float ")
+    assert lines[2] == "  target      onnx, profile generic"
     assert "  calibrated   87.50 %   -0.84  calibration: few bits on this target's grids" in lines
     assert "  artifact     87.40 %   +0.00  the files: nothing may be lost here" in lines
     assert "  codes       0 of 1,000,000 differ at level 'all'" in lines

@@ -66,7 +66,7 @@ class _Layer:
 
     @property
     def taps(self) -> int:
-        """Of one dot product; as many vectors of them hold a chunk."""
+        """How many one dot product adds; as many vectors hold a chunk."""
         return PAIR if self.narrow else TAPS
 
     @property
