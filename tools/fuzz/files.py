@@ -29,7 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of this process would be waited for in its forks, for ever
+os.environ["OMP_NUM_THREADS"] = "1"  # threads of this process would be waited for in its forks, for ever
 
 from isobit.cli import app
 from isobit.pipeline.errors import ExitCode

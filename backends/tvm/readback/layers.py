@@ -332,9 +332,9 @@ def conv_constants(step: Conv, program: Program, places: list[Place], processor:
 def conv_form(step: Conv, program: Program, places: list[Place], processor: Processor) -> tuple[Any, ...]:
     """What of the layer is in the machine code, beside the way in which its constants are: its geometry."""
     window, layer = step.window, layer_of(step, program, places, processor)
-    frames = [place and place.frame for place in (layer.source, layer.target, layer.residual)]
-    return (*frames, layer.lanes, layer.codes.shape[1:3], window.stride, window.dilation,
-            window.padding[:2], step.weights.bits, step.rescale is None, (step.low, step.high) == (0, 255))
+    return (*(place and place.frame for place in (layer.source, layer.target, layer.residual)), layer.lanes,
+            layer.codes.shape[1:3], window.stride, window.dilation, window.padding[:2], step.rescale is None,
+            layer.packed and not has_own_taps(step, processor) and step.weights.bits, (step.low, step.high) == (0, 255))
 
 
 def _own_taps(

@@ -16,7 +16,7 @@ from tests.backends.tvm.harness import needs_tvm
 from tests.backends.tvm.readback.made import read, small, written
 from tests.examples.ends import frozen_end
 from tests.examples.onnx_cases import frozen
-from tests.examples.programs import every_step
+from tests.examples.programs import Builder, every_step
 
 PROFILE = "x86-64-v3"
 PROGRAM = small()
@@ -30,6 +30,20 @@ def is_whole(found):
 def whole(tmp_path_factory):
     needs_tvm()
     return written(PROGRAM, PROFILE, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("profile", ["x86-64-v3", "x86-64-vnni", "aarch64"])
+@pytest.mark.parametrize(("kind", "widths"), [
+    ({"groups": 32}, (2, 3, 4, 5, 8)), ({}, (4, 5, 6, 7, 8)),
+    ({"kernel": (1, 1), "padding": (0,) * 4}, (2, 3, 5, 7, 8)),
+], ids=["depthwise", "3 x 3", "pointwise"])
+def test_layers_of_one_shape_may_have_any_bits(profile, kind, widths, tmp_path):
+    needs_tvm()
+    net, last = Builder((6, 6, 32), bits=6, zero_points=False), 0
+    for bits in (*widths, widths[0]):
+        last = net.conv(last, 32, bits=bits, **kind)
+    program = net.build(last)
+    is_whole(read(program, profile, written(program, profile, tmp_path)))
 
 
 @pytest.fixture
