@@ -135,9 +135,11 @@ class CBackend:
         return {"integer": model["computing"], "float": floats, "reasons": {}, "kernels": model["kernels"]}
 
     def sizes(self, folder: Path) -> Mapping[str, int]:
-        """Constants, arena, values in float; with arm-none-eabi-gcc also flash, RAM and its stack, of a Cortex-M."""
+        """Constants, arena (with DSP instructions or Helium, and in plain C), values in float; with arm-none-eabi-gcc
+        also flash, RAM and its stack, of a Cortex-M.
+        """
         model = read_description(folder)
-        sizes = {"model": model["constants"], "arena": model["arena"]}
+        sizes = {"model": model["constants"], "arena": model["arena"], "arena_plain": model["arena_plain"]}
         sizes |= {"values": model["values"]} if "values" in model else {}
         if not has_arm_compiler():
             return sizes

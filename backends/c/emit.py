@@ -23,7 +23,7 @@ from isobit.backends.c.constants import (
 from isobit.backends.c.device_runner import DESCRIPTION, HEADER, SOURCE
 from isobit.backends.c.floats.writers import value_size, values_between
 from isobit.backends.c.plan import Plan, plan_arena, plan_values
-from isobit.backends.c.steps import WIDE, Code, scratch_bytes, write_step
+from isobit.backends.c.steps import WIDE, Code, plain_scratch_bytes, scratch_bytes, write_step
 from isobit.backends.fixed_point.floats.steps import Compute, FloatStep
 from isobit.backends.fixed_point.program import Conv, Move, Program, Step
 
@@ -59,7 +59,8 @@ def emit_program(program: Program, folder: Path, name: str, profile: str) -> lis
         TargetError: sums of a layer could leave 32 bits on the way.
     """
     name = identifier(name)
-    plan = plan_arena(program, {index: scratch_bytes(program, step) for index, step in enumerate(program.steps)})
+    plan = plan_arena(program, {index: (scratch_bytes(program, step), plain_scratch_bytes(step))
+                                for index, step in enumerate(program.steps)})
     values, count = plan_values(
         values_between(program), {number: value_size(program, number) for number in range(len(program.floats))})
     codes = [_write(program, index, plan, values) for index in range(len(program.steps))]
@@ -113,7 +114,7 @@ def _values(program: Program, plan: Plan, codes: list[Code], name: str) -> dict[
         "packed": int(any(isinstance(step, Conv) and step.weights.bits < WIDE for step in program.steps)),
         "steps": [_Printed(_title(program, step), code.constants, code.calls, _trace(program, step, plan))
                   for step, code in zip(program.steps, codes, strict=True)],
-        "arena": plan.size, "constants": sum(code.size for code in codes),
+        "arena": plan.size, "arena_plain": plan.plain, "constants": sum(code.size for code in codes),
         "inputs": [
             {**facts, "zero_point": buffer.zero_point, "scale": float_text(buffer.scale),
              "about": f"{buffer.scale:.6g}"}
@@ -152,6 +153,7 @@ def _description(program: Program, plan: Plan, codes: list[Code], name: str, pro
         "name": name,
         "profile": profile,
         "arena": plan.size,
+        "arena_plain": plan.plain,
         "constants": sum(code.size for code in codes),
         "tensors": [
             {"name": buffer.name, "shape": list(buffer.shape), "nchw": list(buffer.nchw), "quantized": buffer.quantized,

@@ -38,20 +38,26 @@ class Plan:
         offsets: first byte of each tensor by its number; the network's input is the caller's and has none.
         scratch: first byte of each step's scratch by the number of the step.
         size: bytes of the arena.
+        plain: the same in plain C, whose steps use less scratch.
         bound: bytes that live at the busiest step: no plan is smaller.
     """
 
     offsets: Mapping[int, int]
     scratch: Mapping[int, int]
     size: int
+    plain: int
     bound: int
 
 
 @dataclass
 class _Block:
-    """Bytes that live from step `first` to step `last`; `tensors` use them one after the other."""
+    """Bytes that live from step `first` to step `last`; `tensors` use them one after the other.
+
+    In plain C only `plain` of them are used.
+    """
 
     size: int
+    plain: int
     first: int
     last: int
     tensors: list[int]
@@ -61,17 +67,20 @@ class _Block:
         return self.first <= other.last and other.first <= self.last
 
 
-def plan_arena(program: Program, scratch: Mapping[int, int]) -> Plan:
-    """Place every tensor but the input, and `scratch` bytes for the steps that need them."""
+def plan_arena(program: Program, scratch: Mapping[int, tuple[int, int]]) -> Plan:
+    """Place every tensor but the input, and scratch for the steps that need it.
+
+    Args:
+        scratch: bytes by the number of the step, and how many of them plain C uses.
+    """
     blocks = _tensor_blocks(program)
-    blocks += [_Block(_aligned(size), step, step, [], step) for step, size in scratch.items() if size]
-    bound = max((sum(block.size for block in blocks if block.first <= step <= block.last)
-                 for step in range(len(program.steps))), default=0)
-    places, size = _place(blocks, bound)
+    blocks += [_Block(_aligned(size), _aligned(plain), step, step, [], step)
+               for step, (size, plain) in scratch.items() if size]
+    places, (size, plain), bound = _place(blocks)
     pairs = list(zip(blocks, places, strict=True))
     return Plan(
         {number: place for block, place in pairs for number in block.tensors},
-        {block.step: place for block, place in pairs if block.step is not None}, size, bound,
+        {block.step: place for block, place in pairs if block.step is not None}, size, plain, bound[0],
     )
 
 
@@ -82,10 +91,8 @@ def plan_values(lives: Mapping[int, tuple[int, int]], sizes: Mapping[int, int]) 
         lives: first and last step of each value.
         sizes: elements of each.
     """
-    blocks = [_Block(sizes[number], first, last, [number]) for number, (first, last) in lives.items()]
-    steps = range(1 + max((block.last for block in blocks), default=0))
-    bound = max((sum(block.size for block in blocks if block.first <= step <= block.last) for step in steps), default=0)
-    places, size = _place(blocks, bound)
+    blocks = [_Block(sizes[number], sizes[number], first, last, [number]) for number, (first, last) in lives.items()]
+    places, (size, _), _ = _place(blocks)
     return {block.tensors[0]: place for block, place in zip(blocks, places, strict=True)}, size
 
 
@@ -130,7 +137,7 @@ def _tensor_blocks(program: Program) -> list[_Block]:
         taken = next((holder[number] for number in _in_place(program, step, step.output)
                       if number in holder and last[number] == index and holder[number].size == size), None)
         if taken is None:
-            taken = _Block(size, index, end, [])
+            taken = _Block(size, size, index, end, [])
             blocks.append(taken)
         taken.last = end
         taken.tensors.append(step.output)
@@ -142,28 +149,41 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _place(blocks: Sequence[_Block], bound: int) -> tuple[list[int], int]:
-    """Offset of each block, and the size of the whole."""
+def _place(blocks: Sequence[_Block]) -> tuple[list[int], tuple[int, int], tuple[int, int]]:
+    """Offset of each block; the size of the whole and of what plain C uses; what neither can be less than. The whole
+    comes first: plain C gets what that leaves.
+    """
+    bound = _bounds(blocks)
     numbers = range(len(blocks))
     orders = [
         sorted(numbers, key=lambda i: (-blocks[i].size, blocks[i].first)),
         sorted(numbers, key=lambda i: (-blocks[i].size * (blocks[i].last - blocks[i].first + 1), blocks[i].first)),
         sorted(numbers, key=lambda i: (blocks[i].first, -blocks[i].size)),
     ]
-    sizes = [_size_of(blocks, _lowest_fit(blocks, order)) for order in orders]
-    size = min(sizes)
-    best = orders[sizes.index(size)]
+    # Scratch above the tensors: so plain C, which uses less of it, needs less.
+    orders += [sorted(order, key=lambda i: blocks[i].step is not None) for order in orders]
+    sizes = [_sizes_of(blocks, _lowest_fit(blocks, order)) for order in orders]
+    least = min(sizes)
+    best = orders[sizes.index(least)]
     generator = random.Random(SEED)
     for _ in range(TRIES if len(blocks) > 1 else 0):
-        if size == bound:
+        if least == bound:
             break
         order = list(best)
         i, j = generator.sample(range(len(order)), 2)
         order[i], order[j] = order[j], order[i]
-        found = _size_of(blocks, _lowest_fit(blocks, order))
-        if found <= size:  # equal ones too: a plateau is left sideways
-            best, size = order, found
-    return _lowest_fit(blocks, best), size
+        found = _sizes_of(blocks, _lowest_fit(blocks, order))
+        if found <= least:  # equal ones too: a plateau is left sideways
+            best, least = order, found
+    return _lowest_fit(blocks, best), least, bound
+
+
+def _bounds(blocks: Sequence[_Block]) -> tuple[int, int]:
+    """Bytes that live at the busiest step: of the whole, and of what plain C uses."""
+    lives = [[block for block in blocks if block.first <= step <= block.last]
+             for step in range(1 + max((block.last for block in blocks), default=0))]
+    return (max((sum(block.size for block in each) for each in lives), default=0),
+            max((sum(block.plain for block in each) for each in lives), default=0))
 
 
 def _lowest_fit(blocks: Sequence[_Block], order: Sequence[int]) -> list[int]:
@@ -181,5 +201,7 @@ def _lowest_fit(blocks: Sequence[_Block], order: Sequence[int]) -> list[int]:
     return places
 
 
-def _size_of(blocks: Sequence[_Block], places: Sequence[int]) -> int:
-    return max((place + block.size for block, place in zip(blocks, places, strict=True)), default=0)
+def _sizes_of(blocks: Sequence[_Block], places: Sequence[int]) -> tuple[int, int]:
+    pairs = list(zip(blocks, places, strict=True))
+    return (max((place + block.size for block, place in pairs), default=0),
+            max((place + block.plain for block, place in pairs if block.plain), default=0))

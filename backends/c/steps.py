@@ -50,8 +50,8 @@ def write_step(
 
 
 def scratch_bytes(program: Program, step: Step) -> int:
-    """What the kernel needs beside its tensors: weights of a tile, of 16 bits each where pixels of a map share them,
-    and the codes of a window, where windows that are cut or no whole words are copied.
+    """What the kernel needs beside its tensors with DSP instructions or Helium: weights of a tile, of 16 bits each
+    where pixels of a map share them, and codes of a window, where windows that are cut or no whole words are copied.
     """
     if not isinstance(step, Conv):
         return 0
@@ -59,11 +59,18 @@ def scratch_bytes(program: Program, step: Step) -> int:
     if is_depthwise(step):
         return PAIR * TILE * size
     if step.rescale is None or _map(source, step.window) == (1, 1):
-        return TILE * size if step.weights.bits < WIDE else 0
+        return plain_scratch_bytes(step)
     words = -(-size // WORD) * WORD
     as_they_lie = (step.groups == 1 and step.window.dilation[1] == 1 and source.zero_point == 0
                    and source.shape[2] % WORD == 0)
     return PAIR * TILE * words + (0 if as_they_lie else words)
+
+
+def plain_scratch_bytes(step: Step) -> int:
+    """The same of plain C: weights of a tile, where they are packed."""
+    if not isinstance(step, Conv) or step.weights.bits >= WIDE:
+        return 0
+    return TILE * int(np.prod(step.weights.codes.shape[1:]))
 
 
 def is_depthwise(step: Conv) -> bool:

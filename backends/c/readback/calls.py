@@ -32,6 +32,7 @@ class Run:
         tensors: what computes each tensor that is traced, by `tensor N`.
         problems: what no tensor tells.
         order: numbers of the tensors as they are traced.
+        plain: one more than the last byte of the arena that plain C uses.
     """
 
     def __init__(self, source: Source, sizes: Mapping[str, int], terms: Terms) -> None:
@@ -43,6 +44,7 @@ class Run:
         self.tensors: dict[str, Term] = {}
         self.problems: list[Difference] = []
         self.order: list[int] = []
+        self.plain = 0
         self.used: set[str] = set()
         self.functions: set[str] = set()
         self._of_no_reader = (terms.operator("scratch"), terms.operator("zero"))
@@ -187,14 +189,16 @@ class Run:
             self.wrong("output", f"{len(places)} elements", f"within the {memory.size} of {memory.name}")
         elif any(memory.stored[owner].term not in self._of_no_reader for owner in {*memory.lost} - memory.seen):
             self.wrong("output", "lies over what nobody has read", "over what is read no more")
+        if memory is self.arena and len(places):
+            self.plain = max(self.plain, int(places.max()) + 1)
 
     def write_over(self, text: str, count: int, term: Term, over: tuple[int, ...]) -> None:
         """As `write`, of a kernel that reads each code of the tensors numbered `over` before it writes over it."""
         memory, place = self.pointer(text)
         self.put(memory, line(place, count), term, over)
 
-    def scratch(self, text: str, count: int) -> None:
-        """Bytes that the kernel unpacks weights into, which are nobody's while it runs."""
+    def scratch(self, text: str, count: int, plain: int = 0) -> None:
+        """Bytes that the kernel unpacks weights into, which are nobody's while it runs; `plain` of them in plain C."""
         if not count:
             if text != "0":
                 self.wrong("scratch", text, "none, where no weights are packed")
@@ -204,9 +208,10 @@ class Run:
             raise NotUnderstood(f"{text} is no scratch in the arena")
         if place % WORD:
             self.wrong("alignment", text, f"a multiple of {WORD}")
-        places = line(place, count)
+        places, used = line(place, count), max(self.plain, place + plain)
         self.put(memory, places, self.terms.operator("scratch"))
         self.reads(memory, places)
+        self.plain = used
 
     @property
     def outputs(self) -> dict[str, Term]:

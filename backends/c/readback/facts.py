@@ -108,6 +108,9 @@ def found_facts(source: Source, run: Run, description: str, program: Program) ->
     facts[f"macro {guard}_LOGITS"] = kernels.number(macros.pop(f"{guard}_LOGITS", ""))
     said = {"arena": kernels.number(macros.pop(f"{guard}_ARENA_BYTES", "")),
             "constants": kernels.number(macros.pop(f"{guard}_CONSTANT_BYTES", ""))}
+    of_plain = {**source.plain}
+    said["arena in plain C"] = kernels.number(of_plain.pop(f"{guard}_ARENA_BYTES", str(said["arena"])))
+    facts |= {f"macro {key} in plain C": value for key, value in of_plain.items()}
     facts |= {f"macro {key}": value for key, value in macros.items()}
     facts |= {f"json {key}": value for key, value in json.loads(description).items()}
     return facts | {f"macro {key}": value for key, value in said.items()}
@@ -115,10 +118,11 @@ def found_facts(source: Source, run: Run, description: str, program: Program) ->
 
 def counted(source: Source, run: Run) -> dict[str, Any]:
     """What must be stated of the files' own sizes, and which kernels they must hold."""
-    arena = -(-run.arena.reached // WORD) * WORD
+    arena, plain = (-(-reached // WORD) * WORD for reached in (run.arena.reached, run.plain))
     constants = sum(values.nbytes for values in source.arrays.values())
-    facts: dict[str, Any] = {"macro arena": arena, "macro constants": constants, "json arena": arena,
-                             "json constants": constants, "arena in model.c": bool(arena)}
+    facts: dict[str, Any] = {"macro arena": arena, "macro arena in plain C": plain, "macro constants": constants,
+                             "json arena": arena, "json arena_plain": plain, "json constants": constants,
+                             "arena in model.c": bool(arena)}
     if source.values is not None:
         facts |= {"json values": WORD * run.values.reached, "values in model.c": run.values.reached}
     called = {kernel for kernel in map(kernels.kernel_of, run.functions) if kernel}

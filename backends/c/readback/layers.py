@@ -65,15 +65,16 @@ def _scratch(run: Run, members: Mapping[str, Any], text: str, kind: str) -> None
     """Weights of a tile as bytes, or of a map as halves of words and beside them a window, if it is ever copied."""
     weights, out, window = members["weights"], members["out"], members["window"]
     size, words = TILE * weights["size"], -(-weights["size"] // WORD) * WORD
+    plain = size if weights["bits"] < 8 else 0
     if kind == "depthwise":
-        run.scratch(text, 2 * size)
+        run.scratch(text, 2 * size, plain)
     elif kind == "conv_logits" or out["height"] == out["width"] == 1:
-        run.scratch(text, size if weights["bits"] < 8 else 0)
+        run.scratch(text, plain, plain)
     else:
         channels = members["in"]["channels"]
         copied = (members["zero_point"] or channels % WORD or members["group_in"] < channels
                   or window["column_dilation"] > 1)
-        run.scratch(text, 2 * TILE * words + (words if copied else 0))
+        run.scratch(text, 2 * TILE * words + (words if copied else 0), plain)
 
 
 def conv(run: Run, arguments: tuple[str, ...], kind: str = "conv") -> None:

@@ -11,6 +11,8 @@ import numpy as np
 from isobit.backends.c.readback import kernels
 from isobit.backends.c.readback.scanner import NotUnderstood, Scanner
 
+# Of macros that are others in plain C.
+WITH_DSP = "#if defined(__ARM_FEATURE_DSP) || defined(__ARM_FEATURE_MVE)"
 _QUANTIZED = """
 {{ for (int32_t c = 0; c < {0}_CHANNELS; c++) {{
     for (int32_t pixel = 0; pixel < {0}_HEIGHT * {0}_WIDTH; pixel++) {{
@@ -53,6 +55,7 @@ class Source:
 
     Attributes:
         macros: text of each of the header's.
+        plain: the same of those that are others in plain C.
         arrays, structures: constants by name; of a structure its kind and members, of an array of them a list.
         values: how many floats values of a run take; None where there are none.
         quantizes: suffix of each function that quantizes an input, in their order.
@@ -60,6 +63,7 @@ class Source:
 
     name: str
     macros: dict[str, str] = field(default_factory=dict)
+    plain: dict[str, str] = field(default_factory=dict)
     packed: bool = False
     mathematics: bool = False
     kernels: tuple[str, ...] = ()
@@ -102,11 +106,20 @@ def _header(found: Source, scanner: Scanner) -> None:
         scanner.line(line)
     scanner.words('extern "C" {')
     scanner.line("#endif")
-    while scanner.look(r"#define "):
+    while scanner.look(r"#define |#if "):
+        by_processor = scanner.look("#if ") is not None
+        if by_processor:
+            scanner.line(WITH_DSP)
         key, value = scanner.macro()
         if key in found.macros:
             scanner.fail(f"another macro than {key}")
         found.macros[key] = value
+        if by_processor:
+            scanner.line("#else")
+            same, found.plain[key] = scanner.macro()
+            if same != key:
+                scanner.fail(f"the macro {key}")
+            scanner.line("#endif")
     found.inputs = _arguments(found, scanner)
     scanner.words(";")
     for each in found.inputs:

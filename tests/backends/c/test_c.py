@@ -223,7 +223,8 @@ def test_two_builds_are_the_same_bytes(built, tmp_path):
 @needs_arm
 def test_sizes_are_in_the_manifest(built):
     sizes = json.loads((built.folder / "manifest.json").read_text())["sizes"]
-    assert has_arm_compiler() and {"model", "arena", "flash", "ram", "stack", "weights_packed"} == set(sizes)
+    assert has_arm_compiler() and set(sizes) == {
+        "model", "arena", "arena_plain", "flash", "ram", "stack", "weights_packed"}
     assert sizes["flash"] > sizes["model"] > sizes["weights_packed"]
     assert sizes["ram"] == sizes["arena"] + sizes["stack"]
     assert {"generic", "cortex-m4"} <= set(built.manifest.target.runtime)
@@ -232,7 +233,7 @@ def test_sizes_are_in_the_manifest(built):
 @needs_gcc
 def test_without_the_cross_compiler_only_what_is_known_is_said(built, monkeypatch):
     monkeypatch.setattr("isobit.backends.c.has_arm_compiler", lambda: False)
-    assert set(BACKEND.sizes(built.folder)) == {"model", "arena"}
+    assert set(BACKEND.sizes(built.folder)) == {"model", "arena", "arena_plain"}
     assert set(BACKEND.versions()) == {"generic"}
 
 

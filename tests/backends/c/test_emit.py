@@ -59,6 +59,17 @@ def test_there_is_no_heap_and_no_library_but_for_memory(folder):
 
 
 @needs_arm
+@pytest.mark.parametrize(("core", "arena"), [("m0", "arena_plain"), ("m3", "arena_plain"), ("m4", "arena"),
+                                             ("m33+nodsp", "arena_plain"), ("m55 -mfloat-abi=hard", "arena"),
+                                             ("m55+nomve", "arena")])
+def test_plain_c_takes_no_memory_for_what_other_kernels_need(tmp_path, core, arena):
+    description = read_description(write(programs.resnet20(8), tmp_path))
+    assert compiled(tmp_path, ["arm-none-eabi-gcc", *f"-mcpu=cortex-{core} -mthumb -O2".split()]) == ""
+    told = subprocess.run(["arm-none-eabi-size", "model.o"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert int(told.stdout.splitlines()[1].split()[2]) == description[arena]
+
+
+@needs_arm
 def test_the_arena_goes_where_it_is_wanted(folder):
     section = '-DISOBIT_ARENA=__attribute__((section(".bss.ccm")))'
     assert compiled(folder, ["arm-none-eabi-gcc", "-mcpu=cortex-m4", "-mthumb", section]) == ""
@@ -90,7 +101,8 @@ def test_the_header_says_what_it_takes(tmp_path):
     for name, value in {"ARENA_BYTES": 33920, "CONSTANT_BYTES": description["constants"], "INPUT_BYTES": 3072,
                         "LOGITS": 10, "CHANNELS": 3, "HEIGHT": 32, "WIDTH": 32}.items():
         assert f"#define NET_{name} {value}\n" in header
-    assert description["arena"] == 33920
+    assert (description["arena"], description["arena_plain"]) == (33920, 32768)
+    assert "#else\n#define NET_ARENA_BYTES 32768\n#endif" in header and "32768 where plain C is compiled" in header
     # 20 layers of 272,474 weights less the batch norms, each layer's bias and multiplier, the shortcuts' channels.
     weights = sum(step.weights.codes.size for step in program.steps if hasattr(step, "weights"))
     assert weights < description["constants"] < weights * 1.04

@@ -255,7 +255,7 @@ def test_every_stage_of_a_network_that_writes_to_its_input_sees_fresh_samples(la
 # between processors, and codes that lie at a tie with them: they are left out. A new number here is a changed artifact.
 STRUCTURES = {
     "onnx": "0a230759c8f6422cff4a063acd619b6882a2bd33e01cbc55cab1d200feb016d7",
-    "c": "21f5c5249b8d9a3a89de9f344abdd49bff076a9ca354511fd019711d3dfbdbd2",
+    "c": "36fd8442ccc4f01f14d813d72940f532232e1a3d9f8aa9f2a689bc6f5961d3d7",
 }
 
 

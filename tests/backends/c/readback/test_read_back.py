@@ -104,6 +104,20 @@ def test_what_is_wrong_is_told_by_its_field(small, pattern, new, field):
     assert found.differences and any(field in each.field for each in found.differences), found.text
 
 
+@pytest.mark.parametrize(("old", "new"), [
+    (r"defined\(__ARM_FEATURE_DSP\)", "defined(__ARM_FEATURE_FMA)"), (r" \|\| defined\(__ARM_FEATURE_MVE\)", ""),
+    (r"#else\n#define NET_ARENA_BYTES \d+\n", ""), (r"#else\n#define NET_ARENA", "#else\n#define NET_OTHER"),
+    (r"#if .*\n(#define NET_ARENA_BYTES \d+\n)#else\n.*\n#endif\n", r"\1"),
+])
+def test_an_arena_that_is_too_small_for_some_processor_is_told(small, old, new):
+    program, folder = small
+    header = (folder / "model.h").read_text()
+    text = re.sub(old, new, header)
+    assert text != header
+    (folder / "model.h").write_text(text)
+    assert read(program, folder).differences
+
+
 def test_names_layers_and_both_values_are_told(small):
     program, folder = small
     text = (folder / "model.c").read_text()
