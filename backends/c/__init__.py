@@ -112,10 +112,10 @@ class CBackend:
         return None if emulated else CPieces(folder, self.levels[0])
 
     def untimed(self, profile: str) -> str:
-        return "a time of this machine says nothing of a microcontroller: measure a run in the firmware"
+        return device_runner.untimed(profile) or "no float network is timed beside C: `isobit bench` times it here"
 
     def timed(self, folder: Path, sample: Inputs) -> Callable[[], object]:
-        raise NotImplementedError(self.name)
+        raise NotImplementedError("nothing beside C is timed")
 
     def contender(self, folder: Path, batch: int, threads: int) -> Contender:
         return device_runner.timed(folder, batch, threads)

@@ -139,13 +139,17 @@ def random_codes(model: dict) -> list:
     return inputs
 
 
+def untimed(profile: str) -> str:
+    """Why a time of this machine says nothing of a profile's devices; empty where it does."""
+    return f"it is made for {profile}: measure a run in the firmware" if profile in BOARDS else ""
+
+
 def timed(folder: Path, batch: int, threads: int) -> Contender:
     """The artifact for `isobit bench`, a batch one sample after the other; raises ValueError where it is damaged,
     CannotCheck where it does not run here.
     """
-    profile = check_files(folder, FILES)["target"]["profile"]
-    if profile in BOARDS:
-        raise CannotCheck(f"it is made for {profile}: measure a run in the firmware")
+    if elsewhere := untimed(check_files(folder, FILES)["target"]["profile"]):
+        raise CannotCheck(elsewhere)
     if threads != 1:
         raise CannotCheck("the C of an artifact runs on one thread: give --threads 1")
     model = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))

@@ -135,14 +135,16 @@ def direct(
             seen.add(arithmetic, arithmetic.follow(x, results), results)
     except CalibrationError as error:
         return seen.report(chosen, False, _first_line(error)) if seen.wrong else Directed(reason=_first_line(error))
-    if not chosen.patterns and (pieces is not None or keep is not None):
-        return seen.report(chosen, False, "samples do not lie on the first axis")
-    if pieces is None:
-        if keep is not None:
-            keep(chosen, piece_digests(arithmetic, chosen, batch))
+    if pieces is None and keep is None:
         return seen.report(chosen, False, "")
+    if not chosen.patterns:
+        return seen.report(chosen, False, "samples do not lie on the first axis")
     with_layers, digests = copy.deepcopy(seen), list[Mapping[str, np.ndarray]]()
     try:
+        if pieces is None:  # a device can run what cannot be run here
+            if keep is not None:
+                keep(chosen, piece_digests(arithmetic, chosen, batch))
+            return seen.report(chosen, False, "")
         for rows in _batches(batch):
             x, codes = part(chosen.inputs, rows), _codes_of(chosen, rows)
             expected = arithmetic.pieces(x, codes)

@@ -42,3 +42,13 @@ def test_an_unknown_target_names_the_nearest():
 def test_a_target_that_says_nothing_of_its_times_has_none(tmp_path):
     with pytest.raises(CannotCheck, match="'' has no runtime that is timed: build for another"):
         PlainBackend().contender(tmp_path, 1, 1)
+
+
+def test_a_target_that_says_how_it_is_timed_is(tmp_path):
+    class Timed(PlainBackend):
+        def timed(self, folder, sample):
+            return lambda: None
+
+    assert "no runtime that is timed" in PlainBackend().untimed("any") and Timed().untimed("any") == ""
+    with pytest.raises(CannotCheck, match="no runtime that is timed"):
+        PlainBackend().timed(tmp_path, None)

@@ -60,7 +60,7 @@ def test_what_takes_long_or_runs_nowhere_here_is_not_timed(tmp_path, monkeypatch
     reference, _ = passes.legalize(calibrate(quantized, images))
     backend = latency.BACKENDS.get("onnx")
     backend.emit(reference, tmp_path)
-    with pytest.raises(CannotCheck, match="nothing of a microcontroller"):
+    with pytest.raises(CannotCheck, match="no float network is timed beside C"):
         beside_float(latency.BACKENDS.get("c"), tmp_path, reference, images[:1])
     monkeypatch.setattr(latency, "LONGEST", 1e-9)
     with pytest.raises(CannotCheck, match="longer than 1e-09 s; `run.py --bench` measures it on the device"):

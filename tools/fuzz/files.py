@@ -29,7 +29,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
-os.environ["OMP_NUM_THREADS"] = "1"  # threads of this process would be waited for in its forks, for ever
+
+import torch
 
 from isobit.cli import app
 from isobit.pipeline.errors import ExitCode
@@ -170,6 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.keep is not None:
         given.keep.mkdir(parents=True, exist_ok=True)
+    os.environ["OMP_NUM_THREADS"] = "1"  # forks would wait for this process's other threads for ever
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         files = Files(Path(folder), given.kind)
         warmed(files)

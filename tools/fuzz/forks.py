@@ -22,7 +22,8 @@ class Forked:
     Args:
         code: exit code; below zero the number of the signal.
         late: it was killed since its time was over.
-        grown: most bytes that it had in memory at once, beyond those that it began with: its parent's.
+        grown: most bytes that it had in memory at once, beyond its parent's, which it began with; a process that it
+            starts counts where that one alone has more.
     """
 
     code: int

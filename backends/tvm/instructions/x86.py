@@ -77,7 +77,7 @@ class X86(InstructionSet):
         first, second = (self._unpack("uint8", pixels[i], pixels[i + 1], vector // 2) for i in (0, 2))
         return self.bits(f"int32x{self.lanes}", self._unpack("uint16", first, second, vector % 2))
 
-    def words(self, narrow: Expr, half: int) -> Expr:
+    def sign_extended(self, narrow: Expr, half: int) -> Expr:
         """Sums of 16 bits of one half of each 128 bits, as int32."""
         twice = self.bits(f"int32x{self.lanes}", self._unpack("int16", narrow, narrow, half))
         return self.T.shift_right(twice, self.splat(self.T.int32(16), self.lanes))
@@ -96,6 +96,8 @@ class X86(InstructionSet):
     def tap_dot(self, sums: Expr, quads: Expr, weights: Buffer, weight: Index) -> Expr:
         """sums[lane] + four taps: `quads` of `interleave`, weights of a depthwise layer."""
 
-    def narrow_tap_dot(self, sums: Expr, quads: Expr, weights: Buffer, weight: Index) -> Expr:
-        """As `tap_dot`, to sums of 16 bits; raises TypeError where no instruction does that."""
+    def narrow_tap_dot(self, sums: Expr, pairs: Expr, weights: Buffer, weight: Index) -> Expr:
+        """As `tap_dot`, of two taps (`interleave` of two pixels) to sums of 16 bits; raises TypeError where no
+        instruction does that.
+        """
         raise TypeError(f"{self.flavour} adds no products in 16 bits")

@@ -29,14 +29,14 @@ from isobit.backends.tvm.readback.sums import (
     reach_of,
     transformed,
     transformed_run,
+    transforms_fit,
 )
 
 MOST_VECTORS = 8
 PACKED = {2: ((2, 4),), 3: ((2, 4), (1, 8)), 4: ((4, 2),)}  # by bits: widths of fields of a byte, and how many
 TOGETHER = {2: 4, 3: 8, 4: 2}  # vectors that share bytes
 SIGN = 128
-STARTS = "first input channels"
-START = 4  # input channels: a block begins at a multiple
+STARTS, START = "first input channels", 4  # a block begins at a multiple
 PAIR, QUAD, UNIT = 2, 4, 16  # taps of one channel side by side, or these; channels of 128 bits
 
 
@@ -332,7 +332,9 @@ def conv_constants(step: Conv, program: Program, places: list[Place], processor:
 def conv_form(step: Conv, program: Program, places: list[Place], processor: Processor) -> tuple[Any, ...]:
     """What of the layer is in the machine code, beside the way in which its constants are: its geometry."""
     window, layer = step.window, layer_of(step, program, places, processor)
+    largest = largest_codes(program)[step.inputs[0]]
     return (*(place and place.frame for place in (layer.source, layer.target, layer.residual)), layer.lanes,
+            _transformable(layer, processor) and transforms_fit(step.weights.codes, step.bias, largest),
             layer.codes.shape[1:3], window.stride, window.dilation, window.padding[:2], step.rescale is None,
             layer.packed and not has_own_taps(step, processor) and step.weights.bits, (step.low, step.high) == (0, 255))
 
@@ -340,10 +342,7 @@ def conv_form(step: Conv, program: Program, places: list[Place], processor: Proc
 def _own_taps(
     layer: Layer, target: Place, output_zero: int, processor: Processor, narrow: bool, reach: Reach | None
 ) -> tuple[Wanted, ...]:
-    """Constants of one filter a channel: chunks of channels, the last moved back to end with the pixel.
-
-    `narrow`: two taps lie side by side, not four; `reach`: sums are multiplied in float32.
-    """
+    """Constants of one filter a channel: chunks of channels, the last moved back to end with the pixel."""
     step, pixel = layer.step, target.pixel
     if processor.channels_apart:
         return _side_by_side(layer, pixel, output_zero, processor.channels_apart, reach)

@@ -46,6 +46,13 @@ def transformed(weights: np.ndarray) -> np.ndarray:
     return twice @ weights @ twice.T
 
 
+def transforms_fit(codes: np.ndarray, bias: np.ndarray, largest: int) -> bool:
+    """Whether 9 times the sums of transformed codes, and four biases, fit 32 bits; see `transformed_run`."""
+    weights = transformed(codes.astype(np.int64).transpose(0, 3, 1, 2))
+    most = int(np.abs(weights).sum(1).max()) * 4 * largest
+    return 9 * most + 4 * int(np.abs(bias.astype(np.int64)).max()) < 1 << 31
+
+
 def transformed_run(codes: np.ndarray, largest: int, processor: Processor) -> tuple[int, int] | None:
     """What transformed codes are moved by, and how many dot products of them are added in 16 bits.
 

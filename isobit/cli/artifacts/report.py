@@ -37,5 +37,5 @@ def report(artifact: Folder, out: PageOut = None, debug: cli.Debug = False) -> N
                              hint="Build the artifact again.") from error
         write_file(out.resolve(), page)
         if latency is None:
-            terminal.note("the build measured no latency: its notes say why where it was asked to")
+            terminal.note("the build measured no latency; its screen said why")
         terminal.results.print(f"wrote {out}", soft_wrap=True, markup=False)

@@ -2,7 +2,8 @@
 
 Byte unpacks put the codes of four taps side by side for each channel, which is what `vpdpbusd` sums (AVX2 sums them in
 two pairs, of bytes or of words). Where instructions add pairs of bytes in 16 bits and the products of a window fit, two
-taps lie side by side: half the unpacks, half the registers. Each input row is interleaved once for all output rows of
+taps lie side by side: half the unpacks, half the registers; windows that fit as two such sums only, as of 7-bit weights
+and codes, are not worth a third way and are added in 32 bits. Each input row is interleaved once for all output rows of
 the tile that it enters. The unpacks leave channels in the order in which the saturating packs take them back, so
 nothing is permuted; the layer's numbers are stored in that order instead.
 """
@@ -202,8 +203,9 @@ def _write(code: Code, layer: _Layer, numbers: ApartNumbers) -> None:
         for out in range(layer.rows):
             vectors = sums[out * layer.taps:(out + 1) * layer.taps]
             if layer.narrow:
-                words = [e.words(e.load(vector, 0, e.narrow_lanes), half) for vector in vectors for half in range(2)]
-                totals = [word + bias for word, bias in zip(words, biases, strict=True)]
+                parts = [e.load(vector, 0, e.narrow_lanes) for vector in vectors]
+                wide = [e.sign_extended(part, half) for part in parts for half in range(2)]
+                totals = [each + bias for each, bias in zip(wide, biases, strict=True)]
             else:
                 totals = [e.load(vector, 0) for vector in vectors]
             _write_codes(code, layer, numbers, totals, position, out)

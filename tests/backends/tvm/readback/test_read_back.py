@@ -8,6 +8,7 @@ import pytest
 
 from isobit.backends.fixed_point.lower import lower
 from isobit.backends.fixed_point.rules import integer_target
+from isobit.backends.tvm import module as tvm_module
 from isobit.backends.tvm.readback import read_back as module
 from isobit.backends.tvm.readback.executable import Register, read_file
 from isobit.backends.tvm.readback.read_back import DESCRIPTION, MODEL
@@ -44,6 +45,21 @@ def test_layers_of_one_shape_may_have_any_bits(profile, kind, widths, tmp_path):
         last = net.conv(last, 32, bits=bits, **kind)
     program = net.build(last)
     is_whole(read(program, profile, written(program, profile, tmp_path)))
+
+
+def test_a_transformed_kernel_whose_sums_might_not_fit_is_told(monkeypatch, tmp_path):
+    needs_tvm()
+    net = Builder((8, 8, 1024), bits=8, zero_points=False)
+    wide, narrow = net.conv(0, 32, bits=8), net.conv(0, 32, bits=6)
+    program = net.build(net.conv(wide, 32, (1, 1), padding=(0,) * 4, residual=narrow))
+    is_whole(read(program, PROFILE, written(program, PROFILE, tmp_path)))
+
+    def always(step, program, places, e):
+        return e if step.name in ("conv0", "conv1") else chosen(step, program, places, e)
+
+    chosen = tvm_module.winograd_set
+    monkeypatch.setattr(tvm_module, "winograd_set", always)
+    assert read(program, PROFILE, written(program, PROFILE, tmp_path)).differences
 
 
 @pytest.fixture

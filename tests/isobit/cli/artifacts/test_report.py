@@ -32,7 +32,7 @@ def test_the_page_has_the_latency_that_the_one_inside_must_not_hold(tmp_path, mo
 
 def test_a_build_that_measured_nothing_is_said_to_be_one(tmp_path):
     result = run(write_artifact(tmp_path / "net"), "--out", tmp_path / "page.html")
-    assert result.exit_code == 0 and "no latency: its notes say why" in result.stderr
+    assert result.exit_code == 0 and "no latency; its screen said why" in result.stderr
     assert (tmp_path / "page.html").exists()
 
 
