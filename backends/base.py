@@ -239,18 +239,19 @@ class PlainBackend:
 
     def untimed(self, profile: str) -> str:
         """Nothing is known of it, unless it says how it is timed."""
-        return "" if type(self).timed is not PlainBackend.timed else self._no_runtime
+        return "" if type(self).timed is not PlainBackend.timed else self.no_runtime
 
     def timed(self, folder: Path, sample: Inputs) -> Callable[[], object]:
         """None is."""
-        raise CannotCheck(self._no_runtime)
+        raise CannotCheck(self.no_runtime)
 
     def contender(self, folder: Path, batch: int, threads: int) -> Contender:
         """None is."""
-        raise CannotCheck(self._no_runtime)
+        raise CannotCheck(self.no_runtime)
 
     @property
-    def _no_runtime(self) -> str:
+    def no_runtime(self) -> str:
+        """Why it has no times."""
         return f"the target '{self.name}' has no runtime that is timed: build for another"
 
     def timed_float(self, reference: Reference, sample: Inputs) -> Callable[[], object] | None:

@@ -67,7 +67,8 @@ class ReferenceBackend(PlainBackend):
     def open(self, folder: Path, level: str) -> Runner:
         return SavedGraph(folder / self.model_file)
 
-    def untimed(self, profile: str) -> str:
+    @property
+    def no_runtime(self) -> str:
         return "it runs in PyTorch alone, to reproduce a paper: build for a target that is deployed"
 
     def integer_ops(self, folder: Path) -> Mapping[str, Any]:

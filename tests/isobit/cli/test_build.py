@@ -53,7 +53,7 @@ def test_speed_is_said_only_where_this_machine_can_say_it(command, tmp_path, mon
     assert said.exit_code == 0 and "time over float" not in said.stdout
     assert "speed was not measured: generic is elsewhere" in said.stdout + said.stderr
     assert json.loads((tmp_path / "out" / "timings.json").read_text()).get("latency") is None
-    assert "run.py --bench</code>, in the artifact" in (tmp_path / "out" / "report.html").read_text()
+    assert "run.py --bench</code> in the artifact" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_json_is_one_object_on_stdout_and_the_same_command_again_gives_the_same_bytes(command, tmp_path):

@@ -33,4 +33,4 @@ def test_no_part_of_the_script_takes_the_place_of_another(tmp_path):
     names = [node.name for node in module.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     assert sorted(names) == sorted(set(names))
     assert [type(node) for node in module.body[-1:]] == [ast.If]
-    assert (tmp_path / "predict.py").read_text().count('if __name__ == "__main__":') == 1
+    assert (tmp_path / "predict.py").read_text().count('if __name__ == "__main__":\n    sys.exit(') == 1
