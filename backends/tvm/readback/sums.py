@@ -93,12 +93,14 @@ class Apart:
 
 def apart_mark(codes: np.ndarray, largest: int, processor: Processor) -> Apart | None:
     """How one filter a channel [K, R, S] is multiplied; None where its products do not fit."""
+    if not (processor.channels_apart or processor.adds_16):
+        return Apart(processor.taps, False)
     count, rows, columns = codes.shape
     whole = longest_run(codes.reshape(count, -1, 1, 1), (rows * columns,), largest) == rows * columns
     if processor.channels_apart:
         return Apart(processor.taps, whole, largest <= SIGNED)
-    if whole or not processor.adds_16:
-        return Apart(processor.taps, whole and processor.adds_16 > 0)
+    if whole:
+        return Apart(processor.taps, True)
     quads = -(-columns // QUAD)
     padded = np.zeros((count, rows, quads * QUAD), np.int64)
     padded[..., :columns] = codes
